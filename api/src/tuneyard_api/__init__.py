@@ -1,0 +1,1 @@
+"""The contract of Tuneyard: FineTuneJob, FineTuneRuntime, the pod contract."""

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FineTuneJob as people write it: `spec` only holds fields that work.
+
+Static defaults stand here and so in the CRD; `None` means "planned": `tuneyard_api.planner` fills it from
+the FineTuneRuntime and from arithmetic. Rules between fields are CEL in the CRD (`cel` of a class) and the
+same sentence in Python, so that a laptop and the API server answer alike.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tuneyard_api.base import Contract, ObjectName, VolumePath
+
+Cel = tuple[tuple[str, str], ...]
+"""(rule, messageExpression or message) pairs of a class; rules see the object as `self`."""
+
+
+class SecretKey(Contract):
+    """One key of a Secret in the job's namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = "token"
+    """Key inside the Secret."""
+
+
+class HuggingFaceSource(Contract):
+    """A repository on a Hugging Face hub (`HF_ENDPOINT` of the runtime says which)."""
+
+    repo: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")]
+    """`owner/name`."""
+    revision: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][\w./-]*$")] = "main"
+    """Branch, tag or commit; the commit that it meant is kept in status."""
+    secret_ref: SecretKey | None = None
+    """Token for a gated repository; reaches the prepare pod alone."""
+
+
+class ClaimSource(Contract):
+    """A file or folder on a PersistentVolumeClaim of the job's namespace, mounted read-only."""
+
+    claim_name: ObjectName
+    """Name of the claim."""
+    path: VolumePath | None = None
+    """Path inside the claim; absent: its root."""
+
+
+class ModelSource(Contract):
+    """Where the base model comes from: exactly one of the sources."""
+
+    cel: ClassVar[Cel] = (
+        (
+            "[has(self.huggingFace), has(self.pvc)].filter(x, x).size() == 1",
+            "'exactly one of huggingFace, pvc must be set'",
+        ),
+    )
+
+    hugging_face: HuggingFaceSource | None = None
+    """A model repository."""
+    pvc: ClaimSource | None = None
+    """A folder with config.json, tokenizer.json and safetensors."""
+    trust_remote_code: bool = False
+    """Run Python that comes with the model; refused unless the runtime allows it."""
+
+
+class HuggingFaceFile(HuggingFaceSource):
+    """Files of a data set repository."""
+
+    path: VolumePath
+    """File inside the repository, ending in .jsonl, .json or .parquet."""
+
+
+class DataSource(Contract):
+    """Where one split of the data set comes from: exactly one of the sources."""
+
+    cel: ClassVar[Cel] = ModelSource.cel
+
+    hugging_face: HuggingFaceFile | None = None
+    """A file of a data set repository."""
+    pvc: ClaimSource | None = None
+    """A .jsonl or .parquet file on a claim."""
+
+
+class Template(Contract):
+    """How a record of any columns becomes prompt and completion: Jinja2, sandboxed, unknown columns are errors."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=8192)]
+    """For example `{{ question }}\\nAnswer:`."""
+    completion: Annotated[str, Field(min_length=1, max_length=8192)]
+    """For example ` {{ answer }}`."""
+
+
+class Dataset(Contract):
+    """What the model learns from and is measured on."""
+
+    cel: ClassVar[Cel] = (
+        (
+            "!(has(self.validation) && has(self.validationFraction))",
+            "'validation and validationFraction exclude each other'",
+        ),
+    )
+
+    training: DataSource
+    """Records to learn from."""
+    validation: DataSource | None = None
+    """Records to measure the loss on while training."""
+    validation_fraction: Annotated[float, Field(ge=0.0, le=0.5)] | None = None
+    """Share of the training records held out instead; 0.05 when neither is given."""
+    test: DataSource | None = None
+    """Records that base and tuned model are compared on; the validation records when absent."""
+    format: Literal["auto", "chat", "promptCompletion", "text"] = "auto"
+    """`chat`: a `messages` list; `promptCompletion`: `prompt` and `completion`; `text`: `text`."""
+    template: Template | None = None
+    """Makes prompt and completion out of other columns."""
+    loss_on: Literal["completion", "all"] = "completion"
+    """Which tokens are learned; `text` records always learn all."""
+
+
+class Lora(Contract):
+    """Low-rank adaptation (Hu et al. 2021)."""
+
+    rank: Annotated[int, Field(ge=1, le=256)] = 16
+    """Rank r of the update."""
+    alpha: Annotated[int, Field(ge=1, le=1024)] = 32
+    """The update is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0.0, le=0.9)] = 0.0
+    """Dropout before the low-rank projection."""
+    target_modules: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(min_length=1, max_length=32)] | None = None
+    """Names of linear layers; absent: every linear layer but the output head."""
+
+
+class Training(Contract):
+    """The optimisation."""
+
+    cel: ClassVar[Cel] = (
+        ("!(has(self.epochs) && has(self.maxSteps))", "'epochs and maxSteps exclude each other'"),
+        (
+            "!has(self.microBatchSize) || !has(self.globalBatchSize) || self.globalBatchSize % self.microBatchSize == 0",
+            "'globalBatchSize ' + string(self.globalBatchSize) + ' is not a multiple of microBatchSize ' + string(self.microBatchSize)",
+        ),
+    )
+
+    epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Passes over the training records; 1 when neither is given."""
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Optimizer steps instead of epochs."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    """Peak learning rate of AdamW."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay after the warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Optimizer steps of linear warm-up."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Gradients are clipped to this norm."""
+    global_batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 8
+    """Sequences in one optimizer step, over all GPUs."""
+    micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Sequences in one forward pass of one GPU; planned when absent."""
+    max_sequence_length: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
+    """Tokens; longer records are cut and counted."""
+    packing: bool = True
+    """Put several records into one sequence, each attending only to itself."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """`auto`: the first of the runtime's precisions that the accelerator has."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 42
+    """Seeds data order, dropout and initial adapter."""
+
+
+class Parallelism(Contract):
+    """Where the work is spread. Data parallel size = GPUs, as nothing is sharded yet."""
+
+    gpus_per_node: Annotated[int, Field(ge=1, le=16)] = 1
+    """GPUs, and so processes, of the training pod."""
+
+
+class RuntimeRef(Contract):
+    """The FineTuneRuntime that runs the job."""
+
+    name: ObjectName = "hf"
+    """Name of a FineTuneRuntime (cluster-scoped)."""
+
+
+class Workspace(Contract):
+    """The claim that the stages of the job share."""
+
+    size_gib: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Size in GiB; from the runtime when absent."""
+    storage_class_name: ObjectName | None = None
+    """Storage class; from the runtime, else the cluster's default."""
+
+
+class Resources(Contract):
+    """What the training pod asks for besides GPUs (requests and limits alike for memory)."""
+
+    cpu_cores: Annotated[float, Field(gt=0, le=1024)] | None = None
+    """CPU cores requested."""
+    memory_gib: Annotated[float, Field(gt=0, le=16_384)] | None = None
+    """Memory in GiB, requested and limited."""
+
+
+class Toleration(Contract):
+    """A Kubernetes toleration."""
+
+    key: Annotated[str, Field(min_length=1, max_length=317)] | None = None
+    """Taint key; absent with Exists: all taints."""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    """How the value is compared."""
+    value: Annotated[str, Field(max_length=63)] | None = None
+    """Taint value."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Taint effect; absent: all."""
+
+
+class Scheduling(Contract):
+    """Where the training pod may run."""
+
+    gpu_product: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$")] | None = None
+    """Value of the node label `nvidia.com/gpu.product`."""
+    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None = None
+    """Labels that the node must have."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] | None = None
+    """Taints that are accepted."""
+    priority_class_name: ObjectName | None = None
+    """PriorityClass of the training pod."""
+
+
+class Checkpoint(Contract):
+    """What an interrupted training goes on from."""
+
+    every_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    """Optimizer steps between checkpoints."""
+    keep: Annotated[int, Field(ge=1, le=100)] = 2
+    """Newest checkpoints kept."""
+
+
+class Retry(Contract):
+    """How often a stage that was interrupted, not wrong, is started again."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """Attempts of one stage, the first included."""
+
+
+class Evaluation(Contract):
+    """The comparison of base and tuned model on the test records."""
+
+    max_prompts: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Test records that are generated for; the loss is over all of them."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Longest answer, in tokens; decoding is greedy."""
+
+
+class Publish(Contract):
+    """Where the adapter goes: `<registry>/<adapterName>/{adapter_config.json,adapter_model.safetensors}`."""
+
+    adapter_name: ObjectName | None = None
+    """Name that the endpoint lists; the job's name when absent."""
+    pvc: ClaimSource | None = None
+    """The adapter registry; from the runtime when absent."""
+
+
+class Serve(Contract):
+    """An endpoint that must list and answer with the adapter before the job has succeeded."""
+
+    endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$")] | None = None
+    """Base URL of an OpenAI-compatible server, without /v1; from the runtime when absent."""
+    timeout_seconds: Annotated[int, Field(ge=10, le=86_400)] = 600
+    """How long the endpoint may take to list the adapter."""
+
+
+class FineTuneJobSpec(Contract):
+    """What a data scientist asks for; model, dataset and method are enough."""
+
+    cel: ClassVar[Cel] = (
+        ("!has(self.lora) || self.method == 'lora'", "'lora options are set, but method is ' + self.method"),
+        (
+            "!has(self.training) || !has(self.parallelism) || self.training.globalBatchSize % self.parallelism.gpusPerNode == 0",
+            "'globalBatchSize ' + string(self.training.globalBatchSize) + ' is not a multiple of the ' + string(self.parallelism.gpusPerNode) + ' GPUs'",
+        ),
+    )
+
+    model: ModelSource
+    """The base model."""
+    dataset: Dataset
+    """The data."""
+    method: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z][A-Za-z0-9]*$")]
+    """A method that the runtime has, such as `lora`."""
+    lora: Lora | None = None
+    """Options of method lora."""
+    training: Training = Training()
+    """The optimisation."""
+    parallelism: Parallelism = Parallelism()
+    """GPUs."""
+    runtime: RuntimeRef = RuntimeRef()
+    """What runs it."""
+    workspace: Workspace = Workspace()
+    """Scratch space."""
+    resources: Resources = Resources()
+    """CPU and memory of the training pod."""
+    scheduling: Scheduling = Scheduling()
+    """Placement of the training pod."""
+    checkpoint: Checkpoint = Checkpoint()
+    """Checkpoints."""
+    retry: Retry = Retry()
+    """Attempts."""
+    evaluation: Evaluation = Evaluation()
+    """Comparison with the base model."""
+    publish: Publish = Publish()
+    """Adapter registry."""
+    serve: Serve | None = None
+    """Proof by the endpoint; with none here and none in the runtime the job ends after publish."""
+
+
+class ObjectMeta(Contract):
+    """The parts of Kubernetes metadata that are read; the rest is ignored."""
+
+    model_config = {"extra": "ignore"}
+
+    name: str
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 1
+
+
+class FineTuneJob(Contract):
+    """A FineTuneJob as read from a file or from the cluster, without its status."""
+
+    model_config = {"extra": "ignore"}
+
+    metadata: ObjectMeta
+    spec: FineTuneJobSpec

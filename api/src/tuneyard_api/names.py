@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every name that more than one program must spell the same: API group, labels, child names.
+
+Nothing here decides anything; a name is written once, here, and imported everywhere else.
+"""
+
+GROUP = "tuneyard.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+JOB_KIND, JOB_PLURAL, JOB_SHORT = "FineTuneJob", "finetunejobs", "ftj"
+RUNTIME_KIND, RUNTIME_PLURAL, RUNTIME_SHORT = "FineTuneRuntime", "finetuneruntimes", "ftr"
+
+FIELD_MANAGER = "tuneyard-operator"
+
+LABEL_APP = "app.kubernetes.io/name"
+LABEL_INSTANCE = "app.kubernetes.io/instance"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_JOB = f"{GROUP}/job"
+"""Name of the FineTuneJob; on every child, and what the operator's watches select on."""
+LABEL_STAGE = f"{GROUP}/stage"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
+ANNOTATION_PLAN = f"{GROUP}/plan-digest"
+"""SHA-256 of the resolved job that a child was built from."""
+
+MAX_JOB_NAME = 40
+"""Longest FineTuneJob name, in characters: leaves room for `-workspace`, `-prepare-12` and a pod's suffix within 63."""
+
+
+def plan_name(job: str) -> str:
+    """The immutable ConfigMap that holds the resolved job."""
+    return f"{job}-plan"
+
+
+def workspace_name(job: str) -> str:
+    """The PersistentVolumeClaim that the stages of a job share."""
+    return f"{job}-workspace"
+
+
+def stage_job_name(job: str, stage: str, attempt: int) -> str:
+    """The batch/v1 Job of one attempt (from 1) of one stage."""
+    return f"{job}-{stage}-{attempt}"

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pod contract, schema version 1: what the operator gives a pod and what a pod gives back.
+
+Any image can be a FineTuneRuntime if it keeps this module. One container `trainer` is run as
+`tuneyard-trainer stage <stage>`, reads the resolved job from `JOB_FILE`, works in `WORKSPACE_DIR`, ends with one
+StageResult in `TERMINATION_LOG` and `<workspace>/results/<stage>.json` (a rerun that finds a valid Succeeded result
+of the same plan returns it), and with an exit code of `FailureClass`. SIGTERM means: checkpoint and leave.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from tuneyard_api.base import Contract, Tolerant
+from tuneyard_api.job import Checkpoint, Evaluation, Lora, Template
+
+SCHEMA_VERSION = 1
+CONTAINER = "trainer"
+COMMAND = ("tuneyard-trainer", "stage")
+
+JOB_DIR = "/etc/tuneyard"
+JOB_FILE = "/etc/tuneyard/job.json"
+WORKSPACE_DIR = "/workspace"
+SOURCES_DIR = "/sources"
+"""Claims of model and data appear under /sources/{model,training,validation,test}."""
+REGISTRY_DIR = "/registry"
+MODEL_CACHE_DIR = "/model-cache"
+TERMINATION_LOG = "/dev/termination-log"
+MAX_RESULT_BYTES = 4096
+PROGRESS_PORT = 9470
+"""GET /progress: Progress as JSON; GET /metrics: Prometheus text. Live and best effort."""
+
+ENV_JOB_FILE, ENV_WORKSPACE, ENV_ATTEMPT = "TUNEYARD_JOB_FILE", "TUNEYARD_WORKSPACE", "TUNEYARD_ATTEMPT"
+ENV_TERMINATION_LOG, ENV_PORT = "TUNEYARD_TERMINATION_LOG", "TUNEYARD_PORT"
+ENV_HUB_TOKEN = "HF_TOKEN"  # noqa: S105  the name of a variable
+"""Only in the prepare pod. Training processes find torchrun's PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK,
+PET_MASTER_ADDR and PET_MASTER_PORT in their environment."""
+
+
+class Stage(StrEnum):
+    """The pods of a job, in order."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"
+    PUBLISH = "publish"
+
+
+class FailureClass(StrEnum):
+    """Why a stage failed, and so who can do something about it."""
+
+    BAD_INPUT = "BadInput"
+    DATA_MISSING = "DataMissing"
+    MODEL_MISSING = "ModelMissing"
+    PERMISSION_DENIED = "PermissionDenied"
+    ACCELERATOR_MISSING = "AcceleratorMissing"
+    OUT_OF_MEMORY = "OutOfMemory"
+    NON_FINITE_LOSS = "NonFiniteLoss"
+    DISK_FULL = "DiskFull"
+    ADAPTER_CONFLICT = "AdapterConflict"
+    INTERRUPTED = "Interrupted"
+    UPSTREAM = "UpstreamUnavailable"
+    BUG = "InternalError"
+
+
+EXIT_CODES: dict[FailureClass, int] = {
+    FailureClass.BUG: 1,
+    FailureClass.BAD_INPUT: 10,
+    FailureClass.DATA_MISSING: 11,
+    FailureClass.MODEL_MISSING: 12,
+    FailureClass.PERMISSION_DENIED: 13,
+    FailureClass.ACCELERATOR_MISSING: 14,
+    FailureClass.OUT_OF_MEMORY: 15,
+    FailureClass.NON_FINITE_LOSS: 16,
+    FailureClass.DISK_FULL: 17,
+    FailureClass.ADAPTER_CONFLICT: 18,
+    FailureClass.UPSTREAM: 19,
+    FailureClass.INTERRUPTED: 20,
+}
+RETRIABLE = frozenset({FailureClass.INTERRUPTED, FailureClass.UPSTREAM})
+"""Started again within `spec.retry.maxAttempts`; everything else would fail the same way."""
+
+
+class ResolvedSource(Contract):
+    """A model or a split: a hub repository, or a path that the pod can read."""
+
+    repo: str | None = None
+    revision: str | None = None
+    path: str | None = None
+    """Absolute path in the pod when `repo` is None; file inside the repository of a data set otherwise."""
+
+
+class ResolvedDataset(Contract):
+    """The data with its rules filled in."""
+
+    training: ResolvedSource
+    validation: ResolvedSource | None
+    validation_fraction: float
+    """0 when `validation` is given."""
+    test: ResolvedSource | None
+    format: Literal["auto", "chat", "promptCompletion", "text"]
+    template: Template | None
+    loss_on: Literal["completion", "all"]
+
+
+class ResolvedTraining(Contract):
+    """The optimisation with every number decided: global = micro * data parallel * accumulation."""
+
+    epochs: float | None
+    max_steps: int | None
+    learning_rate: float
+    schedule: Literal["cosine", "linear", "constant"]
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    global_batch_size: int
+    micro_batch_size: int
+    data_parallel: int
+    gradient_accumulation: int
+    max_sequence_length: int
+    packing: bool
+    precision: Literal["auto", "bf16", "fp32"]
+    gradient_checkpointing: bool
+    seed: int
+
+
+class ResolvedRuntime(Contract):
+    """What the pod must know of its runtime."""
+
+    name: str
+    accelerator: Literal["nvidia", "none"]
+    precisions: tuple[Literal["bf16", "fp32"], ...]
+    model_families: tuple[str, ...]
+    trust_remote_code: bool
+    """True only if the job asked and the runtime allows."""
+
+
+class ResolvedJob(Contract):
+    """job.json: everything a pod needs, with nothing left to decide."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    namespace: str
+    uid: str
+    runtime: ResolvedRuntime
+    model: ResolvedSource
+    dataset: ResolvedDataset
+    method: str
+    lora: Lora
+    training: ResolvedTraining
+    nodes: int = 1
+    gpus_per_node: int = 1
+    checkpoint: Checkpoint
+    evaluation: Evaluation
+    adapter_name: str
+    registry_path: str
+    """Absolute path of the registry in the publish pod."""
+
+
+class Failure(Tolerant):
+    """One sentence for people and its class for machines."""
+
+    failure_class: FailureClass
+    message: Annotated[str, Field(max_length=1500)]
+    """What is wrong, with file:line:column where it applies, and what to try."""
+
+
+class StageResult(Tolerant):
+    """The one thing a stage says when it ends; at most MAX_RESULT_BYTES as JSON."""
+
+    schema_version: Literal[1] = 1
+    stage: Stage
+    outcome: Literal["Succeeded", "Failed"]
+    plan_digest: str
+    """Digest of the job.json it was made for."""
+    failure: Failure | None = None
+    facts: dict[str, JsonValue] = {}
+    """PrepareFacts, TrainFacts or PublishFacts as JSON."""
+
+
+class PrepareFacts(Tolerant):
+    """What prepare found."""
+
+    model_revision: str | None = None
+    """Commit of a hub model."""
+    model_type: str
+    train_records: int
+    validation_records: int
+    test_records: int
+    train_sequences: int
+    """After packing."""
+    train_tokens: int
+    learned_tokens: int
+    """Tokens under the loss."""
+    truncated_records: int
+    dataset_digest: str
+    warnings: tuple[str, ...] = ()
+
+
+class Scores(Tolerant):
+    """One model on the test records."""
+
+    loss: float
+    """Mean cross entropy per learned token, nats."""
+    perplexity: float
+    exact_match: float
+    """Share of prompts, 0 to 1, after stripping white space."""
+    rouge_l: float
+    """Mean ROUGE-L F1, 0 to 1 (Lin 2004), with stemming off."""
+    prompts: int
+
+
+class EvaluationFacts(Tolerant):
+    """Base against tuned."""
+
+    base: Scores
+    tuned: Scores
+
+
+class TrainFacts(Tolerant):
+    """What training did."""
+
+    steps: int
+    epochs: float
+    final_loss: float
+    """Training loss of the last step."""
+    validation_loss: float | None = None
+    trained_tokens: int
+    tokens_per_second: float
+    seconds: float
+    peak_memory_bytes: int
+    resumed_from_step: int = 0
+    evaluation: EvaluationFacts | None = None
+
+
+class PublishFacts(Tolerant):
+    """What was published."""
+
+    adapter_name: str
+    digest: str
+    """`sha256:` over names and contents of the adapter's files."""
+    path: str
+    size_bytes: int
+
+
+class Progress(Tolerant):
+    """Answer of GET /progress."""
+
+    stage: Stage
+    phase: Literal["loading", "preparing", "training", "evaluating", "publishing", "checkpointing", "done"]
+    step: int = 0
+    of: int = 0
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: int | None = None

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FineTuneRuntime: what an image can do, and what a platform engineer wants every job to have."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tuneyard_api.base import Contract, ObjectName
+from tuneyard_api.job import ClaimSource, ObjectMeta, Toleration
+
+Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+
+
+class EnvVar(Contract):
+    """An environment variable of every pod of the runtime. Never a secret: those are Secret references."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+    """Name."""
+    value: Annotated[str, Field(max_length=4096)]
+    """Value."""
+
+
+class ClaimMount(Contract):
+    """A claim of the job's namespace that every pod of the runtime mounts read-only, such as an environment."""
+
+    claim_name: ObjectName
+    """Name of the claim."""
+    mount_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]*$", max_length=256)]
+    """Where it appears."""
+
+
+class StageResources(Contract):
+    """CPU (requested) and memory (requested and limited) of a stage's container."""
+
+    cpu: Quantity = "1"
+    """CPU request."""
+    memory: Quantity = "4Gi"
+    """Memory request and limit."""
+
+
+class RuntimeDefaults(Contract):
+    """What a job that does not say gets."""
+
+    workspace_size_gib: Annotated[int, Field(ge=1, le=65_536)] = 20
+    """Workspace size in GiB."""
+    storage_class_name: ObjectName | None = None
+    """Workspace storage class."""
+    registry: ClaimSource | None = None
+    """Adapter registry."""
+    endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$")] | None = None
+    """OpenAI-compatible server that reads the registry."""
+    micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] = 1
+    """Micro batch when the job leaves it open; lowered until it divides."""
+
+
+class FineTuneRuntimeSpec(Contract):
+    """One image and its abilities."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512)]
+    """Trainer image, by digest or fixed tag, never `latest`."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """Pull policy."""
+    image_pull_secrets: Annotated[tuple[ObjectName, ...], Field(max_length=8)] = ()
+    """Pull secrets of the job's namespace."""
+    accelerator: Literal["nvidia", "none"]
+    """`nvidia`: training without CUDA fails with AcceleratorMissing; `none`: trains on CPU."""
+    accelerator_resource: Annotated[str, Field(max_length=128)] | None = "nvidia.com/gpu"
+    """Extended resource that a GPU is asked by; null asks for none."""
+    methods: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(min_length=1, max_length=16)]
+    """Methods that the image has."""
+    model_families: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=64)] = ()
+    """`model_type` values of config.json that are accepted; empty: all."""
+    precisions: Annotated[tuple[Literal["bf16", "fp32"], ...], Field(min_length=1, max_length=4)] = ("bf16", "fp32")
+    """Precisions, best first."""
+    allow_trust_remote_code: bool = False
+    """Whether a job may run Python that comes with a model."""
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
+    """Environment of every pod."""
+    mounts: Annotated[tuple[ClaimMount, ...], Field(max_length=8)] = ()
+    """Read-only claims of every pod."""
+    model_cache: ObjectName | None = None
+    """Claim that downloaded models are kept in, by revision; absent: the job's workspace."""
+    prepare_resources: StageResources = StageResources()
+    """Of prepare and publish pods."""
+    train_resources: StageResources = StageResources(cpu="4", memory="32Gi")
+    """Of training pods."""
+    runtime_class_name: ObjectName | None = None
+    """RuntimeClass of training pods, such as `nvidia`."""
+    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None = None
+    """Labels that the nodes of training pods must have."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
+    """Tolerations of training pods."""
+    defaults: RuntimeDefaults = RuntimeDefaults()
+    """Defaults of jobs."""
+
+
+class FineTuneRuntime(Contract):
+    """A FineTuneRuntime as read from a file or from the cluster."""
+
+    model_config = {"extra": "ignore"}
+
+    metadata: ObjectMeta
+    spec: FineTuneRuntimeSpec

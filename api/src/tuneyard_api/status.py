@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FineTuneJob.status: conditions are the truth, `state` is one word derived from them and never read back."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tuneyard_api.base import Tolerant
+from tuneyard_api.pod_contract import EvaluationFacts, FailureClass, Stage
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Short = Annotated[str, Field(max_length=256)]
+Long = Annotated[str, Field(max_length=2048)]
+
+
+class ConditionType(StrEnum):
+    """The steps of a job, in order; Succeeded sums them up (False with a reason: failed for good)."""
+
+    ACCEPTED = "Accepted"
+    PLANNED = "Planned"
+    DATA_READY = "DataReady"
+    SCHEDULED = "Scheduled"
+    TRAINED = "Trained"
+    EVALUATED = "Evaluated"
+    PUBLISHED = "Published"
+    SERVED = "Served"
+    SUCCEEDED = "Succeeded"
+
+
+class State(StrEnum):
+    """One word for people, printed columns and workflow templates."""
+
+    PENDING = "Pending"
+    PREPARING = "Preparing"
+    WAITING = "Waiting"
+    """A pod of the job exists and can't start: see status.waitingFor."""
+    TRAINING = "Training"
+    PUBLISHING = "Publishing"
+    SERVING = "Serving"
+    """Published; waiting for the endpoint to answer with the adapter."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class Condition(Tolerant):
+    """A Kubernetes condition."""
+
+    type: ConditionType
+    status: Literal["True", "False", "Unknown"]
+    reason: Short
+    message: Long
+    observed_generation: int
+    last_transition_time: Time
+
+
+class ProgressStatus(Tolerant):
+    """How far the training is; written at most every 10 s and only if the step moved."""
+
+    step: int
+    of: int
+    percent: int
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    eta: Short | None = None
+    """Time left as people say it, such as `3m20s`."""
+
+
+class WaitingFor(Tolerant):
+    """The one object that holds the job up, and what Kubernetes says of it."""
+
+    kind: Short
+    name: Short
+    reason: Short
+    message: Long
+
+
+class Attempt(Tolerant):
+    """One start of one stage."""
+
+    stage: Stage
+    number: int
+    job: Short
+    """Name of the batch/v1 Job."""
+    started: Time
+    ended: Time | None = None
+    outcome: Literal["Running", "Succeeded", "Failed"]
+    failure_class: FailureClass | None = None
+    message: Long | None = None
+
+
+class AdapterStatus(Tolerant):
+    """The published adapter."""
+
+    name: Short
+    digest: Short
+    path: Short
+
+
+class ResultStatus(Tolerant):
+    """What came out."""
+
+    adapter: AdapterStatus | None = None
+    metrics: EvaluationFacts | None = None
+    model_name: Short | None = None
+    """Name to ask the endpoint for."""
+    endpoint: Long | None = None
+    dataset_digest: Short | None = None
+    model_revision: Short | None = None
+    steps: int | None = None
+    seconds: float | None = None
+
+
+class PlanStatus(Tolerant):
+    """What was decided before anything started."""
+
+    digest: Short
+    """SHA-256 of job.json."""
+    gpus: int
+    micro_batch_size: int
+    gradient_accumulation: int
+
+
+class FineTuneJobStatus(Tolerant):
+    """All of status."""
+
+    state: State = State.PENDING
+    observed_generation: int | None = None
+    message: Long | None = None
+    """The sentence to read first."""
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
+    plan: PlanStatus | None = None
+    progress: ProgressStatus | None = None
+    waiting_for: WaitingFor | None = None
+    attempts: Annotated[tuple[Attempt, ...], Field(max_length=64)] = ()
+    result: ResultStatus | None = None
+    started: Time | None = None
+    ended: Time | None = None

@@ -1,0 +1,1 @@
+"""The Tuneyard generator: one environment file becomes the whole GitOps tree."""

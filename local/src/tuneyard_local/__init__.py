@@ -1,0 +1,1 @@
+"""A real local Kubernetes cluster for trying and testing Tuneyard."""
