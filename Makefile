@@ -1,0 +1,64 @@
+# The front door. Every target a person may call carries a `##` sentence; `make` alone prints them.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+
+# uv is installed on first use; nothing before that touches the machine.
+UV = $$(tools/bootstrap.sh)
+RUN = UV_PYTHON_DOWNLOADS=never $(UV) run --frozen --all-packages
+PYTHON_FOLDERS = api operator trainer generator local tests bench examples
+MYPY_FOLDERS = api/src operator/src trainer/src generator/src local/src
+
+.PHONY: help
+help: ## What can be done here
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+##@ Try it
+.PHONY: demo demo-down
+demo: ## The whole loop on a local cluster: a ten-line FineTuneJob becomes a served adapter (YES=1 asks nothing)
+	@$(RUN) tuneyard-local demo $(if $(YES)$(CI),--yes)
+
+demo-down: ## Remove everything that the demo started; caches stay (see `make clean`)
+	@$(RUN) tuneyard-local demo-down
+
+##@ Work on it
+.PHONY: setup fmt lint type test test-unit generate verify
+setup: ## The development environment, PyTorch included (5 GB)
+	@UV_PYTHON_DOWNLOADS=never $(UV) sync --frozen --all-packages --group torch
+
+fmt: ## Format and fix what ruff can
+	@$(RUN) ruff format $(PYTHON_FOLDERS) && $(RUN) ruff check --fix $(PYTHON_FOLDERS)
+
+lint: ## ruff, module sizes, import contracts
+	@$(RUN) ruff check $(PYTHON_FOLDERS)
+	@$(RUN) ruff format --check --quiet $(PYTHON_FOLDERS)
+	@$(RUN) lint-imports --no-logo
+	@$(RUN) python tools/module_sizes.py
+
+type: ## mypy --strict
+	@$(RUN) mypy $(MYPY_FOLDERS)
+
+generate: ## Rewrite everything that is generated and committed
+	@$(RUN) python tools/generated.py write
+
+verify: ## Fail when a generated file is stale
+	@$(RUN) python tools/generated.py check
+
+test: setup lint type verify ## Set up and run every tier that this machine can run
+	@$(RUN) --group torch pytest
+
+test-unit: ## The tests that need no cluster and no PyTorch
+	@TUNEYARD_TIERS=unit $(RUN) pytest
+
+##@ Measure it
+.PHONY: bench-operator
+bench-operator: ## 500 FineTuneJobs against the same chain as plain Jobs: bench/results/operator.json
+	@$(RUN) python bench/operator_throughput.py
+
+##@ Ship it
+.PHONY: images clean
+images: ## Build and push the images: make images REGISTRY=registry.example.com/tuneyard
+	@images/build.sh "$(REGISTRY)"
+
+clean: ## Remove caches of this project on this machine (built parts, PyTorch, images)
+	@rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/tuneyard" .venv

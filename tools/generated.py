@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs every generator of committed files: `write` rewrites them, `check` fails when one is stale.
+
+A generator is a module with `python -m <module> [--check]`; add yours to the list.
+"""
+
+import os
+import subprocess
+import sys
+
+GENERATORS = ("tuneyard_api.generate",)
+
+
+def main() -> int:
+    """Exit code 1 when a check failed, 2 on a wrong call or when CI tries to write."""
+    mode = sys.argv[1] if len(sys.argv) > 1 else ""
+    if mode not in {"write", "check"}:
+        print("usage: generated.py write|check", file=sys.stderr)
+        return 2
+    if mode == "write" and os.environ.get("CI"):
+        print(
+            "generated.py: CI never writes generated files; run `make generate` and commit", file=sys.stderr
+        )
+        return 2
+    failed = [
+        module
+        for module in GENERATORS
+        if subprocess.run(
+            [sys.executable, "-m", module, *(["--check"] if mode == "check" else [])], check=False
+        ).returncode
+    ]
+    for module in failed:
+        print(f"{module}: failed; `make generate` rewrites its files", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
