@@ -29,11 +29,13 @@ setup: ## The development environment, PyTorch included (5 GB)
 fmt: ## Format and fix what ruff can
 	@$(RUN) ruff format $(PYTHON_FOLDERS) && $(RUN) ruff check --fix $(PYTHON_FOLDERS)
 
-lint: ## ruff, module sizes, import contracts
+lint: ## ruff, import contracts, module sizes, shell scripts, Dockerfiles
 	@$(RUN) ruff check $(PYTHON_FOLDERS)
 	@$(RUN) ruff format --check --quiet $(PYTHON_FOLDERS)
 	@$(RUN) lint-imports --no-logo
 	@$(RUN) python tools/module_sizes.py
+	@$(RUN) shellcheck tools/bootstrap.sh images/build.sh .ci/run
+	@$(RUN) hadolint images/operator/Dockerfile images/trainer/Dockerfile images/server/Dockerfile
 
 type: ## mypy --strict
 	@$(RUN) mypy $(MYPY_FOLDERS)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Dockerfiles promise: a base pinned by digest, one base for all, and a numeric user that is not root."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+IMAGES = Path(__file__).parents[2] / "images"
+DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
+
+
+def test_there_is_one_for_each_program() -> None:
+    assert [path.parent.name for path in DOCKERFILES] == ["operator", "server", "trainer"]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_the_last_user_is_numeric_and_not_root(path: Path) -> None:
+    users = re.findall(r"^USER (\S+)$", path.read_text(), re.M)
+    assert users
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1])
+
+
+def test_python_is_pinned_once_by_digest() -> None:
+    bases = {base for path in DOCKERFILES for base in re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", path.read_text(), re.M)}
+    assert len(bases) == 1
+    assert re.fullmatch(r"python:[\d.]+-slim-\w+@sha256:[0-9a-f]{64}", bases.pop())
+
+
+def test_every_stage_starts_from_a_pinned_argument() -> None:
+    for path in DOCKERFILES:
+        for base in re.findall(r"^FROM (\S+)", path.read_text(), re.M):
+            assert base in {"${PYTHON_IMAGE}", "${TRAINER_IMAGE}"}, f"{path}: {base}"
+
+
+def test_uv_is_the_version_that_the_bootstrap_installs() -> None:
+    bootstrap = (IMAGES.parent / "tools" / "bootstrap.sh").read_text()
+    version = re.search(r"^version=(\S+)$", bootstrap, re.M)
+    assert version
+    for name in ("operator", "trainer"):
+        assert f"uv=={version[1]}" in (IMAGES / name / "Dockerfile").read_text()
