@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a plain scalar means: read by YAML 1.2's core schema, written so that YAML 1.1 readers agree.
+
+kubectl, Helm and Argo CD read YAML 1.1, where `no` is false, `12:30` is 750 and `1_000` is 1000. So a string
+is written plain only if no schema could take it for anything else. The one number that is refused on reading is
+`017`: 17 in YAML 1.2, 15 to kubectl, and nobody would notice.
+"""
+
+import math
+import re
+
+_CONSTANTS: dict[str, bool | float | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+    **{sign + word: math.inf for sign in ("", "+") for word in (".inf", ".Inf", ".INF")},
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
+}
+_INT = re.compile(r"[-+]?[0-9]+")
+_RADIX = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
+
+_WORDS = frozenset(
+    {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", ".nan", ".inf"}
+)
+"""Words, in any case, that some reader takes for a boolean, a null or a number."""
+_NUMBERLIKE = re.compile(r"\.?[0-9][-+0-9a-fA-FxXoO_.:tTzZ ]*")
+"""Numbers of every schema, sexagesimals, dates and times; a leading sign is never written plain."""
+_PLAIN = re.compile(r"[A-Za-z0-9_./]([A-Za-z0-9_./+=,()*@<>{}\[\]|!?&%$^~'\"; -]|:(?=[^ ])|(?<! )#)*")
+_SPECIAL = re.compile(
+    r"[^\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[\u2028\u2029]"
+)
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def read_plain(text: str) -> str | int | float | bool | None:
+    """The value of a plain scalar.
+
+    Raises:
+        ValueError: with a sentence, for numbers that readers disagree on or that are too long.
+    """
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _LEADING_ZERO.fullmatch(text):
+        raise ValueError(
+            f"kubectl reads a number with a leading zero as octal (got {text}); try {int(text)}, 0o... or quotes"
+        )
+    if _INT.fullmatch(text):
+        try:
+            return int(text)
+        except ValueError as error:
+            raise ValueError(f"a number of {len(text)} digits is too long; try quotes") from error
+    if _RADIX.fullmatch(text):
+        return int(text, 0)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def read_tagged(tag: str, text: str) -> str | int | float | bool | None:
+    """The value of a scalar with one of YAML's own tags, such as `!!int "3"`.
+
+    Raises:
+        ValueError: with a sentence, when the tag is unknown or the text does not fit it.
+    """
+    kind = tag.removeprefix("tag:yaml.org,2002:")
+    if kind == "str":
+        return text
+    fitting = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}.get(kind)
+    if fitting is None:
+        raise ValueError(f"unknown tag (got {tag}); try the value without a tag")
+    value = read_plain(text)
+    if type(value) not in fitting:
+        raise ValueError(f"not of tag !!{kind} (got {text}); try the value without a tag")
+    return float(value) if kind == "float" and isinstance(value, int) else value
+
+
+def write_float(number: float) -> str:
+    """A float that both versions read as this float: YAML 1.1 wants a point in the mantissa and a signed exponent."""
+    if math.isnan(number):
+        return ".nan"
+    if math.isinf(number):
+        return ".inf" if number > 0 else "-.inf"
+    mantissa, _, exponent = repr(number).partition("e")
+    if not exponent:
+        return mantissa
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}"
+
+
+def is_plain(text: str) -> bool:
+    """Whether every reader takes `text`, unquoted on one line, for this string."""
+    return (
+        _PLAIN.fullmatch(text) is not None
+        and not text.endswith(" ")
+        and not text.endswith(":")
+        and text.lower() not in _WORDS
+        and _NUMBERLIKE.fullmatch(text) is None
+        and not text.startswith("...")
+    )
+
+
+def is_block(text: str) -> bool:
+    """Whether `text` reads well, and the same everywhere, as a literal block."""
+    lines = text.split("\n")
+    return (
+        len(lines) > 1
+        and _SPECIAL.search(text.replace("\t", "")) is None
+        and lines[0][:1] not in {"", " ", "\t"}
+        and all(not line or not line.isspace() for line in lines)
+    )
+
+
+def write_quoted(text: str) -> str:
+    """`text` in double quotes; what is not printable is escaped."""
+    quoted = re.sub(r'["\\\n]', lambda match: _ESCAPES[match[0]], text)
+    return f'"{_SPECIAL.sub(lambda match: _escape(match[0]), quoted)}"'
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return _ESCAPES.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")  # noqa: PLR2004
