@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cert-manager: certificates of webhooks, first of all the NIM Operator's."""
+
+from typing import TYPE_CHECKING
+
+from tuneyard.catalog.component import Component, Json
+
+if TYPE_CHECKING:
+    from tuneyard.stack import Stack
+
+
+def _values(stack: "Stack") -> Json:
+    """https://cert-manager.io/docs/installation/helm/ (crds.*, prometheus.*), https://artifacthub.io/packages/helm/cert-manager/cert-manager."""
+    return {
+        # Kept when the release goes: deleting the CRDs would delete every certificate of the cluster.
+        "crds": {"enabled": True, "keep": True},
+        "prometheus": {"enabled": True, "servicemonitor": {"enabled": stack.has("metrics")}},
+    }
+
+
+COMPONENTS = (
+    Component(
+        name="cert-manager",
+        summary="Certificates for webhooks",
+        namespace="cert-manager",
+        provides=("cert-manager",),
+        after=("metrics",),
+        values=_values,
+        keeps_data=True,
+    ),
+)

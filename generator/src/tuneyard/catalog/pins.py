@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pinned version of every chart and image, read from components.yaml beside this module."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from tuneyard_api.yaml_io import load
+
+Evidence = Literal["source", "documentation"]
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What a component installs, exactly."""
+
+    name: str
+    chart: str = ""
+    repository: str = ""
+    """https:// of a Helm repository, or an OCI registry without scheme."""
+    version: str = ""
+    versions: tuple[str, ...] = ()
+    """Every version that the derived values were written for."""
+    path: str = ""
+    """A chart in this repository instead of a published one."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    licence: str = ""
+    """What must be accepted before it can be pulled; empty: nothing."""
+    evidence: Evidence = "documentation"
+    source: str = ""
+    """Where the value paths are documented."""
+    kubernetes: str = "1.31"
+    """Lowest Kubernetes."""
+
+    @property
+    def is_oci(self) -> bool:
+        """Whether `repository` is an OCI registry."""
+        return bool(self.repository) and "://" not in self.repository
+
+
+@cache
+def pins() -> Mapping[str, Pin]:
+    """Every pin by component name."""
+    text = resources.files("tuneyard.catalog").joinpath("components.yaml").read_text()
+    entries: dict[str, dict[str, Any]] = load(text, "components.yaml").value["components"]
+    return {
+        name: Pin(name=name, **{**entry, "versions": tuple(entry.get("versions", ()))})
+        for name, entry in entries.items()
+    }

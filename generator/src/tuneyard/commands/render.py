@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tuneyard render`: environments to files."""
+
+from pathlib import Path
+
+import click
+
+from tuneyard.commands.reporting import (
+    EXIT_INPUT,
+    environment_file,
+    environments_argument,
+    one,
+    report,
+    root_option,
+    stop_on_errors,
+)
+from tuneyard.pipeline import Built, build
+from tuneyard.write import compare, write
+
+
+@click.command()
+@environments_argument
+@root_option
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write below this folder instead of the root.",
+)
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything would change.")
+def command(environments: tuple[str, ...], root: Path, output: Path | None, check: bool) -> None:
+    """Write argocd-apps/<env>/ and manifests/<env>/ of ENVIRONMENTS (names or files), after checking all of them.
+
+    \b
+    Examples:
+      tuneyard render lab
+      tuneyard render environments/*.yaml --check
+    """
+    target = output or root
+    built = [one(lambda name=name: build(environment_file(name, root), root)) for name in environments]
+    findings = [finding for entry in built for finding in entry.findings]
+    report(findings)
+    stop_on_errors(findings)
+    differs = False
+    for entry in built:
+        act = compare if check else write
+        changes = one(lambda entry=entry: act(entry.files, entry.name, target))
+        differs = differs or bool(changes)
+        verb = "would change" if check else "done"
+        click.echo(
+            f"{entry.name}: {len(entry.files)} files, {len(changes.added)} added, {len(changes.changed)} changed, "
+            f"{len(changes.removed)} removed ({verb})"
+        )
+        if not check:
+            _next_steps(entry)
+    if check and differs:
+        raise SystemExit(EXIT_INPUT)
+
+
+def _next_steps(entry: Built) -> None:
+    secrets = len(entry.stack.secrets())
+    if secrets:
+        click.echo(f"  {secrets} secrets are expected: see manifests/{entry.name}/secrets.md")

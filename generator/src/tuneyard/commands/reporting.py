@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What commands share: finding environment files, printing findings, exit codes."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tuneyard.findings import FORMATS, Finding, InputError, has_errors, in_order
+
+EXIT_INPUT = 1
+
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path(),
+    show_default="here",
+    help="The repository: where environments/, argocd-apps/ and manifests/ are.",
+)
+format_option = click.option(
+    "--format", "style", type=click.Choice(sorted(FORMATS)), default="text", help="How findings are printed."
+)
+environments_argument = click.argument("environments", nargs=-1, required=True)
+
+
+def environment_file(name: str, root: Path) -> Path:
+    """A path as given, or `environments/<name>.yaml` of a bare name."""
+    path = Path(name)
+    return (
+        path if path.suffix in (".yaml", ".yml") or path.exists() else root / "environments" / f"{name}.yaml"
+    )
+
+
+def report(findings: Iterable[Finding], style: str = "text") -> None:
+    """Print findings: text to standard error, JSON and SARIF to standard output."""
+    text = FORMATS[style](in_order(findings))
+    click.echo(text, nl=False, err=style == "text")
+
+
+def stop_on_errors(findings: Sequence[Finding]) -> None:
+    """Exit 1 when anything must be fixed."""
+    if has_errors(findings):
+        raise SystemExit(EXIT_INPUT)
+
+
+def one(action: Callable[[], Any]) -> Any:
+    """The action's result; a wrong input is printed and ends the command with 1."""
+    try:
+        return action()
+    except InputError as error:
+        report(error.findings)
+        raise SystemExit(EXIT_INPUT) from error

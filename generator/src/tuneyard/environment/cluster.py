@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an environment says about the cluster: where it is, its GPUs, its storage, its registries and its secrets."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from tuneyard_api.base import Contract, ObjectName
+
+Url = Annotated[
+    str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$", max_length=512)
+]
+GitUrl = Annotated[str, Field(pattern=r"^(https?://|ssh://|git@)[^\s]+$", max_length=512)]
+HostName = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253)
+]
+RegistryHost = Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._/-]+)?$", max_length=253)]
+GiB = Annotated[int, Field(ge=1, le=1_048_576)]
+LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)]
+
+
+class Ingress(Contract):
+    """How services are reached from outside of the cluster."""
+
+    class_name: ObjectName
+    """IngressClass. Example: `nginx`."""
+    tls_secret: ObjectName | None = None
+    """Secret with the wildcard certificate of `cluster.domain`; absent: plain HTTP."""
+
+
+class Cluster(Contract):
+    """The Kubernetes cluster."""
+
+    kubernetes: Annotated[str, Field(pattern=r"^1\.[0-9]{2}$")] = "1.33"
+    """Minor version, in quotes. Example: `"1.34"`."""
+    distribution: Literal["kubernetes", "k3s", "rke2", "openshift"] = "kubernetes"
+    """Decides where the container runtime keeps its configuration."""
+    server: Url = "https://kubernetes.default.svc"
+    """API server as Argo CD knows it; the default is the cluster that Argo CD runs in."""
+    domain: HostName | None = None
+    """Services get `<service>.<domain>`; needs `cluster.ingress`. Example: `lab.example.com`."""
+    ingress: Ingress | None = None
+    """Absent: services are reached inside of the cluster only."""
+    network_policies: bool = True
+    """Whether namespaces of jobs and models refuse traffic that nobody needs."""
+
+
+class ArgoCd(Contract):
+    """The Argo CD that follows this tree."""
+
+    repo_url: GitUrl
+    """The repository that this tree is committed to. Example: `https://git.example.com/platform/gitops.git`."""
+    revision: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9._/-]+$")] = "main"
+    """Branch, tag or commit that the roots follow."""
+    version: Annotated[str, Field(pattern=r"^3\.[0-9]+\.[0-9]+$")] = "3.2.11"
+    """Argo CD's version; 3.2.11 is the one that the order was proved on."""
+    namespace: ObjectName = "argocd"
+    """Namespace of Argo CD."""
+    project: ObjectName | None = None
+    """AppProject that is rendered; absent: `tuneyard-<name>`."""
+    teardown: Literal["keep", "cascade"] = "keep"
+    """What deleting an Application deletes. `keep`: nothing but the Application; `cascade`: its objects too, in
+    reverse order, but never model caches, databases or their operators."""
+    wave_delay_seconds: Annotated[int, Field(ge=0, le=600)] = 2
+    """`controller.sync.wave.delay.seconds`; under 2 the gate may judge an old object."""
+    sync_timeout_minutes: Annotated[int, Field(ge=5, le=1440)] = 30
+    """After so long a waiting sync ends and the next commit is taken."""
+
+
+class GpuNodes(Contract):
+    """Nodes that are alike."""
+
+    product: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=63)]
+    """The label `nvidia.com/gpu.product`. Example: `NVIDIA-A100-SXM4-80GB`."""
+    nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Number of nodes."""
+    gpus_per_node: Annotated[int, Field(ge=1, le=64)]
+    """GPUs of one node."""
+    memory_gib: Annotated[int, Field(ge=4, le=1024)]
+    """Memory of one GPU in GiB. Example: `80`."""
+    tolerations: Annotated[tuple[ObjectName, ...], Field(max_length=8)] = ()
+    """Taint keys of these nodes that GPU pods tolerate, besides `nvidia.com/gpu`."""
+
+
+class TimeSlicing(Contract):
+    """Several pods on one GPU, without isolation of memory."""
+
+    replicas: Annotated[int, Field(ge=2, le=48)]
+    """How many pods share a GPU."""
+
+
+class Mig(Contract):
+    """GPUs cut into isolated parts."""
+
+    strategy: Literal["single", "mixed"] = "single"
+    """`single`: all parts alike, asked for as nvidia.com/gpu; `mixed`: asked for by profile."""
+    config: Annotated[str, Field(pattern=r"^[a-z0-9.+-]+$", max_length=63)] = "all-balanced"
+    """Name of the MIG Manager's configuration. Example: `all-1g.10gb`."""
+    parts_per_gpu: Annotated[int, Field(ge=1, le=7)]
+    """Parts that one GPU is cut into, for the arithmetic."""
+    memory_gib: Annotated[int, Field(ge=4, le=192)]
+    """Memory of one part in GiB."""
+
+
+class Gpus(Contract):
+    """The GPUs that the cluster has."""
+
+    nodes: Annotated[tuple[GpuNodes, ...], Field(max_length=32)] = ()
+    """Kinds of GPU nodes; empty: a cluster without GPUs."""
+    driver: Literal["operator", "preinstalled"] = "operator"
+    """`preinstalled`: nodes come with the driver (EKS GPU images, GKE, DGX OS)."""
+    driver_version: Annotated[str, Field(pattern=r"^[0-9]{3}(\.[0-9]+){1,2}$")] | None = None
+    """Driver that the GPU Operator installs; absent: the chart's. Example: `580.95.05`."""
+    toolkit: Literal["operator", "preinstalled"] = "operator"
+    """NVIDIA Container Toolkit: who installs it."""
+    time_slicing: TimeSlicing | None = None
+    """Share GPUs by time; not with `mig`."""
+    mig: Mig | None = None
+    """Cut GPUs into parts; not with `timeSlicing`."""
+
+
+class StorageClass(Contract):
+    """A storage class and what it holds."""
+
+    class_name: ObjectName
+    """Name of the StorageClass. Example: `local-path`."""
+    capacity_gib: GiB | None = None
+    """What it holds in GiB; absent: not checked."""
+
+
+class Storage(Contract):
+    """Storage classes by access mode."""
+
+    read_write_once: StorageClass
+    """For databases and caches that one node mounts."""
+    read_write_many: StorageClass | None = None
+    """For what several nodes mount at once: training on several nodes, caches of replicated models."""
+
+
+class Registries(Contract):
+    """Where images and charts come from."""
+
+    mirror: RegistryHost | None = None
+    """Registry that holds every image under its own path. Example: `registry.internal:5000/mirror`."""
+    charts: (
+        Annotated[str, Field(pattern=r"^(https?://)?[a-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$")] | None
+    ) = None
+    """OCI registry (no scheme) or Helm repository (https://) that holds every chart; absent: their own."""
+    air_gapped: bool = False
+    """True: nothing may come from outside; needs `mirror` and `charts`."""
+    models: Annotated[str, Field(pattern=r"^(https|s3|jfrog)://[^\s]+$")] | None = None
+    """Mirror of NVIDIA's model repository (NIM_REPOSITORY_OVERRIDE). Example: `s3://nim-models`."""
+    trainer_image: Annotated[str, Field(min_length=1, max_length=512)] = (
+        "registry.example.com/tuneyard/trainer:0.1.0"
+    )
+    """Our trainer's image, by fixed tag or digest."""
+    operator_image: Annotated[str, Field(min_length=1, max_length=512)] = (
+        "registry.example.com/tuneyard/operator:0.1.0"
+    )
+    """Our operator's image, by fixed tag or digest."""
+
+
+class Proxy(Contract):
+    """Outbound proxy of model downloads."""
+
+    https: Url
+    """Proxy for HTTP and HTTPS. Example: `http://proxy.example.com:3128`."""
+    exempt: Annotated[tuple[str, ...], Field(max_length=32)] = (".svc", ".cluster.local", "10.0.0.0/8")
+    """Hosts, suffixes and networks that are reached directly."""
+
+
+class SecretStore(Contract):
+    """The External Secrets store that values come from; operator and store are expected in the cluster."""
+
+    name: ObjectName
+    """Name of the store."""
+    kind: Literal["ClusterSecretStore", "SecretStore"] = "ClusterSecretStore"
+    """Kind of the store."""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]*$", max_length=200)] = "tuneyard"
+    """Remote keys are `<prefix>/<secret name>`."""
+
+
+class Secrets(Contract):
+    """Who brings secrets. Values never appear in this tree: it names them and lists what is expected."""
+
+    provider: Literal["manual", "external-secrets", "sealed-secrets"] = "manual"
+    """`external-secrets`: ExternalSecret objects are rendered; otherwise people create what `secrets.md` lists."""
+    store: SecretStore | None = None
+    """Needed by `external-secrets`."""
+    ngc: ObjectName = "ngc-api"
+    """Secret with key NGC_API_KEY."""
+    ngc_pull: ObjectName = "ngc-pull"
+    """Image pull secret for nvcr.io (user `$oauthtoken`)."""
+    hugging_face: ObjectName = "hugging-face"
+    """Secret with key HF_TOKEN."""
+
+
+class ExternalPostgres(Contract):
+    """A PostgreSQL that exists already; one database and user per service is expected in it."""
+
+    host: HostName
+    """Host name."""
+    port: Annotated[int, Field(ge=1, le=65_535)] = 5432
+    """Port."""
+
+
+class ExternalS3(Contract):
+    """An S3 that exists already; one bucket per service is expected in it."""
+
+    endpoint: Url
+    """Endpoint. Example: `https://s3.eu-central-1.amazonaws.com`."""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=40)] = "us-east-1"
+    """Region."""
+    bucket_prefix: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=30)] | None = None
+    """Buckets are `<prefix>-<service>`; absent: `<environment>-<service>`."""

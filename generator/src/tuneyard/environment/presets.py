@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting points: the components that a preset begins with and its choice of providers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuneyard.environment.model import Environment, Use
+
+USE_CAPABILITIES: Mapping[str, str] = {
+    "gpu": "gpu",
+    "postgres": "postgres",
+    "s3": "s3",
+    "vector-db": "vector_db",
+    "scheduler": "scheduler",
+    "tracking": "tracking",
+    "metrics": "metrics",
+}
+"""Capability -> the field of `use` that chooses its provider."""
+
+DEFAULT_PROVIDERS: Mapping[str, str] = {"data-store": "nemo-data-store", "entity-store": "nemo-entity-store"}
+"""Where two components of the catalog provide a capability, and none of them is on, and `use` has no key for it."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What an environment has before it says anything."""
+
+    components: tuple[str, ...]
+    use: Use
+
+
+_NEMO = Use(
+    gpu="device-plugin",
+    postgres="postgres",
+    s3="minio",
+    vector_db="milvus",
+    scheduler="volcano",
+    tracking="mlflow",
+    nemo="operator",
+    serving="nim",
+)
+
+PRESETS: Mapping[str, Preset] = {
+    "nemo-microservices": Preset(
+        ("nemo-customizer", "nemo-evaluator", "nemo-guardrails", "tuneyard-operator", "fine-tuning"), _NEMO
+    ),
+    "nemo-helix": Preset(("nim-operator",), _NEMO),
+    "open": Preset(
+        ("tuneyard-operator", "fine-tuning", "mlflow"),
+        Use(
+            gpu="device-plugin",
+            postgres="postgres",
+            s3="minio",
+            vector_db="pgvector",
+            scheduler="kueue",
+            tracking="mlflow",
+            serving="vllm",
+        ),
+    ),
+}
+
+
+def preset_components(environment: Environment) -> tuple[str, ...]:
+    """The preset's components; with `use.nemo: chart` the umbrella chart stands for the NeMo objects."""
+    preset = PRESETS[environment.preset]
+    if environment.preset == "nemo-microservices" and environment.use.nemo == "chart":
+        return ("nemo-microservices", *(name for name in preset.components if not name.startswith("nemo-")))
+    return preset.components

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an environment says about fine-tuning: runtimes, namespaces with quotas, queues, NeMo Customizer's models."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from tuneyard_api.base import Contract, ObjectName
+
+from tuneyard.environment.cluster import GiB
+
+Positive = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class Runtime(Contract):
+    """One FineTuneRuntime."""
+
+    name: ObjectName
+    """Name that jobs refer to. Example: `hf`."""
+    accelerator: Literal["nvidia", "none"] = "nvidia"
+    """`none` trains on CPU, for trying."""
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Trainer image; absent: `registries.trainerImage`."""
+    methods: Annotated[tuple[Literal["lora", "sft"], ...], Field(min_length=1)] = ("lora",)
+    """Methods that the image has."""
+    endpoint: ObjectName | None = None
+    """Name of a served model that proves adapters; absent: jobs say."""
+
+
+class TuningNamespace(Contract):
+    """A namespace in which people run FineTuneJobs."""
+
+    name: ObjectName
+    """Namespace. Example: `team-a`."""
+    gpus: Annotated[int, Field(ge=0, le=100_000)] = 1
+    """Quota of GPUs."""
+    storage_gib: GiB = 200
+    """Quota of storage in GiB."""
+    jobs: Positive = 100
+    """Quota of FineTuneJob objects."""
+
+
+class CustomizerOption(Contract):
+    """A way to train a target in NeMo Customizer."""
+
+    method: Literal["lora", "lora_merged", "all_weights"] = "lora"
+    """`finetuning_type`."""
+    gpus_per_node: Positive = 1
+    """`num_gpus`."""
+    nodes: Positive = 1
+    """`num_nodes`."""
+    tensor: Positive = 1
+    """`tensor_parallel_size`."""
+    pipeline: Positive = 1
+    """`pipeline_parallel_size`."""
+    micro_batch_size: Positive = 1
+    """`micro_batch_size`."""
+
+
+class CustomizerTarget(Contract):
+    """A base model that NeMo Customizer can tune."""
+
+    name: Annotated[
+        str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*@[A-Za-z0-9._-]+$", max_length=128)
+    ]
+    """`<namespace>/<name>@<version>`. Example: `meta/llama-3.2-1b-instruct@2.0`."""
+    base_model: Annotated[str, Field(pattern=r"^[a-z0-9._-]+/[a-z0-9._-]+$", max_length=128)]
+    """Name of the model in its NIM. Example: `meta/llama-3.2-1b-instruct`."""
+    model_uri: Annotated[str, Field(pattern=r"^(ngc|hf)://[^\s]+$", max_length=300)]
+    """Where weights come from. Example: `ngc://nvidia/nemo/llama-3_2-1b-instruct:2.0`."""
+    parameters: Annotated[int, Field(ge=1_000_000)]
+    """Number of parameters. Example: `1000000000`."""
+    max_sequence_length: Annotated[int, Field(ge=128, le=1_048_576)] = 4096
+    """Tokens."""
+    options: Annotated[tuple[CustomizerOption, ...], Field(min_length=1, max_length=16)] = (
+        CustomizerOption(),
+    )
+    """Ways to train it."""
+
+
+class Customizer(Contract):
+    """NeMo Customizer."""
+
+    targets: Annotated[tuple[CustomizerTarget, ...], Field(max_length=32)] = ()
+    """Models that can be tuned."""
+    workspace_gib: GiB = 50
+    """Workspace of one training job in GiB."""
+    models_gib: GiB = 100
+    """Downloaded base models in GiB."""
+
+
+class FineTuning(Contract):
+    """Fine-tuning by FineTuneJob and by NeMo Customizer."""
+
+    runtimes: Annotated[tuple[Runtime, ...], Field(max_length=16)] = ()
+    """FineTuneRuntimes; empty: none is rendered."""
+    namespaces: Annotated[tuple[TuningNamespace, ...], Field(max_length=64)] = ()
+    """Namespaces of jobs, with quotas."""
+    registry_gib: GiB = 50
+    """Adapter registry (a claim per namespace of jobs and one for served models) in GiB."""
+    model_cache_gib: GiB = 100
+    """Cache of downloaded base models per namespace of jobs in GiB."""
+    customizer: Customizer = Customizer()
+    """NeMo Customizer's models; used when it is part of the environment."""

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `tuneyard`. Commands import what they need when they run: start-up is part of every check."""
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+_COMMANDS = {
+    "check": ("tuneyard.commands.check", "Say everything that is wrong with environments."),
+    "render": ("tuneyard.commands.render", "Write the GitOps tree of environments."),
+}
+
+
+class _Lazy(click.Group):
+    """Commands by name, each in a module of its own that is imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        command: Any = import_module(_COMMANDS[cmd_name][0])
+        return command.command  # type: ignore[no-any-return]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tuneyard", message="%(version)s")
+def cli() -> None:
+    """One environment file becomes the whole GitOps tree.
+
+    \b
+    Examples:
+      tuneyard init lab --preset nemo-microservices
+      tuneyard check environments/lab.yaml
+      tuneyard render environments/*.yaml
+      tuneyard graph environments/lab.yaml --format svg > lab.svg
+
+    Exit codes: 0 all is well; 1 the input is wrong, or --check found a difference; 2 the command was called wrongly.
+    """
+
+
+def main() -> None:
+    """Entry point."""
+    cli.main(args=sys.argv[1:], prog_name="tuneyard")

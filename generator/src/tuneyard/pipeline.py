@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""load -> resolve -> order -> render -> check, for every command. Only the ends touch the disk."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneyard.catalog import catalog
+from tuneyard.catalog.pins import pins
+from tuneyard.checks import check_files, check_stack
+from tuneyard.environment.load import Loaded, load
+from tuneyard.findings import Finding, InputError, in_order
+from tuneyard.render.files import File
+from tuneyard.render.tree import local_paths, render
+from tuneyard.resolve import resolve
+from tuneyard.stack import Stack
+
+
+@dataclass(frozen=True)
+class Built:
+    """An environment all the way to its files."""
+
+    loaded: Loaded
+    stack: Stack
+    files: tuple[File, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def name(self) -> str:
+        """The environment's name."""
+        return self.loaded.environment.name
+
+
+def resolve_file(path: Path) -> tuple[Loaded, Stack]:
+    """The environment in a file and what it means.
+
+    Raises:
+        InputError: with every problem up to the stage that can't be passed.
+    """
+    loaded = load(path)
+    try:
+        stack = resolve(loaded.environment, catalog(loaded.environment), pins())
+    except InputError as error:
+        raise InputError(loaded.at_place(finding) for finding in error.findings) from error
+    return loaded, stack
+
+
+def build(path: Path, root: Path) -> Built:
+    """Everything of one environment file; `root` is the repository that its charts and folders are read from.
+
+    Raises:
+        InputError: what makes rendering impossible. What merely should not be applied is in `findings`.
+    """
+    loaded, stack = resolve_file(path)
+    try:
+        found = check_stack(stack)
+        files = render(stack, content_digests(root, local_paths(stack)))
+    except InputError as error:
+        raise InputError(f if f.file else loaded.at_place(f) for f in (*found, *error.findings)) from error
+    found += check_files(stack, files)
+    findings = in_order(finding if finding.file else loaded.at_place(finding) for finding in found)
+    return Built(loaded, stack, files, tuple(findings))
+
+
+def content_digests(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """SHA-256 over names and contents of every file below each path.
+
+    Raises:
+        InputError: a path that a component deploys is not there.
+    """
+    digests, problems = {}, []
+    for path in paths:
+        digest = hashlib.sha256()
+        files = sorted(p for p in (root / path).rglob("*") if p.is_file())
+        if not files:
+            problems.append(
+                Finding(
+                    "path-is-there",
+                    "is deployed by a component, but not in the repository",
+                    file=path,
+                    hint="running in the repository's root, or --root",
+                )
+            )
+        for file in files:
+            content = file.read_bytes()
+            digest.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
+        digests[path] = digest.hexdigest()
+    if problems:
+        raise InputError(problems)
+    return digests

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Argo CD must have before the roots: project, repositories, health checks, settings. Applied by `bootstrap`."""
+
+from typing import Any
+
+from tuneyard_api.names import LABEL_MANAGED_BY
+
+from tuneyard.catalog.foundation import namespaces_of
+from tuneyard.health import argocd_entries
+from tuneyard.render.applications import chart_repository, project_name
+from tuneyard.stack import Stack
+
+Json = dict[str, Any]
+
+CLUSTER_KINDS = (
+    ("", "Namespace"),
+    ("admissionregistration.k8s.io", "*"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    ("apiregistration.k8s.io", "APIService"),
+    ("flowcontrol.apiserver.k8s.io", "*"),
+    ("kueue.x-k8s.io", "*"),
+    ("nfd.k8s-sigs.io", "*"),
+    ("node.k8s.io", "RuntimeClass"),
+    ("nvidia.com", "*"),
+    ("rbac.authorization.k8s.io", "ClusterRole"),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
+    ("resource.k8s.io", "DeviceClass"),
+    ("scheduling.k8s.io", "PriorityClass"),
+    ("scheduling.volcano.sh", "Queue"),
+    ("tuneyard.io", "FineTuneRuntime"),
+)
+"""Cluster-scoped kinds that the components bring; nothing else gets past the AppProject."""
+
+
+def build_project(stack: Stack) -> Json:
+    """The AppProject: exactly these repositories, namespaces and cluster-scoped kinds."""
+    environment = stack.environment
+    repositories = {environment.argocd.repo_url} | {url for url, _ in chart_repositories(stack)}
+    names = {*namespaces_of(stack), "default", "kube-system"}
+    destinations = [{"server": environment.cluster.server, "namespace": name} for name in sorted(names)]
+    destinations.append(
+        {"server": "https://kubernetes.default.svc", "namespace": environment.argocd.namespace}
+    )
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "AppProject",
+        "metadata": {
+            "name": project_name(environment),
+            "namespace": environment.argocd.namespace,
+            "labels": {LABEL_MANAGED_BY: "tuneyard"},
+        },
+        "spec": {
+            "description": f"Everything of the Tuneyard environment {environment.name}",
+            "sourceRepos": sorted(repositories),
+            "destinations": destinations,
+            "clusterResourceWhitelist": [{"group": group, "kind": kind} for group, kind in CLUSTER_KINDS],
+        },
+    }
+
+
+def chart_repositories(stack: Stack) -> list[tuple[str, bool]]:
+    """Every chart repository of the stack and whether it is an OCI registry, sorted."""
+    found = set()
+    for component in stack.components:
+        pin = stack.pin(component.name)
+        if component.values and pin.chart:
+            url = chart_repository(stack.environment, pin)
+            found.add((url, "://" not in url))
+    return sorted(found)
+
+
+def build_repositories(stack: Stack) -> list[Json]:
+    """Repository Secrets without any secret: what a private one needs besides is in the list of expected secrets."""
+    environment = stack.environment
+    entries: list[tuple[str, Json]] = [("git", {"type": "git", "url": environment.argocd.repo_url})]
+    for url, is_oci in chart_repositories(stack):
+        data = {"type": "helm", "name": repository_name(url), "url": url}
+        entries.append((repository_name(url), {**data, "enableOCI": "true"} if is_oci else data))
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": f"{environment.name}-repository-{name}"[:63].rstrip("-"),
+                "namespace": environment.argocd.namespace,
+                "labels": {"argocd.argoproj.io/secret-type": "repository", LABEL_MANAGED_BY: "tuneyard"},
+            },
+            "stringData": data,
+        }
+        for name, data in entries
+    ]
+
+
+def repository_name(url: str) -> str:
+    """A DNS label for a repository."""
+    plain = url.rsplit("://", maxsplit=1)[-1].strip("/").lower()
+    return "".join(c if c.isalnum() else "-" for c in plain)[:40].strip("-")
+
+
+def build_settings_patch(stack: Stack) -> Json:
+    """The merge patch of argocd-cm: only our keys, so everything else in it stays."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "argocd-cm", "namespace": stack.environment.argocd.namespace},
+        "data": argocd_entries(),
+    }
+
+
+def build_parameters_patch(stack: Stack) -> Json:
+    """The merge patch of argocd-cmd-params-cm; the application controller reads it when it starts."""
+    argocd = stack.environment.argocd
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "argocd-cmd-params-cm", "namespace": argocd.namespace},
+        "data": {
+            "controller.sync.timeout.seconds": str(argocd.sync_timeout_minutes * 60),
+            "controller.sync.wave.delay.seconds": str(argocd.wave_delay_seconds),
+        },
+    }

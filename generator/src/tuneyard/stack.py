@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From an environment to what it means: which components, who provides what, every derived name and address. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuneyard.catalog.component import Claim, Component, ExpectedSecret, GpuRequest, Need, Service
+from tuneyard.catalog.pins import Pin
+from tuneyard.environment.model import ComponentOptions, Environment
+
+
+@dataclass(frozen=True)
+class Edge:
+    """`component` needs `capability`, which `provider` has; soft when it would do without."""
+
+    component: str
+    provider: str
+    capability: str
+    because: str
+    soft: bool = False
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database and its owner; the password is in `secret` (keys username, password) of the consumer's namespace."""
+
+    owner: str
+    name: str
+    user: str
+    host: str
+    port: int
+    secret: str
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket; the keys are in `secret` (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) of the consumer's namespace."""
+
+    owner: str
+    name: str
+    endpoint: str
+    region: str
+    secret: str
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A resolved environment. Components are sorted by name."""
+
+    environment: Environment
+    components: tuple[Component, ...]
+    providers: Mapping[str, Component]
+    pins: Mapping[str, Pin]
+    reasons: Mapping[str, str]
+    """Why each component is there."""
+
+    def has(self, capability: str) -> bool:
+        """Whether something provides it."""
+        return capability in self.providers
+
+    def component(self, name: str) -> Component | None:
+        """An enabled component by name."""
+        return next((component for component in self.components if component.name == name), None)
+
+    def options(self, name: str) -> ComponentOptions:
+        """What the environment changes about a component."""
+        return self.environment.components.get(name, ComponentOptions())
+
+    def pin(self, name: str) -> Pin:
+        """The pin, with the environment's version if it chose one."""
+        from dataclasses import replace  # noqa: PLC0415
+
+        pin = self.pins.get(name, Pin(name))
+        version = self.options(name).version
+        return replace(pin, version=version) if version else pin
+
+    def image(self, name: str, key: str) -> str:
+        """A pinned image, by way of the mirror if there is one."""
+        return self.mirrored(self.pin(name).images[key])
+
+    def mirrored(self, image: str) -> str:
+        """`registry.internal/nvcr.io/nim/x:1` of `nvcr.io/nim/x:1` when the environment has a mirror."""
+        mirror = self.environment.registries.mirror
+        return f"{mirror}/{image}" if mirror and not image.startswith(f"{mirror}/") else image
+
+    def service(self, capability: str) -> tuple[Service, str]:
+        """The Service behind a capability and its namespace."""
+        provider = self.providers[capability]
+        return provider.services(self.environment)[capability], provider.namespace
+
+    def host(self, capability: str) -> str:
+        """`<service>.<namespace>.svc.cluster.local`."""
+        service, namespace = self.service(capability)
+        return f"{service.name}.{namespace}.svc.cluster.local"
+
+    def url(self, capability: str) -> str:
+        """`http://<host>:<port>` inside of the cluster, without a slash at the end."""
+        service, _ = self.service(capability)
+        return f"{service.scheme}://{self.host(capability)}:{service.port}"
+
+    def database(self, owner: str) -> Database:
+        """The database of a component."""
+        external = self.environment.external_postgres
+        if self.providers["postgres"].name == "external-postgres" and external:
+            host, port = external.host, external.port
+        else:
+            host, port = self.host("postgres"), self.service("postgres")[0].port
+        name = owner.replace("-", "_")
+        return Database(owner, name, name, host, port, f"{owner}-database")
+
+    def bucket(self, owner: str) -> Bucket:
+        """The bucket of a component."""
+        external = self.environment.external_s3
+        prefix = self.environment.name
+        if self.providers["s3"].name == "external-s3" and external:
+            prefix = external.bucket_prefix or prefix
+            return Bucket(
+                owner, f"{prefix}-{owner}", external.endpoint.rstrip("/"), external.region, f"{owner}-bucket"
+            )
+        return Bucket(owner, f"{prefix}-{owner}", self.url("s3"), "us-east-1", f"{owner}-bucket")
+
+    def databases(self) -> tuple[Database, ...]:
+        """Every database, by owner."""
+        return tuple(self.database(c.name) for c in self.components if c.database)
+
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Every bucket, by owner."""
+        return tuple(self.bucket(c.name) for c in self.components if c.bucket)
+
+    def storage_class(self, *, shared: bool = False) -> str:
+        """Name of the storage class; a shared one falls back to the other, which a check reports."""
+        storage = self.environment.storage
+        chosen = storage.read_write_many if shared and storage.read_write_many else storage.read_write_once
+        return chosen.class_name
+
+    def volume_gib(self, component: str, small: int) -> int:
+        """The size of a component's volume: as typed, else `small` times 1, 4 or 16 by sizing."""
+        typed = self.options(component).storage_gib
+        return typed or small * {"small": 1, "medium": 4, "large": 16}[self.environment.sizing]
+
+    def secrets(self) -> tuple[ExpectedSecret, ...]:
+        """Every Secret that is expected, once, by namespace and name."""
+        found = {(s.namespace, s.name): s for component in self.components for s in component.secrets(self)}
+        for owner in self.components:
+            if owner.database:
+                secret = ExpectedSecret(
+                    f"{owner.name}-database",
+                    owner.namespace,
+                    ("username", "password"),
+                    f"database user of {owner.name}",
+                    "kubernetes.io/basic-auth",
+                )
+                found[secret.namespace, secret.name] = secret
+            if owner.bucket:
+                secret = ExpectedSecret(
+                    f"{owner.name}-bucket",
+                    owner.namespace,
+                    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+                    f"bucket of {owner.name}",
+                )
+                found[secret.namespace, secret.name] = secret
+        return tuple(found[key] for key in sorted(found))
+
+    def claims(self) -> tuple[tuple[str, Claim], ...]:
+        """Every claim with its component."""
+        return tuple((c.name, claim) for c in self.components for claim in c.claims(self))
+
+    def gpu_requests(self) -> tuple[tuple[str, GpuRequest], ...]:
+        """Every standing GPU request with its component."""
+        return tuple((c.name, request) for c in self.components for request in c.gpus(self))
+
+    def needs(self, component: Component) -> tuple[Need, ...]:
+        """What a component needs, with what its database, bucket and namespace imply."""
+        return all_needs(component, self.environment)
+
+
+def all_needs(component: Component, environment: Environment) -> tuple[Need, ...]:
+    """Declared needs and those that follow from having a database, a bucket or an Application."""
+    needs = list(component.needs(environment))
+    if component.database:
+        needs.append(Need("postgres", "its database"))
+    if component.bucket:
+        needs.append(Need("s3", "its bucket"))
+    if component.is_rendered() and "namespaces" not in component.provides:
+        needs.append(Need("namespaces", f"namespace {component.namespace}"))
+    return tuple(needs)
