@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one base of every model of the contract: camelCase outside, unknown keys refused, frozen."""
+"""The one base of every model of the contract: camelCase outside, unknown keys refused, frozen, with rules."""
 
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 
 def to_api_name(name: str) -> str:
@@ -12,13 +16,60 @@ def to_api_name(name: str) -> str:
     return to_camel(name).removesuffix("Gib") + "GiB" if name.endswith("_gib") else to_camel(name)
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A sentence between fields, twice: as CEL for the API server and in Python for a laptop.
+
+    Both must say the same; the files of tests/invalid/jobs are put before both.
+    """
+
+    cel: str
+    """True when the object, `self`, is right; evaluated after defaulting."""
+    cel_message: str
+    """CEL expression of the message."""
+    broken: Callable[[Any], str | None]
+    """The same message for a model that breaks the rule, None for one that keeps it."""
+    field: str = ""
+    """Field that the message is about, such as `training.globalBatchSize`; empty: the object."""
+
+    def as_validation(self) -> dict[str, str]:
+        """The entry of `x-kubernetes-validations`."""
+        validation = {"rule": self.cel, "messageExpression": self.cel_message}
+        return {**validation, "fieldPath": f".{self.field}"} if self.field else validation
+
+
 class Contract(BaseModel):
     """A part of the contract, written in camelCase by people and in snake_case in code."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_api_name, populate_by_name=True, serialize_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_api_name,
+        populate_by_name=True,
+        serialize_by_alias=True,
         use_attribute_docstrings=True,
     )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _keep_rules(self) -> Self:
+        broken = [(rule.field, message) for rule in self.rules if (message := rule.broken(self)) is not None]
+        if broken:
+            sentences = "; ".join(f"{field}: {message}" if field else message for field, message in broken)
+            raise PydanticCustomError("rule", "{sentences}", {"sentences": sentences, "broken": broken})
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The JSON schema with the class's rules as CEL."""
+        schema = handler(core_schema)
+        if cls.rules:
+            handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = [
+                rule.as_validation() for rule in cls.rules
+            ]
+        return schema
 
 
 class Tolerant(Contract):
@@ -28,8 +79,15 @@ class Tolerant(Contract):
 
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
 """A path inside a volume: no leading slash, no part that begins with a dot, so never `..`."""
+HTTP_URL = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$"
 
-ObjectName = Annotated[str, StringConstraints(pattern=DNS_LABEL, min_length=1, max_length=63)]
+Label = Annotated[str, StringConstraints(pattern=DNS_LABEL, min_length=1, max_length=63)]
+"""A name that also becomes part of other names."""
+ObjectName = Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, min_length=1, max_length=253)]
+"""Name of a Kubernetes object that others made."""
 VolumePath = Annotated[str, StringConstraints(pattern=RELATIVE_PATH, min_length=1, max_length=512)]
+BaseUrl = Annotated[str, StringConstraints(pattern=HTTP_URL, max_length=512)]
+"""Base URL of an HTTP server."""

@@ -2,18 +2,16 @@
 """FineTuneJob as people write it: `spec` only holds fields that work.
 
 Static defaults stand here and so in the CRD; `None` means "planned": `tuneyard_api.planner` fills it from
-the FineTuneRuntime and from arithmetic. Rules between fields are CEL in the CRD (`cel` of a class) and the
-same sentence in Python, so that a laptop and the API server answer alike.
+the FineTuneRuntime and from arithmetic. Rules between fields stand in `job_rules`, as CEL for the CRD and as
+the same sentence in Python, so that a laptop and the API server answer alike.
 """
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from tuneyard_api.base import Contract, ObjectName, VolumePath
-
-Cel = tuple[tuple[str, str], ...]
-"""(rule, messageExpression or message) pairs of a class; rules see the object as `self`."""
+from tuneyard_api import job_rules
+from tuneyard_api.base import BaseUrl, Contract, Label, ObjectName, Rule, VolumePath
 
 
 class SecretKey(Contract):
@@ -28,9 +26,18 @@ class SecretKey(Contract):
 class HuggingFaceSource(Contract):
     """A repository on a Hugging Face hub (`HF_ENDPOINT` of the runtime says which)."""
 
-    repo: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")]
+    repo: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=200,
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
+        ),
+    ]
     """`owner/name`."""
-    revision: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][\w./-]*$")] = "main"
+    revision: Annotated[
+        str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")
+    ] = "main"
     """Branch, tag or commit; the commit that it meant is kept in status."""
     secret_ref: SecretKey | None = None
     """Token for a gated repository; reaches the prepare pod alone."""
@@ -48,12 +55,7 @@ class ClaimSource(Contract):
 class ModelSource(Contract):
     """Where the base model comes from: exactly one of the sources."""
 
-    cel: ClassVar[Cel] = (
-        (
-            "[has(self.huggingFace), has(self.pvc)].filter(x, x).size() == 1",
-            "'exactly one of huggingFace, pvc must be set'",
-        ),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.NO_SOURCE, job_rules.TWO_SOURCES)
 
     hugging_face: HuggingFaceSource | None = None
     """A model repository."""
@@ -73,7 +75,7 @@ class HuggingFaceFile(HuggingFaceSource):
 class DataSource(Contract):
     """Where one split of the data set comes from: exactly one of the sources."""
 
-    cel: ClassVar[Cel] = ModelSource.cel
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.NO_SOURCE, job_rules.TWO_SOURCES)
 
     hugging_face: HuggingFaceFile | None = None
     """A file of a data set repository."""
@@ -93,12 +95,7 @@ class Template(Contract):
 class Dataset(Contract):
     """What the model learns from and is measured on."""
 
-    cel: ClassVar[Cel] = (
-        (
-            "!(has(self.validation) && has(self.validationFraction))",
-            "'validation and validationFraction exclude each other'",
-        ),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.ONE_VALIDATION, job_rules.SOMETHING_TO_COMPARE_ON)
 
     training: DataSource
     """Records to learn from."""
@@ -125,20 +122,19 @@ class Lora(Contract):
     """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0.0, le=0.9)] = 0.0
     """Dropout before the low-rank projection."""
-    target_modules: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(min_length=1, max_length=32)] | None = None
+    target_modules: (
+        Annotated[
+            tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(min_length=1, max_length=32)
+        ]
+        | None
+    ) = None
     """Names of linear layers; absent: every linear layer but the output head."""
 
 
 class Training(Contract):
     """The optimisation."""
 
-    cel: ClassVar[Cel] = (
-        ("!(has(self.epochs) && has(self.maxSteps))", "'epochs and maxSteps exclude each other'"),
-        (
-            "!has(self.microBatchSize) || !has(self.globalBatchSize) || self.globalBatchSize % self.microBatchSize == 0",
-            "'globalBatchSize ' + string(self.globalBatchSize) + ' is not a multiple of microBatchSize ' + string(self.microBatchSize)",
-        ),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.ONE_LENGTH,)
 
     epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Passes over the training records; 1 when neither is given."""
@@ -180,7 +176,7 @@ class Parallelism(Contract):
 class RuntimeRef(Contract):
     """The FineTuneRuntime that runs the job."""
 
-    name: ObjectName = "hf"
+    name: Label = "hf"
     """Name of a FineTuneRuntime (cluster-scoped)."""
 
 
@@ -205,6 +201,8 @@ class Resources(Contract):
 class Toleration(Contract):
     """A Kubernetes toleration."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.TOLERATION_KEY, job_rules.TOLERATION_VALUE)
+
     key: Annotated[str, Field(min_length=1, max_length=317)] | None = None
     """Taint key; absent with Exists: all taints."""
     operator: Literal["Exists", "Equal"] = "Equal"
@@ -218,9 +216,16 @@ class Toleration(Contract):
 class Scheduling(Contract):
     """Where the training pod may run."""
 
-    gpu_product: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$")] | None = None
+    gpu_product: (
+        Annotated[
+            str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$")
+        ]
+        | None
+    ) = None
     """Value of the node label `nvidia.com/gpu.product`."""
-    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None = None
+    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None = (
+        None
+    )
     """Labels that the node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] | None = None
     """Taints that are accepted."""
@@ -256,7 +261,7 @@ class Evaluation(Contract):
 class Publish(Contract):
     """Where the adapter goes: `<registry>/<adapterName>/{adapter_config.json,adapter_model.safetensors}`."""
 
-    adapter_name: ObjectName | None = None
+    adapter_name: Label | None = None
     """Name that the endpoint lists; the job's name when absent."""
     pvc: ClaimSource | None = None
     """The adapter registry; from the runtime when absent."""
@@ -265,7 +270,7 @@ class Publish(Contract):
 class Serve(Contract):
     """An endpoint that must list and answer with the adapter before the job has succeeded."""
 
-    endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$")] | None = None
+    endpoint: BaseUrl | None = None
     """Base URL of an OpenAI-compatible server, without /v1; from the runtime when absent."""
     timeout_seconds: Annotated[int, Field(ge=10, le=86_400)] = 600
     """How long the endpoint may take to list the adapter."""
@@ -274,13 +279,7 @@ class Serve(Contract):
 class FineTuneJobSpec(Contract):
     """What a data scientist asks for; model, dataset and method are enough."""
 
-    cel: ClassVar[Cel] = (
-        ("!has(self.lora) || self.method == 'lora'", "'lora options are set, but method is ' + self.method"),
-        (
-            "!has(self.training) || !has(self.parallelism) || self.training.globalBatchSize % self.parallelism.gpusPerNode == 0",
-            "'globalBatchSize ' + string(self.training.globalBatchSize) + ' is not a multiple of the ' + string(self.parallelism.gpusPerNode) + ' GPUs'",
-        ),
-    )
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.OPTIONS_OF_METHOD, job_rules.BATCH_DIVIDES)
 
     model: ModelSource
     """The base model."""
@@ -317,7 +316,7 @@ class FineTuneJobSpec(Contract):
 class ObjectMeta(Contract):
     """The parts of Kubernetes metadata that are read; the rest is ignored."""
 
-    model_config = {"extra": "ignore"}
+    model_config = ConfigDict(extra="ignore")
 
     name: str
     namespace: str = "default"
@@ -328,7 +327,8 @@ class ObjectMeta(Contract):
 class FineTuneJob(Contract):
     """A FineTuneJob as read from a file or from the cluster, without its status."""
 
-    model_config = {"extra": "ignore"}
+    model_config = ConfigDict(extra="ignore")
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.JOB_NAME_LENGTH, job_rules.JOB_NAME_LABEL)
 
     metadata: ObjectMeta
     spec: FineTuneJobSpec

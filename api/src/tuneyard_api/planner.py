@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tuneyard_api import pod_contract as pod
 from tuneyard_api.job import ClaimSource, DataSource, FineTuneJob, Lora, ModelSource, SecretKey
+from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.names import workspace_name
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.runtime import FineTuneRuntime
@@ -91,7 +92,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         *_method_problems(job, runtime, others),
         *_batch_problems(job),
         *_permission_problems(job, runtime),
-        *_source_problems(job),
+        *_token_problems(job),
         *_destination_problems(job, runtime, registry, endpoint),
     )
     if problems or registry is None:
@@ -164,17 +165,11 @@ def _method_problems(
 
 
 def _batch_problems(job: FineTuneJob) -> Iterable[Problem]:
+    """Refused by the model already; a job that was copied with other numbers meets it here."""
     training, gpus = job.spec.training, job.spec.parallelism.gpus_per_node
-    batch, micro = training.global_batch_size, training.micro_batch_size
-    unit = (micro or 1) * gpus
-    if batch % unit == 0:
-        return
-    factors = f"{gpus} GPU{'s'[: gpus != 1]} x accumulation"
-    if micro is not None:
-        factors = f"microBatchSize {micro} x {factors}"
-    below, above = batch // unit * unit, (batch // unit + 1) * unit
-    fitting = f"{below} or {above}" if below else f"{above}"
-    yield Problem("spec.training.globalBatchSize", f"globalBatchSize {batch} is not {factors}; try {fitting}")
+    message = batch_refusal(training.global_batch_size, training.micro_batch_size, gpus)
+    if message:
+        yield Problem("spec.training.globalBatchSize", message)
 
 
 def _permission_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
@@ -192,14 +187,7 @@ def _permission_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable
         )
 
 
-def _source_problems(job: FineTuneJob) -> Iterable[Problem]:
-    dataset = job.spec.dataset
-    if dataset.validation is None and dataset.test is None and dataset.validation_fraction == 0:
-        yield Problem(
-            "spec.dataset.validationFraction",
-            "no record is left to compare base and tuned model on (got 0 and neither validation nor test);"
-            f" try {DEFAULT_VALIDATION_FRACTION}",
-        )
+def _token_problems(job: FineTuneJob) -> Iterable[Problem]:
     tokens = _hub_tokens(job)
     for path, secret in tokens[1:]:
         if secret != tokens[0][1]:

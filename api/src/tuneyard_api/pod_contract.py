@@ -174,7 +174,7 @@ class StageResult(Tolerant):
     plan_digest: str
     """Digest of the job.json it was made for."""
     failure: Failure | None = None
-    facts: dict[str, JsonValue] = {}
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
     """PrepareFacts, TrainFacts or PublishFacts as JSON."""
 
 

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """FineTuneRuntime: what an image can do, and what a platform engineer wants every job to have."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from tuneyard_api.base import Contract, ObjectName
+from tuneyard_api import job_rules
+from tuneyard_api.base import BaseUrl, Contract, ObjectName, Rule
 from tuneyard_api.job import ClaimSource, ObjectMeta, Toleration
 
-Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+Quantity = Annotated[
+    str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")
+]
 
 
 class EnvVar(Contract):
@@ -47,7 +50,7 @@ class RuntimeDefaults(Contract):
     """Workspace storage class."""
     registry: ClaimSource | None = None
     """Adapter registry."""
-    endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$")] | None = None
+    endpoint: BaseUrl | None = None
     """OpenAI-compatible server that reads the registry."""
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] = 1
     """Micro batch when the job leaves it open; lowered until it divides."""
@@ -55,6 +58,8 @@ class RuntimeDefaults(Contract):
 
 class FineTuneRuntimeSpec(Contract):
     """One image and its abilities."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.FIXED_IMAGE,)
 
     image: Annotated[str, Field(min_length=1, max_length=512)]
     """Trainer image, by digest or fixed tag, never `latest`."""
@@ -70,7 +75,10 @@ class FineTuneRuntimeSpec(Contract):
     """Methods that the image has."""
     model_families: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=64)] = ()
     """`model_type` values of config.json that are accepted; empty: all."""
-    precisions: Annotated[tuple[Literal["bf16", "fp32"], ...], Field(min_length=1, max_length=4)] = ("bf16", "fp32")
+    precisions: Annotated[tuple[Literal["bf16", "fp32"], ...], Field(min_length=1, max_length=4)] = (
+        "bf16",
+        "fp32",
+    )
     """Precisions, best first."""
     allow_trust_remote_code: bool = False
     """Whether a job may run Python that comes with a model."""
@@ -86,7 +94,9 @@ class FineTuneRuntimeSpec(Contract):
     """Of training pods."""
     runtime_class_name: ObjectName | None = None
     """RuntimeClass of training pods, such as `nvidia`."""
-    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None = None
+    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None = (
+        None
+    )
     """Labels that the nodes of training pods must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     """Tolerations of training pods."""
@@ -97,7 +107,7 @@ class FineTuneRuntimeSpec(Contract):
 class FineTuneRuntime(Contract):
     """A FineTuneRuntime as read from a file or from the cluster."""
 
-    model_config = {"extra": "ignore"}
+    model_config = ConfigDict(extra="ignore")
 
     metadata: ObjectMeta
     spec: FineTuneRuntimeSpec

@@ -4,7 +4,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from tuneyard_api.base import Tolerant
 from tuneyard_api.pod_contract import EvaluationFacts, FailureClass, Stage
@@ -64,6 +64,12 @@ class ProgressStatus(Tolerant):
     tokens_per_second: float | None = None
     eta: Short | None = None
     """Time left as people say it, such as `3m20s`."""
+
+    @computed_field(description="Steps done of all, such as `120/285 (42%)`.")  # type: ignore[prop-decorator]
+    @property
+    def text(self) -> Short:
+        """For printed columns, which show one field each."""
+        return f"{self.step}/{self.of} ({self.percent}%)"
 
 
 class WaitingFor(Tolerant):
@@ -128,7 +134,13 @@ class FineTuneJobStatus(Tolerant):
     observed_generation: int | None = None
     message: Long | None = None
     """The sentence to read first."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = ()
     plan: PlanStatus | None = None
     progress: ProgressStatus | None = None
     waiting_for: WaitingFor | None = None

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every rule between fields of a FineTuneJob or FineTuneRuntime, as CEL and in Python side by side.
+
+CEL sees the object after defaulting, so fields with a default need no `has()`.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from tuneyard_api.base import DNS_LABEL, Rule
+from tuneyard_api.names import MAX_JOB_NAME
+
+_IMAGE = r"^[^@:]+(:[0-9]+/[^@:]+)?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|(:[A-Za-z0-9_.-]{1,128})?@sha256:[0-9a-f]{64})$"
+
+
+def _rule(cel: str, holds: Callable[[Any], bool], message: str, field: str = "") -> Rule:
+    """A rule whose message quotes string fields as `{metadata.name}`."""
+    cel_message = re.sub(r"\{([\w.]+)\}", r"' + self.\1 + '", f"'{message}'")
+    quoted = re.sub(r"\{([\w.]+)\}", r"{self.\1}", message)
+    return Rule(cel, cel_message, lambda self: None if holds(self) else quoted.format(self=self), field)
+
+
+def batch_refusal(batch: int, micro: int | None, gpus: int) -> str | None:
+    """What is wrong with `batch` sequences a step on `gpus` GPUs, `micro` at a time, or None.
+
+    Global batch = micro batch x data parallel size x accumulation, all whole numbers.
+    """
+    unit = (micro or 1) * gpus
+    if batch % unit == 0:
+        return None
+    factors = f"{gpus} GPU{'s'[: gpus != 1]} x accumulation"
+    if micro is not None:
+        factors = f"microBatchSize {micro} x {factors}"
+    below = batch // unit * unit
+    fitting = f"{below} or {below + unit}" if below else f"{unit}"
+    return f"globalBatchSize {batch} is not {factors}; try {fitting}"
+
+
+_BATCH, _MICRO, _GPUS = (
+    "self.training.globalBatchSize",
+    "self.training.microBatchSize",
+    "self.parallelism.gpusPerNode",
+)
+_UNIT = f"[(has({_MICRO}) ? {_MICRO} : 1) * {_GPUS}]"
+"""A list of one, as CEL in a CRD has no variables but those of `all` and `map`."""
+
+BATCH_DIVIDES = Rule(
+    cel=f"{_UNIT}.all(unit, {_BATCH} % unit == 0)",
+    cel_message=(
+        f"'globalBatchSize ' + string({_BATCH}) + ' is not '"
+        f" + (has({_MICRO}) ? 'microBatchSize ' + string({_MICRO}) + ' x ' : '')"
+        f" + string({_GPUS}) + ({_GPUS} == 1 ? ' GPU' : ' GPUs') + ' x accumulation; try '"
+        f" + {_UNIT}.map(unit, ({_BATCH} < unit ? '' : string({_BATCH} / unit * unit) + ' or ')"
+        f" + string(({_BATCH} / unit + 1) * unit))[0]"
+    ),
+    broken=lambda spec: batch_refusal(
+        spec.training.global_batch_size, spec.training.micro_batch_size, spec.parallelism.gpus_per_node
+    ),
+    field="training.globalBatchSize",
+)
+OPTIONS_OF_METHOD = _rule(
+    "!has(self.lora) || self.method == 'lora'",
+    lambda spec: spec.lora is None or spec.method == "lora",
+    "these are options of method lora (got method {method}); try leaving them out",
+    field="lora",
+)
+NO_SOURCE = _rule(
+    "has(self.huggingFace) || has(self.pvc)",
+    lambda source: source.hugging_face is not None or source.pvc is not None,
+    "exactly one of huggingFace and pvc is wanted (got neither); try huggingFace",
+)
+TWO_SOURCES = _rule(
+    "!has(self.huggingFace) || !has(self.pvc)",
+    lambda source: source.hugging_face is None or source.pvc is None,
+    "exactly one of huggingFace and pvc is wanted (got both); try removing one",
+)
+ONE_VALIDATION = _rule(
+    "!has(self.validation) || !has(self.validationFraction)",
+    lambda dataset: dataset.validation is None or dataset.validation_fraction is None,
+    "validation and validationFraction exclude each other (got both); try one",
+    field="validationFraction",
+)
+SOMETHING_TO_COMPARE_ON = _rule(
+    "!has(self.validationFraction) || self.validationFraction > 0.0 || has(self.validation) || has(self.test)",
+    lambda dataset: (
+        dataset.validation_fraction != 0 or dataset.validation is not None or dataset.test is not None
+    ),
+    "no record is left to compare base and tuned model on (got 0 and no test split); try 0.05",
+    field="validationFraction",
+)
+ONE_LENGTH = _rule(
+    "!has(self.epochs) || !has(self.maxSteps)",
+    lambda training: training.epochs is None or training.max_steps is None,
+    "epochs and maxSteps exclude each other (got both); try one",
+    field="maxSteps",
+)
+TOLERATION_KEY = _rule(
+    "has(self.key) || self.operator == 'Exists'",
+    lambda toleration: toleration.key is not None or toleration.operator == "Exists",
+    "a toleration of all taints has operator Exists (got {operator} and no key); try a key, or Exists",
+)
+TOLERATION_VALUE = _rule(
+    "!has(self.value) || self.operator == 'Equal'",
+    lambda toleration: toleration.value is None or toleration.operator == "Equal",
+    "operator Exists compares no value (got {value}); try Equal, or leave value out",
+    field="value",
+)
+JOB_NAME_LENGTH = _rule(
+    f"size(self.metadata.name) <= {MAX_JOB_NAME}",
+    lambda job: len(job.metadata.name) <= MAX_JOB_NAME,
+    f"metadata.name has at most {MAX_JOB_NAME} characters (got {{metadata.name}});"
+    " try a shorter one, as names of pods are made of it",
+)
+JOB_NAME_LABEL = _rule(
+    f"self.metadata.name.matches('{DNS_LABEL}')",
+    lambda job: re.search(DNS_LABEL, job.metadata.name) is not None,
+    "metadata.name is lower case letters, digits and inner dashes (got {metadata.name});"
+    " try dashes, as names of pods are made of it",
+)
+FIXED_IMAGE = _rule(
+    f"self.image.matches('{_IMAGE}') && !self.image.endsWith(':latest')",
+    lambda runtime: re.search(_IMAGE, runtime.image) is not None and not runtime.image.endswith(":latest"),
+    "an image has a fixed tag or a digest (got {image}); try one with :<tag> or @sha256:<digest>",
+    field="image",
+)
