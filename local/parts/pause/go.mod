@@ -1,0 +1,2 @@
+module tuneyard.io/local/pause
+go 1.26.0

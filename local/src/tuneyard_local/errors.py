@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one exception that this package raises for what a person can put right."""
+
+from __future__ import annotations
+
+
+class ClusterError(Exception):
+    """Something about this machine or the request stands in the way; the message says what to do."""

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What real nodes change on the machine outside their own folder, and its exact undoing.
+
+Little is left to undo: pods, bridge, rules and mounts live in network and mount namespaces that vanish with
+their last process. What remains are one link, cgroups, a few mount points and the kubelet's sysctls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tuneyard_local.errors import ClusterError
+from tuneyard_local.paths import state_root
+
+CGROUPS = Path("/sys/fs/cgroup")
+V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
+
+KUBELET_SYSCTLS = {
+    "vm/overcommit_memory": "1",
+    "vm/panic_on_oom": "0",
+    "kernel/panic": "10",
+    "kernel/panic_on_oops": "1",
+    "kernel/keys/root_maxkeys": "1000000",
+    "kernel/keys/root_maxbytes": "25000000",
+}
+"""What a kubelet sets, and to what (pkg/kubelet/cm, setupKernelTunables)."""
+
+
+def _sysctl_record() -> Path:
+    return state_root() / "sysctls-before.json"
+
+
+def record_sysctls() -> None:
+    """Write down the kubelet's sysctls before the first native cluster; a record that exists is kept."""
+    if not _sysctl_record().exists():
+        before = {
+            name: _sysctl(name).read_text().strip() for name in KUBELET_SYSCTLS if _sysctl(name).exists()
+        }
+        _sysctl_record().parent.mkdir(parents=True, exist_ok=True)
+        _sysctl_record().write_text(json.dumps(before, indent=1))
+
+
+def restore_sysctls() -> None:
+    """Put back what a kubelet changed; what somebody else has changed since stays as it is."""
+    if _sysctl_record().exists():
+        for name, before in json.loads(_sysctl_record().read_text()).items():
+            if before != KUBELET_SYSCTLS[name] and _sysctl(name).read_text().strip() == KUBELET_SYSCTLS[name]:
+                _sysctl(name).write_text(before)
+        _sysctl_record().unlink()
+
+
+def _sysctl(name: str) -> Path:
+    return Path("/proc/sys") / name
+
+
+def is_cgroup_v2() -> bool:
+    """Whether the machine has the unified hierarchy alone."""
+    return (CGROUPS / "cgroup.controllers").exists()
+
+
+def cgroup_hierarchies() -> list[Path]:
+    """The roots of all cgroup hierarchies: one with v2, one per controller with v1."""
+    if is_cgroup_v2():
+        return [CGROUPS]
+    return sorted(
+        path for path in CGROUPS.iterdir() if not path.is_symlink() and (path / "cgroup.procs").exists()
+    )
+
+
+def make_cgroup(cgroup: str) -> None:
+    """Make a cgroup (`/a/b`) in every hierarchy, able to hold pods: cpus and memory nodes, or controllers."""
+    for hierarchy in cgroup_hierarchies():
+        at = hierarchy
+        for word in Path(cgroup.lstrip("/")).parts:
+            if is_cgroup_v2():
+                offered = (at / "cgroup.controllers").read_text().split()
+                (at / "cgroup.subtree_control").write_text(
+                    " ".join(f"+{c}" for c in V2_CONTROLLERS if c in offered)
+                )
+            at /= word
+            at.mkdir(exist_ok=True)
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if not is_cgroup_v2() and (at / name).exists():
+                    (at / name).write_text((at.parent / name).read_text())
+
+
+def remove_cgroup(cgroup: str) -> None:
+    """Kill all that runs below a cgroup and remove it from every hierarchy."""
+    tops = [top for hierarchy in cgroup_hierarchies() if (top := hierarchy / cgroup.lstrip("/")).is_dir()]
+    end = time.monotonic() + 15
+    while tops and time.monotonic() < end:
+        for top in tops:
+            for folder, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
+                    for pid in (Path(folder) / "cgroup.procs").read_text().split():
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(int(pid), signal.SIGKILL)
+                    Path(folder).rmdir()  # refused while a killed process still ends: the next round takes it
+        tops = [top for top in tops if top.is_dir()]
+        time.sleep(0.05 if tops else 0)
+    if tops:
+        raise ClusterError(f"cgroups do not empty: {', '.join(map(str, tops))}")
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """The mount points at or below a folder that this process sees."""
+    points = [
+        line.split()[4].replace("\\040", " ")
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+    ]
+    return [point for point in points if point == str(folder) or point.startswith(f"{folder}/")]
+
+
+def ip(*args: str) -> str:
+    """Run the machine's `ip`; raises ClusterError with its message."""
+    result = subprocess.run(["/usr/sbin/ip", *args], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ClusterError(f"ip {' '.join(args)}: {result.stderr.strip()}")
+    return result.stdout
+
+
+def has_link(name: str) -> bool:
+    """Whether the machine has a network link of that name."""
+    return Path("/sys/class/net", name).exists()
+
+
+def undo(link: str | None, cgroup: str | None, made_folders: Iterable[str], *, is_last: bool) -> None:
+    """Undo what a native cluster did to the machine; its processes have ended."""
+    if cgroup is not None:
+        remove_cgroup(cgroup)
+    if link is not None and has_link(link):
+        with contextlib.suppress(ClusterError):  # it vanishes by itself a moment after the cluster's network
+            ip("link", "delete", link)
+        if has_link(link):
+            raise ClusterError(f"the network link {link} does not go away")
+    for folder in made_folders:
+        with contextlib.suppress(OSError):  # in use by somebody else by now
+            Path(folder).rmdir()
+    if is_last:
+        restore_sysctls()

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each kind of cluster needs of the machine, said in one line when it is missing."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from tuneyard_local.controlplane import ControlPlaneOptions
+from tuneyard_local.parts import PARTS, is_supported_platform, missing_parts
+
+NATIVE_PARTS = tuple(name for name in PARTS if name != "kwok")
+GO_PROXY = "proxy.golang.org"
+
+
+def missing_for_control_plane() -> str | None:
+    """Why a control plane can't run here, in one line; None when it can."""
+    if not is_supported_platform():
+        return "the parts are built for Linux on x86-64 only"
+    return _missing_sources(ControlPlaneOptions(fake_nodes=1).parts())
+
+
+def missing_for_native() -> str | None:
+    """Why real nodes can't run here, in one line; None when they can."""
+    if not is_supported_platform():
+        return "real nodes need Linux on x86-64"
+    if os.geteuid() != 0:
+        return "real nodes need root (namespaces, mounts, cgroups); try it as root"
+    release = Path("/etc/os-release")
+    if not release.exists() or "VERSION_CODENAME=bookworm" not in release.read_text():
+        return "real nodes take containerd and runc from Debian 12 packages, and this is not Debian 12"
+    return _missing_sources(NATIVE_PARTS)
+
+
+def _missing_sources(parts: tuple[str, ...]) -> str | None:
+    missing = missing_parts(parts)
+    if missing and "GOPROXY" not in os.environ and not _can_resolve(GO_PROXY):
+        return f"{', '.join(missing)} must be built, and {GO_PROXY} can't be reached; try setting GOPROXY"
+    return None
+
+
+def _can_resolve(host: str) -> bool:
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True

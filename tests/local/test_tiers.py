@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tier that does not run is named, and one that was asked for by name may not be skipped."""
+
+import pytest
+from tier_selection import chosen_tiers, tier_of
+
+
+@pytest.mark.parametrize(
+    ("value", "tiers"),
+    [(None, None), ("", None), ("unit", ("unit",)), ("unit, e2e", ("unit", "e2e"))],
+    ids=["not set", "empty", "one", "a list with a space"],
+)
+def test_tiers_are_read_from_the_environment(value: str | None, tiers: tuple[str, ...] | None) -> None:
+    assert chosen_tiers(value) == tiers
+
+
+def test_an_unknown_tier_is_refused_by_name() -> None:
+    with pytest.raises(pytest.UsageError, match="no tier 'e3e'"):
+        chosen_tiers("unit,e3e")
+
+
+def test_a_test_without_marker_is_a_unit_test(request: pytest.FixtureRequest) -> None:
+    assert tier_of(request.node) == "unit"
+
+
+@pytest.mark.torch
+def test_a_marker_says_the_tier(request: pytest.FixtureRequest) -> None:
+    assert tier_of(request.node) == "torch"
