@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Cluster port on the Kubernetes API: aiohttp and orjson, since generated clients cost several times their CPU."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+from tuneyard_api import names
+
+from tuneyard_operator.adapters.credentials import Credentials
+from tuneyard_operator.adapters.resources import CLIENT_VERBS, RESOURCES
+from tuneyard_operator.domain.observed import SeenEvent
+from tuneyard_operator.domain.sightings import see_event
+from tuneyard_operator.ports import ClusterError, Listed, NotServedError, Object, RefusedError, Watched
+
+_METHODS = {"create": "POST", "get": "GET", "list": "GET", "patch": "PATCH"}
+_JSON, _MERGE = "application/json", "application/merge-patch+json"
+_NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_PAGE = 200
+"""Objects of one page of a list: bounds the memory that a list takes."""
+_CLAIMS_SECONDS = 1.0
+"""How old a list of claims may be: a burst of jobs asks once."""
+_MAX_EVENTS = 50
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
+_INVALID = frozenset({400, 422})
+_ERROR = 400
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
+
+OnRequest = Callable[[str, str, int], None]
+"""Called with verb, resource and HTTP status of every request."""
+
+
+class KubernetesCluster:
+    """One connection pool to one API server; its size is the bound on requests under way."""
+
+    def __init__(self, credentials: Credentials, connections: int, on_request: OnRequest) -> None:
+        self._credentials, self._on_request = credentials, on_request
+        connector = aiohttp.TCPConnector(limit=connections, ssl=credentials.tls())
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=_TIMEOUT, headers={"User-Agent": names.FIELD_MANAGER}
+        )
+        self._claims: dict[str, tuple[float, frozenset[str]]] = {}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def create(self, body: Object) -> Object | None:
+        """See `ports.Cluster`."""
+        namespace = body["metadata"]["namespace"]
+        query = {"fieldManager": names.FIELD_MANAGER, "fieldValidation": "Strict"}
+        status, answer = await self._call("create", body["kind"], namespace, query=query, body=body)
+        if status == _CONFLICT and answer.get("reason") == "AlreadyExists":
+            return None
+        if status == _FORBIDDEN:
+            raise RefusedError("Forbidden", _message(answer))
+        if status in _INVALID:
+            raise RefusedError("Invalid", _message(answer))
+        return _checked(status, answer)
+
+    async def read(self, kind: str, namespace: str, name: str) -> Object | None:
+        """See `ports.Cluster`."""
+        status, answer = await self._call("get", kind, namespace, name)
+        return None if status == _NOT_FOUND else _checked(status, answer)
+
+    async def pages(self, kind: Watched) -> AsyncIterator[Listed]:
+        """See `ports.Cluster`."""
+        query = {"limit": str(_PAGE)}
+        if kind in {"Job", "Pod"}:
+            query["labelSelector"] = names.LABEL_JOB
+        while True:
+            status, answer = await self._call("list", kind, query=query)
+            if status == _NOT_FOUND:
+                raise NotServedError(f"{RESOURCES[kind].plural} of {RESOURCES[kind].group} are not served")
+            page = _checked(status, answer)
+            metadata = page["metadata"]
+            yield Listed(tuple(page["items"]), int(metadata.get("resourceVersion") or 0))
+            if not metadata.get("continue"):
+                return
+            query["continue"] = metadata["continue"]
+
+    async def claims(self, namespace: str) -> frozenset[str]:
+        """See `ports.Cluster`."""
+        until, claims = self._claims.get(namespace, (0.0, frozenset[str]()))
+        if time.monotonic() >= until:
+            kind, query = "PersistentVolumeClaim", {"resourceVersion": "0"}
+            status, answer = await self._call("list", kind, namespace, query=query, accept=_NAMES_ONLY)
+            claims = frozenset(item["metadata"]["name"] for item in _checked(status, answer)["items"])
+            self._claims = {other: held for other, held in self._claims.items() if held[0] > time.monotonic()}
+            self._claims[namespace] = (time.monotonic() + _CLAIMS_SECONDS, claims)
+        return claims
+
+    async def events_about(self, namespace: str, kind: str, name: str) -> tuple[SeenEvent, ...]:
+        """See `ports.Cluster`."""
+        selector = f"involvedObject.kind={kind},involvedObject.name={name}"
+        query = {"fieldSelector": selector, "limit": str(_MAX_EVENTS)}
+        status, answer = await self._call("list", "Event", namespace, query=query)
+        return tuple(see_event(item) for item in _checked(status, answer)["items"])
+
+    async def patch_status(self, namespace: str, name: str, uid: str, status: Object) -> Object | None:
+        """See `ports.Cluster`; the uid in the patch makes the API server refuse another job of that name."""
+        body = {"metadata": {"uid": uid}, "status": status}
+        query = {"fieldManager": names.FIELD_MANAGER}
+        code, answer = await self._call(
+            "patch", f"{names.JOB_KIND}/status", namespace, name, query=query, body=body, content_type=_MERGE
+        )
+        return None if code in {_NOT_FOUND, _CONFLICT} else _checked(code, answer)
+
+    async def post_event(self, namespace: str, event: Object) -> None:
+        """See `ports.Cluster`."""
+        status, answer = await self._call("create", "Event", namespace, body=event)
+        if status != _CONFLICT:
+            _checked(status, answer)
+
+    async def _call(
+        self,
+        verb: str,
+        kind: str,
+        namespace: str | None = None,
+        name: str | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+    ) -> tuple[int, dict[str, Any]]:
+        """HTTP status and parsed answer.
+
+        Raises:
+            ClusterError: when there is no answer.
+        """
+        if verb not in CLIENT_VERBS[kind]:
+            raise AssertionError(f"{verb} of {kind} is not among the rights of the operator")
+        resource = RESOURCES[kind]
+        try:
+            async with self._session.request(
+                _METHODS[verb],
+                self._credentials.server + resource.path(namespace, name),
+                params=query,
+                data=None if body is None else orjson.dumps(body),
+                headers={**self._credentials.headers(), "Content-Type": content_type, "Accept": accept},
+            ) as response:
+                raw = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._on_request(verb, resource.plural, 0)
+            raise ClusterError(f"{verb} {resource.plural}: {type(error).__name__} {error}") from error
+        self._on_request(verb, resource.plural, response.status)
+        if response.status == _UNAUTHORIZED:
+            self._credentials.refresh()
+        try:
+            answer = orjson.loads(raw) if raw else {}
+        except orjson.JSONDecodeError:
+            answer = {"message": raw[:200].decode(errors="replace")}
+        return response.status, answer
+
+
+def _checked(status: int, answer: dict[str, Any]) -> dict[str, Any]:
+    if status >= _ERROR:
+        raise ClusterError(f"the API server answered {status}: {_message(answer)}")
+    return answer
+
+
+def _message(answer: Mapping[str, Any]) -> str:
+    return str(answer.get("message") or answer.get("reason") or "no message")

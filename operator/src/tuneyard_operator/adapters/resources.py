@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which API resources are used and with which verbs: the client does nothing else, and the chart's role says the same."""
+
+from dataclasses import dataclass
+
+from tuneyard_api import names
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Where a kind lives in the API."""
+
+    group: str
+    version: str
+    plural: str
+    is_namespaced: bool = True
+    subresource: str = ""
+
+    def path(self, namespace: str | None = None, name: str | None = None) -> str:
+        """The URL path of one object, of a namespace's, or of all."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        place = f"/namespaces/{namespace}" if namespace else ""
+        end = (f"/{name}" if name else "") + (f"/{self.subresource}" if self.subresource else "")
+        return f"{root}{place}/{self.plural}{end}"
+
+    @property
+    def right(self) -> tuple[str, str]:
+        """API group and resource as a role names them."""
+        return self.group, f"{self.plural}/{self.subresource}" if self.subresource else self.plural
+
+
+RESOURCES = {
+    names.JOB_KIND: Resource(names.GROUP, names.VERSION, names.JOB_PLURAL),
+    f"{names.JOB_KIND}/status": Resource(names.GROUP, names.VERSION, names.JOB_PLURAL, subresource="status"),
+    names.RUNTIME_KIND: Resource(names.GROUP, names.VERSION, names.RUNTIME_PLURAL, is_namespaced=False),
+    "Job": Resource("batch", "v1", "jobs"),
+    "Pod": Resource("", "v1", "pods"),
+    "ConfigMap": Resource("", "v1", "configmaps"),
+    "PersistentVolumeClaim": Resource("", "v1", "persistentvolumeclaims"),
+    "Service": Resource("", "v1", "services"),
+    "Event": Resource("", "v1", "events"),
+}
+
+CLIENT_VERBS: dict[str, frozenset[str]] = {
+    names.JOB_KIND: frozenset({"list"}),
+    f"{names.JOB_KIND}/status": frozenset({"patch"}),
+    names.RUNTIME_KIND: frozenset({"list"}),
+    "Job": frozenset({"create", "get", "list"}),
+    "Pod": frozenset({"list"}),
+    "ConfigMap": frozenset({"create", "get"}),
+    "PersistentVolumeClaim": frozenset({"create", "get", "list"}),
+    "Service": frozenset({"create", "get"}),
+    "Event": frozenset({"create", "list"}),
+}
+"""What the client does; a call with another verb is refused before it is made."""
+
+WATCHED_KINDS = (names.JOB_KIND, names.RUNTIME_KIND, "Job", "Pod")
+"""What kopf lists and watches."""
+
+OWNER_VERBS = {f"{names.JOB_KIND}/finalizers": frozenset({"update"})}
+"""Needed where the admission plugin OwnerReferencesPermissionEnforcement is on: children block their owner's deletion."""

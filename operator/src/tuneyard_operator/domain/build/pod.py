@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pod of a stage, by the pod contract and under the restricted pod security profile."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tuneyard_api import names
+from tuneyard_api import pod_contract as contract
+from tuneyard_api.job import Toleration
+from tuneyard_api.pod_contract import Stage
+
+from tuneyard_operator.domain.build.metadata import Owner
+from tuneyard_operator.domain.frozen import Frozen
+
+RUN_AS = 65532
+"""uid and gid of every stage: numeric, so that the kubelet can tell that it is not root."""
+MASTER_PORT = 29500
+GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+GRACE_SECONDS = {Stage.PREPARE: 30, Stage.TRAIN: 120, Stage.PUBLISH: 30}
+"""Time between SIGTERM and SIGKILL: training writes a checkpoint in it."""
+_RANK = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+_SHM_SHARE = 4
+"""Shared memory may take 1/4 of the memory limit, which it counts against."""
+_UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def build_pod_spec(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> dict[str, Any]:
+    """Spec of the pod template."""
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS[stage],
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": RUN_AS,
+            "runAsGroup": RUN_AS,
+            "fsGroup": RUN_AS,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_trainer(owner, frozen, stage, attempt)],
+        "volumes": _volumes(owner, frozen, stage),
+    }
+    if frozen.runtime.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in frozen.runtime.image_pull_secrets]
+    if stage is Stage.TRAIN:
+        spec |= _placement(frozen)
+    if stage is Stage.TRAIN and frozen.plan.resolved.nodes > 1:
+        spec["subdomain"] = names.stage_job_name(owner.name, stage, attempt)
+    return spec
+
+
+def memory_limit(frozen: Frozen, stage: Stage) -> str:
+    """Memory request and limit of a stage, as a Kubernetes quantity."""
+    asked = frozen.spec.resources.memory_gib
+    if stage is Stage.TRAIN and asked is not None:
+        return f"{int(asked * 1024)}Mi"
+    own = frozen.runtime.train_resources if stage is Stage.TRAIN else frozen.runtime.prepare_resources
+    return own.memory
+
+
+def quantity_bytes(quantity: str) -> int:
+    """Bytes of a memory quantity such as `32Gi`."""
+    unit = next((unit for unit in sorted(_UNITS, key=len, reverse=True) if quantity.endswith(unit)), "")
+    return int(float(quantity.removesuffix(unit)) * _UNITS.get(unit, 1))
+
+
+def _trainer(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> dict[str, Any]:
+    return {
+        "name": contract.CONTAINER,
+        "image": frozen.runtime.image,
+        "imagePullPolicy": frozen.runtime.image_pull_policy,
+        "command": [*contract.COMMAND, stage.value],
+        "env": _environment(owner, frozen, stage, attempt),
+        "ports": [{"name": "progress", "containerPort": contract.PROGRESS_PORT}],
+        "resources": _resources(frozen, stage),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": contract.TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": _mounts(frozen, stage),
+    }
+
+
+def _environment(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> list[dict[str, Any]]:
+    """The contract's variables; the runtime's own may add to them but not change them."""
+    env: dict[str, Any] = {"HOME": {"value": "/tmp"}}  # noqa: S108  an emptyDir of the pod, not a shared folder
+    env |= {variable.name: {"value": variable.value} for variable in frozen.runtime.env}
+    env |= {
+        contract.ENV_JOB_FILE: {"value": contract.JOB_FILE},
+        contract.ENV_WORKSPACE: {"value": contract.WORKSPACE_DIR},
+        contract.ENV_ATTEMPT: {"value": str(attempt)},
+        contract.ENV_TERMINATION_LOG: {"value": contract.TERMINATION_LOG},
+        contract.ENV_PORT: {"value": str(contract.PROGRESS_PORT)},
+    }
+    env.pop(contract.ENV_HUB_TOKEN, None)
+    token = frozen.plan.hub_token
+    if stage is Stage.PREPARE and token is not None:
+        env[contract.ENV_HUB_TOKEN] = {"valueFrom": {"secretKeyRef": {"name": token.name, "key": token.key}}}
+    if stage is Stage.TRAIN and frozen.plan.resolved.nodes > 1:
+        env |= _rendezvous(owner, frozen, attempt)
+    return [{"name": name, **value} for name, value in env.items()]
+
+
+def _rendezvous(owner: Owner, frozen: Frozen, attempt: int) -> dict[str, Any]:
+    """Torchrun's variables: rank by completion index, index 0 is the master, found through the headless Service."""
+    job = names.stage_job_name(owner.name, Stage.TRAIN, attempt)
+    return {
+        "PET_NNODES": {"value": str(frozen.plan.resolved.nodes)},
+        "PET_NPROC_PER_NODE": {"value": str(frozen.plan.resolved.gpus_per_node)},
+        "PET_NODE_RANK": {"valueFrom": {"fieldRef": {"fieldPath": _RANK}}},
+        "PET_MASTER_ADDR": {"value": f"{job}-0.{job}"},
+        "PET_MASTER_PORT": {"value": str(MASTER_PORT)},
+    }
+
+
+def _resources(frozen: Frozen, stage: Stage) -> dict[str, Any]:
+    memory = memory_limit(frozen, stage)
+    own = frozen.runtime.train_resources if stage is Stage.TRAIN else frozen.runtime.prepare_resources
+    cpu, cores = own.cpu, frozen.spec.resources.cpu_cores
+    if stage is Stage.TRAIN and cores is not None:
+        cpu = f"{round(cores * 1000)}m"
+    requests, limits = {"cpu": cpu, "memory": memory}, {"memory": memory}
+    gpu = frozen.runtime.accelerator_resource
+    if stage is Stage.TRAIN and gpu is not None:
+        count = str(frozen.plan.resolved.gpus_per_node)
+        requests, limits = {**requests, gpu: count}, {**limits, gpu: count}
+    return {"requests": requests, "limits": limits}
+
+
+def _placement(frozen: Frozen) -> dict[str, Any]:
+    """Where the training pod may run: the runtime's rules with the job's added."""
+    runtime, wishes = frozen.runtime, frozen.spec.scheduling
+    placement: dict[str, Any] = {}
+    selector = {**(runtime.node_selector or {}), **(wishes.node_selector or {})}
+    if wishes.gpu_product is not None:
+        selector[GPU_PRODUCT_LABEL] = wishes.gpu_product
+    if selector:
+        placement["nodeSelector"] = dict(sorted(selector.items()))
+    tolerations = [*runtime.tolerations, *(wishes.tolerations or ())]
+    if tolerations:
+        placement["tolerations"] = list(_tolerations(tolerations))
+    if runtime.runtime_class_name is not None:
+        placement["runtimeClassName"] = runtime.runtime_class_name
+    if wishes.priority_class_name is not None:
+        placement["priorityClassName"] = wishes.priority_class_name
+    return placement
+
+
+def _tolerations(tolerations: Iterable[Toleration]) -> Iterable[dict[str, Any]]:
+    for toleration in tolerations:
+        yield toleration.model_dump(by_alias=True, exclude_none=True)
+
+
+def _claims(frozen: Frozen, stage: Stage) -> dict[str, str]:
+    """Volume name of every claim of a stage; a claim that appears at several paths is one volume."""
+    claims = dict.fromkeys(mount.claim for mount in frozen.plan.stage_mounts(stage))
+    return {claim: f"claim-{place}" for place, claim in enumerate(claims)}
+
+
+def _volumes(owner: Owner, frozen: Frozen, stage: Stage) -> list[dict[str, Any]]:
+    written = {mount.claim for mount in frozen.plan.stage_mounts(stage) if not mount.read_only}
+    shared = quantity_bytes(memory_limit(frozen, stage)) // _SHM_SHARE // 2**20
+    job_file = contract.JOB_FILE.rsplit("/", 1)[1]
+    volumes: list[dict[str, Any]] = [
+        {
+            "name": "job",
+            "configMap": {
+                "name": names.plan_name(owner.name),
+                "items": [{"key": job_file, "path": job_file}],
+            },
+        },
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(shared, 1)}Mi"}},
+    ]
+    for claim, volume in _claims(frozen, stage).items():
+        source: dict[str, Any] = {"claimName": claim}
+        if claim not in written:
+            source["readOnly"] = True
+        volumes.append({"name": volume, "persistentVolumeClaim": source})
+    return volumes
+
+
+def _mounts(frozen: Frozen, stage: Stage) -> list[dict[str, Any]]:
+    claims = _claims(frozen, stage)
+    mounts: list[dict[str, Any]] = [
+        {"name": "job", "mountPath": contract.JOB_DIR, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  an emptyDir of the pod, not a shared folder
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  the same
+    ]
+    for mount in frozen.plan.stage_mounts(stage):
+        read_only = {"readOnly": True} if mount.read_only else {}
+        mounts.append({"name": claims[mount.claim], "mountPath": mount.path, **read_only})
+    return mounts

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pass wants done: objects to create, the status to write, when to look again, what to tell people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tuneyard_api.pod_contract import Stage
+from tuneyard_api.status import ConditionType, FineTuneJobStatus
+
+from tuneyard_operator.domain.frozen import Frozen
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create one object if it is not there; never change one that is."""
+
+    step: ConditionType
+    """The condition that says so when it is refused."""
+    body: Mapping[str, Any]
+    attempt: tuple[Stage, int] | None = None
+    """The attempt that this object is, if it is a stage's Job."""
+    frozen: Frozen | None = None
+    """What the plan's ConfigMap holds, if it is that."""
+
+    @property
+    def kind(self) -> str:
+        """`Job`, `ConfigMap`, ..."""
+        return str(self.body["kind"])
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.body["metadata"]["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An Event for people who look at the job with `kubectl describe`."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome of one pass."""
+
+    actions: tuple[Create, ...]
+    status: FineTuneJobStatus
+    requeue_after: float | None = None
+    """Seconds until the next look, if nothing happens before; None: only when something happens."""
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The API server would not create an object."""
+
+    action: Create
+    cause: Literal["Conflict", "Forbidden", "Invalid"]
+    """Conflict: somebody else's object has the name. Forbidden: quota, policy or rights. Invalid: never possible."""
+    message: str

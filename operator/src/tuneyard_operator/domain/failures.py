@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why did a stage fail? The stage's own words first, then what Kubernetes knows, then the exit code.
+
+Every answer is one failure class and one sentence that carries its evidence, so that a person need not look at a
+pod that may be gone by then.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ValidationError
+from tuneyard_api.pod_contract import (
+    EXIT_CODES,
+    FailureClass,
+    PrepareFacts,
+    PublishFacts,
+    Stage,
+    StageResult,
+    TrainFacts,
+)
+
+from tuneyard_operator.domain.observed import SeenJob, SeenPod, SeenTerminated
+from tuneyard_operator.domain.verdict import StageFailure
+
+_CLASS_OF_EXIT: Mapping[int, FailureClass] = {code: kind for kind, code in EXIT_CODES.items()}
+_FACTS_OF_STAGE: Mapping[Stage, type[BaseModel]] = {
+    Stage.PREPARE: PrepareFacts,
+    Stage.TRAIN: TrainFacts,
+    Stage.PUBLISH: PublishFacts,
+}
+_SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
+_SIGBUS, _SIGKILL, _SIGTERM = 7, 9, 15
+_FIRST_SIGNAL_EXIT, _LAST_SIGNAL_EXIT = 129, 159
+_EXCERPT = 300
+"""Characters of a foreign message that are worth repeating."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """An attempt that is over without a valid Succeeded result."""
+
+    stage: Stage
+    attempt: int
+    plan_digest: str
+    pod: SeenPod | None
+    """The pod that tells most, if any is left."""
+    job: SeenJob | None
+    memory: str
+    """Memory limit of the stage's container."""
+
+    @property
+    def terminated(self) -> SeenTerminated | None:
+        """How the trainer container ended, if it ever ran."""
+        return self.pod.terminated if self.pod else None
+
+    def named(self, text: str) -> str:
+        """`pod a-train-1-0-x of train attempt 1: ...`."""
+        where = f"pod {self.pod.name}" if self.pod else f"Job {self.job.name}" if self.job else "its Job"
+        return f"{self.stage} attempt {self.attempt}, {where}: {text}"
+
+
+def read_result(pod: SeenPod, stage: Stage, plan_digest: str) -> StageResult | str:
+    """The stage's result in the termination message, or why it is none."""
+    if pod.terminated is None or not pod.terminated.message:
+        return "no termination message"
+    try:
+        result = StageResult.model_validate_json(pod.terminated.message)
+    except ValidationError as error:
+        return f"the termination message is not a StageResult ({error.errors()[0]['msg']})"
+    if result.stage is not stage:
+        return f"the result is of stage {result.stage}"
+    if result.plan_digest != plan_digest:
+        return f"the result is of another plan ({result.plan_digest[:12]}, not {plan_digest[:12]})"
+    return _complaint(result, stage) or result
+
+
+def classify(ending: Ending) -> StageFailure:
+    """The first explanation that fits."""
+    for explain in CHAIN:
+        failure = explain(ending)
+        if failure is not None:
+            return failure
+    return StageFailure(FailureClass.BUG, ending.named("ended, and nothing says why"))
+
+
+def said_by_the_stage(ending: Ending) -> StageFailure | None:
+    """A valid Failed result: the stage knows best."""
+    if ending.pod is None:
+        return None
+    result = read_result(ending.pod, ending.stage, ending.plan_digest)
+    if isinstance(result, StageResult) and result.outcome == "Failed" and result.failure is not None:
+        return StageFailure(result.failure.failure_class, result.failure.message)
+    return None
+
+
+def out_of_memory(ending: Ending) -> StageFailure | None:
+    """The kernel killed the container at its memory limit."""
+    if ending.terminated is None or ending.terminated.reason != "OOMKilled":
+        return None
+    text = f"OOMKilled at its memory limit of {ending.memory}; try more memory or a smaller batch"
+    return StageFailure(FailureClass.OUT_OF_MEMORY, ending.named(text))
+
+
+def own_disk_full(ending: Ending) -> StageFailure | None:
+    """Evicted for what the pod itself wrote: it would write it again."""
+    pod = ending.pod
+    if pod is None or pod.reason != "Evicted" or "ephemeral" not in pod.message:
+        return None
+    if "node was low" in pod.message:
+        return None
+    return StageFailure(FailureClass.DISK_FULL, ending.named(_excerpt(f"evicted: {pod.message}")))
+
+
+def disrupted(ending: Ending) -> StageFailure | None:
+    """Evicted, preempted, or on a node that went away."""
+    pod = ending.pod
+    if pod is None:
+        return None
+    if pod.reason in {"Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempting"}:
+        return StageFailure(FailureClass.INTERRUPTED, ending.named(_excerpt(f"{pod.reason}: {pod.message}")))
+    if pod.disruption is not None:
+        words = _excerpt(f"{pod.disruption.reason}: {pod.disruption.message}")
+        return StageFailure(FailureClass.INTERRUPTED, ending.named(words))
+    return None
+
+
+def deadline_exceeded(ending: Ending) -> StageFailure | None:
+    """Somebody gave the pod or its Job a deadline; training goes on from its checkpoint."""
+    pod_late = ending.pod is not None and ending.pod.reason == "DeadlineExceeded"
+    failed = ending.job.failed if ending.job else None
+    if not pod_late and (failed is None or failed.reason != "DeadlineExceeded"):
+        return None
+    return StageFailure(FailureClass.INTERRUPTED, ending.named("ran past its active deadline"))
+
+
+def never_started(ending: Ending) -> StageFailure | None:
+    """The image has no such program, or the runtime could not start it."""
+    ended = ending.terminated
+    if ended is None or ended.reason not in {"StartError", "ContainerCannotRun"}:
+        return None
+    return StageFailure(FailureClass.BUG, ending.named(_excerpt(f"could not start: {ended.message}")))
+
+
+def known_exit_code(ending: Ending) -> StageFailure | None:
+    """The stage ended by the vocabulary but could not write its sentence."""
+    ended = ending.terminated
+    if ended is None or ended.exit_code not in _CLASS_OF_EXIT:
+        return None
+    kind = _CLASS_OF_EXIT[ended.exit_code]
+    words = f"exit code {ended.exit_code} ({kind}){_said(ended)}"
+    return StageFailure(kind, ending.named(words))
+
+
+def killed_by_signal(ending: Ending) -> StageFailure | None:
+    """128 + n, or the signal that the runtime reports."""
+    ended = ending.terminated
+    if ended is None:
+        return None
+    number = ended.signal
+    if number is None and _FIRST_SIGNAL_EXIT <= ended.exit_code <= _LAST_SIGNAL_EXIT:
+        number = ended.exit_code - 128
+    if not number:
+        return None
+    words = f"killed by {_SIGNALS.get(number, f'signal {number}')} (exit code {ended.exit_code})"
+    if number in {_SIGTERM, _SIGKILL}:
+        return StageFailure(FailureClass.INTERRUPTED, ending.named(words))
+    if number == _SIGBUS:
+        return StageFailure(FailureClass.OUT_OF_MEMORY, ending.named(f"{words}: /dev/shm was full"))
+    return StageFailure(FailureClass.BUG, ending.named(words + _said(ended)))
+
+
+def ended_well_without_result(ending: Ending) -> StageFailure | None:
+    """Exit code 0 and no valid result: the image does not keep the pod contract."""
+    if ending.pod is None or ending.terminated is None or ending.terminated.exit_code != 0:
+        return None
+    result = read_result(ending.pod, ending.stage, ending.plan_digest)
+    why = result if isinstance(result, str) else f"its result says {result.outcome}"
+    return StageFailure(FailureClass.BUG, ending.named(f"exit code 0, but {why}"))
+
+
+def other_exit_code(ending: Ending) -> StageFailure | None:
+    """A code outside the vocabulary."""
+    ended = ending.terminated
+    if ended is None:
+        return None
+    return StageFailure(FailureClass.BUG, ending.named(f"exit code {ended.exit_code}{_said(ended)}"))
+
+
+def pod_gone(ending: Ending) -> StageFailure | None:
+    """Nothing is left of the pod: it or its Job was deleted."""
+    if ending.job is None:
+        return StageFailure(FailureClass.INTERRUPTED, ending.named("was deleted before it had ended"))
+    words = "its pod was deleted before its result was read"
+    if ending.pod is not None and not ending.pod.deleting:
+        words = f"its pod failed without a word{_parenthesis(ending.pod.reason, ending.pod.message)}"
+    if ending.job.failed is not None:
+        words += _parenthesis(ending.job.failed.reason, ending.job.failed.message)
+    return StageFailure(FailureClass.INTERRUPTED, ending.named(words))
+
+
+CHAIN: tuple[Callable[[Ending], StageFailure | None], ...] = (
+    said_by_the_stage,
+    out_of_memory,
+    own_disk_full,
+    disrupted,
+    deadline_exceeded,
+    never_started,
+    known_exit_code,
+    killed_by_signal,
+    ended_well_without_result,
+    other_exit_code,
+    pod_gone,
+)
+
+
+def _excerpt(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…"
+
+
+def _said(ended: SeenTerminated) -> str:
+    return f": {_excerpt(ended.message)}" if ended.message else ""
+
+
+def _parenthesis(reason: str, message: str) -> str:
+    words = ": ".join(part for part in (reason, message) if part)
+    return f" ({_excerpt(words)})" if words else ""
+
+
+def _complaint(result: StageResult, stage: Stage) -> str | None:
+    """What a result lacks of what its outcome promises."""
+    if result.outcome == "Failed":
+        return None if result.failure is not None else "the result says Failed and not why"
+    try:
+        _FACTS_OF_STAGE[stage].model_validate(result.facts)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        return (
+            f"the facts of the result are incomplete ({'.'.join(map(str, problem['loc']))}: {problem['msg']})"
+        )
+    return None

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one pass knows of a FineTuneJob: frozen, small, and complete before anything is decided.
+
+Only what a decision reads is kept of a Kubernetes object, because thousands of them are held in memory.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from tuneyard_api.pod_contract import Progress, Stage
+from tuneyard_api.status import FineTuneJobStatus
+
+from tuneyard_operator.domain.frozen import Frozen
+
+
+@dataclass(frozen=True, slots=True)
+class SeenTerminated:
+    """How the trainer container ended."""
+
+    exit_code: int
+    signal: int | None
+    reason: str
+    """`Completed`, `Error`, `OOMKilled`, `StartError`, ..."""
+    message: str
+    """The termination message: a StageResult when the pod kept the contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenCondition:
+    """Why a pod or a Job is as it is, in Kubernetes' words."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPod:
+    """A pod of a stage."""
+
+    name: str
+    uid: str
+    version: int
+    owner_uid: str
+    """The batch/v1 Job that made it."""
+    stage: Stage
+    attempt: int
+    phase: str
+    created: datetime
+    ip: str | None = None
+    node: str | None = None
+    reason: str = ""
+    """`Evicted`, `NodeLost`, ... from status.reason."""
+    message: str = ""
+    deleting: bool = False
+    scheduled: datetime | None = None
+    unschedulable: SeenCondition | None = None
+    """The PodScheduled condition while it is False."""
+    disruption: SeenCondition | None = None
+    """The DisruptionTarget condition: eviction, preemption, lost node."""
+    waiting: SeenCondition | None = None
+    """The trainer container's waiting state."""
+    running: bool = False
+    terminated: SeenTerminated | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no process of it can still write to the workspace."""
+        return self.phase in {"Succeeded", "Failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class SeenJob:
+    """The batch/v1 Job of one attempt."""
+
+    name: str
+    uid: str
+    version: int
+    owner_uid: str
+    stage: Stage
+    attempt: int
+    plan_digest: str
+    created: datetime
+    failed: SeenCondition | None = None
+    complete: bool = False
+    pods_made: bool = False
+    """Whether the Job controller has ever made a pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenEvent:
+    """A core/v1 Event about a Job or pod of ours, looked up only where something does not start."""
+
+    kind: str
+    name: str
+    reason: str
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointAnswer:
+    """What the inference endpoint said."""
+
+    models: tuple[str, ...] | None
+    """Names that /v1/models lists; None when it did not answer."""
+    completed: bool = False
+    """Whether one token came back from the adapter."""
+    problem: str = ""
+    """Why it did not answer, in one sentence without a full stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The one input of `decide`."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: Mapping[str, object]
+    status: FineTuneJobStatus
+    """As last written."""
+    runtimes: Mapping[str, Mapping[str, object]]
+    """spec of every FineTuneRuntime of the cluster, unparsed."""
+    frozen: Frozen | None = None
+    """What the job was started with; None before it was."""
+    claims: frozenset[str] | None = None
+    """PersistentVolumeClaims of the namespace; None when they were not looked up."""
+    jobs: tuple[SeenJob, ...] = ()
+    pods: tuple[SeenPod, ...] = ()
+    events: tuple[SeenEvent, ...] = ()
+    endpoint: EndpointAnswer | None = None
+    progress: Progress | None = None
+
+    def job_of(self, stage: Stage, attempt: int) -> SeenJob | None:
+        """The Job of one attempt, if it exists and is this FineTuneJob's."""
+        for job in self.jobs:
+            if (job.stage, job.attempt, job.owner_uid) == (stage, attempt, self.uid):
+                return job
+        return None
+
+    def pods_of(self, stage: Stage, attempt: int) -> tuple[SeenPod, ...]:
+        """The pods of one attempt, oldest first; those of a Job that is not ours are left out."""
+        job = self.job_of(stage, attempt)
+        ours = (pod for pod in self.pods if (pod.stage, pod.attempt) == (stage, attempt))
+        return tuple(
+            sorted(
+                (pod for pod in ours if job is None or pod.owner_uid == job.uid),
+                key=lambda pod: (pod.created, pod.name),
+            )
+        )

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the training is, in the words that people read."""
+
+from tuneyard_api.pod_contract import Progress, TrainFacts
+from tuneyard_api.status import ProgressStatus
+
+READ_EVERY = 10.0
+"""Seconds between two looks at a training pod, and so between two writes of progress."""
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+
+
+def duration_text(seconds: int) -> str:
+    """Two units of a duration: `45s`, `3m20s`, `2h05m`, `1d03h`."""
+    if seconds < _MINUTE:
+        return f"{seconds}s"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE}m{seconds % _MINUTE:02d}s"
+    if seconds < _DAY:
+        return f"{seconds // _HOUR}h{seconds % _HOUR // _MINUTE:02d}m"
+    return f"{seconds // _DAY}d{seconds % _DAY // _HOUR:02d}h"
+
+
+def moved(former: ProgressStatus | None, progress: Progress) -> ProgressStatus | None:
+    """The progress to write, or None when the step is still the same."""
+    if progress.of <= 0 or (former is not None and (former.step, former.of) == (progress.step, progress.of)):
+        return None
+    if former is None and progress.step == 0:
+        return None
+    return ProgressStatus(
+        step=progress.step,
+        of=progress.of,
+        percent=min(100, progress.step * 100 // progress.of),
+        loss=progress.loss,
+        tokens_per_second=progress.tokens_per_second,
+        eta=None if progress.eta_seconds is None else duration_text(max(0, progress.eta_seconds)),
+    )
+
+
+def completed(facts: TrainFacts) -> ProgressStatus:
+    """The progress of a training that is over."""
+    return ProgressStatus(
+        step=facts.steps,
+        of=facts.steps,
+        percent=100,
+        loss=facts.final_loss,
+        tokens_per_second=facts.tokens_per_second,
+    )

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The status of one pass while it is being decided: steps met and unmet, attempts, facts, and the sentence on top."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from tuneyard_api import reasons
+from tuneyard_api.pod_contract import Stage, StageResult
+from tuneyard_api.status import Attempt, ConditionType, FineTuneJobStatus, ResultStatus
+
+from tuneyard_operator.domain.conditions import api_time, clip, is_true, set_condition
+from tuneyard_operator.domain.decision import Note
+from tuneyard_operator.domain.state import derive_state
+from tuneyard_operator.domain.verdict import StageFailure, Verdict
+
+_MAX_ATTEMPTS_KEPT = 64
+
+
+class Report:
+    """Starts as the status that was last written and ends as the one to write."""
+
+    def __init__(self, former: FineTuneJobStatus, generation: int, now: datetime) -> None:
+        self.former, self.status, self.generation, self.now = former, former, generation, now
+        self.notes: list[Note] = []
+
+    def change(self, **fields: Any) -> None:
+        """Replace fields of the status."""
+        self.status = self.status.model_copy(update=fields)
+
+    def change_result(self, **fields: Any) -> None:
+        """Replace fields of what came out."""
+        self.change(result=(self.status.result or ResultStatus()).model_copy(update=fields))
+
+    def is_met(self, step: ConditionType) -> bool:
+        """Whether a step is done."""
+        return is_true(self.status.conditions, step)
+
+    def meet(self, step: ConditionType, reason: str, message: str) -> None:
+        """A step is done."""
+        self._set(step, "True", reason, message)
+
+    def miss(self, step: ConditionType, verdict: Verdict) -> None:
+        """A step is not done: the sentence to read first is why."""
+        self._set(step, "False", verdict.reason, verdict.message)
+        former = self.former.waiting_for
+        waiting = verdict.waiting_for
+        if verdict.reason in reasons.WAITING and (former is None or former.reason != verdict.reason):
+            self.notes.append(Note("Warning", verdict.reason, verdict.message))
+        self.change(waiting_for=waiting, message=clip(verdict.message))
+        if verdict.final:
+            self._set(ConditionType.SUCCEEDED, "False", verdict.reason, verdict.message)
+            self.change(ended=api_time(self.now), waiting_for=None)
+            self.notes.append(Note("Warning", verdict.reason, verdict.message))
+
+    def succeed(self, message: str) -> None:
+        """Every step is done."""
+        self._set(ConditionType.SUCCEEDED, "True", reasons.SUCCEEDED, message)
+        self.change(ended=api_time(self.now), waiting_for=None, message=clip(message))
+        self.notes.append(Note("Normal", reasons.SUCCEEDED, message))
+
+    def finish(self) -> FineTuneJobStatus:
+        """The status to write; equal to the former one when nothing has changed."""
+        self.change(observed_generation=self.generation, state=derive_state(self.status.conditions))
+        return self.status
+
+    def latest_attempt(self, stage: Stage) -> Attempt | None:
+        """The newest attempt of a stage."""
+        return max(self.attempts(stage), key=lambda attempt: attempt.number, default=None)
+
+    def attempts(self, stage: Stage) -> list[Attempt]:
+        """The attempts of a stage."""
+        return [attempt for attempt in self.status.attempts if attempt.stage is stage]
+
+    def begin(self, stage: Stage, number: int, job: str, started: datetime) -> Attempt:
+        """A new attempt runs."""
+        attempt = Attempt(stage=stage, number=number, job=job, started=api_time(started), outcome="Running")
+        self.change(attempts=(*self.status.attempts, attempt)[-_MAX_ATTEMPTS_KEPT:])
+        return attempt
+
+    def end(self, attempt: Attempt, ending: StageResult | StageFailure) -> Attempt:
+        """An attempt is over."""
+        outcome: Literal["Succeeded", "Failed"] = (
+            "Failed" if isinstance(ending, StageFailure) else "Succeeded"
+        )
+        fields: dict[str, Any] = {"ended": api_time(self.now), "outcome": outcome}
+        if isinstance(ending, StageFailure):
+            fields |= {"failure_class": ending.failure_class, "message": clip(ending.message)}
+        ended = attempt.model_copy(update=fields)
+        self.change(attempts=tuple(ended if each == attempt else each for each in self.status.attempts))
+        return ended
+
+    def _set(self, step: ConditionType, status: Literal["True", "False"], reason: str, message: str) -> None:
+        conditions = set_condition(
+            self.status.conditions,
+            step,
+            status=status,
+            reason=reason,
+            message=message,
+            generation=self.generation,
+            now=self.now,
+        )
+        self.change(conditions=conditions)

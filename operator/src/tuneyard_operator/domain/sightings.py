@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kubernetes objects as JSON -> what a decision reads of them.
+
+A child without our labels, or with labels that make no sense, is not ours: the answer is None and nobody looks at it.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from tuneyard_api import names
+from tuneyard_api.pod_contract import CONTAINER, Stage
+
+from tuneyard_operator.domain.conditions import read_time
+from tuneyard_operator.domain.observed import SeenCondition, SeenEvent, SeenJob, SeenPod, SeenTerminated
+
+Object = Mapping[str, Any]
+
+
+def version_of(body: Object) -> int:
+    """ResourceVersion as a number: Kubernetes compares them so, and documents that clients may."""
+    return int(body["metadata"].get("resourceVersion") or 0)
+
+
+def owner_uid(body: Object) -> str:
+    """The uid of the controlling owner, or nothing."""
+    owners = body["metadata"].get("ownerReferences") or ()
+    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
+
+
+def child_key(body: Object) -> tuple[str, str] | None:
+    """(namespace, name) of the FineTuneJob that a child is labelled with."""
+    metadata = body["metadata"]
+    job = (metadata.get("labels") or {}).get(names.LABEL_JOB)
+    return (str(metadata.get("namespace", "")), str(job)) if job else None
+
+
+def see_job(body: Object) -> SeenJob | None:
+    """A batch/v1 Job of ours."""
+    place = _stage_and_attempt(body)
+    if place is None:
+        return None
+    metadata, status = body["metadata"], body.get("status") or {}
+    ended = {
+        str(condition["type"]): condition
+        for condition in status.get("conditions") or ()
+        if condition.get("status") == "True"
+    }
+    failed = ended.get("Failed")
+    return SeenJob(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        version=version_of(body),
+        owner_uid=owner_uid(body),
+        stage=place[0],
+        attempt=place[1],
+        plan_digest=(metadata.get("annotations") or {}).get(names.ANNOTATION_PLAN, ""),
+        created=read_time(metadata["creationTimestamp"]),
+        failed=_condition(failed) if failed else None,
+        complete="Complete" in ended,
+        pods_made=any(status.get(count) for count in ("active", "succeeded", "failed", "terminating")),
+    )
+
+
+def see_pod(body: Object) -> SeenPod | None:
+    """A pod of ours."""
+    place = _stage_and_attempt(body)
+    if place is None:
+        return None
+    metadata, status = body["metadata"], body.get("status") or {}
+    conditions = {str(condition["type"]): condition for condition in status.get("conditions") or ()}
+    scheduled, disruption = conditions.get("PodScheduled"), conditions.get("DisruptionTarget")
+    is_scheduled = scheduled is not None and scheduled.get("status") == "True"
+    state = _trainer_state(status)
+    return SeenPod(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        version=version_of(body),
+        owner_uid=owner_uid(body),
+        stage=place[0],
+        attempt=place[1],
+        phase=status.get("phase", "Pending"),
+        created=read_time(metadata["creationTimestamp"]),
+        ip=status.get("podIP"),
+        node=(body.get("spec") or {}).get("nodeName"),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        deleting="deletionTimestamp" in metadata,
+        scheduled=_time(scheduled) if is_scheduled and scheduled else None,
+        unschedulable=_condition(scheduled) if scheduled and not is_scheduled else None,
+        disruption=_condition(disruption) if disruption and disruption.get("status") == "True" else None,
+        waiting=_condition(state["waiting"]) if state.get("waiting") else None,
+        running="running" in state and state["running"] is not None,
+        terminated=_terminated(state["terminated"]) if state.get("terminated") else None,
+    )
+
+
+def see_event(body: Object) -> SeenEvent:
+    """An Event about a child."""
+    about = body["involvedObject"]
+    at = body.get("lastTimestamp") or body.get("eventTime") or body["metadata"]["creationTimestamp"]
+    return SeenEvent(
+        kind=about.get("kind", ""),
+        name=about.get("name", ""),
+        reason=body.get("reason") or "",
+        message=body.get("message") or "",
+        at=read_time(at),
+    )
+
+
+def _stage_and_attempt(body: Object) -> tuple[Stage, int] | None:
+    labels = body["metadata"].get("labels") or {}
+    stage, attempt = labels.get(names.LABEL_STAGE), labels.get(names.LABEL_ATTEMPT, "")
+    if stage not in set(Stage) or not str(attempt).isdecimal():
+        return None
+    return Stage(stage), int(attempt)
+
+
+def _trainer_state(status: Object) -> Object:
+    for container in status.get("containerStatuses") or ():
+        if container.get("name") == CONTAINER:
+            state: Object = container.get("state") or {}
+            return state
+    return {}
+
+
+def _condition(condition: Object) -> SeenCondition:
+    return SeenCondition(reason=condition.get("reason") or "", message=condition.get("message") or "")
+
+
+def _time(condition: Object) -> datetime | None:
+    moment = condition.get("lastTransitionTime")
+    return read_time(moment) if moment else None
+
+
+def _terminated(state: Object) -> SeenTerminated:
+    return SeenTerminated(
+        exit_code=int(state.get("exitCode", 0)),
+        signal=state.get("signal"),
+        reason=state.get("reason") or "",
+        message=state.get("message") or "",
+    )

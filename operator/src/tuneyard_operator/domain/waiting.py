@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why does a stage's pod not start? The reason is lifted from pods, Jobs and their events, by the name of what is missing.
+
+What Kubernetes says changes its wording while it retries (`ErrImagePull`, `ImagePullBackOff`); here one trouble has
+one reason and one sentence, so that status is not written again for every retry.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tuneyard_api import reasons
+from tuneyard_api.status import WaitingFor
+
+from tuneyard_operator.domain.observed import SeenEvent, SeenJob, SeenPod
+from tuneyard_operator.domain.verdict import Check, Verdict, first_verdict
+
+PATIENCE = timedelta(seconds=2)
+"""A pod that is younger is not called waiting: most troubles of the first moments pass by themselves."""
+EVENTS_AFTER = timedelta(seconds=8)
+"""From when on events are looked up for what does not start and does not say why."""
+
+_MISSING_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
+_MISSING_OBJECT = re.compile(r'(secret|configmap) "([^"]+)" not found')
+_QUOTA = re.compile(r"exceeded quota: ([^,\s]+)")
+_BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: Err\w+: |$)')
+_IMAGE_REASONS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
+)
+_CONFIG_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_VOLUME_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
+_QUIET_STATES = frozenset({"ContainerCreating", "PodInitializing"})
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A stage that has not begun to run."""
+
+    job: SeenJob
+    pods: tuple[SeenPod, ...]
+    events: tuple[SeenEvent, ...]
+    image: str
+    now: datetime
+
+
+def why_waiting(start: Start) -> Verdict | None:
+    """The first trouble that is older than a moment, or None."""
+    return first_verdict(CHAIN, start)
+
+
+def needs_events(job: SeenJob | None, pods: tuple[SeenPod, ...], now: datetime) -> bool:
+    """Whether only events can tell what is wrong: no pod at all, or a scheduled one that silently does not start."""
+    if job is None or job.failed is not None or job.complete:
+        return False
+    if not pods:
+        return now - job.created >= EVENTS_AFTER
+    return any(_is_silent(pod) and pod.scheduled and now - pod.scheduled >= EVENTS_AFTER for pod in pods)
+
+
+def has_unbindable_pod(start: Start) -> Verdict | None:
+    """The scheduler finds no node, or a claim that the pod names is missing."""
+    for pod in _patient(start):
+        if pod.unschedulable is None or not pod.unschedulable.reason:
+            continue
+        message = pod.unschedulable.message.split(" preemption: ")[0].split(", preemption: ")[0].strip()
+        missing = _MISSING_CLAIM.search(message)
+        if missing:
+            return _verdict("PersistentVolumeClaim", missing[1], reasons.CLAIM_MISSING, message)
+        reason = pod.unschedulable.reason
+        known = reasons.SCHEDULING_GATED if reason == "SchedulingGated" else reasons.UNSCHEDULABLE
+        return _verdict("Pod", pod.name, known, message)
+    return None
+
+
+def has_image_trouble(start: Start) -> Verdict | None:
+    """The image can't be pulled."""
+    for pod in _patient(start):
+        if pod.waiting is None or pod.waiting.reason not in _IMAGE_REASONS:
+            continue
+        cause = _BACK_OFF.sub("", pod.waiting.message) or pod.waiting.reason
+        return _verdict("Pod", pod.name, reasons.IMAGE_PULL, f"image {start.image} can't be pulled: {cause}")
+    return None
+
+
+def has_config_trouble(start: Start) -> Verdict | None:
+    """A Secret or ConfigMap is missing, or the container can't be made."""
+    for pod in _patient(start):
+        if pod.waiting is None or pod.waiting.reason not in _CONFIG_REASONS:
+            continue
+        missing = _MISSING_OBJECT.search(pod.waiting.message)
+        if missing and missing[1] == "secret":
+            return _verdict(
+                "Secret", missing[2], reasons.SECRET_MISSING, f"Secret {missing[2]} does not exist"
+            )
+        return _verdict(
+            "Pod", pod.name, reasons.CONTAINER_CONFIG, f"{pod.waiting.reason}: {pod.waiting.message}"
+        )
+    return None
+
+
+def has_volume_trouble(start: Start) -> Verdict | None:
+    """A scheduled pod whose volumes can't be mounted: only events tell."""
+    for pod in _patient(start):
+        event = _latest(start.events, "Pod", pod.name, _VOLUME_EVENTS) if _is_silent(pod) else None
+        if event is not None:
+            return _verdict("Pod", pod.name, reasons.VOLUME_TROUBLE, f"{event.reason}: {event.message}")
+    return None
+
+
+def has_refused_pods(start: Start) -> Verdict | None:
+    """The Job controller may not make the pod: quota, pod security, a missing service account."""
+    if start.pods:
+        return None
+    event = _latest(start.events, "Job", start.job.name, frozenset({"FailedCreate"}))
+    if event is None:
+        return None
+    quota = _QUOTA.search(event.message)
+    if quota:
+        return _verdict("ResourceQuota", quota[1], reasons.QUOTA_EXCEEDED, _without_pod_name(event.message))
+    return _verdict("Job", start.job.name, reasons.PODS_REFUSED, _without_pod_name(event.message))
+
+
+CHAIN: tuple[Check[Start], ...] = (
+    has_unbindable_pod,
+    has_image_trouble,
+    has_config_trouble,
+    has_volume_trouble,
+    has_refused_pods,
+)
+
+
+def _patient(start: Start) -> list[SeenPod]:
+    """The pods that are old enough to be worried about."""
+    return [pod for pod in start.pods if start.now - pod.created >= PATIENCE and not pod.is_over]
+
+
+def _is_silent(pod: SeenPod) -> bool:
+    return (
+        not pod.running and not pod.is_over and (pod.waiting is None or pod.waiting.reason in _QUIET_STATES)
+    )
+
+
+def _latest(events: tuple[SeenEvent, ...], kind: str, name: str, wanted: frozenset[str]) -> SeenEvent | None:
+    about = [event for event in events if (event.kind, event.name) == (kind, name) and event.reason in wanted]
+    return max(about, key=lambda event: event.at, default=None)
+
+
+def _without_pod_name(message: str) -> str:
+    """The Job controller names the pod it could not make, another one each time it tries."""
+    return re.sub(r'pods "[^"]*" is forbidden', "pods are forbidden", message)
+
+
+def _verdict(kind: str, name: str, reason: str, message: str) -> Verdict:
+    waiting = WaitingFor(kind=kind, name=name, reason=reason, message=message[:2048])
+    return Verdict(reason, f"waits for {kind} {name}: {message}", waiting_for=waiting)

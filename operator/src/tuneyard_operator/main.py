@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tuneyard-operator`: puts the parts together and runs them until it is told to stop."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, get_args
+
+import aiohttp
+import click
+import kopf
+from aiohttp import web
+
+from tuneyard_operator.adapters.clock import SystemClock
+from tuneyard_operator.adapters.credentials import Credentials, NoCredentialsError, log_in
+from tuneyard_operator.adapters.endpoint import OpenAIEndpoint
+from tuneyard_operator.adapters.kubernetes import KubernetesCluster
+from tuneyard_operator.adapters.metrics import Metrics, build_app
+from tuneyard_operator.adapters.progress import HttpProgress
+from tuneyard_operator.handlers.watching import build_registry, build_settings
+from tuneyard_operator.ports import Cluster, ClusterError, NotServedError
+from tuneyard_operator.reconcile.gather import Gatherer
+from tuneyard_operator.reconcile.queue import KeyedQueue
+from tuneyard_operator.reconcile.reconciler import Reconciler
+from tuneyard_operator.reconcile.resync import resync
+from tuneyard_operator.reconcile.store import Store
+from tuneyard_operator.settings import ENV_PREFIX, Settings
+
+log = logging.getLogger("tuneyard_operator")
+_SPARE_CONNECTIONS = 4
+_RETRY_SECONDS = 2.0
+
+
+async def operate(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        NoCredentialsError: when there is no API server to log in to.
+    """
+    store = Store()
+    queue = KeyedQueue(store.has_begun)
+    store.changed = queue.add
+    metrics = Metrics(store.state_counts, lambda: len(queue))
+    cluster = KubernetesCluster(Credentials(), settings.workers + _SPARE_CONNECTIONS, metrics.requested)
+    async with aiohttp.ClientSession() as session:
+        gatherer = Gatherer(store, cluster, OpenAIEndpoint(session), HttpProgress(session))
+        reconciler = Reconciler(store, queue, gatherer, cluster, SystemClock(), metrics)
+        ready = asyncio.Event()
+        pages = build_app(metrics, lambda: reconciler.longest_pass() < settings.stuck_seconds, ready.is_set)
+        runner = web.AppRunner(pages, access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, settings.host, settings.port).start()
+            log.info("probes and metrics on %s", ", ".join(str(address) for address in runner.addresses))
+            tasks = [
+                asyncio.create_task(
+                    _reconcile(settings, cluster, store, reconciler, ready), name="reconcile"
+                ),
+                asyncio.create_task(_watch(settings, store, ready), name="kopf"),
+            ]
+            await _until_one_ends(tasks)
+        finally:
+            await runner.cleanup()
+            await cluster.close()
+
+
+async def _reconcile(
+    settings: Settings, cluster: Cluster, store: Store, reconciler: Reconciler, ready: asyncio.Event
+) -> None:
+    """First see everything, then decide, then look again from time to time."""
+    await _first_sync(cluster, store)
+    log.info("sees the cluster: %s", store.state_counts() or "no FineTuneJob yet")
+    ready.set()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(reconciler.run(settings.workers))
+        group.create_task(_resync_for_ever(settings.resync_seconds, cluster, store))
+
+
+async def _first_sync(cluster: Cluster, store: Store) -> None:
+    """Wait, aloud, until the API server answers and serves our kinds."""
+    said = ""
+    while True:
+        try:
+            await resync(cluster, store)
+        except ClusterError as error:
+            advice = (
+                "; waits for manifests/crds to be applied"
+                if isinstance(error, NotServedError)
+                else "; tries again"
+            )
+            if said != str(error):
+                log.warning("%s%s", error, advice)
+            said = str(error)
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return
+
+
+async def _resync_for_ever(seconds: float, cluster: Cluster, store: Store) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await resync(cluster, store)
+        except ClusterError as error:
+            log.warning("could not compare the watches with the cluster: %s", error)
+
+
+async def _watch(settings: Settings, store: Store, ready: asyncio.Event) -> None:
+    """Kopf finds the kinds that are served when it starts: so they must be. It also handles SIGTERM."""
+    await ready.wait()
+    await kopf.operator(
+        registry=build_registry(store, log_in),
+        settings=build_settings(settings.watch_seconds),
+        clusterwide=True,
+        standalone=True,
+    )
+
+
+async def _until_one_ends(tasks: list[asyncio.Task[None]]) -> None:
+    """Whichever ends first, by a signal or by an error, takes the other with it."""
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag and an environment variable for every field of Settings."""
+    for name, field in reversed(Settings.model_fields.items()):
+        choices = get_args(field.annotation)
+        command = click.option(
+            f"--{name.replace('_', '-')}",
+            envvar=f"{ENV_PREFIX}_{name.upper()}",
+            type=click.Choice(choices) if choices else field.annotation,
+            default=field.default,
+            show_default=True,
+            show_envvar=True,
+            help=field.description,
+        )(command)
+    return command
+
+
+@click.command(context_settings={"max_content_width": 110})
+@_options
+def main(**values: Any) -> None:
+    """Carry FineTuneJobs from data to a served adapter, in a cluster or out of it (KUBECONFIG)."""
+    try:
+        settings = Settings(**values)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    if settings.log_level != "debug":
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+    try:
+        _run(operate(settings))
+    except NoCredentialsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _run(work: Any) -> None:
+    """On uvloop where it exists: kopf takes it by itself only from its own command line."""
+    try:
+        import uvloop  # noqa: PLC0415  not on every platform
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the reconcile core needs of the world, as Protocols: adapters implement them, tests fake them."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from tuneyard_api.pod_contract import Progress
+
+from tuneyard_operator.domain.observed import EndpointAnswer, SeenEvent
+
+Object = Mapping[str, Any]
+"""A Kubernetes object as JSON."""
+
+Watched = Literal["FineTuneJob", "FineTuneRuntime", "Job", "Pod"]
+"""Kinds that the operator holds in memory; Jobs and pods only with our label."""
+
+
+class ClusterError(Exception):
+    """The API server could not be asked or did not do it; the same call may work later."""
+
+
+class NotServedError(ClusterError):
+    """The API server does not know a kind: its CustomResourceDefinition is not there (yet)."""
+
+
+class RefusedError(ClusterError):
+    """The API server understood and said no; saying it again changes nothing by itself."""
+
+    def __init__(self, cause: Literal["Forbidden", "Invalid"], message: str) -> None:
+        super().__init__(message)
+        self.cause, self.message = cause, message
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """All objects of a kind at one moment."""
+
+    objects: tuple[Object, ...]
+    version: int
+    """resourceVersion of the list, as a number."""
+
+
+class Cluster(Protocol):
+    """The Kubernetes API, as far as it is used."""
+
+    async def create(self, body: Object) -> Object | None:
+        """Create an object; None when one of that name is there already.
+
+        Raises:
+            RefusedError: by quota, policy, rights or validation.
+            ClusterError: anything else.
+        """
+
+    async def read(self, kind: str, namespace: str, name: str) -> Object | None:
+        """One object, or None."""
+
+    def pages(self, kind: Watched) -> AsyncIterator[Listed]:
+        """All watched objects of a kind, page by page, all pages at one resourceVersion."""
+
+    async def claims(self, namespace: str) -> frozenset[str]:
+        """Names of the PersistentVolumeClaims of a namespace, a few seconds old at most."""
+
+    async def events_about(self, namespace: str, kind: str, name: str) -> tuple[SeenEvent, ...]:
+        """Events about one object."""
+
+    async def patch_status(self, namespace: str, name: str, uid: str, status: Object) -> Object | None:
+        """Merge `status` into a FineTuneJob's; None when that FineTuneJob is gone."""
+
+    async def post_event(self, namespace: str, event: Object) -> None:
+        """Post a core/v1 Event; one of that name is left as it is."""
+
+
+class Endpoint(Protocol):
+    """An OpenAI-compatible server."""
+
+    async def ask(self, endpoint: str, adapter: str) -> EndpointAnswer:
+        """Which models it lists, and whether one token comes back from `adapter`. Never raises."""
+
+
+class ProgressReader(Protocol):
+    """The live port of a training pod."""
+
+    async def read(self, address: str) -> Progress | None:
+        """Its progress, or None: best effort. Never raises."""
+
+
+class Clock(Protocol):
+    """What time it is."""
+
+    def now(self) -> datetime:
+        """The moment, in UTC."""
+
+
+class Meter(Protocol):
+    """Counts what happens, for Prometheus."""
+
+    def passed(self, seconds: float, *, failed: bool) -> None:
+        """A reconcile pass is over."""

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts together what one pass knows. Nearly all of it is in the store; the rest is asked for only where it decides."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from tuneyard_api import names
+from tuneyard_api.pod_contract import PROGRESS_PORT, Progress, Stage
+from tuneyard_api.status import ConditionType
+
+from tuneyard_operator.domain.conditions import is_true
+from tuneyard_operator.domain.decide import needs_claims
+from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
+from tuneyard_operator.domain.observed import EndpointAnswer, Observed, SeenEvent
+from tuneyard_operator.domain.progress import READ_EVERY
+from tuneyard_operator.domain.sightings import owner_uid
+from tuneyard_operator.domain.waiting import needs_events
+from tuneyard_operator.ports import Cluster, Endpoint, ProgressReader
+from tuneyard_operator.reconcile.queue import Key
+from tuneyard_operator.reconcile.store import Store
+
+
+@dataclass
+class _Known:
+    """What is remembered of a running job between passes."""
+
+    uid: str
+    frozen: Frozen | None = None
+    """Also in the job's ConfigMap."""
+    looked: datetime | None = None
+    """When its progress was last asked for."""
+
+
+@dataclass
+class Gatherer:
+    """Reads the world for one key; keeps the plans of running jobs and when their progress was last read."""
+
+    store: Store
+    cluster: Cluster
+    endpoint: Endpoint
+    progress: ProgressReader
+    _known: dict[Key, _Known] = field(default_factory=dict)
+
+    async def gather(self, key: Key, now: datetime) -> Observed | None:
+        """What is known of a FineTuneJob, or None when there is nothing to do for it."""
+        stored = self.store.job(key)
+        if stored is None or stored.is_over:
+            return None
+        known = self._known.get(key)
+        if known is None or known.uid != stored.uid:
+            known = self._known[key] = _Known(stored.uid)
+        if known.frozen is None and stored.status.plan is not None:
+            known.frozen = await self._read_plan(key, stored.uid)
+        jobs, pods = self.store.children(key)
+        seen = Observed(
+            namespace=key.namespace,
+            name=key.name,
+            uid=stored.uid,
+            generation=stored.generation,
+            spec=stored.spec,
+            status=stored.status,
+            runtimes=self.store.runtimes,
+            frozen=known.frozen,
+            jobs=jobs,
+            pods=pods,
+        )
+        claims = await self.cluster.claims(key.namespace) if needs_claims(seen) else None
+        return replace(
+            seen,
+            claims=claims,
+            events=await self._events(seen, now),
+            endpoint=await self._endpoint(seen),
+            progress=await self._progress(seen, known, now),
+        )
+
+    def remember(self, key: Key, frozen: Frozen) -> None:
+        """The plan of a job has been written down."""
+        self._known[key].frozen = frozen
+
+    def forget(self, key: Key) -> None:
+        """The job is over or gone."""
+        self._known.pop(key, None)
+
+    async def _read_plan(self, key: Key, uid: str) -> Frozen | None:
+        """After a restart, once a job. What another version wrote is made again and must have the same digest."""
+        body = await self.cluster.read("ConfigMap", key.namespace, names.plan_name(key.name))
+        if body is None or owner_uid(body) != uid:
+            return None
+        try:
+            return read_frozen(body.get("data") or {})
+        except FrozenUnreadableError:
+            return None
+
+    async def _events(self, seen: Observed, now: datetime) -> tuple[SeenEvent, ...]:
+        """Only of what does not start and does not say why."""
+        for attempt in seen.status.attempts:
+            if attempt.outcome != "Running":
+                continue
+            job, pods = (
+                seen.job_of(attempt.stage, attempt.number),
+                seen.pods_of(attempt.stage, attempt.number),
+            )
+            if needs_events(job, pods, now):
+                kind, name = ("Pod", pods[0].name) if pods else ("Job", attempt.job)
+                return await self.cluster.events_about(seen.namespace, kind, name)
+        return ()
+
+    async def _endpoint(self, seen: Observed) -> EndpointAnswer | None:
+        """Only between Published and Served."""
+        if seen.frozen is None or seen.frozen.plan.endpoint is None:
+            return None
+        if not is_true(seen.status.conditions, ConditionType.PUBLISHED):
+            return None
+        return await self.endpoint.ask(seen.frozen.plan.endpoint, seen.frozen.plan.resolved.adapter_name)
+
+    async def _progress(self, seen: Observed, known: _Known, now: datetime) -> Progress | None:
+        """Only while training, and not more often than it may be written."""
+        if known.looked is not None and (now - known.looked).total_seconds() < READ_EVERY:
+            return None
+        running = [pod for pod in seen.pods if pod.stage is Stage.TRAIN and pod.running and pod.ip]
+        if not running or is_true(seen.status.conditions, ConditionType.EVALUATED):
+            return None
+        known.looked = now
+        ip = running[0].ip or ""
+        host = f"[{ip}]" if ":" in ip else ip
+        return await self.progress.read(f"http://{host}:{PROGRESS_PORT}/progress")

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop: takes a key, makes one pass over it, and says when it is due again."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+
+from tuneyard_operator.domain.decide import decide, refuse
+from tuneyard_operator.domain.decision import Refusal
+from tuneyard_operator.ports import Clock, Cluster, ClusterError, Meter
+from tuneyard_operator.reconcile.apply import apply
+from tuneyard_operator.reconcile.gather import Gatherer
+from tuneyard_operator.reconcile.queue import Key, KeyedQueue
+from tuneyard_operator.reconcile.report import report
+from tuneyard_operator.reconcile.store import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Reconciler:
+    """Drives every FineTuneJob of the store towards its end."""
+
+    store: Store
+    queue: KeyedQueue
+    gatherer: Gatherer
+    cluster: Cluster
+    clock: Clock
+    meter: Meter
+    _began: dict[Key, float] = field(default_factory=dict)
+
+    async def run(self, workers: int) -> None:
+        """Work for ever, on at most `workers` keys at once; that also bounds the requests under way."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(self._work())
+
+    def longest_pass(self) -> float:
+        """Seconds that the oldest pass under way has taken: liveness."""
+        return time.monotonic() - min(self._began.values(), default=time.monotonic())
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One pass; the seconds after which the next is due, or None."""
+        now = self.clock.now()
+        seen = await self.gatherer.gather(key, now)
+        if seen is None:
+            self.gatherer.forget(key)
+            self.queue.forget(key)
+            return None
+        decision = decide(seen, now)
+        outcome = await apply(self.cluster, self.store, seen, decision.actions)
+        if isinstance(outcome, Refusal):
+            decision = refuse(seen, decision, outcome, now)
+        elif outcome.frozen is not None:
+            self.gatherer.remember(key, outcome.frozen)
+            if outcome.frozen not in (action.frozen for action in decision.actions):
+                return 0.0  # written by an earlier life of the operator, and it counts: decide again with it
+        await report(self.cluster, self.store, seen, decision, now)
+        return decision.requeue_after
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.take()
+            self._began[key] = began = time.monotonic()
+            failed = True
+            try:
+                after = await self.reconcile(key)
+                failed = False
+            except ClusterError as error:
+                log.warning("%s: %s; again in %.0f s", key, error, self.queue.failed(key))
+            except Exception:
+                delay = self.queue.failed(key)
+                log.exception("%s: a bug in the operator; again in %.0f s", key, delay)
+            else:
+                self.queue.done(key, requeue_after=after)
+            finally:
+                del self._began[key]
+                self.meter.passed(time.monotonic() - began, failed=failed)

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the watches have said, cut down to what decisions read, so that a pass in the steady state asks nobody.
+
+The store answers each of our own writes at once (the answer of the API server is put into it), refuses anything
+older than what it holds, and says `changed` only when something has changed that a decision can see.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from tuneyard_api.status import FineTuneJobStatus
+
+from tuneyard_operator.domain.observed import SeenJob, SeenPod
+from tuneyard_operator.domain.sightings import child_key, see_job, see_pod, version_of
+from tuneyard_operator.domain.state import is_terminal
+from tuneyard_operator.ports import Object, Watched
+from tuneyard_operator.reconcile.queue import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A FineTuneJob."""
+
+    uid: str
+    version: int
+    generation: int
+    deleting: bool
+    spec: Mapping[str, object]
+    """Empty when the job is over: nobody reads it any more."""
+    status: FineTuneJobStatus
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no pass can have anything to do."""
+        return self.deleting or is_terminal(self.status.conditions)
+
+
+@dataclass(slots=True)
+class _Children:
+    jobs: dict[str, SeenJob] = field(default_factory=dict)
+    pods: dict[str, SeenPod] = field(default_factory=dict)
+
+
+class Store:
+    """Everything that is held of the cluster."""
+
+    def __init__(self) -> None:
+        self.changed: Callable[[Key], None] = lambda _: None
+        self.runtimes: dict[str, Mapping[str, object]] = {}
+        self._runtime_versions: dict[str, int] = {}
+        self._jobs: dict[Key, Stored] = {}
+        self._children: dict[Key, _Children] = {}
+
+    def job(self, key: Key) -> Stored | None:
+        """The FineTuneJob of a key."""
+        return self._jobs.get(key)
+
+    def children(self, key: Key) -> tuple[tuple[SeenJob, ...], tuple[SeenPod, ...]]:
+        """Its Jobs and pods."""
+        children = self._children.get(key)
+        return (tuple(children.jobs.values()), tuple(children.pods.values())) if children else ((), ())
+
+    def has_begun(self, key: Key) -> bool:
+        """Whether the job has been accepted: such keys are served first."""
+        stored = self._jobs.get(key)
+        return stored is not None and stored.status.plan is not None
+
+    def state_counts(self) -> dict[str, int]:
+        """FineTuneJobs by state."""
+        counts: dict[str, int] = {}
+        for stored in self._jobs.values():
+            counts[stored.status.state.value] = counts.get(stored.status.state.value, 0) + 1
+        return counts
+
+    def put(self, kind: Watched, body: Object) -> None:
+        """An object as the API server has it now."""
+        if kind == "FineTuneRuntime":
+            self._put_runtime(body)
+        elif kind == "FineTuneJob":
+            self._put_job(body)
+        else:
+            self._put_child(kind, body)
+
+    def drop(self, kind: Watched, body: Object) -> None:
+        """An object that was deleted."""
+        self._drop_named(kind, _key_of(kind, body), str(body["metadata"]["name"]), version_of(body))
+
+    def drop_absent(self, kind: Watched, present: Collection[tuple[str, str]], version: int) -> None:
+        """Drop what a complete list of that version lacks; what was made after the list is kept.
+
+        Watches may lose a deletion while they reconnect.
+
+        Args:
+            kind: the kind that was listed.
+            present: (namespace, name) of all its objects.
+            version: resourceVersion of the list.
+        """
+        for key, namespace, name, held in list(self._held(kind)):
+            if (namespace, name) not in present and held <= version:
+                self._drop_named(kind, key, name, version)
+
+    def _put_runtime(self, body: Object) -> None:
+        name, version = str(body["metadata"]["name"]), version_of(body)
+        if version <= self._runtime_versions.get(name, -1):
+            return
+        self._runtime_versions[name], self.runtimes[name] = version, body.get("spec") or {}
+        self._wake_unbegun()
+
+    def _put_job(self, body: Object) -> None:
+        metadata = body["metadata"]
+        key = Key(metadata["namespace"], metadata["name"])
+        former = self._jobs.get(key)
+        if former is not None and version_of(body) <= former.version:
+            return
+        stored = Stored(
+            uid=metadata["uid"],
+            version=version_of(body),
+            generation=metadata.get("generation", 1),
+            deleting="deletionTimestamp" in metadata,
+            spec=body.get("spec") or {},
+            status=FineTuneJobStatus.model_validate(body.get("status") or {}),
+        )
+        if stored.is_over:
+            stored = replace(stored, spec={}, status=_end_of(stored.status))
+            self._children.pop(key, None)
+        self._jobs[key] = stored
+        if former is None or replace(former, version=stored.version) != stored:
+            self.changed(key)
+
+    def _put_child(self, kind: Watched, body: Object) -> None:
+        key = _key_of(kind, body)
+        parent = self._jobs.get(key) if key else None
+        if key is None or (parent is not None and parent.is_over):
+            return
+        children = self._children.setdefault(key, _Children())
+        name = str(body["metadata"]["name"])
+        if kind == "Job":
+            changed = _update(children.jobs, name, see_job(body))
+        else:
+            changed = _update(children.pods, name, see_pod(body))
+        if changed:
+            self.changed(key)
+
+    def _drop_named(self, kind: Watched, key: Key | None, name: str, version: int) -> None:
+        if kind == "FineTuneRuntime":
+            if self._runtime_versions.get(name, version + 1) <= version:
+                del self._runtime_versions[name], self.runtimes[name]
+                self._wake_unbegun()
+        elif key is None:
+            return
+        elif kind == "FineTuneJob":
+            former = self._jobs.get(key)
+            if former is not None and former.version <= version:
+                del self._jobs[key]
+                self.changed(key)
+        elif key in self._children:
+            held: dict[str, SeenJob] | dict[str, SeenPod] = (
+                self._children[key].jobs if kind == "Job" else self._children[key].pods
+            )
+            if name in held and held[name].version <= version:
+                del held[name]
+                if not self._children[key].jobs and not self._children[key].pods:
+                    del self._children[key]
+                self.changed(key)
+
+    def _held(self, kind: Watched) -> Iterator[tuple[Key | None, str, str, int]]:
+        if kind == "FineTuneRuntime":
+            yield from ((None, "", name, version) for name, version in self._runtime_versions.items())
+        elif kind == "FineTuneJob":
+            yield from ((key, key.namespace, key.name, job.version) for key, job in self._jobs.items())
+        else:
+            for key, children in self._children.items():
+                seen = children.jobs if kind == "Job" else children.pods
+                yield from ((key, key.namespace, name, child.version) for name, child in seen.items())
+
+    def _wake_unbegun(self) -> None:
+        """A runtime that came or changed may be what somebody waits for."""
+        for key, stored in self._jobs.items():
+            if stored.status.plan is None and not stored.is_over:
+                self.changed(key)
+
+
+def _key_of(kind: Watched, body: Object) -> Key | None:
+    metadata = body["metadata"]
+    if kind == "FineTuneJob":
+        return Key(metadata["namespace"], metadata["name"])
+    if kind == "FineTuneRuntime":
+        return None
+    place = child_key(body)
+    return Key(*place) if place else None
+
+
+def _update(held: dict, name: str, seen: SeenJob | SeenPod | None) -> bool:  # type: ignore[type-arg]
+    """Whether anything but the version is new."""
+    former = held.get(name)
+    if seen is None or (former is not None and seen.uid == former.uid and seen.version <= former.version):
+        return False
+    held[name] = seen
+    return former is None or replace(former, version=seen.version) != seen
+
+
+def _end_of(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """What is still asked of a job that is over: its state, and that it is over."""
+    return FineTuneJobStatus(state=status.state, conditions=status.conditions[-1:], plan=status.plan)

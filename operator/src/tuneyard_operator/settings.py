@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every setting of the operator, once: flag, environment variable, default, and what happens past it.
+
+A field `workers` is the flag `--workers` and the variable `TUNEYARD_OPERATOR_WORKERS`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ENV_PREFIX = "TUNEYARD_OPERATOR"
+
+
+class Settings(BaseModel):
+    """How this process runs; what a job gets is in its FineTuneRuntime."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    host: str = "0.0.0.0"  # noqa: S104  the kubelet and Prometheus come from other machines
+    """Address of the port for probes and metrics."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """Port of /healthz, /readyz and /metrics; 0 takes a free one and logs it."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 16
+    """FineTuneJobs worked on at once, and so API requests under way; more only loads the API server."""
+    resync_seconds: Annotated[float, Field(ge=5, le=86_400)] = 300.0
+    """How often the watches are compared with lists: bounds how long a lost deletion goes unnoticed."""
+    watch_seconds: Annotated[int, Field(ge=5, le=3600)] = 300
+    """Length of one watch request; the client gives up on a silent one 10 s later."""
+    stuck_seconds: Annotated[float, Field(ge=30, le=3600)] = 300.0
+    """A pass that takes longer makes /healthz fail, so that the kubelet restarts the operator."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged; kopf's own lines are kept to warnings unless this is debug."""
