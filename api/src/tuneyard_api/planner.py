@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tuneyard_api import pod_contract as pod
+from tuneyard_api import reasons
 from tuneyard_api.job import ClaimSource, DataSource, FineTuneJob, Lora, ModelSource, SecretKey
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.names import workspace_name
@@ -40,6 +41,12 @@ class PlanRefused(ValueError):  # noqa: N818  the plan is refused; nothing went 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
+
+    @property
+    def reason(self) -> str:
+        """The condition's reason; a missing method outweighs what else is wrong, as another runtime may mend that."""
+        is_method = any(problem.path == "spec.method" for problem in self.problems)
+        return reasons.METHOD_NOT_IN_RUNTIME if is_method else reasons.PLAN_REFUSED
 
 
 @dataclass(frozen=True)

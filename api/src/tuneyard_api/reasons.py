@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every reason that a condition, an event or `status.waitingFor` can have, with a sentence and who can fix it.
+
+A constant is what is written to the cluster; `REASONS` says what it means, and docs/reference/reasons.md is made
+of it. Failures of stages use the names of `pod_contract.FailureClass`, which are reasons as well.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tuneyard_api.pod_contract import FailureClass
+
+
+class Fixer(StrEnum):
+    """Who can do something about it."""
+
+    NOBODY = "nobody has to"
+    INPUT = "who wrote the job"
+    CLUSTER = "who runs the cluster"
+    UPSTREAM = "who runs the service it names"
+    BUG = "who wrote Tuneyard or the runtime's image"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a reason says."""
+
+    fixer: Fixer
+    sentence: str
+    is_waiting: bool
+    """The job is held up by something outside it and goes on by itself when that changes."""
+
+
+REASONS: dict[str, Meaning] = {}
+
+
+def _reason(name: str, fixer: Fixer, sentence: str, *, is_waiting: bool = False) -> str:
+    REASONS[name] = Meaning(fixer, sentence, is_waiting)
+    return name
+
+
+# Accepted
+ACCEPTED = _reason("Accepted", Fixer.NOBODY, "The job can run on its runtime as it is written.")
+INVALID_SPEC = _reason(
+    "InvalidSpec", Fixer.INPUT, "The spec breaks a rule of the contract; the message names each."
+)
+RUNTIME_MISSING = _reason(
+    "RuntimeNotFound",
+    Fixer.CLUSTER,
+    "The FineTuneRuntime that the job names does not exist yet.",
+    is_waiting=True,
+)
+RUNTIME_INVALID = _reason(
+    "RuntimeInvalid", Fixer.CLUSTER, "The FineTuneRuntime can't be read by this operator.", is_waiting=True
+)
+METHOD_NOT_IN_RUNTIME = _reason(
+    "MethodNotInRuntime",
+    Fixer.INPUT,
+    "The runtime does not have the method; the message names runtimes that do.",
+)
+PLAN_REFUSED = _reason(
+    "PlanRefused", Fixer.INPUT, "Job and runtime do not fit together; the message says where."
+)
+CLAIM_MISSING = _reason(
+    "ClaimMissing",
+    Fixer.INPUT,
+    "A PersistentVolumeClaim that the job names does not exist yet.",
+    is_waiting=True,
+)
+SECRET_MISSING = _reason(
+    "SecretMissing", Fixer.INPUT, "A Secret or key that the job names does not exist yet.", is_waiting=True
+)
+
+# Planned
+PLANNED = _reason(
+    "Planned", Fixer.NOBODY, "Every number is decided and written down; the workspace is asked for."
+)
+PLAN_LOST = _reason(
+    "PlanLost",
+    Fixer.CLUSTER,
+    "The plan was deleted and can't be made again, as job or runtime have changed since.",
+)
+
+# Objects that the API server does not take
+NAME_CONFLICT = _reason(
+    "NameConflict",
+    Fixer.CLUSTER,
+    "An object of somebody else has the name that the job needs.",
+    is_waiting=True,
+)
+NOT_ALLOWED = _reason(
+    "NotAllowed", Fixer.CLUSTER, "The API server forbids the operator to create an object.", is_waiting=True
+)
+OBJECT_INVALID = _reason(
+    "ObjectInvalid", Fixer.BUG, "The API server calls an object of the operator invalid."
+)
+QUOTA_EXCEEDED = _reason(
+    "QuotaExceeded", Fixer.CLUSTER, "A ResourceQuota of the namespace has no room left.", is_waiting=True
+)
+PODS_REFUSED = _reason(
+    "PodsRefused", Fixer.CLUSTER, "The namespace's policy refuses the job's pods.", is_waiting=True
+)
+
+# Pods that do not start
+WAITING_FOR_POD = _reason("WaitingForPod", Fixer.NOBODY, "The pod is not placed yet.")
+WAITING_FOR_GPU = _reason(
+    "WaitingForGPU",
+    Fixer.CLUSTER,
+    "No node has the GPUs free; pools may grow, other jobs may end.",
+    is_waiting=True,
+)
+UNSCHEDULABLE = _reason(
+    "Unschedulable", Fixer.CLUSTER, "The scheduler finds no node; the message is its own.", is_waiting=True
+)
+SCHEDULING_GATED = _reason("SchedulingGated", Fixer.CLUSTER, "A queue holds the pod back.", is_waiting=True)
+IMAGE_PULL = _reason(
+    "ImagePullFailed", Fixer.CLUSTER, "The runtime's image can't be pulled.", is_waiting=True
+)
+CONTAINER_CONFIG = _reason(
+    "ContainerConfigError", Fixer.CLUSTER, "The kubelet can't set up the container.", is_waiting=True
+)
+VOLUME_TROUBLE = _reason(
+    "VolumePending", Fixer.CLUSTER, "A volume is not bound or mounted yet.", is_waiting=True
+)
+FORMER_POD_ENDING = _reason(
+    "FormerPodEnding", Fixer.NOBODY, "The pod of the attempt before has not ended yet.", is_waiting=True
+)
+
+# Stages
+PREPARING = _reason("Preparing", Fixer.NOBODY, "Model and data are fetched, checked and tokenised.")
+PREPARED = _reason(
+    "DataReady", Fixer.NOBODY, "Model and data are in the workspace, ready to be learned from."
+)
+SCHEDULED = _reason("Scheduled", Fixer.NOBODY, "The training pod has its node.")
+STARTING = _reason("Starting", Fixer.NOBODY, "The training pod has its node and pulls, mounts or loads.")
+TRAINING = _reason("Training", Fixer.NOBODY, "The training runs.")
+TRAINED = _reason("Trained", Fixer.NOBODY, "The training has done its steps.")
+EVALUATED = _reason("Evaluated", Fixer.NOBODY, "Base and tuned model were compared on the test records.")
+PUBLISHING = _reason("Publishing", Fixer.NOBODY, "The adapter is written to the registry.")
+PUBLISHED = _reason("Published", Fixer.NOBODY, "The adapter is in the registry, under its digest.")
+RETRYING = _reason("Retrying", Fixer.NOBODY, "An attempt was interrupted, and the stage starts again.")
+ATTEMPTS_EXHAUSTED = _reason(
+    "AttemptsExhausted",
+    Fixer.CLUSTER,
+    "Every attempt that the job allows was interrupted; the message has the last.",
+)
+
+# Served
+WAITING_FOR_ENDPOINT = _reason(
+    "WaitingForEndpoint", Fixer.UPSTREAM, "The endpoint does not list the adapter, or not answer with it, yet.",
+    is_waiting=True,
+)  # fmt: skip
+ENDPOINT_UNREACHABLE = _reason("EndpointUnreachable", Fixer.UPSTREAM, "The endpoint did not answer in time.")
+SERVE_TIMEOUT = _reason("AdapterNotServed", Fixer.UPSTREAM, "The endpoint did not serve the adapter in time.")
+SERVED = _reason("Served", Fixer.NOBODY, "The endpoint lists the adapter and answered with it.")
+SUCCEEDED = _reason("Succeeded", Fixer.NOBODY, "Every step is done.")
+
+_FAILURES = {
+    FailureClass.BAD_INPUT: (Fixer.INPUT, "The data or an option can't be used; the message has file, line and column."),
+    FailureClass.DATA_MISSING: (Fixer.INPUT, "The data set is not where the job says, or is empty."),
+    FailureClass.MODEL_MISSING: (Fixer.INPUT, "The model is not where the job says, or is incomplete."),
+    FailureClass.PERMISSION_DENIED: (Fixer.INPUT, "The hub or a volume does not let the job read or write."),
+    FailureClass.ACCELERATOR_MISSING: (Fixer.CLUSTER, "The runtime needs a GPU, and the pod sees none."),
+    FailureClass.OUT_OF_MEMORY: (Fixer.INPUT, "GPU or pod ran out of memory; a smaller micro batch needs less."),
+    FailureClass.NON_FINITE_LOSS: (Fixer.INPUT, "The loss is not a number any more; a lower learning rate may help."),
+    FailureClass.DISK_FULL: (Fixer.INPUT, "The workspace or the registry is full."),
+    FailureClass.ADAPTER_CONFLICT: (Fixer.INPUT, "The registry holds another adapter under this name."),
+    FailureClass.INTERRUPTED: (Fixer.CLUSTER, "The pod was stopped from outside; started again while attempts are left."),
+    FailureClass.UPSTREAM: (Fixer.UPSTREAM, "A service that the job needs did not answer; tried again."),
+    FailureClass.BUG: (Fixer.BUG, "Something that should not happen; the pod's log has the traceback."),
+}  # fmt: skip
+for _class, (_fixer, _sentence) in _FAILURES.items():
+    _reason(_class.value, _fixer, _sentence)
+
+WAITING = frozenset(name for name, meaning in REASONS.items() if meaning.is_waiting)
+"""Reasons with which a job waits for something outside it."""
