@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny model, small data sets and stages run as the pods run them, for all tests of the trainer."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult
+
+SENTENCES = [
+    "the cat sat on the mat and looked at the moon",
+    "a red fox runs over the green hill every day",
+    "rain falls on the quiet town while people sleep",
+    "seven ships left the harbour before the storm came",
+]
+
+
+def write_tokenizer(folder: Path, *, chat_template: str | None = None) -> None:
+    """A byte-level BPE of a few hundred tokens."""
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config: dict[str, Any] = {"bos_token": "<s>", "eos_token": {"content": "</s>"}}
+    if chat_template:
+        config["chat_template"] = chat_template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def write_model_files(folder: Path, **config: Any) -> None:
+    """Everything but real weights: enough for prepare, and without PyTorch."""
+    numpy = pytest.importorskip("numpy")
+    safetensors = pytest.importorskip("safetensors.numpy")
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"model_type": "llama", "vocab_size": 320, "max_position_embeddings": 256} | config
+    (folder / "config.json").write_text(json.dumps(content))
+    safetensors.save_file({"w": numpy.zeros(1, dtype=numpy.float32)}, folder / "model.safetensors")
+    write_tokenizer(folder)
+
+
+@pytest.fixture
+def model_files(tmp_path: Path) -> Path:
+    folder = tmp_path / "base"
+    write_model_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights: hidden size 32, 2 layers, 2 heads."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    config = transformers.LlamaConfig(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def write_jsonl(path: Path, records: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    return path
+
+
+def capitals(count: int) -> list[dict[str, str]]:
+    """Prompts and completions that a tiny model can learn."""
+    return [
+        {"prompt": f"say number {n} =", "completion": f" {'red' if n % 2 else 'cat'} {n % 7}"}
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def job_of(tmp_path: Path) -> Callable[..., ResolvedJob]:
+    """Builds a resolved job; keyword arguments are sections that are merged over the defaults."""
+
+    def build(model: Path, data: Path, **changes: Any) -> ResolvedJob:
+        content: dict[str, Any] = {
+            "name": "demo",
+            "namespace": "team",
+            "uid": "1",
+            "runtime": {
+                "name": "hf-cpu",
+                "accelerator": "none",
+                "precisions": ["fp32"],
+                "modelFamilies": [],
+                "trustRemoteCode": False,
+            },
+            "model": {"path": str(model)},
+            "dataset": {
+                "training": {"path": str(data)},
+                "validation": None,
+                "validationFraction": 0.25,
+                "test": None,
+                "format": "auto",
+                "template": None,
+                "lossOn": "completion",
+            },
+            "method": "lora",
+            "lora": {"rank": 4, "alpha": 8},
+            "training": {
+                "epochs": None,
+                "maxSteps": 4,
+                "learningRate": 0.01,
+                "schedule": "cosine",
+                "warmupSteps": 0,
+                "weightDecay": 0.0,
+                "maxGradNorm": 1.0,
+                "globalBatchSize": 4,
+                "microBatchSize": 2,
+                "dataParallel": 1,
+                "gradientAccumulation": 2,
+                "maxSequenceLength": 64,
+                "packing": True,
+                "precision": "auto",
+                "gradientCheckpointing": False,
+                "seed": 7,
+            },
+            "checkpoint": {"everySteps": 2, "keep": 2},
+            "evaluation": {"maxPrompts": 4, "maxNewTokens": 6},
+            "adapterName": "demo-adapter",
+            "registryPath": str(tmp_path / "registry"),
+        }
+        for key, value in changes.items():
+            content[key] = content[key] | value if isinstance(value, dict) else value
+        return ResolvedJob.model_validate(content)
+
+    return build
+
+
+class Pods:
+    """A workspace in which stages run, in this process or in their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.workspace = folder / "workspace"
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        self.log = folder / "termination-log"
+        self.job_file = folder / "job.json"
+
+    def environ(self, port: str = "") -> dict[str, str]:
+        return {
+            "TUNEYARD_JOB_FILE": str(self.job_file),
+            "TUNEYARD_WORKSPACE": str(self.workspace),
+            "TUNEYARD_TERMINATION_LOG": str(self.log),
+            "TUNEYARD_PORT": port,
+        }
+
+    def give(self, job: ResolvedJob) -> None:
+        self.job_file.write_text(job.model_dump_json())
+
+    def run(self, stage: str, job: ResolvedJob) -> tuple[int, StageResult]:
+        """In this process."""
+        from tuneyard_trainer.stages import run_stage
+        from tuneyard_trainer.surroundings import Surroundings
+
+        self.give(job)
+        code = run_stage(Stage(stage), Surroundings.of(self.environ()))
+        return code, self.result()
+
+    def start(self, stage: str, port: str = "") -> subprocess.Popen[bytes]:
+        """In a process of its own, as a pod does."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "tuneyard_trainer.main", "stage", stage],
+            env=os.environ | self.environ(port) | {"OMP_NUM_THREADS": "1"},
+        )
+
+    def result(self) -> StageResult:
+        content = self.log.read_bytes()
+        assert len(content) <= 4096
+        return StageResult.model_validate_json(content)
+
+
+@pytest.fixture
+def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pods]:
+    # Stages settle their caches in the environment; the next test wants its own.
+    with monkeypatch.context() as patch:
+        for name in (
+            "HF_HOME",
+            "MPLCONFIGDIR",
+            "TRITON_CACHE_DIR",
+            "TORCHINDUCTOR_CACHE_DIR",
+            "XDG_CACHE_HOME",
+        ):
+            patch.setenv(name, "")
+        for name, value in (("HF_HUB_OFFLINE", ""), ("OMP_NUM_THREADS", "2"), ("RAYON_NUM_THREADS", "2")):
+            patch.setenv(name, value)
+        yield Pods(tmp_path)
+
+
+@pytest.fixture
+def training_data(tmp_path: Path) -> Callable[[int], Path]:
+    return lambda count: write_jsonl(tmp_path / "train.jsonl", capitals(count))

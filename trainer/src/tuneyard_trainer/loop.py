@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: one process or many, from step 0 or from a checkpoint, to the last step or to SIGTERM.
+
+The loss of a step is the mean over all learned tokens of its global batch, however it is cut into micro batches
+and spread over processes. Everything random is a function of seed, step and process.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from tuneyard_api.pod_contract import FailureClass, ResolvedJob, ResolvedTraining
+
+from tuneyard_trainer.batches import DataOrder, collate, summed_loss
+from tuneyard_trainer.checkpoints import Checkpoints
+from tuneyard_trainer.distributed import World
+from tuneyard_trainer.failures import Interrupted, StageFailure
+from tuneyard_trainer.metrics import MetricsFile, Pace, read_metrics
+from tuneyard_trainer.model import Device, trained_parameters
+from tuneyard_trainer.prepared import Split
+from tuneyard_trainer.progress import Board
+from tuneyard_trainer.stages import StopRequest
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of it."""
+
+    steps: int
+    epochs: float
+    final_loss: float
+    validation_loss: float | None
+    trained_tokens: int
+    """Over all attempts."""
+    seconds: float
+    """Over all attempts."""
+    resumed_from_step: int
+
+
+def learning_rate(training: ResolvedTraining, step: int, steps: int) -> float:
+    """Of `step` (from 0) of `steps`: linear warm-up to the peak, then the schedule down to 0."""
+    warmup = training.warmup_steps
+    if step < warmup:
+        return training.learning_rate * (step + 1) / (warmup + 1)
+    if training.schedule == "constant" or steps <= warmup:
+        return training.learning_rate
+    done = (step - warmup) / (steps - warmup)
+    remaining = 1 - done if training.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return training.learning_rate * remaining
+
+
+def mean_loss(
+    model: Any, split: Split, micro_batch: int, device: Device, world: World, stop: StopRequest
+) -> float:
+    """Of all sequences of a split, in nats per learned token; every process must call it.
+
+    Raises:
+        Interrupted: if the training runs alone and SIGTERM comes.
+    """
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=device.torch_device)
+    with torch.no_grad():
+        for indices in _micro_batches(range(len(split)), micro_batch, world):
+            if stop and world.size == 1:
+                raise Interrupted(
+                    "stopped by SIGTERM while measuring the held-out loss; goes on from the last checkpoint"
+                )
+            total += summed_loss(model, collate(split, indices, device), device)
+    model.train(was_training)
+    return float(world.sum(total)) / float(split.learned_per_sequence().sum())
+
+
+@dataclass
+class Loop:
+    """One training."""
+
+    job: ResolvedJob
+    model: Any
+    training: Split
+    validation: Split | None
+    device: Device
+    world: World
+    checkpoints: Checkpoints
+    metrics_path: Path
+    board: Board
+    stop: StopRequest
+
+    def __post_init__(self) -> None:
+        plan = self.job.training
+        self._parameters = trained_parameters(self.model)
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+        )
+        self._order = DataOrder.of(
+            len(self.training),
+            global_batch=plan.global_batch_size,
+            seed=plan.seed,
+            epochs=plan.epochs,
+            max_steps=plan.max_steps,
+        )
+        self._learned = self.training.learned_per_sequence()
+        self._lengths = self.training.tokens_per_sequence()
+        self._pace = Pace()
+        self._tokens = 0
+        self._seconds_before = 0.0
+        self._began = 0.0
+
+    def run(self) -> Trained:
+        """Trains to the last step.
+
+        Raises:
+            Interrupted: after a checkpoint, if SIGTERM came.
+            StageFailure: NonFiniteLoss.
+        """
+        steps = self._order.steps
+        first = self._resume()
+        kept = [line for line in read_metrics(self.metrics_path) if line["step"] <= first]
+        loss = kept[-1]["loss"] if kept else math.nan
+        validation_loss = next(
+            (line["validationLoss"] for line in kept[::-1] if "validationLoss" in line), None
+        )
+        metrics = MetricsFile(self.metrics_path, after_step=first) if self.world.is_first else None
+        self.model.train()
+        self.board.update(phase="training", step=first, of=steps)
+        for step in range(first, steps):
+            rate = learning_rate(self.job.training, step, steps)
+            with self._pace.step() as pace:
+                indices = self._order.batch(step)
+                loss, is_stopped = self._step(step, indices, rate)
+                pace.tokens = int(self._lengths[indices].sum())
+            self._tokens += pace.tokens
+            done = step + 1
+            if is_stopped and done < steps:
+                self._leave(done)
+            is_due = done % self.job.checkpoint.every_steps == 0 or done == steps
+            if is_due:
+                self._checkpoint(done)
+                validation_loss = self._validate()
+            self.board.update(
+                step=done,
+                loss=loss,
+                tokens_per_second=self._pace.tokens_per_second,
+                eta_seconds=round(self._pace.seconds_per_step * (steps - done)),
+            )
+            if metrics is not None:
+                metrics.add(
+                    step=done,
+                    loss=loss,
+                    learningRate=rate,
+                    tokensPerSecond=round(self._pace.tokens_per_second, 1),
+                    validationLoss=validation_loss if is_due else None,
+                )
+        return Trained(
+            steps=steps,
+            epochs=self._order.epochs_after(steps),
+            final_loss=loss,
+            validation_loss=validation_loss,
+            trained_tokens=self._tokens,
+            seconds=self._seconds(),
+            resumed_from_step=first,
+        )
+
+    def _resume(self) -> int:
+        """Steps that are done already."""
+        found = self.checkpoints.restore_newest(self._parameters, self._optimizer, self._warn)
+        self._began = time.monotonic()
+        if found is None:
+            return 0
+        self._tokens, self._seconds_before = found.trained_tokens, found.seconds
+        return found.step
+
+    def _seconds(self) -> float:
+        """Of training so far, over all attempts."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def _step(self, step: int, indices: list[int], rate: float) -> tuple[float, bool]:
+        """Loss of the step, and whether some process was told to stop.
+
+        Raises:
+            Interrupted: if this is the only process and SIGTERM came in the middle of the step, which is dropped.
+        """
+        plan = self.job.training
+        state = np.random.SeedSequence([plan.seed, step, self.world.rank]).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0]) >> 1)
+        learned = int(self._learned[indices].sum())
+        # The sum of the losses and the number of processes that were told to stop, in one message.
+        told = torch.zeros(2, dtype=torch.float64, device=self.device.torch_device)
+        for chunk in _micro_batches(indices, plan.micro_batch_size, self.world):
+            if self.stop and self.world.size == 1:
+                self._leave(step)
+            summed = summed_loss(self.model, collate(self.training, chunk, self.device), self.device)
+            (summed / learned).backward()
+            told[0] += summed.detach()
+        told[1] = float(bool(self.stop))
+        loss, stopped = (self.world.sum(told) / torch.tensor([learned, 1.0], device=told.device)).tolist()
+        parameters = list(self._parameters.values())
+        self.world.sum_gradients(parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise StageFailure(
+                FailureClass.NON_FINITE_LOSS,
+                f"step {step + 1}: the loss is {loss:g} and the gradient's norm {norm:g} at learning rate {rate:g}; try a"
+                " lower training.learningRate, more warmupSteps, or precision fp32",
+            )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss, stopped > 0
+
+    def _validate(self) -> float | None:
+        if self.validation is None:
+            return None
+        self.board.update(phase="evaluating")
+        size = self.job.training.micro_batch_size
+        loss = mean_loss(self.model, self.validation, size, self.device, self.world, self.stop)
+        self.board.update(phase="training")
+        return loss
+
+    def _checkpoint(self, step: int) -> None:
+        if self.world.is_first:
+            self.board.update(phase="checkpointing")
+            self.checkpoints.save(
+                self._parameters,
+                self._optimizer,
+                step=step,
+                trained_tokens=self._tokens,
+                seconds=self._seconds(),
+            )
+            self.board.update(phase="training")
+
+    def _leave(self, step: int) -> NoReturn:
+        self._checkpoint(step)
+        raise Interrupted(
+            f"stopped by SIGTERM; goes on from the checkpoint of step {step} of {self._order.steps}"
+        )
+
+    def _warn(self, message: str) -> None:
+        if self.world.is_first:
+            self.board.say(f"warning: {message}")
+
+
+def _micro_batches(indices: Sequence[int], size: int, world: World) -> list[Sequence[int]]:
+    """This process's share, a micro batch each."""
+    return [indices[at : at + size] for at in range(0, len(indices), size)][world.rank :: world.size]

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `tuneyard-trainer`: one stage as a pod runs it, or all of them on this machine."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+from tuneyard_api.pod_contract import Stage
+
+from tuneyard_trainer.surroundings import Surroundings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tuneyard-trainer")
+def main() -> None:
+    """What runs in the pods of a FineTuneJob, and the same without a cluster."""
+
+
+@main.command()
+@click.argument("stage", type=click.Choice([stage.value for stage in Stage]))
+def stage(stage: str) -> None:
+    """Run one stage under the pod contract; paths come from the TUNEYARD_* variables."""
+    from tuneyard_trainer.stages import run_stage  # noqa: PLC0415  only what is run is imported
+
+    sys.exit(run_stage(Stage(stage), Surroundings.of(os.environ)))
+
+
+@main.command()
+@click.argument("job_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--workspace",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to work in [./<job>-workspace].",
+)
+@click.option(
+    "--registry",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Adapter registry [<workspace>/registry].",
+)
+@click.option(
+    "--runtime",
+    "runtime_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A FineTuneRuntime file [a built-in one for CPU].",
+)
+@click.option(
+    "--claim",
+    "claims",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="What stands for a PersistentVolumeClaim; repeatable.",
+)
+def run(
+    job_file: Path,
+    workspace: Path | None,
+    registry: Path | None,
+    runtime_file: Path | None,
+    claims: tuple[str, ...],
+) -> None:
+    """Run all stages of the FineTuneJob JOB_FILE on this machine, without a cluster."""
+    from tuneyard_trainer.local_run import run_locally  # noqa: PLC0415
+
+    sys.exit(run_locally(job_file, workspace, registry, runtime_file, claims))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast a training goes, and metrics.jsonl: a line per optimizer step, from which the loss curve is drawn."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class MetricsFile:
+    """The file while it is written."""
+
+    def __init__(self, path: Path, *, after_step: int) -> None:
+        """Keeps the lines up to `after_step`, which a resumed run does not write again."""
+        self._path = path
+        kept = [line for line in read_metrics(path) if line["step"] <= after_step]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def add(self, **values: float | None) -> None:
+        """One line; None is left out."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({key: value for key, value in values.items() if value is not None}) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Every whole line; a torn last one is left out."""
+    lines = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+    return lines
+
+
+@dataclass
+class StepPace:
+    """One step."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+class Pace:
+    """Speed over the latest steps."""
+
+    def __init__(self, steps: int = 20) -> None:
+        self._steps: deque[StepPace] = deque(maxlen=steps)
+
+    @contextmanager
+    def step(self) -> Iterator[StepPace]:
+        """Times the block, which fills in the tokens."""
+        pace, began = StepPace(), time.monotonic()
+        yield pace
+        pace.seconds = time.monotonic() - began
+        self._steps.append(pace)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """0 before the first step."""
+        seconds = sum(pace.seconds for pace in self._steps)
+        return sum(pace.tokens for pace in self._steps) / seconds if seconds else 0.0
+
+    @property
+    def seconds_per_step(self) -> float:
+        """0 before the first step."""
+        return sum(pace.seconds for pace in self._steps) / len(self._steps) if self._steps else 0.0

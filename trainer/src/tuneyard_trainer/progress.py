@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far a stage is, told live: on the port of the pod contract, and as lines in the log.
+
+Best effort by design: nothing depends on it, and a port that is taken is a warning.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tuneyard_api.pod_contract import Progress, Stage
+
+LOG_INTERVAL_SECONDS = 5.0
+"""Between lines of the log; a terminal is redrawn four times a second instead."""
+_TERMINAL_INTERVAL_SECONDS = 0.25
+
+
+class Board:
+    """The latest Progress of one stage; written by the stage, read by the port's threads."""
+
+    def __init__(self, stage: Stage, *, is_quiet: bool = False) -> None:
+        """A quiet board writes no lines: one of several processes is enough."""
+        self._is_quiet = is_quiet
+        self._progress = Progress(stage=stage, phase="loading")
+        self._lock = threading.Lock()
+        self._last_line = 0.0
+        self._is_terminal = sys.stdout.isatty()
+
+    def update(self, **changes: Any) -> None:
+        """Changes fields of Progress, by their names in Python."""
+        with self._lock:
+            phase_changed = changes.get("phase", self._progress.phase) != self._progress.phase
+            self._progress = self._progress.model_copy(update=changes)
+        self._show(now=time.monotonic(), must=phase_changed)
+
+    def read(self) -> Progress:
+        """The latest."""
+        with self._lock:
+            return self._progress
+
+    def say(self, line: str) -> None:
+        """A line for people, such as a warning."""
+        if not self._is_quiet:
+            print(f"\r\x1b[K{line}" if self._is_terminal else line, flush=True)
+
+    def _show(self, *, now: float, must: bool) -> None:
+        interval = _TERMINAL_INTERVAL_SECONDS if self._is_terminal else LOG_INTERVAL_SECONDS
+        if self._is_quiet or (not must and now - self._last_line < interval):
+            return
+        self._last_line = now
+        line = describe(self.read())
+        print(
+            f"\r\x1b[K{line}" if self._is_terminal else line,
+            end="" if self._is_terminal else "\n",
+            flush=True,
+        )
+
+
+def describe(progress: Progress) -> str:
+    """`train: training 40/200, loss 2.3100, 1250 tokens/s, 95 s left`."""
+    parts = [f"{progress.stage}: {progress.phase}"]
+    if progress.of:
+        parts[0] += f" {progress.step}/{progress.of}"
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.4f}")
+    if progress.tokens_per_second is not None:
+        parts.append(f"{progress.tokens_per_second:.0f} tokens/s")
+    if progress.eta_seconds is not None:
+        parts.append(f"{progress.eta_seconds} s left")
+    return ", ".join(parts)
+
+
+def to_prometheus(progress: Progress) -> str:
+    """Prometheus' text format, version 0.0.4."""
+    gauges = {
+        "tuneyard_step": ("Steps done in this phase.", progress.step),
+        "tuneyard_steps": ("Steps of this phase; 0 while unknown.", progress.of),
+        "tuneyard_loss": ("Training loss, nats per learned token.", progress.loss),
+        "tuneyard_tokens_per_second": ("Tokens trained on per second.", progress.tokens_per_second),
+        "tuneyard_eta_seconds": ("Seconds left in this phase.", progress.eta_seconds),
+    }
+    labels = f'{{stage="{progress.stage}",phase="{progress.phase}"}}'
+    lines = []
+    for name, (meaning, value) in gauges.items():
+        if value is not None:
+            lines += [f"# HELP {name} {meaning}", f"# TYPE {name} gauge", f"{name}{labels} {value}"]
+    return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def served(board: Board, port: int | None) -> Iterator[int | None]:
+    """Answers GET /progress, /metrics and /healthz on `port` while the block runs; yields the port.
+
+    None serves nothing; 0 takes a free port.
+    """
+    if port is None:
+        yield None
+        return
+    try:
+        # An empty host is every interface: the operator reads from outside the pod.
+        server = ThreadingHTTPServer(("", port), _handler_of(board))
+    except OSError as error:
+        board.say(f"warning: progress is not served on port {port}: {error}")
+        yield None
+        return
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _handler_of(board: Board) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10  # seconds that a silent client may hold a thread
+
+        def do_GET(self) -> None:
+            answers = {
+                "/progress": lambda: ("application/json", board.read().model_dump_json()),
+                "/metrics": lambda: ("text/plain; version=0.0.4; charset=utf-8", to_prometheus(board.read())),
+                "/healthz": lambda: ("text/plain; charset=utf-8", "ok\n"),
+            }
+            answer = answers.get(self.path.partition("?")[0])
+            if answer is None:
+                self.send_error(404, "try /progress, /metrics or /healthz")
+                return
+            kind, text = answer()
+            content = text.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
+            """A poll every few seconds is no news."""
+
+    return Handler
