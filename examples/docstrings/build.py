@@ -28,7 +28,19 @@ MAX_BODY_LINES, MAX_BODY_CHARACTERS = 6, 240
 MAX_SIGNATURE_CHARACTERS = 160
 COMPLETION_CHARACTERS = range(16, 81)
 
-EXCLUDED = frozenset({"__phello__", "idlelib", "lib2to3", "pydoc_data", "site-packages", "dist-packages", "test", "tests", "turtledemo"})
+EXCLUDED = frozenset(
+    {
+        "__phello__",
+        "idlelib",
+        "lib2to3",
+        "pydoc_data",
+        "site-packages",
+        "dist-packages",
+        "test",
+        "tests",
+        "turtledemo",
+    }
+)
 """Folders at any depth: tests, programs, data, a dead grammar, and what is not the standard library."""
 GENERATED = re.compile(r"_sysconfigdata|_sysconfigdata_.*|sitecustomize|usercustomize|antigravity|this")
 """Modules that differ from machine to machine or hold no functions."""
@@ -71,7 +83,11 @@ def find_modules(stdlib: Path | None = None) -> list[Module]:
     for path in root.rglob("*.py"):
         parts = path.relative_to(root).with_suffix("").parts
         # config-3.11-x86_64-linux-gnu and lib-dynload are no packages: their names are no identifiers.
-        if EXCLUDED.isdisjoint(parts) and all(p.isidentifier() for p in parts) and not GENERATED.fullmatch(parts[0]):
+        if (
+            EXCLUDED.isdisjoint(parts)
+            and all(p.isidentifier() for p in parts)
+            and not GENERATED.fullmatch(parts[0])
+        ):
             modules.append(Module(".".join(p for p in parts if p != "__init__") or "__init__", path))
     return sorted(modules, key=lambda module: module.name)
 
@@ -107,7 +123,9 @@ def build_prompt(node: ast.FunctionDef | ast.AsyncFunctionDef, source_lines: lis
     if len(node.body) < 2 or len(signature) > MAX_SIGNATURE_CHARACTERS:  # noqa: PLR2004  docstring and one statement
         return None
     docstring, last = node.body[0], node.body[-1]
-    lines = [line.rstrip() for line in source_lines[docstring.end_lineno or docstring.lineno : last.end_lineno]]
+    lines = [
+        line.rstrip() for line in source_lines[docstring.end_lineno or docstring.lineno : last.end_lineno]
+    ]
     lines = [line for line in lines if line.strip()]
     indent = min((len(line) - len(line.lstrip()) for line in lines), default=0)
     body: list[str] = []
@@ -181,7 +199,10 @@ def main(arguments: list[str]) -> int:
     splits = build_splits(find_modules())
     counts = {name: len(records) for name, records in splits.items()}
     if min(counts.values()) < 50:  # noqa: PLR2004  fewer test records could not tell base from tuned
-        print(f"too few records {counts}: is the standard library of {sys.executable} here as source?", file=sys.stderr)
+        print(
+            f"too few records {counts}: is the standard library of {sys.executable} here as source?",
+            file=sys.stderr,
+        )
         return 1
     write_data_set(Path(arguments[0]), splits)
     print(f"{arguments[0]}: {counts} from Python {platform.python_version()}")
