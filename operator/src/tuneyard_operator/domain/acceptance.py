@@ -96,7 +96,9 @@ def plan_is_possible(application: Application) -> Verdict | None:
     try:
         application.plan = make_plan(job, runtime, application.runtimes.values())
     except PlanRefused as refusal:
-        return Verdict(reasons.PLAN_REFUSED, "\n".join(map(str, refusal.problems)), final=True)
+        only_method = {problem.path for problem in refusal.problems} == {"spec.method"}
+        reason = reasons.METHOD_NOT_IN_RUNTIME if only_method else reasons.PLAN_REFUSED
+        return Verdict(reason, "\n".join(map(str, refusal.problems)), final=True)
     return None
 
 

@@ -59,9 +59,10 @@ def decide(seen: Observed, now: datetime) -> Decision:
 def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) -> Decision:
     """The decision that is reported instead when the API server would not create one of its objects.
 
-    What was found out before the refused object is kept; the attempt that it would have been is not.
+    What was found out before the refused object is kept; attempts that have not been made are not.
     """
     action = refusal.action
+    unmade = {each.attempt for each in decision.actions[decision.actions.index(action) :]}
     report = Report(seen.status, seen.generation, now)
     conditions = tuple(
         condition
@@ -71,7 +72,7 @@ def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) 
     attempts = tuple(
         attempt
         for attempt in decision.status.attempts
-        if (attempt.stage, attempt.number) != action.attempt or attempt in seen.status.attempts
+        if (attempt.stage, attempt.number) not in unmade or attempt in seen.status.attempts
     )
     kept: dict[str, object] = {"conditions": conditions, "attempts": attempts}
     if action.step is ConditionType.PLANNED:

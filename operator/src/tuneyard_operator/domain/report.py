@@ -14,6 +14,8 @@ from tuneyard_operator.domain.state import derive_state
 from tuneyard_operator.domain.verdict import StageFailure, Verdict
 
 _MAX_ATTEMPTS_KEPT = 64
+_WORTH_AN_EVENT = reasons.WAITING - {reasons.WAITING_FOR_ENDPOINT}
+"""An endpoint that has not looked at the registry yet is no news."""
 
 
 class Report:
@@ -44,7 +46,10 @@ class Report:
         self._set(step, "False", verdict.reason, verdict.message)
         former = self.former.waiting_for
         waiting = verdict.waiting_for
-        if verdict.reason in reasons.WAITING and (former is None or former.reason != verdict.reason):
+        told = verdict.reason not in _WORTH_AN_EVENT or (
+            former is not None and former.reason == verdict.reason
+        )
+        if not told and not verdict.final:
             self.notes.append(Note("Warning", verdict.reason, verdict.message))
         self.change(waiting_for=waiting, message=clip(verdict.message))
         if verdict.final:

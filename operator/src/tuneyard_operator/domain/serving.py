@@ -44,7 +44,9 @@ def endpoint_answers(serving: Serving) -> Verdict | None:
     answer = serving.answer
     if answer is None or answer.models is not None:
         return None
-    return _late_or_wait(serving, f"{serving.endpoint} does not answer: {answer.problem}")
+    return _late_or_wait(
+        serving, f"{serving.endpoint} does not answer: {answer.problem}", late=reasons.ENDPOINT_UNREACHABLE
+    )
 
 
 def adapter_is_listed(serving: Serving) -> Verdict | None:
@@ -74,11 +76,11 @@ CHAIN: tuple[Check[Serving], ...] = (
 )
 
 
-def _late_or_wait(serving: Serving, message: str) -> Verdict:
+def _late_or_wait(serving: Serving, message: str, late: str = reasons.SERVE_TIMEOUT) -> Verdict:
     if serving.waited < serving.timeout:
         return _wait(serving, message)
     seconds = int(serving.timeout.total_seconds())
-    return Verdict(reasons.SERVE_TIMEOUT, f"after {seconds} s {message}", final=True)
+    return Verdict(late, f"after {seconds} s {message}", final=True)
 
 
 def _wait(serving: Serving, message: str) -> Verdict:

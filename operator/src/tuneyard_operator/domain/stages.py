@@ -93,7 +93,7 @@ def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running
         failure = classify(_ending(work, stage, attempt.number, job, pods))
         ended = work.report.end(attempt, failure)
         return _again(work, stage, ended)
-    trouble = why_waiting(Start(job, pods, work.seen.events, work.frozen.runtime.image, work.now))
+    trouble = why_waiting(Start(job, pods, work.seen.events, work.frozen.runtime, work.now))
     return trouble or Running(attempt.number, pods)
 
 
@@ -131,7 +131,7 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
         return Verdict(failure.failure_class.value, failure.message, final=True)
     if attempt.number >= allowed:
         message = f"gave up after {allowed} attempts of {stage}; the last: {failure.message}"
-        return Verdict(failure.failure_class.value, message, final=True)
+        return Verdict(reasons.ATTEMPTS_EXHAUSTED, message, final=True)
     alive = [pod for pod in work.seen.pods_of(stage, attempt.number) if not pod.is_over]
     if alive:
         message = (

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tuneyard_api import reasons
+from tuneyard_api.runtime import FineTuneRuntimeSpec
 from tuneyard_api.status import WaitingFor
 
 from tuneyard_operator.domain.observed import SeenEvent, SeenJob, SeenPod
@@ -46,7 +47,7 @@ class Start:
     job: SeenJob
     pods: tuple[SeenPod, ...]
     events: tuple[SeenEvent, ...]
-    image: str
+    runtime: FineTuneRuntimeSpec
     now: datetime
 
 
@@ -73,9 +74,14 @@ def has_unbindable_pod(start: Start) -> Verdict | None:
         missing = _MISSING_CLAIM.search(message)
         if missing:
             return _verdict("PersistentVolumeClaim", missing[1], reasons.CLAIM_MISSING, message)
-        reason = pod.unschedulable.reason
-        known = reasons.SCHEDULING_GATED if reason == "SchedulingGated" else reasons.UNSCHEDULABLE
-        return _verdict("Pod", pod.name, known, message)
+        if "unbound immediate PersistentVolumeClaims" in message:
+            return _verdict("Pod", pod.name, reasons.VOLUME_TROUBLE, message)
+        if pod.unschedulable.reason == "SchedulingGated":
+            return _verdict("Pod", pod.name, reasons.SCHEDULING_GATED, message)
+        gpu = start.runtime.accelerator_resource
+        lacks_gpu = gpu is not None and f"Insufficient {gpu}" in message
+        reason = reasons.WAITING_FOR_GPU if lacks_gpu else reasons.UNSCHEDULABLE
+        return _verdict("Pod", pod.name, reason, message)
     return None
 
 
@@ -85,7 +91,9 @@ def has_image_trouble(start: Start) -> Verdict | None:
         if pod.waiting is None or pod.waiting.reason not in _IMAGE_REASONS:
             continue
         cause = _BACK_OFF.sub("", pod.waiting.message) or pod.waiting.reason
-        return _verdict("Pod", pod.name, reasons.IMAGE_PULL, f"image {start.image} can't be pulled: {cause}")
+        return _verdict(
+            "Pod", pod.name, reasons.IMAGE_PULL, f"image {start.runtime.image} can't be pulled: {cause}"
+        )
     return None
 
 

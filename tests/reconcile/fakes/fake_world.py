@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ARG002  a fake takes what the port gives
+"""A cluster in memory: the Cluster port on a dict, a kubelet that does as told, and a clock that is set.
+
+Events reach the operator's store only when `deliver` is called, so that tests can lose and shuffle them.
+"""
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from operator_samples import NOW, job_spec, result_text, runtime_spec
+from tuneyard_api import names
+from tuneyard_api.pod_contract import Progress, Stage
+from tuneyard_api.status import FineTuneJobStatus
+from tuneyard_operator.domain.conditions import api_time
+from tuneyard_operator.domain.observed import EndpointAnswer, SeenEvent
+from tuneyard_operator.ports import ClusterError, Listed, RefusedError
+from tuneyard_operator.reconcile.gather import Gatherer
+from tuneyard_operator.reconcile.queue import Key, KeyedQueue
+from tuneyard_operator.reconcile.reconciler import Reconciler
+from tuneyard_operator.reconcile.resync import resync
+from tuneyard_operator.reconcile.store import Store
+
+KEY = Key("team", "a")
+CLAIMS = frozenset({"models", "data", "adapters"})
+Name = tuple[str, str, str]
+
+
+class Dead(BaseException):
+    """SIGKILL of the operator in the middle of a pass."""
+
+
+class FakeCluster:
+    """What the API server does, as far as the port asks it."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.objects: dict[Name, dict[str, Any]] = {}
+        self.claims_there = set(CLAIMS)
+        self.refuse: dict[str, RefusedError] = {}
+        self.calls: list[str] = []
+        self.events: list[dict[str, Any]] = []
+        self.seen_events: tuple[SeenEvent, ...] = ()
+        self.die_before: int | None = None
+        self.down = False
+        self._version = 100
+
+    def _called(self, call: str) -> None:
+        if self.die_before is not None and len(self.calls) >= self.die_before:
+            raise Dead
+        if self.down:
+            raise ClusterError("no answer")
+        self.calls.append(call)
+
+    def store(self, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Write an object with a new version and tell the watches."""
+        self._version += 1
+        body = copy.deepcopy(dict(body))
+        metadata = body["metadata"]
+        metadata["resourceVersion"] = str(self._version)
+        metadata.setdefault("uid", f"uid-{self._version}")
+        metadata.setdefault("creationTimestamp", api_time(self.world.now()))
+        self.objects[kind, metadata.get("namespace", ""), metadata["name"]] = body
+        self.world.told.append((kind, "MODIFIED", copy.deepcopy(body)))
+        return copy.deepcopy(body)
+
+    def remove(self, kind: str, name: str, namespace: str = "team") -> None:
+        """Delete an object and tell the watches."""
+        self._version += 1
+        body = self.objects.pop((kind, namespace, name))
+        body["metadata"]["resourceVersion"] = str(self._version)
+        self.world.told.append((kind, "DELETED", body))
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [body for (held, _, _), body in self.objects.items() if held == kind]
+
+    async def create(self, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        self._called(f"create {body['kind']} {body['metadata']['name']}")
+        if body["kind"] in self.refuse:
+            raise self.refuse[body["kind"]]
+        if (body["kind"], body["metadata"]["namespace"], body["metadata"]["name"]) in self.objects:
+            return None
+        return self.store(body["kind"], body)
+
+    async def read(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        self._called(f"get {kind} {name}")
+        return copy.deepcopy(self.objects.get((kind, namespace, name)))
+
+    async def pages(self, kind: str) -> AsyncIterator[Listed]:
+        self._called(f"list {kind}")
+        bodies = [
+            body
+            for body in self.of_kind(kind)
+            if kind not in {"Job", "Pod"} or names.LABEL_JOB in body["metadata"]["labels"]
+        ]
+        half = len(bodies) // 2
+        for part in (bodies[:half], bodies[half:]):
+            yield Listed(tuple(copy.deepcopy(part)), self._version)
+
+    async def claims(self, namespace: str) -> frozenset[str]:
+        self._called("list claims")
+        return frozenset(self.claims_there)
+
+    async def events_about(self, namespace: str, kind: str, name: str) -> tuple[SeenEvent, ...]:
+        self._called(f"list events of {kind} {name}")
+        return self.seen_events
+
+    async def patch_status(
+        self, namespace: str, name: str, uid: str, status: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        self._called("patch status")
+        body = self.objects.get((names.JOB_KIND, namespace, name))
+        if body is None or body["metadata"]["uid"] != uid:
+            return None
+        return self.store(names.JOB_KIND, {**body, "status": merged(body.get("status") or {}, status)})
+
+    async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
+        self._called(f"event {event['reason']}")
+        if event["metadata"]["name"] not in {held["metadata"]["name"] for held in self.events}:
+            self.events.append(dict(event))
+
+
+class FakeEndpoint:
+    """A server that lists what it is told to."""
+
+    def __init__(self) -> None:
+        self.answer = EndpointAnswer(models=("base", "a"), completed=True)
+        self.asked = 0
+
+    async def ask(self, endpoint: str, adapter: str) -> EndpointAnswer:
+        self.asked += 1
+        return self.answer
+
+
+class FakeProgress:
+    """A training pod's port."""
+
+    def __init__(self) -> None:
+        self.answer: Progress | None = None
+        self.asked: list[str] = []
+
+    async def read(self, address: str) -> Progress | None:
+        self.asked.append(address)
+        return self.answer
+
+
+class NoMeter:
+    def passed(self, seconds: float, *, failed: bool) -> None:
+        pass
+
+
+class World:
+    """One FineTuneJob `team/a`, a runtime `hf`, and an operator that can be killed."""
+
+    def __init__(
+        self, *, spec: Mapping[str, Any] | None = None, runtime: Mapping[str, Any] | None = None
+    ) -> None:
+        self.moment = NOW
+        self.told: list[tuple[str, str, dict[str, Any]]] = []
+        self.cluster, self.endpoint, self.progress = FakeCluster(self), FakeEndpoint(), FakeProgress()
+        self.requeue: float | None = None
+        self.cluster.store(
+            names.RUNTIME_KIND, {"metadata": {"name": "hf"}, "spec": runtime or runtime_spec()}
+        )
+        metadata = {"name": "a", "namespace": "team", "generation": 1, "uid": "uid-a"}
+        self.cluster.store(names.JOB_KIND, {"metadata": metadata, "spec": spec or job_spec()})
+        self.start_operator()
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def advance(self, seconds: float) -> None:
+        self.moment += timedelta(seconds=seconds)
+
+    def start_operator(self) -> None:
+        """A new process: nothing is remembered, everything is listed."""
+        self.due: set[Key] = set()
+        self.operator_store = Store()
+        self.operator_store.changed = self.due.add
+        gatherer = Gatherer(self.operator_store, self.cluster, self.endpoint, self.progress)
+        queue = KeyedQueue(self.operator_store.has_begun)
+        self.reconciler = Reconciler(self.operator_store, queue, gatherer, self.cluster, self, NoMeter())
+        self.told.clear()
+        asyncio.run(resync(self.cluster, self.operator_store))
+
+    def deliver(self) -> None:
+        """All events that wait reach the operator."""
+        while self.told:
+            kind, what, body = self.told.pop(0)
+            (self.operator_store.drop if what == "DELETED" else self.operator_store.put)(kind, body)
+
+    def one_pass(self) -> float | None:
+        """One pass over the job, due or not."""
+        self.due.discard(KEY)
+        self.requeue = asyncio.run(self.reconciler.reconcile(KEY))
+        return self.requeue
+
+    def settle(self) -> None:
+        """Deliver and work until nothing is due."""
+        for _ in range(50):
+            self.deliver()
+            if not self.due and self.requeue != 0:
+                return
+            self.one_pass()
+        raise AssertionError("the operator does not come to rest")
+
+    @property
+    def status(self) -> FineTuneJobStatus:
+        body = self.cluster.objects[names.JOB_KIND, "team", "a"]
+        return FineTuneJobStatus.model_validate(body.get("status") or {})
+
+    def conditions(self) -> dict[str, tuple[str, str]]:
+        return {each.type.value: (each.status, each.reason) for each in self.status.conditions}
+
+    def jobs(self) -> list[str]:
+        return [body["metadata"]["name"] for body in self.cluster.of_kind("Job")]
+
+    @property
+    def digest(self) -> str:
+        return self.status.plan.digest if self.status.plan else ""
+
+    def make_pod(self, job: str, suffix: str = "x", **status: Any) -> str:
+        """The Job controller's part."""
+        owner = self.cluster.objects["Job", "team", job]
+        name = f"{job}-{suffix}"
+        reference = {"kind": "Job", "name": job, "uid": owner["metadata"]["uid"], "controller": True}
+        metadata = {"name": name, "namespace": "team", "ownerReferences": [reference]}
+        metadata["labels"] = owner["spec"]["template"]["metadata"]["labels"]
+        self.cluster.store(
+            "Pod", {"metadata": metadata, "spec": {}, "status": {"phase": "Pending", **status}}
+        )
+        self.set_job(job, active=1)
+        return name
+
+    def set_pod(self, name: str, **status: Any) -> None:
+        body = self.cluster.objects["Pod", "team", name]
+        self.cluster.store("Pod", {**body, "status": {**body["status"], **status}})
+
+    def set_job(self, name: str, **status: Any) -> None:
+        body = self.cluster.objects["Job", "team", name]
+        self.cluster.store("Job", {**body, "status": {**(body.get("status") or {}), **status}})
+
+    def run_pod(self, name: str) -> None:
+        """The kubelet's part: placed and running."""
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": api_time(self.moment)}
+        state = {"name": "trainer", "state": {"running": {"startedAt": api_time(self.moment)}}}
+        self.set_pod(
+            name, phase="Running", podIP="10.0.0.9", conditions=[scheduled], containerStatuses=[state]
+        )
+
+    def end_pod(
+        self, name: str, *, exit_code: int = 0, message: str = "", reason: str = "Completed", **more: Any
+    ) -> None:
+        """The container has ended."""
+        terminated = {"exitCode": exit_code, "reason": reason, "message": message}
+        phase = "Failed" if exit_code else "Succeeded"
+        self.set_pod(
+            name,
+            phase=phase,
+            containerStatuses=[{"name": "trainer", "state": {"terminated": terminated}}],
+            **more,
+        )
+
+    def fail_job(self, name: str, reason: str = "BackoffLimitExceeded") -> None:
+        """The Job controller's word on failure."""
+        self.set_job(
+            name,
+            active=0,
+            failed=1,
+            conditions=[{"type": "Failed", "status": "True", "reason": reason, "message": "Job has failed"}],
+        )
+
+    def carry_out(self, stage: Stage, attempt: int = 1) -> None:
+        """The stage's pod is made, runs and succeeds."""
+        pod = self.make_pod(f"a-{stage}-{attempt}")
+        self.run_pod(pod)
+        self.end_pod(pod, message=result_text(stage, self.digest))
+        self.settle()
+
+
+def merged(former: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """RFC 7386."""
+    result = dict(former)
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, Mapping):
+            before = result.get(name)
+            result[name] = merged(before if isinstance(before, Mapping) else {}, value)
+        else:
+            result[name] = value
+    return result
