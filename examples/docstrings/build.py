@@ -156,7 +156,10 @@ def read_records(module: Module) -> Iterator[Record]:
 
 
 def build_splits(modules: Iterable[Module]) -> dict[str, list[Record]]:
-    """Records by split; a prompt or a completion that was there before is dropped, so that no answer is in two splits."""
+    """Records by split, in an order that mixes the modules, so that the first few of a split stand for all of it.
+
+    A prompt or a completion that was there before is dropped: no answer is in two splits.
+    """
     splits: dict[str, list[Record]] = {name: [] for name in SPLITS}
     seen: set[str] = set()
     for module in modules:
@@ -165,7 +168,10 @@ def build_splits(modules: Iterable[Module]) -> dict[str, list[Record]]:
             if seen.isdisjoint(keys):
                 splits[get_split(module.top_level)].append(record)
                 seen |= keys
-    return splits
+    return {
+        name: sorted(records, key=lambda r: hashlib.sha256(r.prompt.encode()).digest())
+        for name, records in splits.items()
+    }
 
 
 def write_data_set(out: Path, splits: dict[str, list[Record]]) -> dict[str, object]:
