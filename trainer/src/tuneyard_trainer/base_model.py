@@ -142,8 +142,6 @@ def _licence(folder: Path) -> str | None:
     card = folder / "README.md"
     if not card.is_file():
         return None
-    parts = card.read_text(encoding="utf-8", errors="replace").split("---", 2)
-    match = (
-        re.search(r"^license:\s*(\S+)", parts[1], re.MULTILINE) if len(parts) == 3 and not parts[0] else None
-    )
+    front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    match = re.search(r"^license:\s*(\S+)", front[1], re.MULTILINE) if front else None
     return match[1].strip("'\"") if match else None

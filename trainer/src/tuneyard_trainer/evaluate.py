@@ -45,11 +45,13 @@ class Evaluation:
     def losses(self, split: Split, world: World) -> Losses:
         """Every process must call it."""
         self.board.update(phase="evaluating", step=0, of=0, eta_seconds=None)
-        size = self.job.training.micro_batch_size
-        tuned = mean_loss(self.model, split, size, self.device, world, self.stop)
+        tuned = self._loss(split, world)
         with self.model.disable_adapter():
-            base = mean_loss(self.model, split, size, self.device, world, self.stop)
-        return Losses(base, tuned)
+            return Losses(self._loss(split, world), tuned)
+
+    def _loss(self, split: Split, world: World) -> float:
+        size = self.job.training.micro_batch_size
+        return mean_loss(self.model, split, micro_batch=size, device=self.device, world=world, stop=self.stop)
 
     def answers(self, prompts: Sequence[Prompt]) -> tuple[list[str], list[str]]:
         """Of base and tuned model; one process is enough.

@@ -6,6 +6,7 @@ A stage raises StageFailure where it knows what is wrong; everything else is cla
 
 import errno
 import traceback
+from collections.abc import Callable
 
 from tuneyard_api.pod_contract import EXIT_CODES, Failure, FailureClass
 
@@ -51,24 +52,35 @@ def clip(text: str, limit: int) -> str:
 def _class_of(error: BaseException) -> FailureClass:
     if isinstance(error, StageFailure):
         return error.failure_class
+    return next((failure_class for failure_class, matches in _SIGNS if matches(error)), FailureClass.BUG)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
     # By name, because PyTorch is not there to be imported in every stage.
-    if isinstance(error, MemoryError) or _is_named(error, "OutOfMemoryError"):
-        return FailureClass.OUT_OF_MEMORY
-    if isinstance(error, OSError):
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return FailureClass.DISK_FULL
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            return FailureClass.PERMISSION_DENIED
-        if error.errno == errno.ENOMEM:
-            return FailureClass.OUT_OF_MEMORY
-    # safetensors reports input/output errors of the operating system in its own exception.
-    if _is_named(error, "SafetensorError") and "os error 28" in str(error):
-        return FailureClass.DISK_FULL
-    if isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error):
-        return FailureClass.OUT_OF_MEMORY
-    if isinstance(error, (ConnectionError, TimeoutError)):
-        return FailureClass.UPSTREAM
-    return FailureClass.BUG
+    is_torch = _is_named(error, "OutOfMemoryError") or "DefaultCPUAllocator: can't allocate" in str(error)
+    return is_torch or isinstance(error, MemoryError) or _has_number(error, errno.ENOMEM)
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    # safetensors reports errors of the operating system in an exception of its own.
+    in_rust = _is_named(error, "SafetensorError") and "os error 28" in str(error)
+    return in_rust or _has_number(error, errno.ENOSPC, errno.EDQUOT)
+
+
+_SIGNS: tuple[tuple[FailureClass, Callable[[BaseException], bool]], ...] = (
+    (FailureClass.INTERRUPTED, lambda error: isinstance(error, KeyboardInterrupt)),
+    (FailureClass.OUT_OF_MEMORY, _is_out_of_memory),
+    (FailureClass.DISK_FULL, _is_disk_full),
+    (
+        FailureClass.PERMISSION_DENIED,
+        lambda error: _has_number(error, errno.EACCES, errno.EPERM, errno.EROFS),
+    ),
+    (FailureClass.UPSTREAM, lambda error: isinstance(error, (ConnectionError, TimeoutError))),
+)
+
+
+def _has_number(error: BaseException, *numbers: int) -> bool:
+    return isinstance(error, OSError) and error.errno in numbers
 
 
 def _is_named(error: BaseException, name: str) -> bool:

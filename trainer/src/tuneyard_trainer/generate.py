@@ -32,7 +32,9 @@ def complete(
     answers: dict[int, str] = {}
     for numbers in _equal_lengths(prompts):
         ids = torch.tensor([list(prompts[number]) for number in numbers], dtype=torch.int64, device=device)
-        for number, answer in zip(numbers, _greedy(model, ids, stop_ids, max_new_tokens), strict=True):
+        with torch.no_grad():
+            batch = _greedy(model, ids, stop_ids, max_new_tokens)
+        for number, answer in zip(numbers, batch, strict=True):
             answers[number] = decode(answer).strip()
         batch_done(len(answers))
     return [answers[number] for number in range(len(prompts))]
@@ -48,7 +50,6 @@ def _equal_lengths(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
             yield numbers[at : at + BATCH]
 
 
-@torch.no_grad()
 def _greedy(
     model: Any, prompt: torch.Tensor, stop_ids: Sequence[int], max_new_tokens: int
 ) -> list[list[int]]:

@@ -55,7 +55,7 @@ def learning_rate(training: ResolvedTraining, step: int, steps: int) -> float:
 
 
 def mean_loss(
-    model: Any, split: Split, micro_batch: int, device: Device, world: World, stop: StopRequest
+    model: Any, split: Split, *, micro_batch: int, device: Device, world: World, stop: StopRequest
 ) -> float:
     """Of all sequences of a split, in nats per learned token; every process must call it.
 
@@ -219,7 +219,14 @@ class Loop:
             return None
         self.board.update(phase="evaluating")
         size = self.job.training.micro_batch_size
-        loss = mean_loss(self.model, self.validation, size, self.device, self.world, self.stop)
+        loss = mean_loss(
+            self.model,
+            self.validation,
+            micro_batch=size,
+            device=self.device,
+            world=self.world,
+            stop=self.stop,
+        )
         self.board.update(phase="training")
         return loss
 

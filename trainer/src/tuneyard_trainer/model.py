@@ -32,7 +32,8 @@ class Device:
         """bfloat16 matrix products, or nothing."""
         if not self.is_autocast:
             return nullcontext()
-        return torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
+        context: AbstractContextManager[object] = torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
+        return context
 
     def peak_memory_bytes(self) -> int:
         """Most memory in use so far: of the GPU, or of the process on CPU."""

@@ -123,16 +123,11 @@ def _handler_of(board: Board) -> type[BaseHTTPRequestHandler]:
         timeout = 10  # seconds that a silent client may hold a thread
 
         def do_GET(self) -> None:
-            answers = {
-                "/progress": lambda: ("application/json", board.read().model_dump_json()),
-                "/metrics": lambda: ("text/plain; version=0.0.4; charset=utf-8", to_prometheus(board.read())),
-                "/healthz": lambda: ("text/plain; charset=utf-8", "ok\n"),
-            }
-            answer = answers.get(self.path.partition("?")[0])
+            answer = _answer(board, self.path.partition("?")[0])
             if answer is None:
                 self.send_error(404, "try /progress, /metrics or /healthz")
                 return
-            kind, text = answer()
+            kind, text = answer
             content = text.encode()
             self.send_response(200)
             self.send_header("Content-Type", kind)
@@ -144,3 +139,12 @@ def _handler_of(board: Board) -> type[BaseHTTPRequestHandler]:
             """A poll every few seconds is no news."""
 
     return Handler
+
+
+def _answer(board: Board, path: str) -> tuple[str, str] | None:
+    """Content type and text."""
+    if path == "/progress":
+        return "application/json", board.read().model_dump_json()
+    if path == "/metrics":
+        return "text/plain; version=0.0.4; charset=utf-8", to_prometheus(board.read())
+    return ("text/plain; charset=utf-8", "ok\n") if path == "/healthz" else None

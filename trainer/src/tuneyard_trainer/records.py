@@ -151,19 +151,18 @@ def _read_json(path: Path, name: str, problems: Problems) -> Iterator[Record]:
 
 def _read_parquet(path: Path, name: str, problems: Problems) -> Iterator[Record]:
     try:
-        import pyarrow  # noqa: PLC0415  optional: only for files of this kind
-        import pyarrow.parquet  # noqa: PLC0415
+        from pyarrow import ArrowException, parquet  # noqa: PLC0415  optional: only for files of this kind
     except ImportError:
         raise bad_input(
             f"{name}: this image can't read parquet files; try .jsonl, or an image with tuneyard-trainer[parquet]"
         ) from None
     try:
         row = 0
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024):
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
             for values in batch.to_pylist():
                 row += 1
                 yield Record(Place(name, row, None), values)
-    except pyarrow.ArrowException as error:
+    except (ArrowException, OSError) as error:
         problems.add(name, f"this is no readable parquet file: {error}")
 
 

@@ -10,7 +10,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -82,7 +83,7 @@ def run_stage(stage: Stage, surroundings: Surroundings) -> int:
         context = StageContext(
             job, digest, surroundings.workspace, surroundings.model_cache, board, stop, port
         )
-        with _sigterm(stop, lambda: _give_up(stage, digest, surroundings)):
+        with _told_to_stop(stop, lambda: _give_up(stage, digest, surroundings)):
             own_port = None if stage is Stage.TRAIN and is_distributed(job) else port
             with served(board, own_port):
                 facts = _function_of(stage)(context)
@@ -141,9 +142,7 @@ def _function_of(stage: Stage) -> StageFunction:
 
 
 def _failed(stage: Stage, digest: str, error: BaseException) -> StageResult:
-    if isinstance(error, KeyboardInterrupt):
-        error = Interrupted("stopped from the keyboard")
-    elif not isinstance(error, StageFailure):
+    if not isinstance(error, StageFailure):
         traceback.print_exception(error, file=sys.stderr)
     return StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=classify(error))
 
@@ -154,31 +153,26 @@ def _last_words(result: StageResult) -> str:
     return f"{result.stage}: {result.failure.failure_class}: {result.failure.message}"
 
 
-class _sigterm:  # noqa: N801  a context manager
-    """SIGTERM sets the request; if the stage has not ended GRACE_SECONDS later, `give_up` ends it."""
+@contextmanager
+def _told_to_stop(stop: StopRequest, give_up: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM or Ctrl-C sets the request; if the stage has not ended GRACE_SECONDS later, `give_up` ends it."""
+    timer = threading.Timer(GRACE_SECONDS, give_up)
+    timer.daemon = True
 
-    def __init__(self, stop: StopRequest, give_up: Callable[[], None]) -> None:
-        self._stop, self._give_up = stop, give_up
-        self._timer: threading.Timer | None = None
-        self._previous: Callable[[int, FrameType | None], object] | int | None = None
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not stop:
+            timer.start()
+        stop(number, frame)
 
-    def __enter__(self) -> None:
-        # Outside the main thread (a test) there are no signals to handle.
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._handle)
-
-    def __exit__(self, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._timer is None:
-            self._timer = threading.Timer(GRACE_SECONDS, self._give_up)
-            self._timer.daemon = True
-            self._timer.start()
-        self._stop(number, frame)
+    # Outside the main thread there are no signals to handle.
+    is_main = threading.current_thread() is threading.main_thread()
+    previous = [(s, signal.signal(s, handle)) for s in (signal.SIGTERM, signal.SIGINT)] if is_main else []
+    try:
+        yield
+    finally:
+        timer.cancel()
+        for number, handler in previous:
+            signal.signal(number, handler)
 
 
 def _give_up(stage: Stage, digest: str, surroundings: Surroundings) -> None:

@@ -42,10 +42,10 @@ class Example:
     """What a model is asked to continue in evaluation; None for plain text."""
     reference: str
     """What it should answer."""
-    has_special_tokens: bool
-    """The text already holds the tokenizer's special tokens, as chat templates write them."""
     messages: tuple[dict[str, Any], ...] | None = None
     """Chat: the messages of the prompt."""
+    has_special_tokens: bool = False
+    """The text already holds the tokenizer's special tokens, as chat templates write them."""
 
 
 class RecordProblem(ValueError):  # noqa: N818  a problem of the record, not of the program
@@ -89,7 +89,7 @@ def renderer_of(
         return _template_renderer(template)
     kind = detect_format(first, declared)
     if kind == "text":
-        return lambda record: Example((Piece(_string(record, "text"), True),), None, "", False)
+        return lambda record: Example((Piece(_string(record, "text"), is_learned=True),), None, "")
     if kind == "promptCompletion":
         return lambda record: _pair(_string(record, "prompt"), _string(record, "completion"))
     if chat is None:
@@ -97,11 +97,11 @@ def renderer_of(
             f"{first.place}: the data set holds chats, but the model's tokenizer has no chat template; try an"
             " instruction-tuned model, or dataset.template with prompt and completion made from `messages`"
         )
-    return lambda record: chat.example(record)
+    return chat.example
 
 
 def _pair(prompt: str, completion: str) -> Example:
-    return Example((Piece(prompt, False), Piece(completion, True)), prompt, completion, False)
+    return Example((Piece(prompt, is_learned=False), Piece(completion, is_learned=True)), prompt, completion)
 
 
 def _template_renderer(template: Template) -> Renderer:
@@ -161,7 +161,7 @@ def _string(record: Record, column: str) -> str:
 class _Generation(jinja2.ext.Extension):
     """`{% generation %}`, by which some chat templates mark the assistant's words: rendered as if it were not there."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012  as the base class has it
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
@@ -209,7 +209,9 @@ class ChatTemplate:
                 record.place,
                 "the model's chat template does not put the answer after its prompt; try dataset.template",
             )
-        return Example(tuple(pieces), prompt, str(messages[-1]["content"]), True, tuple(messages[:-1]))
+        return Example(
+            tuple(pieces), prompt, str(messages[-1]["content"]), tuple(messages[:-1]), has_special_tokens=True
+        )
 
     def _pieces(self, messages: list[dict[str, Any]], turns: list[int]) -> list[Piece]:
         """Empty if the text of some turn does not begin with the text before it."""
@@ -223,7 +225,7 @@ class ChatTemplate:
             if self._end and self._end in answer:
                 # What follows the end of an answer is the template's, and never generated.
                 answer = answer[: answer.rindex(self._end) + len(self._end)]
-            pieces += [Piece(prompt[len(done) :], False), Piece(answer, True)]
+            pieces += [Piece(prompt[len(done) :], is_learned=False), Piece(answer, is_learned=True)]
             done = prompt + answer
         return pieces
 
