@@ -156,7 +156,7 @@ def to_key(field: str) -> str:
 def has_secrets(component: Component, stack: Stack) -> bool:
     """Whether its pods read a Secret that the `secrets` component brings."""
     return "secrets" not in component.provides and bool(
-        component.database or component.bucket or tuple(component.secrets(stack))
+        component.databases or component.buckets or tuple(component.secrets(stack))
     )
 
 

@@ -121,11 +121,11 @@ class Stack:
 
     def databases(self) -> tuple[Database, ...]:
         """Every database, by owner."""
-        return tuple(self.database(c.name) for c in self.components if c.database)
+        return tuple(self.database(owner) for c in self.components for owner in c.databases)
 
     def buckets(self) -> tuple[Bucket, ...]:
         """Every bucket, by owner."""
-        return tuple(self.bucket(c.name) for c in self.components if c.bucket)
+        return tuple(self.bucket(owner) for c in self.components for owner in c.buckets)
 
     def storage_class(self, *, shared: bool = False) -> str:
         """Name of the storage class; a shared one falls back to the other, which a check reports."""
@@ -141,23 +141,16 @@ class Stack:
     def secrets(self) -> tuple[ExpectedSecret, ...]:
         """Every Secret that is expected, once, by namespace and name."""
         found = {(s.namespace, s.name): s for component in self.components for s in component.secrets(self)}
-        for owner in self.components:
-            if owner.database:
-                secret = ExpectedSecret(
-                    f"{owner.name}-database",
-                    owner.namespace,
-                    ("username", "password"),
-                    f"database user of {owner.name}",
-                    "kubernetes.io/basic-auth",
-                )
+        for component in self.components:
+            if not component.is_rendered():
+                continue
+            for owner in component.databases:
+                secret = ExpectedSecret(f"{owner}-database", component.namespace, ("username", "password"),
+                                        f"database user of {owner}", "kubernetes.io/basic-auth")
                 found[secret.namespace, secret.name] = secret
-            if owner.bucket:
-                secret = ExpectedSecret(
-                    f"{owner.name}-bucket",
-                    owner.namespace,
-                    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-                    f"bucket of {owner.name}",
-                )
+            for owner in component.buckets:
+                secret = ExpectedSecret(f"{owner}-bucket", component.namespace,
+                                        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), f"bucket of {owner}")
                 found[secret.namespace, secret.name] = secret
         return tuple(found[key] for key in sorted(found))
 
@@ -177,9 +170,9 @@ class Stack:
 def all_needs(component: Component, environment: Environment) -> tuple[Need, ...]:
     """Declared needs and those that follow from having a database, a bucket or an Application."""
     needs = list(component.needs(environment))
-    if component.database:
+    if component.databases:
         needs.append(Need("postgres", "its database"))
-    if component.bucket:
+    if component.buckets:
         needs.append(Need("s3", "its bucket"))
     if component.is_rendered() and "namespaces" not in component.provides:
         needs.append(Need("namespaces", f"namespace {component.namespace}"))

@@ -67,6 +67,8 @@ class GpuRequest:
     gpus: int
     product: str | None = None
     path: Path = ()
+    per_pod: int = 1
+    """GPUs that must be on one node."""
 
 
 def no_needs(_: Environment) -> tuple[Need, ...]:
@@ -99,10 +101,12 @@ class Component:
     secrets: Callable[["Stack"], Iterable[ExpectedSecret]] = nothing
     claims: Callable[["Stack"], Iterable[Claim]] = nothing
     gpus: Callable[["Stack"], Iterable[GpuRequest]] = nothing
-    database: bool = False
-    """Gets a database and a user of its own from whoever provides `postgres`."""
-    bucket: bool = False
-    """Gets a bucket of its own from whoever provides `s3`."""
+    databases: tuple[str, ...] = ()
+    """Owners that each get a database and a user of their own from whoever provides `postgres`."""
+    buckets: tuple[str, ...] = ()
+    """Owners that each get a bucket of their own from whoever provides `s3`."""
+    manifests: bool = False
+    """Its pin's `path` holds plain manifests of this repository."""
     root: Root = "platform"
     keeps_data: bool = False
     """Never deleted with its Application: it holds data, or the CRDs of objects that hold data."""
@@ -114,4 +118,4 @@ class Component:
 
     def is_rendered(self) -> bool:
         """Whether an Application belongs to it; providers outside of the tree have none."""
-        return self.values is not None or self.objects is not None
+        return self.manifests or self.values is not None or self.objects is not None

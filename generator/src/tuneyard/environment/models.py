@@ -83,6 +83,8 @@ class ServedModel(Contract):
 
     name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
     """Name of the endpoint. Example: `llama-3-1-8b`."""
+    namespace: ObjectName = "models"
+    """Namespace; with `lora.source: folder` the one in which jobs publish, so that both mount its `adapters` claim."""
     image: Image | None = None
     """Container; needed by NIM. vLLM has a pinned default."""
     engine: Literal["nim", "vllm"] | None = None

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics and traces: Prometheus with Grafana, one that exists, and the OpenTelemetry collector."""
+
+from typing import TYPE_CHECKING
+
+from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Service
+
+if TYPE_CHECKING:
+    from tuneyard.stack import Stack
+
+NAMESPACE = "observability"
+
+
+def _prometheus(stack: "Stack") -> Json:
+    """https://github.com/prometheus-community/helm-charts/blob/main/charts/kube-prometheus-stack/values.yaml."""
+    volume = {
+        "volumeClaimTemplate": {
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": stack.storage_class(),
+                "resources": {"requests": {"storage": f"{stack.volume_gib('kube-prometheus-stack', 20)}Gi"}},
+            }
+        }
+    }
+    values: Json = {
+        "fullnameOverride": "prometheus",
+        "prometheus": {
+            "prometheusSpec": {
+                # Read every ServiceMonitor of the cluster, not only those of this release.
+                "serviceMonitorSelectorNilUsesHelmValues": False,
+                "podMonitorSelectorNilUsesHelmValues": False,
+                "storageSpec": volume,
+            }
+        },
+        "grafana": {
+            "admin": {"existingSecret": "grafana-admin", "userKey": "username", "passwordKey": "password"},
+            "sidecar": {"dashboards": {"enabled": True, "searchNamespace": "ALL"}},
+        },
+    }
+    if stack.environment.registries.mirror:
+        values["global"] = {"imageRegistry": stack.environment.registries.mirror}
+    return values
+
+
+def _collector(stack: "Stack") -> Json:
+    """https://github.com/open-telemetry/opentelemetry-helm-charts/blob/main/charts/opentelemetry-collector/values.yaml."""
+    return {
+        "mode": "deployment",
+        "fullnameOverride": "opentelemetry-collector",
+        # The chart refuses to render without an image.
+        "image": {"repository": stack.mirrored("docker.io/otel/opentelemetry-collector-k8s")},
+        "config": {
+            "exporters": {"debug": {"verbosity": "basic"}},
+            "service": {
+                "pipelines": {name: {"exporters": ["debug"]} for name in ("logs", "metrics", "traces")},
+            },
+        },
+    }
+
+
+COMPONENTS = (
+    Component(
+        name="kube-prometheus-stack",
+        summary="Prometheus, Grafana and their operator",
+        namespace=NAMESPACE,
+        provides=("metrics",),
+        values=_prometheus,
+        secrets=lambda _: [ExpectedSecret("grafana-admin", NAMESPACE, ("username", "password"), "Grafana's administrator")],
+        claims=lambda stack: [Claim(stack.volume_gib("kube-prometheus-stack", 20))],
+        keeps_data=True,
+        privileged=True,
+    ),
+    Component(
+        name="existing-prometheus",
+        summary="The cluster has the Prometheus operator already",
+        provides=("metrics",),
+    ),
+    Component(
+        name="opentelemetry-collector",
+        summary="Collects logs, metrics and traces of the NeMo services",
+        namespace=NAMESPACE,
+        provides=("otel",),
+        values=_collector,
+        services=lambda _: {"otel": Service("opentelemetry-collector", 4317)},
+    ),
+)

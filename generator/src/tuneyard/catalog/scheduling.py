@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gangs, queues and groups of pods: Volcano, Kueue, LeaderWorkerSet."""
+
+from typing import TYPE_CHECKING
+
+from tuneyard.catalog.component import Component, Json
+
+if TYPE_CHECKING:
+    from tuneyard.stack import Stack
+
+
+def _volcano(stack: "Stack") -> Json:
+    """basic.*, https://github.com/volcano-sh/volcano/blob/master/installer/helm/chart/volcano/values.yaml."""
+    mirror = stack.environment.registries.mirror
+    return {"basic": {"image_registry": f"{mirror}/docker.io"}} if mirror else {}
+
+
+def _kueue(stack: "Stack") -> Json:
+    """https://github.com/kubernetes-sigs/kueue/blob/main/charts/kueue/README.md."""
+    values: Json = {"enablePrometheus": stack.has("metrics"), "enableCertManager": False}
+    if stack.environment.registries.mirror:
+        repository = stack.mirrored("registry.k8s.io/kueue/kueue")
+        values["controllerManager"] = {"manager": {"image": {"repository": repository}}}
+    return values
+
+
+def _leader_worker_set(stack: "Stack") -> Json:
+    """https://github.com/kubernetes-sigs/lws/blob/main/charts/lws/values.yaml."""
+    values: Json = {"enablePrometheus": False, "enableCertManager": False}
+    if stack.environment.registries.mirror:
+        values["image"] = {"manager": {"repository": stack.mirrored("registry.k8s.io/lws/lws")}}
+    return values
+
+
+COMPONENTS = (
+    Component(
+        name="volcano",
+        summary="Gang scheduling and queues; its webhook must answer before pods are made anywhere",
+        namespace="volcano-system",
+        provides=("scheduler",),
+        values=_volcano,
+    ),
+    Component(
+        name="kueue",
+        summary="Queues and quotas for jobs",
+        namespace="kueue-system",
+        provides=("scheduler",),
+        after=("metrics",),
+        values=_kueue,
+    ),
+    Component(
+        name="leader-worker-set",
+        summary="Groups of pods as one replica, for models over several nodes",
+        namespace="lws-system",
+        provides=("lws",),
+        values=_leader_worker_set,
+    ),
+)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vector search: Milvus, or pgvector inside of PostgreSQL."""
+
+from typing import TYPE_CHECKING
+
+from tuneyard.catalog.component import Claim, Component, Json, Service
+
+if TYPE_CHECKING:
+    from tuneyard.stack import Stack
+
+
+def _milvus(stack: "Stack") -> Json:
+    """Standalone with embedded etcd and local storage, as NVIDIA's own installer sets it up for the evaluator;
+    https://github.com/zilliztech/milvus-helm/blob/master/charts/milvus/README.md. 5.x would pull pulsar v3."""
+    values: Json = {
+        "cluster": {"enabled": False},
+        "etcd": {"enabled": False},
+        "pulsar": {"enabled": False},
+        "minio": {"enabled": False},
+        "standalone": {
+            "messageQueue": "rocksmq",
+            "persistence": {
+                "enabled": True,
+                "annotations": {"helm.sh/resource-policy": "keep"},
+                "persistentVolumeClaim": {
+                    "size": f"{stack.volume_gib('milvus', 20)}Gi",
+                    "storageClass": stack.storage_class(),
+                },
+            },
+            "extraEnv": [
+                {"name": "ETCD_USE_EMBED", "value": "true"},
+                {"name": "ETCD_DATA_DIR", "value": "/var/lib/milvus/etcd"},
+                {"name": "COMMON_STORAGETYPE", "value": "local"},
+            ],
+        },
+        "metrics": {"serviceMonitor": {"enabled": stack.has("metrics")}},
+    }
+    if stack.environment.registries.mirror:
+        values["image"] = {"all": {"repository": stack.mirrored("docker.io/milvusdb/milvus")}}
+    return values
+
+
+COMPONENTS = (
+    Component(
+        name="milvus",
+        summary="Vector database, standalone",
+        namespace="data",
+        provides=("vector-db",),
+        after=("metrics",),
+        values=_milvus,
+        services=lambda _: {"vector-db": Service("milvus", 19530)},
+        claims=lambda stack: [Claim(stack.volume_gib("milvus", 20))],
+        keeps_data=True,
+    ),
+    Component(
+        name="pgvector",
+        summary="Vectors in PostgreSQL: a database with the extension `vector`",
+        provides=("vector-db",),
+        databases=("pgvector",),
+    ),
+)
