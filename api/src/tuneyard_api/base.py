@@ -29,13 +29,17 @@ class Rule:
     """CEL expression of the message."""
     broken: Callable[[Any], str | None]
     """The same message for a model that breaks the rule, None for one that keeps it."""
+    sentence: str
+    """The rule itself, for the reference page."""
     field: str = ""
     """Field that the message is about, such as `training.globalBatchSize`; empty: the object."""
 
     def as_validation(self) -> dict[str, str]:
         """The entry of `x-kubernetes-validations`."""
         validation = {"rule": self.cel, "messageExpression": self.cel_message}
-        return {**validation, "fieldPath": f".{self.field}"} if self.field else validation
+        # An API server has no schema of metadata, and so takes no path into it.
+        has_path = self.field and not self.field.startswith("metadata.")
+        return {**validation, "fieldPath": f".{self.field}"} if has_path else validation
 
 
 class Contract(BaseModel):
@@ -82,6 +86,9 @@ DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
 """A path inside a volume: no leading slash, no part that begins with a dot, so never `..`."""
+HUB_REPO = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?$"
+METHOD = r"^[a-z][A-Za-z0-9]*$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
 HTTP_URL = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$"
 
 Label = Annotated[str, StringConstraints(pattern=DNS_LABEL, min_length=1, max_length=63)]

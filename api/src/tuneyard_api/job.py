@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from tuneyard_api import job_rules
-from tuneyard_api.base import BaseUrl, Contract, Label, ObjectName, Rule, VolumePath
+from tuneyard_api.base import HUB_REPO, METHOD, BaseUrl, Contract, Label, ObjectName, Rule, VolumePath
 
 
 class SecretKey(Contract):
@@ -31,7 +31,7 @@ class HuggingFaceSource(Contract):
         Field(
             min_length=1,
             max_length=200,
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?$",
+            pattern=HUB_REPO,
         ),
     ]
     """`owner/name`."""
@@ -285,7 +285,7 @@ class FineTuneJobSpec(Contract):
     """The base model."""
     dataset: Dataset
     """The data."""
-    method: Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z][A-Za-z0-9]*$")]
+    method: Annotated[str, Field(min_length=1, max_length=40, pattern=METHOD)]
     """A method that the runtime has, such as `lora`."""
     lora: Lora | None = None
     """Options of method lora."""

@@ -18,7 +18,10 @@ def _rule(cel: str, holds: Callable[[Any], bool], message: str, field: str = "")
     """A rule whose message quotes string fields as `{metadata.name}`."""
     cel_message = re.sub(r"\{([\w.]+)\}", r"' + self.\1 + '", f"'{message}'")
     quoted = re.sub(r"\{([\w.]+)\}", r"{self.\1}", message)
-    return Rule(cel, cel_message, lambda self: None if holds(self) else quoted.format(self=self), field)
+    sentence = message.partition(" (got")[0]
+    return Rule(
+        cel, cel_message, lambda self: None if holds(self) else quoted.format(self=self), sentence, field
+    )
 
 
 def batch_refusal(batch: int, micro: int | None, gpus: int) -> str | None:
@@ -57,23 +60,24 @@ BATCH_DIVIDES = Rule(
     broken=lambda spec: batch_refusal(
         spec.training.global_batch_size, spec.training.micro_batch_size, spec.parallelism.gpus_per_node
     ),
+    sentence="globalBatchSize is microBatchSize x GPUs x accumulation, all whole numbers",
     field="training.globalBatchSize",
 )
 OPTIONS_OF_METHOD = _rule(
     "!has(self.lora) || self.method == 'lora'",
     lambda spec: spec.lora is None or spec.method == "lora",
-    "these are options of method lora (got method {method}); try leaving them out",
+    "the options of lora go with method lora (got method {method}); try leaving them out",
     field="lora",
 )
 NO_SOURCE = _rule(
     "has(self.huggingFace) || has(self.pvc)",
     lambda source: source.hugging_face is not None or source.pvc is not None,
-    "exactly one of huggingFace and pvc is wanted (got neither); try huggingFace",
+    "one of huggingFace and pvc is wanted (got neither); try huggingFace",
 )
 TWO_SOURCES = _rule(
     "!has(self.huggingFace) || !has(self.pvc)",
     lambda source: source.hugging_face is None or source.pvc is None,
-    "exactly one of huggingFace and pvc is wanted (got both); try removing one",
+    "only one of huggingFace and pvc is wanted (got both); try removing one",
 )
 ONE_VALIDATION = _rule(
     "!has(self.validation) || !has(self.validationFraction)",
@@ -86,7 +90,7 @@ SOMETHING_TO_COMPARE_ON = _rule(
     lambda dataset: (
         dataset.validation_fraction != 0 or dataset.validation is not None or dataset.test is not None
     ),
-    "no record is left to compare base and tuned model on (got 0 and no test split); try 0.05",
+    "some records are needed to compare base and tuned model on (got 0 and no test split); try 0.05",
     field="validationFraction",
 )
 ONE_LENGTH = _rule(
@@ -98,25 +102,27 @@ ONE_LENGTH = _rule(
 TOLERATION_KEY = _rule(
     "has(self.key) || self.operator == 'Exists'",
     lambda toleration: toleration.key is not None or toleration.operator == "Exists",
-    "a toleration of all taints has operator Exists (got {operator} and no key); try a key, or Exists",
+    "a toleration without key has operator Exists (got {operator}); try a key, or Exists",
 )
 TOLERATION_VALUE = _rule(
     "!has(self.value) || self.operator == 'Equal'",
     lambda toleration: toleration.value is None or toleration.operator == "Equal",
-    "operator Exists compares no value (got {value}); try Equal, or leave value out",
+    "operator Exists has no value (got {value}); try Equal, or leave value out",
     field="value",
 )
 JOB_NAME_LENGTH = _rule(
     f"size(self.metadata.name) <= {MAX_JOB_NAME}",
     lambda job: len(job.metadata.name) <= MAX_JOB_NAME,
-    f"metadata.name has at most {MAX_JOB_NAME} characters (got {{metadata.name}});"
+    f"a name has at most {MAX_JOB_NAME} characters (got {{metadata.name}});"
     " try a shorter one, as names of pods are made of it",
+    field="metadata.name",
 )
 JOB_NAME_LABEL = _rule(
     f"self.metadata.name.matches('{DNS_LABEL}')",
     lambda job: re.search(DNS_LABEL, job.metadata.name) is not None,
-    "metadata.name is lower case letters, digits and inner dashes (got {metadata.name});"
+    "a name is lower case letters, digits and inner dashes (got {metadata.name});"
     " try dashes, as names of pods are made of it",
+    field="metadata.name",
 )
 FIXED_IMAGE = _rule(
     f"self.image.matches('{_IMAGE}') && !self.image.endsWith(':latest')",

@@ -6,12 +6,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from tuneyard_api import job_rules
-from tuneyard_api.base import BaseUrl, Contract, ObjectName, Rule
+from tuneyard_api.base import QUANTITY, BaseUrl, Contract, ObjectName, Rule
 from tuneyard_api.job import ClaimSource, ObjectMeta, Toleration
 
-Quantity = Annotated[
-    str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")
-]
+Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=QUANTITY)]
 
 
 class EnvVar(Contract):

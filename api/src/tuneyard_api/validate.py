@@ -38,6 +38,9 @@ _PATTERNS = {
     base.DNS_LABEL: "lower case letters, digits and inner dashes",
     base.DNS_SUBDOMAIN: "lower case letters, digits, inner dashes and dots",
     base.RELATIVE_PATH: "a relative path without parts that begin with a dot, such as data/train.jsonl",
+    base.HUB_REPO: "owner/name, of letters, digits, dots and dashes",
+    base.METHOD: "a word such as lora",
+    base.QUANTITY: "a quantity such as 500m or 4Gi",
     base.HTTP_URL: "an address such as http://nim.models:8000",
 }
 _BOUNDS = {
@@ -168,15 +171,14 @@ def _message(kind: str, context: dict[str, Any], details: ErrorDetails, schema: 
         message = f"not as it has to be written (got {got}); try {form}"
     elif kind in _BOUNDS:
         words, bound = _BOUNDS[kind]
-        message = f"out of bounds (got {got}); try {words} {context[bound]}"
+        message = f"out of bounds (got {got}); try {words} {context[bound]:.10g}"
     elif kind in _LENGTHS:
         words, bound, unit = _LENGTHS[kind]
-        message = f"too {kind.rpartition('_')[2]} (got {got}); try {words} {context[bound]} {unit}"
+        message = f"too {kind.rpartition('_')[2]} (got {len(details['input'])} {unit}); try {words} {context[bound]} {unit}"
     elif kind in _TYPES:
-        wrong, other = (
-            ("empty", ", or leave the field out") if details["input"] is None else ("wrong type", "")
-        )
-        message = f"{wrong} (got {got}); try {_TYPES[kind]}{other}"
+        may_be_left_out = details["loc"][-1] not in around.get("required", ())
+        message = f"{'empty' if details['input'] is None else 'wrong type'} (got {got}); try {_TYPES[kind]}"
+        message += ", or leave the field out" if details["input"] is None and may_be_left_out else ""
     return message
 
 
