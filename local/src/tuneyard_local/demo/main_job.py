@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo itself: set up, apply ten lines, watch, ask, sum up. Running it again skips what is there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tuneyard_local import native, workbench
+from tuneyard_local.cluster import Cluster
+from tuneyard_local.demo import ask
+from tuneyard_local.demo.follow import TERMINAL, Follower, score_table
+from tuneyard_local.errors import ClusterError
+from tuneyard_local.paths import REPOSITORY, cache_root, state_root
+from tuneyard_local.progress import GIB, Progress
+
+CLUSTER = "demo"
+NAMESPACE = "finetuning"
+JOB_FILE = REPOSITORY / "examples" / "docstrings-lora.yaml"
+NODES, GPUS = 2, 8
+QUESTIONS = 4
+ANSWER_TOKENS = 32
+JOB_SECONDS = 1800
+"""Longest the job may take before the demo says that something is wrong."""
+
+
+def run(progress: Progress) -> None:
+    """The whole loop; raises ClusterError with what to look at when the job fails."""
+    started = time.monotonic()
+    parts = workbench.build(progress)
+    cluster = Cluster(CLUSTER)
+    if not cluster.is_there:
+        native.up(CLUSTER, native.NativeOptions(nodes=NODES, gpus=GPUS), progress)
+    workbench.install(cluster, parts, NAMESPACE, progress)
+    ready = time.monotonic()
+    click.echo(f"\n{JOB_FILE.relative_to(REPOSITORY)}:\n{JOB_FILE.read_text(encoding='utf-8')}")
+    name = _apply_fresh(cluster)
+    status = _follow(cluster, name, progress)
+    done = time.monotonic()
+    _ask(cluster, parts.datasets / "docstrings" / "test.jsonl", status["result"]["modelName"])
+    click.echo("\n".join(["", *score_table(status["result"]["metrics"])]))
+    _sum_up(
+        cluster,
+        name,
+        status,
+        {"set-up": ready - started, "job": done - ready, "all": time.monotonic() - started},
+    )
+
+
+def remove() -> None:
+    """Remove the demo's cluster and all its data; caches stay."""
+    Cluster(CLUSTER).down()
+
+
+def _apply_fresh(cluster: Cluster) -> str:
+    """Apply the job; one of an earlier demo is deleted with its adapter's name, as a terminal job never starts again."""
+    name = str(
+        json.loads(_kubectl(cluster, "create", "--dry-run=client", "-o", "json", "-f", str(JOB_FILE)))[
+            "metadata"
+        ]["name"]
+    )
+    if cluster.kubectl("-n", NAMESPACE, "get", "ftj", name).returncode == 0:
+        _kubectl(cluster, "-n", NAMESPACE, "delete", "ftj", name, "--cascade=foreground")
+        shutil.rmtree(_registry(cluster) / name, ignore_errors=True)
+    click.echo(_kubectl(cluster, "-n", NAMESPACE, "apply", "-f", str(JOB_FILE)).strip())
+    return name
+
+
+def _follow(cluster: Cluster, name: str, progress: Progress) -> Mapping[str, Any]:
+    follower, end = Follower(), time.monotonic() + JOB_SECONDS
+    while time.monotonic() < end:
+        job = cluster.get(f"/apis/tuneyard.io/v1alpha1/namespaces/{NAMESPACE}/finetunejobs/{name}") or {}
+        status: Mapping[str, Any] = job.get("status", {})
+        for line in follower.news(status):
+            progress.say(line)
+        if status.get("state") == "Succeeded":
+            return status
+        if status.get("state") in TERMINAL:
+            break
+        time.sleep(1)
+    words = workbench.kubectl_words(cluster)
+    raise ClusterError(
+        f"the job is {status.get('state')}: {status.get('message')}; look: {words} -n {NAMESPACE} describe ftj {name}"
+    )
+
+
+def _ask(cluster: Cluster, test_records: Path, adapter: str) -> None:
+    click.echo("\nThe same held-out questions, through the endpoint:")
+    with ask.forwarded(cluster.kubeconfig, NAMESPACE, workbench.SERVICE, workbench.SERVICE_PORT) as url:
+        for record in ask.first_records(test_records, QUESTIONS):
+            click.echo("\n  " + record["prompt"].strip().replace("\n", "\n  "))
+            click.echo(f"    written by its author: {record['completion'].strip()}")
+            for title, model in (("base model", workbench.BASE_MODEL), ("tuned", adapter)):
+                answer = ask.completion(url, model, record["prompt"], ANSWER_TOKENS).split("\n")[0]
+                click.echo(f"    {title + ':':<22} {answer}")
+
+
+def _registry(cluster: Cluster) -> Path:
+    """The folder behind the claim `adapters`."""
+    claim = json.loads(_kubectl(cluster, "-n", NAMESPACE, "get", "pvc", "adapters", "-o", "json"))
+    volume = json.loads(_kubectl(cluster, "get", "pv", claim["spec"]["volumeName"], "-o", "json"))
+    return Path(volume["spec"]["hostPath"]["path"])
+
+
+def _sum_up(cluster: Cluster, name: str, status: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+    result, registry, words = status["result"], _registry(cluster), workbench.kubectl_words(cluster)
+    curve = next(iter(sorted(registry.rglob("*.png"))), None)
+    memory = sum(_resident(record.pid) for record in cluster.processes.records().values()) / GIB
+    lines = [
+        "",
+        f"{name}: {status['state']}",
+        f"  adapter     {result['adapter']['name']}  {result['adapter']['digest']}",
+        f"  endpoint    {result['endpoint']} (in the cluster), model {result['modelName']}",
+        f"  loss curve  {curve}",
+        f"  time        {', '.join(f'{what} {_minutes(value)}' for what, value in seconds.items())}",
+        f"  memory      {memory:.1f} GiB by the cluster's own programs",
+        f"  disk        {_disk(cache_root()):.1f} GiB of caches in {cache_root()}, {_disk(state_root()):.1f} GiB in {state_root()}",
+        "",
+        "Look around, then remove it:",
+        f"  {words} -n {NAMESPACE} get ftj,jobs,pods",
+        f"  {words} -n {NAMESPACE} describe ftj {name}",
+        "  make demo-down",
+    ]
+    click.echo("\n".join(lines))
+
+
+def _kubectl(cluster: Cluster, *args: str) -> str:
+    result = cluster.kubectl(*args)
+    if result.returncode:
+        raise ClusterError(f"kubectl {' '.join(args[:4])}: {result.stderr.strip()}")
+    return result.stdout
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
+
+
+def _resident(pid: int) -> int:
+    """Resident bytes of a process; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+    except (OSError, IndexError):
+        return 0
+
+
+def _disk(folder: Path) -> float:
+    """GiB of a folder's files; a file with several names in it counts once."""
+    seen: dict[int, int] = {}
+    for path in folder.rglob("*"):
+        try:
+            entry = path.lstat()
+        except OSError:
+            continue
+        seen[entry.st_ino] = entry.st_blocks * 512
+    return sum(seen.values()) / GIB

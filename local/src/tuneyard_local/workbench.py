@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tuneyard on a local cluster, as a platform engineer would set it up: operator, runtime, claims, endpoint.
+
+The demo and the end-to-end tests use this one set-up, so that what is shown is what is tested.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneyard_local.cluster import Cluster
+from tuneyard_local.environment import build_pytorch_environment
+from tuneyard_local.errors import ClusterError
+from tuneyard_local.images import ENVIRONMENT_MOUNT, Image, build_image, load_images
+from tuneyard_local.parts import build_parts, program
+from tuneyard_local.paths import REPOSITORY, cache_root, script
+from tuneyard_local.progress import Progress, wait_until
+from tuneyard_local.storage import bind_folder
+
+SYSTEM_NAMESPACE = "tuneyard-system"
+RELEASE = "tuneyard-operator"
+CHART = REPOSITORY / "charts" / "tuneyard-operator"
+CRDS = REPOSITORY / "manifests" / "crds"
+MODELS = REPOSITORY / "examples" / "models"
+RUNTIME = "hf-cpu"
+BASE_MODEL = "tiny-llama"
+SERVICE, SERVICE_PORT = "llm", 8000
+REFRESH_SECONDS = 3
+
+
+@dataclass(frozen=True)
+class BuiltParts:
+    """What must be built before a cluster is of use; all of it is cached by content."""
+
+    operator: Image
+    trainer: Image
+    server: Image
+    pytorch: Path
+    datasets: Path
+
+
+def build(progress: Progress) -> BuiltParts:
+    """Images, PyTorch's environment, helm and the docstring data set."""
+    build_parts(["helm"], progress)
+    operator, trainer, server = (build_image(name, progress) for name in ("operator", "trainer", "server"))
+    return BuiltParts(operator, trainer, server, build_pytorch_environment(progress), build_datasets())
+
+
+def build_datasets() -> Path:
+    """The folder of the claim `datasets`: docstrings of the Python that runs this, read now."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    folder = cache_root() / "datasets" / version
+    argv = [sys.executable, REPOSITORY / "examples" / "docstrings" / "build.py", folder / "docstrings"]
+    result = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ClusterError(f"building the docstring data set: {result.stderr.strip()}")
+    return folder
+
+
+def install(cluster: Cluster, parts: BuiltParts, namespace: str, progress: Progress) -> None:
+    """Everything that a FineTuneJob in `namespace` needs; returns when operator and endpoint are ready."""
+    load_images(cluster, parts.operator, parts.trainer, parts.server)
+    progress.say("images are on the nodes")
+    install_operator(cluster, parts.operator)
+    cluster.apply(build_runtime(parts.trainer, namespace))
+    make_namespace(cluster, parts, namespace)
+    cluster.apply(*build_endpoint(namespace, parts.server))
+    with ThreadPoolExecutor() as pool:
+        waits = [(SYSTEM_NAMESPACE, RELEASE), (namespace, SERVICE)]
+        list(pool.map(lambda wait: wait_for_deployment(cluster, *wait), waits))
+    progress.say("the operator and the endpoint are ready")
+
+
+def install_operator(cluster: Cluster, image: Image) -> None:
+    """The CRDs, then the operator by its Helm chart."""
+    _checked(cluster, "apply", "--server-side", "-f", str(CRDS))
+    _checked(cluster, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    repository, tag = image.reference.rsplit(":", 1)
+    values = {"image": {"repository": repository, "tag": tag, "pullPolicy": "Never"}}
+    argv = [program("helm"), "--kubeconfig", cluster.kubeconfig, "upgrade", "--install", RELEASE, CHART]
+    argv += ["--namespace", SYSTEM_NAMESPACE, "--create-namespace", "--values", "-"]
+    result = subprocess.run(
+        [str(word) for word in argv], input=json.dumps(values), capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise ClusterError(f"helm upgrade: {result.stderr.strip()}")
+
+
+def build_runtime(trainer: Image, namespace: str) -> dict[str, Any]:
+    """The FineTuneRuntime `hf-cpu`: trains on CPU, takes fake GPUs so that scheduling is real; endpoint of `namespace`."""
+    return {
+        "apiVersion": "tuneyard.io/v1alpha1",
+        "kind": "FineTuneRuntime",
+        "metadata": {"name": RUNTIME},
+        "spec": {
+            "image": trainer.reference,
+            "imagePullPolicy": "Never",
+            "accelerator": "none",
+            "acceleratorResource": "nvidia.com/gpu",
+            "methods": ["lora"],
+            "modelFamilies": ["llama"],
+            "precisions": ["fp32"],
+            "mounts": [{"claimName": "pytorch", "mountPath": ENVIRONMENT_MOUNT}],
+            "prepareResources": {"cpu": "250m", "memory": "2Gi"},
+            "trainResources": {"cpu": "500m", "memory": "3Gi"},
+            "defaults": {
+                "workspaceSizeGiB": 1,
+                "microBatchSize": 8,
+                "registry": {"claimName": "adapters"},
+                "endpoint": f"http://{SERVICE}.{namespace}.svc.cluster.local:{SERVICE_PORT}",
+            },
+        },
+    }
+
+
+def make_namespace(cluster: Cluster, parts: BuiltParts, namespace: str) -> None:
+    """A namespace under the restricted pod security profile, with its claims."""
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": namespace,
+                "labels": {
+                    "pod-security.kubernetes.io/enforce": "restricted",
+                    "pod-security.kubernetes.io/enforce-version": "latest",
+                },
+            },
+        }
+    )
+    folders = {"pytorch": parts.pytorch, "models": MODELS, "datasets": parts.datasets}
+    for claim, folder in folders.items():
+        bind_folder(cluster, namespace, claim, folder, read_only=True)
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "adapters", "namespace": namespace},
+            "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+        }
+    )
+
+
+def build_endpoint(namespace: str, server: Image) -> list[dict[str, Any]]:
+    """The small OpenAI-compatible server and its Service; it stands in for NIM where there is no GPU."""
+    labels = {"app.kubernetes.io/name": "tuneyard-server", "app.kubernetes.io/instance": SERVICE}
+    metadata = {"name": SERVICE, "namespace": namespace, "labels": labels}
+    mounts = {"models": "/models", "adapters": "/adapters", "pytorch": ENVIRONMENT_MOUNT}
+    pod = {
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [
+            {
+                "name": "server",
+                "image": server.reference,
+                "imagePullPolicy": "Never",
+                "env": [
+                    {"name": "NIM_PEFT_SOURCE", "value": "/adapters"},
+                    {"name": "NIM_PEFT_REFRESH_INTERVAL", "value": str(REFRESH_SECONDS)},
+                    {"name": "NIM_SERVED_MODEL_NAME", "value": BASE_MODEL},
+                ],
+                "args": ["--model", f"/models/{BASE_MODEL}", "--port", str(SERVICE_PORT)],
+                "ports": [{"name": "http", "containerPort": SERVICE_PORT}],
+                "readinessProbe": {
+                    "httpGet": {"path": "/v1/health/ready", "port": "http"},
+                    "periodSeconds": 1,
+                },
+                "livenessProbe": {
+                    "httpGet": {"path": "/v1/health/live", "port": "http"},
+                    "periodSeconds": 10,
+                    "timeoutSeconds": 5,
+                    "initialDelaySeconds": 60,
+                },
+                "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "3Gi"}},
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [
+                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  an emptyDir of the pod
+                    *({"name": name, "mountPath": path, "readOnly": True} for name, path in mounts.items()),
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {}},
+            *(
+                {"name": name, "persistentVolumeClaim": {"claimName": name, "readOnly": True}}
+                for name in mounts
+            ),
+        ],
+    }
+    return [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": metadata,
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {
+                "selector": labels,
+                "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": "http"}],
+            },
+        },
+    ]
+
+
+def wait_for_deployment(cluster: Cluster, namespace: str, name: str, seconds: float = 180) -> None:
+    """Wait until a Deployment is available; raises ClusterError with its pods' own words when it is not."""
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+
+    def is_available() -> bool:
+        deployment: Mapping[str, Any] = cluster.get(path) or {}
+        conditions = deployment.get("status", {}).get("conditions", ())
+        return any(each["type"] == "Available" and each["status"] == "True" for each in conditions)
+
+    try:
+        wait_until(f"deployment {namespace}/{name}", is_available, seconds, pause=0.5)
+    except ClusterError as error:
+        pods = cluster.kubectl(
+            "-n", namespace, "describe", "pods", "-l", f"app.kubernetes.io/instance={name}"
+        ).stdout
+        raise ClusterError(f"{error}; its pods:\n{pods[-3000:]}") from error
+
+
+def _checked(cluster: Cluster, *args: str) -> None:
+    result = cluster.kubectl(*args)
+    if result.returncode:
+        raise ClusterError(f"kubectl {args[0]}: {result.stderr.strip()}")
+
+
+def kubectl_words(cluster: Cluster) -> str:
+    """The beginning of a kubectl command that a person can copy."""
+    return f"{script('kubectl')} --kubeconfig {cluster.kubeconfig}"

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator is killed (SIGKILL) at each step of the chain; the next one goes on and repeats nothing."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tuneyard_local import workbench
+from tuneyard_local.cluster import Cluster
+
+from .conftest import build_job
+
+STEPS = ("Accepted", "Planned", "DataReady", "Scheduled", "Trained", "Evaluated", "Published", "Served")
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+
+def operator_pids(cluster: Cluster) -> list[int]:
+    """Processes of the operator's containers: children, at some depth, of this cluster's own containerds."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            groups = (entry / "cgroup").read_text()
+        except OSError:
+            continue
+        if b"tuneyard_operator.main" in words and (cluster.plan.cgroup or "") in groups:
+            found.append(int(entry.name))
+    return found
+
+
+def kill_operator(cluster: Cluster) -> None:
+    """SIGKILL, then a new pod at once instead of the kubelet's back-off."""
+    pids = operator_pids(cluster)
+    assert pids, "no operator process runs"
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    selector = f"app.kubernetes.io/instance={workbench.RELEASE}"
+    cluster.kubectl(
+        "-n",
+        workbench.SYSTEM_NAMESPACE,
+        "delete",
+        "pods",
+        "-l",
+        selector,
+        "--force",
+        "--grace-period=0",
+        "--wait=false",
+    )
+    workbench.wait_for_deployment(cluster, workbench.SYSTEM_NAMESPACE, workbench.RELEASE)
+    end = time.monotonic() + 60
+    while set(operator_pids(cluster)) <= set(pids) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert set(operator_pids(cluster)) - set(pids), "the operator did not come back"
+
+
+def test_killed_at_each_step_and_nothing_done_twice(bench) -> None:
+    job, killed = "survivor", []
+    bench.apply(build_job(job))
+    for _ in STEPS:
+        status = bench.wait(
+            job,
+            f"a step after {killed}",
+            lambda status: any(
+                each["status"] == "True" and each["type"] in STEPS and each["type"] not in killed
+                for each in status.get("conditions", ())
+            ),
+            400,
+        )
+        killed += [
+            each["type"]
+            for each in status["conditions"]
+            if each["status"] == "True" and each["type"] not in killed
+        ]
+        if status.get("state") == "Succeeded":
+            break
+        kill_operator(bench.cluster)
+    status = bench.wait_for_state(job, "Succeeded", 400)
+    assert [(each["stage"], each["number"], each["outcome"]) for each in status["attempts"]] == [
+        ("prepare", 1, "Succeeded"),
+        ("train", 1, "Succeeded"),
+        ("publish", 1, "Succeeded"),
+    ]
+    names = sorted(each["metadata"]["name"] for each in bench.list("jobs", f"tuneyard.io/job={job}"))
+    assert names == [f"{job}-prepare-1", f"{job}-publish-1", f"{job}-train-1"]
+    assert len(bench.list("pods", f"tuneyard.io/job={job}")) == 3
+    assert {"DataReady", "Published"} <= set(killed)
