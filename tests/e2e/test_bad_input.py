@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e_bench import Bench, build_job
 from tuneyard_local.storage import bind_folder
-
-from .conftest import Bench, build_job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -7,10 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from e2e_bench import build_job
 from tuneyard_local import workbench
 from tuneyard_local.cluster import Cluster
-
-from .conftest import build_job
 
 STEPS = ("Accepted", "Planned", "DataReady", "Scheduled", "Trained", "Evaluated", "Published", "Served")
 
@@ -65,8 +64,8 @@ def test_killed_at_each_step_and_nothing_done_twice(bench) -> None:
         status = bench.wait(
             job,
             f"a step after {killed}",
-            lambda status: any(
-                each["status"] == "True" and each["type"] in STEPS and each["type"] not in killed
+            lambda status, done=tuple(killed): any(
+                each["status"] == "True" and each["type"] in STEPS and each["type"] not in done
                 for each in status.get("conditions", ())
             ),
             400,
