@@ -103,6 +103,9 @@ func runDevicePlugin(ctx context.Context, args []string) error {
 
 func serveUntilForgotten(ctx context.Context, gpus *fakeGPUs, resource string) error {
 	socket := filepath.Join(plugin.DevicePluginPath, socketName)
+	if err := os.MkdirAll(plugin.DevicePluginPath, 0o750); err != nil { // the kubelet may not have come so far yet
+		return err
+	}
 	if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
 		return err
 	}

@@ -26,6 +26,7 @@ from tuneyard_local.records import Processes, start_ticks
 
 HTTP_SECONDS = 5.0
 KUBECTL_SECONDS = 120.0
+CTR_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,13 @@ class Cluster:
             check=False, timeout=KUBECTL_SECONDS, env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
         )  # fmt: skip
 
+    def ctr(self, node: str, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run containerd's command line on a real node, in the namespace of Kubernetes' images."""
+        return subprocess.run(
+            [*self.processes.enter(node), "/usr/bin/ctr", "--namespace", "k8s.io", *args],
+            capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=CTR_SECONDS,
+        )  # fmt: skip
+
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Server-side apply of Kubernetes objects; raises ClusterError with kubectl's own words."""
         document = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
@@ -134,7 +142,7 @@ class Cluster:
 
         def is_ready() -> bool:
             self.processes.require_alive()
-            return self.get("/readyz") == "ok"
+            return bool(self.get("/readyz") == "ok")
 
         wait_until("the API server", is_ready, 90)
 

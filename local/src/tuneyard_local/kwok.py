@@ -58,6 +58,6 @@ def wait_for_nodes(cluster: Cluster, count: int, seconds: float = 60) -> None:
         cluster.processes.require_alive()
         items = (cluster.get("/api/v1/nodes") or {"items": []})["items"]
         conditions = [c for node in items for c in node["status"].get("conditions", [])]
-        return sum(c["type"] == "Ready" and c["status"] == "True" for c in conditions) >= count
+        return bool(sum(c["type"] == "Ready" and c["status"] == "True" for c in conditions) >= count)
 
     wait_until(f"{count} ready nodes", are_ready, seconds, pause=0.25)

@@ -120,10 +120,23 @@ def mounts_below(folder: Path) -> list[str]:
 
 def ip(*args: str) -> str:
     """Run the machine's `ip`; raises ClusterError with its message."""
-    result = subprocess.run(["/usr/sbin/ip", *args], capture_output=True, text=True, check=False)
+    return run_in((), "/usr/sbin/ip", *args)
+
+
+def run_in(enter: Iterable[str], *argv: str) -> str:
+    """Run a short program in the namespaces that `enter` (words of nsenter) leads to."""
+    result = subprocess.run([*enter, *argv], capture_output=True, text=True, check=False)
     if result.returncode:
-        raise ClusterError(f"ip {' '.join(args)}: {result.stderr.strip()}")
+        raise ClusterError(f"{' '.join(argv)}: {result.stderr.strip()}")
     return result.stdout
+
+
+def has_capability(number: int) -> bool:
+    """Whether this process holds a Linux capability; 24 is CAP_SYS_RESOURCE."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return False
 
 
 def has_link(name: str) -> bool:

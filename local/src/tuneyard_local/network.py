@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+import os
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from tuneyard_local import machine
 from tuneyard_local.errors import ClusterError
 
 PORTS = range(20000, 30000)
@@ -42,6 +46,9 @@ def pick_ports(names: Iterable[str], rng: random.Random) -> dict[str, int]:
 
 
 Network = ipaddress.IPv4Network
+BRIDGE = "pods"
+BRIDGE_MAC = "0a:00:00:00:00:01"
+"""Fixed: a bridge otherwise changes its address as pods come and go. Seen by its own cluster only."""
 
 
 def pick_networks(count: int, taken: Iterable[Network], rng: random.Random) -> list[Network]:
@@ -57,3 +64,75 @@ def pick_networks(count: int, taken: Iterable[Network], rng: random.Random) -> l
             f"{count} free /16 networks are needed between 10.64.0.0 and 10.191.255.255 (got {len(free)})"
         )
     return sorted(rng.sample(free, count))
+
+
+def taken_networks() -> list[Network]:
+    """All networks that this machine has a route to, besides the default route."""
+    routes = json.loads(machine.ip("-json", "-4", "route", "show", "table", "all"))
+    return [Network(route["dst"]) for route in routes if route["dst"] not in {"default", "0.0.0.0/0"}]
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Who has which address in a cluster's own network, a /16 that is one bridge.
+
+    The bridge carries the addresses of gateway, API server and DNS (one) and those of the nodes; the machine
+    sits on it at the other end of a link. Pods of node i are at x.y.(i+1).1 to x.y.(i+1).254.
+    """
+
+    pods: Network
+
+    def at(self, offset: int) -> str:
+        """The address at an offset into the network."""
+        return str(self.pods[offset])
+
+    @property
+    def gateway(self) -> str:
+        """The API server, the DNS server and the pods' gateway."""
+        return self.at(1)
+
+    @property
+    def host(self) -> str:
+        """The machine itself."""
+        return self.at(2)
+
+    def node(self, index: int) -> str:
+        """A node's own address."""
+        return self.at(11 + index)
+
+    def pod_range(self, index: int) -> tuple[str, str]:
+        """First and last address for the pods of a node."""
+        return self.at((index + 1) * 256 + 1), self.at((index + 1) * 256 + 254)
+
+
+def build_cluster_network(
+    link: str, pods: Network, services: Network, nodes: int, *, enter: Sequence[str]
+) -> None:
+    """Make the bridge in the network namespace that `enter` leads to, and the machine's link and routes to it.
+
+    No default route leads out of that namespace: pods reach each other, the nodes and this machine, and
+    nothing else; and nothing else reaches them.
+    """
+    addresses = Addresses(pods)
+    # Made inside and pushed out, so that the name is the machine's only once the whole link exists.
+    inside = [
+        f"link add uplink type veth peer name {link} netns {os.getpid()}",
+        "link set lo up",
+        f"link add {BRIDGE} address {BRIDGE_MAC} type bridge",
+        *(
+            f"address add {address}/{pods.prefixlen} dev {BRIDGE}"
+            for address in (addresses.gateway, *map(addresses.node, range(nodes)))
+        ),
+        f"link set uplink master {BRIDGE} up",
+        f"link set {BRIDGE} up",
+    ]
+    machine.run_in(enter, "/usr/bin/env", "sh", "-ec", "\n".join(f"ip {words}" for words in inside))
+    # Forwarding carries pods to Service addresses; bridged packets must pass the rules so that answers of a
+    # pod to a neighbour on the bridge are translated back.
+    switches = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables")
+    machine.run_in(
+        enter, "/usr/bin/env", "sh", "-ec", "\n".join(f"echo 1 > /proc/sys/{name}" for name in switches)
+    )
+    machine.ip("address", "add", f"{addresses.host}/{pods.prefixlen}", "dev", link)
+    machine.ip("link", "set", link, "up")
+    machine.ip("route", "add", str(services), "via", addresses.gateway, "dev", link)

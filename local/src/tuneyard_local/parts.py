@@ -133,7 +133,10 @@ def _build(part: Part, progress: Progress) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     binary = fresh / part.name
-    argv = [
+    argv: list[str | Path] = [
+        "nice",
+        "-n",
+        "5",
         _go(),
         "build",
         "-trimpath",
@@ -145,7 +148,7 @@ def _build(part: Part, progress: Progress) -> None:
     ]
     progress.run(
         f"building {part.name} {part.package if part.package != '.' else ''}".rstrip(),
-        ["nice", "-n", "5", *argv], target.with_suffix(".log"), env=_go_environment(), cwd=part.source,
+        argv, target.with_suffix(".log"), env=_go_environment(), cwd=part.source,
     )  # fmt: skip
     for name in part.programs:
         (fresh / name).symlink_to(part.name)

@@ -17,9 +17,6 @@ from tuneyard_local.errors import ClusterError
 REPOSITORY = Path(__file__).resolve().parents[3]
 """The repository that this (editable) package is installed from."""
 
-LONGEST_CLUSTER_FOLDER = 70
-"""Unix socket addresses end at 107 bytes; containerd and the kubelet add up to 35 below a cluster's folder."""
-
 
 def _xdg(variable: str, fallback: str) -> Path:
     value = os.environ.get(variable, "")
@@ -63,11 +60,6 @@ class ClusterFolder:
         if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,18}[a-z0-9])?", self.name):
             raise ClusterError(
                 f"cluster name: 1 to 20 of a-z, 0-9 and '-', not at the ends (got {self.name!r}); try 'demo'"
-            )
-        if len(str(self.root)) > LONGEST_CLUSTER_FOLDER:
-            raise ClusterError(
-                f"{self.root} is too long for unix sockets ({len(str(self.root))} characters, at most "
-                f"{LONGEST_CLUSTER_FOLDER}); try a shorter XDG_STATE_HOME"
             )
 
     @property

@@ -121,29 +121,25 @@ class Processes:
         record = self.records().get(name)
         return record is not None and is_alive(record)
 
-    def start(self, name: str, argv: Iterable[str | Path], namespaces: str | None = None) -> Record:
+    def start(
+        self,
+        name: str,
+        argv: Iterable[str | Path],
+        namespaces: str | None = None,
+        becomes: str | None = None,
+    ) -> Record:
         """Start a program apart from us (own session, output to its log) and write it down.
 
-        `namespaces` names the recorded process whose network and mount namespaces it shall share.
+        `namespaces` names the recorded process whose network and mount namespaces it shall share; `becomes`
+        is the program that a wrapper such as unshare turns into, when its own is only a beginning.
         A process of that name that runs already is left alone.
         """
         known = self.records().get(name)
         if known is not None and is_alive(known):
             return known
         words = [str(word) for word in argv]
-        exe = os.path.realpath(words[0])
-        command = words
-        if namespaces is not None:
-            holder = self.records()[namespaces]
-            if not is_alive(holder):
-                raise ClusterError(f"{name}: {namespaces}, whose namespaces it needs, is not running")
-            command = [
-                "/usr/bin/nsenter",
-                f"--net=/proc/{holder.pid}/ns/net",
-                f"--mount=/proc/{holder.pid}/ns/mnt",
-                "--",
-                *words,
-            ]
+        exe = os.path.realpath(becomes or words[0])
+        command = [*self.enter(namespaces), *words] if namespaces is not None else words
         self._logs.mkdir(parents=True, exist_ok=True)
         self._records.mkdir(parents=True, exist_ok=True)
         output = os.open(self.log(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -175,6 +171,14 @@ class Processes:
         path.with_suffix(".new").rename(path)
         return record
 
+    def enter(self, name: str) -> list[str]:
+        """The words that run a program in the network and mount namespaces of a recorded process."""
+        holder = self.records().get(name)
+        if holder is None or not is_alive(holder):
+            raise ClusterError(f"{name}, whose namespaces are needed, is not running")
+        spaces = f"/proc/{holder.pid}/ns"
+        return ["/usr/bin/nsenter", f"--net={spaces}/net", f"--mount={spaces}/mnt", "--"]
+
     def _environment(self) -> dict[str, str]:
         # Not ours: proxies, KUBECONFIG and the like would lead the programs elsewhere.
         return {"PATH": SEARCH_PATH, "HOME": str(self._marker), "LANG": "C.UTF-8", MARKER: str(self._marker)}
@@ -198,7 +202,7 @@ class Processes:
         records = self.records()
         if name not in records:
             raise ClusterError(f"no process {name!r} here; there are: {', '.join(records)}")
-        return self.start(name, records[name].argv, records[name].namespaces)
+        return self.start(name, records[name].argv, records[name].namespaces, records[name].exe)
 
     def require_alive(self) -> None:
         """Raise ClusterError with the log's end when any recorded process has died."""

@@ -8,9 +8,10 @@ import socket
 from pathlib import Path
 
 from tuneyard_local.controlplane import ControlPlaneOptions
-from tuneyard_local.parts import PARTS, is_supported_platform, missing_parts
+from tuneyard_local.errors import ClusterError
+from tuneyard_local.native import NATIVE_PARTS
+from tuneyard_local.parts import is_supported_platform, missing_parts
 
-NATIVE_PARTS = tuple(name for name in PARTS if name != "kwok")
 GO_PROXY = "proxy.golang.org"
 
 
@@ -31,6 +32,12 @@ def missing_for_native() -> str | None:
     if not release.exists() or "VERSION_CODENAME=bookworm" not in release.read_text():
         return "real nodes take containerd and runc from Debian 12 packages, and this is not Debian 12"
     return _missing_sources(NATIVE_PARTS)
+
+
+def require(missing: str | None) -> None:
+    """Raise ClusterError with what is missing, if anything is."""
+    if missing:
+        raise ClusterError(missing)
 
 
 def _missing_sources(parts: tuple[str, ...]) -> str | None:

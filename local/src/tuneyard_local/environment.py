@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Third-party Python packages for pods, installed from the repository's lock for the pods' Python 3.11.
+
+PyTorch's environment (5 GB) is no image layer: it lies once in the cache, as hard links into uv's own, and
+pods mount it read-only by a claim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuneyard_local.errors import ClusterError
+from tuneyard_local.paths import REPOSITORY, cache_root, locked
+from tuneyard_local.progress import Progress, require_room
+
+PODS_PYTHON = "3.11"
+PODS_PLATFORM = "x86_64-manylinux_2_36"
+"""Debian 12: glibc 2.36. The machine's own Python and libc do not matter."""
+PYTORCH = ("--package", "tuneyard-trainer", "--extra", "torch")
+PYTORCH_GIB = 9.0
+"""What wheels in uv's cache and their unpacked files take, when nothing is there yet."""
+
+
+def _uv() -> list[str]:
+    found = shutil.which("uv")
+    return [found] if found else [sys.executable, "-m", "uv"]
+
+
+def export_requirements(selection: Sequence[str]) -> str:
+    """The locked requirements, with hashes, that the words of `uv export` select; none of our own members."""
+    argv = [*_uv(), "export", "--frozen", "--no-emit-workspace", "--no-dev", "--no-header", "--no-annotate"]
+    result = subprocess.run([*argv, *selection], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ClusterError(f"uv export: {result.stderr.strip()}")
+    return result.stdout
+
+
+def install_requirements(what: str, requirements: str, folder: Path, progress: Progress) -> None:
+    """Install wheels for the pods' Python into a folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    listed = folder.with_suffix(".txt")
+    listed.write_text(requirements)
+    argv: list[str | Path] = [*_uv(), "pip", "install", "--target", folder, "--python-version", PODS_PYTHON]
+    argv += ["--python-platform", PODS_PLATFORM, "--only-binary", ":all:", "--require-hashes", "-r", listed]
+    env = {**os.environ, "UV_NO_CONFIG": "1"}
+    progress.run(f"installing {what}", argv, folder.with_suffix(".log"), env)
+    listed.unlink()
+
+
+def build_pytorch_environment(progress: Progress) -> Path:
+    """The folder of the trainer's PyTorch environment for pods; made once for each state of the lock."""
+    requirements = export_requirements(PYTORCH)
+    folder = cache_root() / "pytorch" / hashlib.sha256(requirements.encode()).hexdigest()[:16]
+    with locked(folder.parent / ".lock"):
+        if not folder.is_dir():
+            require_room("PyTorch's environment", folder.parent, PYTORCH_GIB, 0.5)
+            fresh = folder.with_suffix(".new")
+            shutil.rmtree(fresh, ignore_errors=True)
+            install_requirements("PyTorch's environment (5 GB)", requirements, fresh, progress)
+            fresh.rename(folder)
+    return folder
