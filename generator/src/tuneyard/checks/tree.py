@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every rendered tree holds, whatever the environment: mostly proofs that the catalog's modules do their part."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tuneyard.catalog.foundation import namespaces_of
+from tuneyard.findings import Finding, Path
+from tuneyard.order import waves
+from tuneyard.render.files import File
+from tuneyard.resolve import edges
+from tuneyard.stack import Stack
+
+Json = dict[str, Any]
+_URL = re.compile(r"\b([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.cluster\.local)?(?::(\d+))?\b")
+_CANONICAL = re.compile(r"0|[1-9][0-9]*(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?")
+_QUANTITY_PARENTS = frozenset({"limits", "requests"})
+_NVIDIA = ("apps.nvidia.com/", "nvidia.com/")
+_OBJECT_SOURCES = ("secretName", "existingSecret", "authSecret", "pullSecret", "apiKeySecret")
+CLUSTER_SCOPED = frozenset({"Namespace", "ClusterQueue", "ResourceFlavor", "Queue", "FineTuneRuntime", "ClusterRole"})
+
+
+def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Every value below `value` with its path, `value` first."""
+    yield path, value
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from walk(child, (*path, key))
+    elif isinstance(value, list | tuple):
+        for index, child in enumerate(value):
+            yield from walk(child, (*path, index))
+
+
+def plain_objects(files: Sequence[File]) -> Iterator[tuple[File, Json]]:
+    """Objects that components deploy: not Applications, not what `bootstrap` applies."""
+    for file in files:
+        for entry in file.objects:
+            if file.component and entry["kind"] != "Application":
+                yield file, entry
+
+
+def paths_are_written_once(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """Two components never write one file."""
+    seen: set[str] = set()
+    for file in files:
+        if file.path in seen:
+            yield Finding("path-is-written-once", "two components write this file", file=file.path)
+        seen.add(file.path)
+
+
+def objects_are_unique(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """One owner for each (kind, namespace, name): two Applications would flip it for ever."""
+    seen: dict[tuple[str, str, str], str] = {}
+    for file, entry in plain_objects(files):
+        key = (entry["kind"], entry["metadata"].get("namespace", ""), entry["metadata"]["name"])
+        if key in seen:
+            yield Finding("object-has-one-owner", f"{seen[key]} has {'/'.join(key)} too", file=file.path)
+        seen[key] = file.path
+
+
+def namespaces_are_made(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """Every namespaced object lives in a namespace that this tree makes."""
+    made = {*namespaces_of(stack), "default", stack.environment.argocd.namespace}
+    for file, entry in plain_objects(files):
+        namespace = entry["metadata"].get("namespace")
+        if entry["kind"] not in CLUSTER_SCOPED and namespace not in made:
+            yield Finding("namespace-is-made", f"nobody makes namespace {namespace}", file=file.path)
+
+
+def addresses_are_provided(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """Every in-cluster address names a Service, and the port, of an enabled component."""
+    known: dict[tuple[str, str], int] = {}
+    for component in stack.components:
+        for service in component.services(stack.environment).values():
+            known[service.name, component.namespace] = service.port
+    for file in files:
+        for match in _URL.finditer(file.text) if file.component else ():
+            name, namespace, port = match.groups()
+            if (name, namespace) == ("kubernetes", "default"):
+                continue
+            if (name, namespace) not in known:
+                yield Finding("address-is-provided", f"no component provides {match[0]}", file=file.path)
+            elif port and int(port) != known[name, namespace]:
+                yield Finding("address-is-provided", f"{match[0]} answers on port {known[name, namespace]}", file=file.path)
+
+
+def secrets_are_listed(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """Every Secret that an object names is in the list of expected secrets, in that namespace."""
+    listed = {(s.namespace, s.name) for s in stack.secrets()}
+    for file, entry in plain_objects(files):
+        namespace = entry["metadata"].get("namespace", "")
+        if entry["kind"] == "ExternalSecret":
+            continue
+        for name in secrets_named(entry):
+            if (namespace, name) not in listed:
+                yield Finding("secret-is-listed", f"{namespace}/{name} is used and not in the list of secrets", file=file.path)
+
+
+def secrets_named(entry: Json) -> set[str]:
+    """Names of Secrets that an object refers to."""
+    found: set[str] = set()
+    for path, value in walk(entry.get("spec")):
+        last = path[-1] if path else ""
+        if isinstance(value, str) and (last in _OBJECT_SOURCES or str(last).endswith("Secret")):
+            found.add(value)
+        elif isinstance(value, str) and len(path) > 1 and (path[-2] == "pullSecrets"):
+            found.add(value)
+        elif isinstance(value, dict) and last in ("secretKeyRef", "ngcAPISecret", "hfSecret", "passwordSecret"):
+            found.add(str(value.get("name")))
+        elif isinstance(value, dict) and last == "secrets" and entry["kind"] == "NemoDatastore":
+            found |= {str(name) for name in value.values()}
+    return found
+
+
+def nvidia_objects_have_no_empty_fields(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """The operators drop empty fields and write quantities their own way: both would be drift for ever."""
+    for file, entry in plain_objects(files):
+        if not entry["apiVersion"].startswith(_NVIDIA):
+            continue
+        for path, value in walk(entry["spec"], ("spec",)):
+            if value is None or value in ("", {}, []):
+                yield Finding("nvidia-no-empty-fields", "an empty field is dropped by the operator", path, repr(value), file=file.path)
+            is_quantity = len(path) > 1 and (path[-2] in _QUANTITY_PARENTS or path[-1] in ("size", "sharedMemorySizeLimit"))
+            if is_quantity and not (isinstance(value, str) and is_canonical(value)):
+                yield Finding("nvidia-canonical-quantities", "the operator writes this quantity otherwise", path, repr(value), file=file.path)
+
+
+def is_canonical(quantity: str) -> bool:
+    """Whether Kubernetes would print the quantity as it is: `4`, not `4000m`; `1Gi`, not `1024Mi`."""
+    match = re.fullmatch(r"(\d+)([A-Za-z]*)", quantity)
+    if not _CANONICAL.fullmatch(quantity) or not match:
+        return False
+    number, unit = int(match[1]), match[2]
+    if unit.endswith("i"):
+        return bool(number % 1024) or unit == "Ei"
+    return bool(number % 1000) or unit == "E" or number == 0
+
+
+def images_are_fixed(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """No image without a tag or with `latest`."""
+    for file, entry in plain_objects(files):
+        for path, value in walk(entry.get("spec")):
+            if path and path[-1] == "image" and isinstance(value, str) and (":" not in value.rsplit("/", 1)[-1] or value.endswith(":latest")):
+                yield Finding("image-is-fixed", "an image needs a fixed tag or digest", ("spec", *path), repr(value), file=file.path)
+
+
+def needs_come_first(stack: Stack, _: Sequence[File]) -> Iterator[Finding]:
+    """Each need is in an earlier wave, and the platform never waits for a model."""
+    depth = waves(stack)
+    for edge in edges(stack):
+        component, provider = stack.component(edge.component), stack.component(edge.provider)
+        if component and provider and provider.is_rendered() and depth[edge.component] <= depth[edge.provider]:
+            yield Finding("needs-come-first", f"{edge.component} is not after {edge.provider}")
+        if component and provider and component.root == "platform" and provider.root == "models":
+            yield Finding("platform-without-models", f"{edge.component} of the platform needs {edge.provider}")
+
+
+CHECKS = (
+    paths_are_written_once, objects_are_unique, namespaces_are_made, addresses_are_provided, secrets_are_listed,
+    nvidia_objects_have_no_empty_fields, images_are_fixed, needs_come_first,
+)  # fmt: skip
