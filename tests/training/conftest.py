@@ -79,6 +79,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=256,
         bos_token_id=0,
         eos_token_id=1,
+        initializer_range=0.2,
     )
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     write_tokenizer(folder)
@@ -218,3 +219,20 @@ def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pods]:
 @pytest.fixture
 def training_data(tmp_path: Path) -> Callable[[int], Path]:
     return lambda count: write_jsonl(tmp_path / "train.jsonl", capitals(count))
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Callable[[list[Any]], Path]:
+    """Writes records to train.jsonl."""
+    return lambda records: write_jsonl(tmp_path / "train.jsonl", records)
+
+
+@pytest.fixture
+def write_model(tmp_path: Path) -> Callable[..., Path]:
+    """Model files whose config.json has these values as well."""
+
+    def write(**config: Any) -> Path:
+        write_model_files(tmp_path / "base", **config)
+        return tmp_path / "base"
+
+    return write

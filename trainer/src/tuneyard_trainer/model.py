@@ -88,14 +88,14 @@ def load_model(folder: Path, job: ResolvedJob, device: Device) -> Any:
         trust_remote_code=job.runtime.trust_remote_code,
         attn_implementation="sdpa",
     ).to(device.torch_device)
-    _check_targets(base, job)
+    targets = _target_modules(base, job)
     torch.manual_seed(job.training.seed)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=job.lora.rank,
         lora_alpha=job.lora.alpha,
         lora_dropout=job.lora.dropout,
-        target_modules=list(job.lora.target_modules) if job.lora.target_modules else "all-linear",
+        target_modules=targets,
     )
     with warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5 for a property under its old name.
@@ -106,16 +106,19 @@ def load_model(folder: Path, job: ResolvedJob, device: Device) -> Any:
     return model
 
 
-def _check_targets(base: Any, job: ResolvedJob) -> None:
-    names = {
-        name.rsplit(".", 1)[-1] for name, part in base.named_modules() if isinstance(part, torch.nn.Linear)
-    }
-    unknown = [target for target in job.lora.target_modules or () if target.rsplit(".", 1)[-1] not in names]
-    if unknown:
+def _target_modules(base: Any, job: ResolvedJob) -> list[str]:
+    """Last names of the layers that get an adapter, as vLLM and NIM read them: those asked for, else every linear
+    layer but the output head.
+    """
+    linear = {name for name, part in base.named_modules() if isinstance(part, torch.nn.Linear)}
+    head = {name for name, part in base.named_modules() if part is base.get_output_embeddings()}
+    names = sorted({name.rsplit(".", 1)[-1] for name in linear - head})
+    asked = list(job.lora.target_modules or ())
+    if unknown := [name for name in asked if name not in {part.rsplit(".", 1)[-1] for part in linear}]:
         raise bad_input(
-            f"lora.targetModules: the model has no linear layers named {', '.join(unknown)}; try"
-            f" {', '.join(sorted(names))}"
+            f"lora.targetModules: the model has no linear layers named {', '.join(unknown)}; try {', '.join(names)}"
         )
+    return asked or names
 
 
 def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:

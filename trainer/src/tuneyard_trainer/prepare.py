@@ -21,9 +21,9 @@ from tuneyard_trainer.packing import pack
 from tuneyard_trainer.prepared import Index, Prompt, Split, save_prompts
 from tuneyard_trainer.preview import render_preview
 from tuneyard_trainer.progress import Board
-from tuneyard_trainer.records import Problems, read_records
+from tuneyard_trainer.records import Problems, Record, read_records
 from tuneyard_trainer.stages import StageContext
-from tuneyard_trainer.templates import ChatTemplate, Example, RecordProblem, renderer_of
+from tuneyard_trainer.templates import Example, RecordProblem, Renderer, renderer_of
 from tuneyard_trainer.tokenization import TextTokenizer, TokenizedRecord
 
 _BATCH = 1000
@@ -135,11 +135,18 @@ def _load(
 ) -> dict[str, Loaded]:
     """Every record of every split; all problems of all splits are reported together."""
     problems = Problems()
-    chat = tokenizer.chat_template()
+    chat, decided = tokenizer.chat_template(), list[Renderer]()
+
+    def render(record: Record) -> Example:
+        # The first record of all, so of the training data, decides on the format of every split.
+        if not decided:
+            decided.append(renderer_of(job.dataset.format, job.dataset.template, chat, record))
+        return decided[0](record)
+
     splits = {}
     for file in files:
         split = Loaded(file.split)
-        for examples in _batches(_examples(file, job, chat, problems, split)):
+        for examples in _batches(_examples(file, render, problems, split)):
             # Once something is wrong the rest is only looked at, not tokenised.
             if not problems.count:
                 _tokenize(examples, split, tokenizer, learn_all=job.dataset.loss_on == "all", limit=limit)
@@ -158,14 +165,9 @@ def _load(
     return splits
 
 
-def _examples(
-    file: DataFile, job: ResolvedJob, chat: ChatTemplate | None, problems: Problems, split: Loaded
-) -> Iterator[Example]:
-    render = None
+def _examples(file: DataFile, render: Renderer, problems: Problems, split: Loaded) -> Iterator[Example]:
     for record in read_records(file.path, file.name, problems):
         split.read += 1
-        if render is None:
-            render = renderer_of(job.dataset.format, job.dataset.template, chat, record)
         try:
             yield render(record)
         except RecordProblem as problem:

@@ -109,6 +109,7 @@ def _read_jsonl(path: Path, name: str, problems: Problems) -> Iterator[Record]:
             text = _decode(line, place, problems)
             if text is None or not text.strip():
                 continue
+            text = text.rstrip("\r\n")
             try:
                 value = json.loads(text)
             except json.JSONDecodeError as error:

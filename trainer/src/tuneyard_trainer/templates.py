@@ -287,7 +287,7 @@ def _listed(columns: Any) -> str:
 
 def _did_you_mean(wanted: Any, known: Any, *, there: bool = False) -> str:
     """`; did you mean ...?` for the closest pair of names."""
-    for name in wanted:
+    for name in (name for name in wanted if name not in known):
         lowered = {str(other).lower(): str(other) for other in known}
         if match := get_close_matches(str(name).lower(), list(lowered), n=1):
             meant = lowered[match[0]]

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packing: nothing lost, nothing too long, few sequences; and the arithmetic of prepared splits."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneyard_trainer.packing import pack
+from tuneyard_trainer.prepared import Split
+from tuneyard_trainer.tokenization import TokenizedRecord
+
+LIMIT = 32
+LENGTHS = st.lists(st.integers(2, LIMIT), min_size=1, max_size=60)
+
+
+@given(LENGTHS)
+def test_every_record_is_in_exactly_one_sequence(lengths):
+    assert sorted(index for sequence in pack(lengths, LIMIT) for index in sequence) == list(
+        range(len(lengths))
+    )
+
+
+@given(LENGTHS)
+def test_no_sequence_is_too_long_and_no_two_would_fit_together(lengths):
+    sums = sorted(sum(lengths[index] for index in sequence) for sequence in pack(lengths, LIMIT))
+    assert sums[-1] <= LIMIT
+    # Were two at most half full, best-fit would have joined them.
+    assert len(sums) < 2 or sums[0] + sums[1] > LIMIT
+
+
+def test_records_that_fill_each_other_share_sequences():
+    assert pack([20, 12, 10, 22, 32], LIMIT) == [[0, 1], [2, 3], [4]]
+
+
+def split_of(lengths, sequences):
+    records = []
+    for number, length in enumerate(lengths):
+        learned = np.arange(length) >= length // 2
+        records.append(TokenizedRecord(np.full(length, number, dtype=np.int32), learned, length))
+    return Split.of(records, sequences)
+
+
+@given(LENGTHS)
+def test_learned_tokens_are_counted_without_first_tokens(lengths):
+    split = split_of(lengths, pack(lengths, LIMIT))
+    counted = [int(split.sequence(index)[1].sum()) for index in range(len(split))]
+    assert counted == split.learned_per_sequence().tolist()
+
+
+def test_sequence_numbers_its_records_and_never_learns_a_first_token():
+    split = split_of([3, 2], [[0, 1]])
+    tokens, learned, numbers = split.sequence(0)
+    assert tokens.tolist() == [0, 0, 0, 1, 1]
+    assert numbers.tolist() == [1, 1, 1, 2, 2]
+    assert learned.tolist() == [False, True, True, False, True]
+
+
+def test_split_comes_back_from_its_file(tmp_path):
+    split = split_of([3, 2, 5], [[0, 2], [1]])
+    split.save(tmp_path / "s.safetensors")
+    again = Split.load(tmp_path / "s.safetensors")
+    assert [part.tolist() for part in again.sequence(0)] == [part.tolist() for part in split.sequence(0)]
+    assert len(again) == 2

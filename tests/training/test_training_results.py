@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results, failure classes and the one way that a stage ends."""
+
+import errno
+import json
+import urllib.request
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuneyard_api.pod_contract import EXIT_CODES, Failure, FailureClass, Progress, Stage, StageResult
+from tuneyard_trainer.failures import StageFailure, classify
+from tuneyard_trainer.progress import Board, describe, served
+from tuneyard_trainer.results import earlier_success, encode, result_path, write_result
+from tuneyard_trainer.surroundings import usable_cores
+
+
+class OutOfMemoryError(RuntimeError):
+    """As PyTorch names it."""
+
+
+CLASSES = {
+    "memory of Python": (MemoryError(), FailureClass.OUT_OF_MEMORY),
+    "memory of the GPU": (OutOfMemoryError("CUDA out of memory"), FailureClass.OUT_OF_MEMORY),
+    "memory of PyTorch on CPU": (
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        FailureClass.OUT_OF_MEMORY,
+    ),
+    "full disk": (OSError(errno.ENOSPC, "No space left on device"), FailureClass.DISK_FULL),
+    "quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), FailureClass.DISK_FULL),
+    "permission": (PermissionError(errno.EACCES, "Permission denied"), FailureClass.PERMISSION_DENIED),
+    "read-only volume": (OSError(errno.EROFS, "Read-only file system"), FailureClass.PERMISSION_DENIED),
+    "connection": (ConnectionResetError(), FailureClass.UPSTREAM),
+    "known": (StageFailure(FailureClass.DATA_MISSING, "x"), FailureClass.DATA_MISSING),
+    "anything else": (KeyError("x"), FailureClass.BUG),
+    "a missing file nobody expected": (FileNotFoundError(errno.ENOENT, "x"), FailureClass.BUG),
+    "the keyboard": (KeyboardInterrupt(), FailureClass.INTERRUPTED),
+}
+
+
+@pytest.mark.parametrize(("error", "expected"), CLASSES.values(), ids=CLASSES.keys())
+def test_error_is_classified(error, expected):
+    assert classify(error).failure_class is expected
+
+
+def test_unknown_error_names_the_lines_it_came_from():
+    def inner():
+        raise KeyError("gone")
+
+    try:
+        inner()
+    except KeyError as error:
+        message = classify(error).message
+    assert message.startswith("KeyError: 'gone' in inner (training/test_training_results.py:")
+
+
+def test_every_failure_class_has_an_exit_code_of_its_own():
+    assert len(set(EXIT_CODES.values())) == len(FailureClass) == len(EXIT_CODES)
+
+
+@given(st.text(max_size=1500), st.lists(st.text(max_size=400), max_size=30))
+def test_result_fits_and_stays_readable(message, warnings):
+    failure = Failure(failure_class=FailureClass.BAD_INPUT, message=message)
+    for result in (
+        StageResult(stage=Stage.TRAIN, outcome="Failed", plan_digest="d", failure=failure),
+        StageResult(
+            stage=Stage.PREPARE, outcome="Succeeded", plan_digest="d", facts={"n": 1, "warnings": warnings}
+        ),
+    ):
+        content = encode(result)
+        assert len(content) <= 4096
+        again = StageResult.model_validate_json(content)
+        assert again.failure is None or message.startswith(again.failure.message.removesuffix("…"))
+        assert again.facts.get("n") == result.facts.get("n")
+
+
+def result_of(digest="d", outcome="Succeeded", stage=Stage.TRAIN):
+    return StageResult(stage=stage, outcome=outcome, plan_digest=digest, facts={"steps": 3})
+
+
+def test_success_of_the_same_plan_is_returned(tmp_path):
+    write_result(result_of(), tmp_path, tmp_path / "log")
+    assert earlier_success(tmp_path, Stage.TRAIN, "d") == result_of()
+    assert (tmp_path / "log").read_bytes() == result_path(tmp_path, Stage.TRAIN).read_bytes()
+
+
+OTHERS = {
+    "another plan": encode(result_of(digest="other")),
+    "a failure": encode(result_of(outcome="Failed")),
+    "another stage": encode(result_of(stage=Stage.PREPARE)),
+    "torn": encode(result_of())[:40],
+    "not JSON": b"\x00\xff",
+}
+
+
+@pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS.keys())
+def test_no_other_result_counts_as_done(tmp_path, content):
+    path = result_path(tmp_path, Stage.TRAIN)
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert earlier_success(tmp_path, Stage.TRAIN, "d") is None
+
+
+def test_progress_port_answers():
+    board = Board(Stage.TRAIN, is_quiet=True)
+    board.update(phase="training", step=4, of=10, loss=2.5, tokens_per_second=100.0, eta_seconds=6)
+    with served(board, 0) as port:
+        base = f"http://127.0.0.1:{port}"
+        with urllib.request.urlopen(f"{base}/progress") as answer:
+            assert Progress.model_validate(json.load(answer)).step == 4
+        with urllib.request.urlopen(f"{base}/metrics") as answer:
+            assert 'tuneyard_loss{stage="train",phase="training"} 2.5' in answer.read().decode().splitlines()
+        with urllib.request.urlopen(f"{base}/healthz") as answer:
+            assert answer.read() == b"ok\n"
+        with pytest.raises(urllib.error.HTTPError, match="404") as refused:
+            urllib.request.urlopen(f"{base}/other")
+        refused.value.close()
+        with served(Board(Stage.TRAIN), port) as second:
+            assert second is None
+
+
+def test_progress_is_described_in_one_line():
+    progress = Progress(
+        stage=Stage.TRAIN, phase="training", step=4, of=10, loss=2.5, tokens_per_second=99.6, eta_seconds=6
+    )
+    assert describe(progress) == "train: training 4/10, loss 2.5000, 100 tokens/s, 6 s left"
+
+
+@pytest.mark.parametrize(
+    ("content", "most"), [("max 100000", 10**6), ("100000 100000", 1), ("50000 100000", 1), ("x", 10**6)]
+)
+def test_usable_cores_keep_to_the_quota(tmp_path, content, most):
+    (tmp_path / "cpu.max").write_text(content)
+    assert 1 <= usable_cores(tmp_path) <= most
