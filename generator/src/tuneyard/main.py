@@ -8,8 +8,17 @@ from typing import Any
 import click
 
 _COMMANDS = {
+    "init": ("tuneyard.commands.init", "Write a small environment to start from."),
     "check": ("tuneyard.commands.check", "Say everything that is wrong with environments."),
     "render": ("tuneyard.commands.render", "Write the GitOps tree of environments."),
+    "diff": ("tuneyard.commands.diff", "Show what a render would change, or how two environments differ."),
+    "graph": ("tuneyard.commands.graph", "Draw the order with the reason of every edge."),
+    "explain": (
+        "tuneyard.commands.explain",
+        "Say what a key does, where its value came from, what it influences.",
+    ),
+    "query": ("tuneyard.commands.query", "Print one resolved value, for scripts."),
+    "docs": ("tuneyard.commands.docs", "Write what is generated from the model: sample, reference pages."),
 }
 
 
@@ -36,7 +45,7 @@ class _Lazy(click.Group):
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tuneyard", message="%(version)s")
 def cli() -> None:
-    """One environment file becomes the whole GitOps tree.
+    r"""One environment file becomes the whole GitOps tree.
 
     \b
     Examples:

@@ -145,12 +145,21 @@ class Stack:
             if not component.is_rendered():
                 continue
             for owner in component.databases:
-                secret = ExpectedSecret(f"{owner}-database", component.namespace, ("username", "password"),
-                                        f"database user of {owner}", "kubernetes.io/basic-auth")
+                secret = ExpectedSecret(
+                    f"{owner}-database",
+                    component.namespace,
+                    ("username", "password"),
+                    f"database user of {owner}",
+                    "kubernetes.io/basic-auth",
+                )
                 found[secret.namespace, secret.name] = secret
             for owner in component.buckets:
-                secret = ExpectedSecret(f"{owner}-bucket", component.namespace,
-                                        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), f"bucket of {owner}")
+                secret = ExpectedSecret(
+                    f"{owner}-bucket",
+                    component.namespace,
+                    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+                    f"bucket of {owner}",
+                )
                 found[secret.namespace, secret.name] = secret
         return tuple(found[key] for key in sorted(found))
 

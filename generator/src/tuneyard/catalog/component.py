@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuneyard_api.problems import Path
+
 from tuneyard.environment.model import Environment
-from tuneyard.findings import Path
 
 if TYPE_CHECKING:
     from tuneyard.stack import Stack

@@ -34,7 +34,10 @@ def _cluster(stack: "Stack") -> list[Json]:
         "spec": {
             "instances": _instances(stack),
             "imageName": stack.image("postgres", "postgres"),
-            "storage": {"size": f"{stack.volume_gib('postgres', 10)}Gi", "storageClass": stack.storage_class()},
+            "storage": {
+                "size": f"{stack.volume_gib('postgres', 10)}Gi",
+                "storageClass": stack.storage_class(),
+            },
             "monitoring": {"enablePodMonitor": stack.has("metrics")},
             "managed": {
                 "roles": [
@@ -50,7 +53,12 @@ def _cluster(stack: "Stack") -> list[Json]:
 
 
 def _database(stack: "Stack", owner: str, name: str, user: str) -> Json:
-    spec: Json = {"name": name, "owner": user, "cluster": {"name": "postgres"}, "databaseReclaimPolicy": "retain"}
+    spec: Json = {
+        "name": name,
+        "owner": user,
+        "cluster": {"name": "postgres"},
+        "databaseReclaimPolicy": "retain",
+    }
     if stack.has("vector-db") and stack.providers["vector-db"].name == owner == "pgvector":
         spec["extensions"] = [{"name": "vector", "ensure": "present"}]
     metadata = build_metadata(owner, NAMESPACE, keep=True)
@@ -59,7 +67,13 @@ def _database(stack: "Stack", owner: str, name: str, user: str) -> Json:
 
 def _secrets(stack: "Stack") -> list[ExpectedSecret]:
     return [
-        ExpectedSecret(d.secret, NAMESPACE, ("username", "password"), f"database role {d.user}", "kubernetes.io/basic-auth")
+        ExpectedSecret(
+            d.secret,
+            NAMESPACE,
+            ("username", "password"),
+            f"database role {d.user}",
+            "kubernetes.io/basic-auth",
+        )
         for d in stack.databases()
     ]
 

@@ -16,7 +16,8 @@ RUNTIME_PATHS = {
 
 
 def _gpu_operator(stack: "Stack") -> Json:
-    """Value paths: the chart's values.yaml at v26.7.0 and
+    """Value paths: the chart's values.yaml at v26.7.0.
+
     https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/getting-started.html (chart customisation).
     """
     gpus = stack.environment.gpus

@@ -8,7 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tuneyard.catalog.component import Claim, Component, ExpectedSecret, GpuRequest, Json, Need, Service
-from tuneyard.catalog.nim import build_nim_cache, build_nim_claim, build_nim_pipeline, build_nim_service, secrets_of_nim
+from tuneyard.catalog.nim import (
+    build_nim_cache,
+    build_nim_claim,
+    build_nim_pipeline,
+    build_nim_service,
+    secrets_of_nim,
+)
 from tuneyard.catalog.vllm import build_vllm, secrets_of_vllm
 from tuneyard.environment.model import Environment
 from tuneyard.environment.models import Pipeline, ServedModel
@@ -45,7 +51,10 @@ def model_components(environment: Environment) -> list[Component]:
         for index, model in enumerate(environment.models)
         if model.name not in together
     ]
-    return [*alone, *(_pipeline(environment, index, pipeline) for index, pipeline in enumerate(environment.pipelines))]
+    return [
+        *alone,
+        *(_pipeline(environment, index, pipeline) for index, pipeline in enumerate(environment.pipelines)),
+    ]
 
 
 def _needs(environment: Environment, index: int, model: ServedModel) -> list[Need]:
@@ -70,7 +79,9 @@ def _gpu_requests(models: list[tuple[int, ServedModel]], _: "Stack") -> list[Gpu
 
 
 def _claims(models: list[tuple[int, ServedModel]], _: "Stack") -> list[Claim]:
-    return [Claim(model.cache_gib, is_shared(model), ("models", index, "cacheGiB")) for index, model in models]
+    return [
+        Claim(model.cache_gib, is_shared(model), ("models", index, "cacheGiB")) for index, model in models
+    ]
 
 
 def _objects(model: ServedModel, stack: "Stack") -> list[Json]:

@@ -21,7 +21,17 @@ DATA_STORE_SECRETS = {
     "datastoreInitSecret": ("nemo-data-store-init", ("configure_gitea.sh", "init_directory_structure.sh")),
     "datastoreInlineConfigSecret": (
         "nemo-data-store-inline-config",
-        ("_generals_", "cache", "database", "metrics", "queue", "repository", "security", "server", "session"),
+        (
+            "_generals_",
+            "cache",
+            "database",
+            "metrics",
+            "queue",
+            "repository",
+            "security",
+            "server",
+            "session",
+        ),
     ),
     "giteaAdminSecret": ("nemo-data-store-admin", ("GITEA_ADMIN_USERNAME", "GITEA_ADMIN_PASSWORD")),
     "lfsJwtSecret": ("nemo-data-store-lfs-jwt", ("jwtSecret",)),
@@ -41,7 +51,12 @@ def build_nemo(stack: "Stack", kind: str, name: str, spec: Json) -> Json:
             "ingress": {"ingressClass": ingress.class_name, "tlsSecretName": ingress.tls_secret},
         }
     common: Json = {
-        "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent", "pullSecrets": [environment.secrets.ngc_pull]},
+        "image": {
+            "repository": repository,
+            "tag": tag,
+            "pullPolicy": "IfNotPresent",
+            "pullSecrets": [environment.secrets.ngc_pull],
+        },
         "replicas": 1,
         "expose": expose,
         "databaseConfig": build_database(stack, name),
@@ -56,7 +71,7 @@ def build_nemo(stack: "Stack", kind: str, name: str, spec: Json) -> Json:
 
 
 def build_database(stack: "Stack", owner: str) -> Json:
-    """databaseConfig of a NeMo object."""
+    """The databaseConfig of a NeMo object."""
     database = stack.database(owner)
     return {
         "host": database.host,
@@ -67,7 +82,7 @@ def build_database(stack: "Stack", owner: str) -> Json:
 
 
 def build_otel(stack: "Stack") -> Json:
-    """otel of a NeMo object."""
+    """The otel of a NeMo object."""
     return {"enabled": True, "exporterOtlpEndpoint": stack.url("otel")}
 
 
@@ -90,7 +105,11 @@ def _data_store(stack: "Stack") -> list[Json]:
             "region": bucket.region,
             "ssl": bucket.endpoint.startswith("https://"),
             "serveDirect": False,
-            "credentials": {"user": bucket.owner, "secretName": bucket.secret, "passwordKey": "AWS_SECRET_ACCESS_KEY"},
+            "credentials": {
+                "user": bucket.owner,
+                "secretName": bucket.secret,
+                "passwordKey": "AWS_SECRET_ACCESS_KEY",
+            },
         }
     store = build_nemo(stack, "NemoDatastore", "nemo-data-store", spec)
     # The claim is the operator's, owned by this object: deleting the object would delete every data set.
@@ -104,7 +123,11 @@ def _entity_store(stack: "Stack") -> list[Json]:
 
 
 def _evaluator(stack: "Stack") -> list[Json]:
-    images = {key: stack.image("nemo-evaluator", key) for key in stack.pin("nemo-evaluator").images if key != "image"}
+    images = {
+        key: stack.image("nemo-evaluator", key)
+        for key in stack.pin("nemo-evaluator").images
+        if key != "image"
+    }
     spec = {
         "datastore": {"endpoint": f"{stack.url('data-store')}/v1/hf"},
         "entitystore": {"endpoint": stack.url("entity-store")},
@@ -117,7 +140,9 @@ def _evaluator(stack: "Stack") -> list[Json]:
 
 
 def _guardrails(stack: "Stack") -> list[Json]:
-    base = next((model for model in stack.environment.models if f"model:{model.name}" in stack.providers), None)
+    base = next(
+        (model for model in stack.environment.models if f"model:{model.name}" in stack.providers), None
+    )
     spec: Json = {
         "configStore": {"configMap": {"name": "nemo-guardrails-config"}},
         "nimEndpoint": {"baseURL": f"{stack.url(f'model:{base.name}')}/v1"} if base else None,
@@ -135,7 +160,10 @@ def _common_secrets(stack: "Stack") -> list[ExpectedSecret]:
 
 
 def _data_store_secrets(stack: "Stack") -> list[ExpectedSecret]:
-    own = [ExpectedSecret(name, NEMO, keys, f"Data Store ({field})") for field, (name, keys) in DATA_STORE_SECRETS.items()]
+    own = [
+        ExpectedSecret(name, NEMO, keys, f"Data Store ({field})")
+        for field, (name, keys) in DATA_STORE_SECRETS.items()
+    ]
     return [*_common_secrets(stack), *own]
 
 
@@ -176,7 +204,10 @@ COMPONENTS = (
         namespace=NEMO,
         provides=("evaluator",),
         needs=lambda _: (
-            _CRD, _DATA, _ENTITIES, _OTEL,
+            _CRD,
+            _DATA,
+            _ENTITIES,
+            _OTEL,
             Need("vector-db", "retrieval evaluations"),
             Need("workflows", "it runs evaluations as workflows"),
         ),

@@ -4,7 +4,12 @@
 from typing import TYPE_CHECKING
 
 from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Need, Service
-from tuneyard.catalog.nemo_customizer import customization_targets, customization_templates, is_shared, short_product
+from tuneyard.catalog.nemo_customizer import (
+    customization_targets,
+    customization_templates,
+    is_shared,
+    short_product,
+)
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.workflows import EXECUTOR, NEMO
 
@@ -12,7 +17,13 @@ if TYPE_CHECKING:
     from tuneyard.stack import Stack
 
 HELIX = "nemo-helix"
-UMBRELLA_OWNERS = ("nemo-customizer", "nemo-data-store", "nemo-entity-store", "nemo-evaluator", "nemo-guardrails")
+UMBRELLA_OWNERS = (
+    "nemo-customizer",
+    "nemo-data-store",
+    "nemo-entity-store",
+    "nemo-evaluator",
+    "nemo-guardrails",
+)
 
 
 def _external_database(stack: "Stack", owner: str) -> Json:
@@ -28,12 +39,17 @@ def _external_database(stack: "Stack", owner: str) -> Json:
 
 
 def _umbrella(stack: "Stack") -> Json:
-    """https://docs.nvidia.com/nemo/microservices/latest/set-up/helm/index.html (25.11); every database is our own, so no
-    subchart pulls an image that has left Docker Hub."""
+    """https://docs.nvidia.com/nemo/microservices/latest/set-up/helm/index.html (25.11).
+
+    Every database is our own, so no subchart pulls an image that has left Docker Hub.
+    """
     environment = stack.environment
     customizer, shared = environment.fine_tuning.customizer, is_shared(stack)
     mode = "ReadWriteMany" if shared else "ReadWriteOnce"
-    own = {name: {"postgresql": {"enabled": False}, "externalDatabase": _external_database(stack, name)} for name in UMBRELLA_OWNERS}
+    own = {
+        name: {"postgresql": {"enabled": False}, "externalDatabase": _external_database(stack, name)}
+        for name in UMBRELLA_OWNERS
+    }
     external_tracking = stack.providers["tracking"].name == "external-mlflow"
     store_claim: Json = {
         "size": f"{stack.volume_gib('nemo-microservices', 50)}Gi",
@@ -76,7 +92,10 @@ def _umbrella(stack: "Stack") -> Json:
             "strategy": {"type": "Recreate"},
             "admin": {"existingSecret": "nemo-data-store-admin"},
         },
-        "entity-store": {**own["nemo-entity-store"], "appConfig": {"BASE_URL_DATASTORE": stack.url("data-store")}},
+        "entity-store": {
+            **own["nemo-entity-store"],
+            "appConfig": {"BASE_URL_DATASTORE": stack.url("data-store")},
+        },
         "evaluator": {
             **own["nemo-evaluator"],
             "milvus": {"enabled": False},
@@ -104,15 +123,21 @@ def _umbrella_secrets(stack: "Stack") -> list[ExpectedSecret]:
 
 def private_repository(stack: "Stack", component: str) -> ExpectedSecret:
     """What Argo CD needs to pull a private chart: a repository Secret with NGC's user and key."""
-    return ExpectedSecret(f"{stack.environment.name}-chart-{component}", stack.environment.argocd.namespace,
-                          ("type", "name", "url", "username", "password"),
-                          f"repository {stack.pin(component).repository}: label argocd.argoproj.io/secret-type=repository, "
-                          "type helm, username $oauthtoken, password the NGC key")
+    return ExpectedSecret(
+        f"{stack.environment.name}-chart-{component}",
+        stack.environment.argocd.namespace,
+        ("type", "name", "url", "username", "password"),
+        f"repository {stack.pin(component).repository}: label argocd.argoproj.io/secret-type=repository, "
+        "type helm, username $oauthtoken, password the NGC key",
+    )
 
 
 def _helix(stack: "Stack") -> Json:
-    """https://github.com/NVIDIA-NeMo/nemo-helix (values.yaml of the chart). Passwords that the chart would make up at each
-    render (drift, and broken logins under self-heal) all come from secrets that exist."""
+    """https://github.com/NVIDIA-NeMo/nemo-helix (values.yaml of the chart).
+
+    Passwords that the chart would make up at each render (drift, and broken logins under self-heal) all come from
+    secrets that exist.
+    """
     environment = stack.environment
     values: Json = {
         "existingSecret": environment.secrets.ngc,
@@ -133,7 +158,11 @@ def _helix(stack: "Stack") -> Json:
         },
         "rbac": {"volcanoEnabled": stack.has("scheduler") and stack.providers["scheduler"].name == "volcano"},
         "platformConfig": {
-            "models": {"controller": {"backends": {"deployments_plugin": {"default_storage_class": stack.storage_class()}}}},
+            "models": {
+                "controller": {
+                    "backends": {"deployments_plugin": {"default_storage_class": stack.storage_class()}}
+                }
+            },
         },
     }
     if stack.has("vector-db"):
@@ -189,7 +218,9 @@ COMPONENTS = (
         values=_helix,
         services=lambda _: {"helix": Service("nemo-helix-api", 8080)},
         secrets=_helix_secrets,
-        claims=lambda stack: [Claim(stack.volume_gib(HELIX, 200), shared=True, path=("storage", "readWriteMany"))],
+        claims=lambda stack: [
+            Claim(stack.volume_gib(HELIX, 200), shared=True, path=("storage", "readWriteMany"))
+        ],
         databases=(HELIX,),
         keeps_data=True,
     ),

@@ -96,9 +96,17 @@ def _customizer(stack: "Stack") -> list[Json]:
     spec: Json = {
         "datastore": {"endpoint": stack.url("data-store")},
         "entitystore": {"endpoint": stack.url("entity-store")},
-        "mlflow": {"endpoint": environment.external_mlflow if stack.providers["tracking"].name == "external-mlflow" else stack.url("tracking")},
+        "mlflow": {
+            "endpoint": environment.external_mlflow
+            if stack.providers["tracking"].name == "external-mlflow"
+            else stack.url("tracking")
+        },
         "scheduler": {"type": "volcano"},
-        "wandb": {"secretName": "nemo-customizer-wandb", "apiKeyKey": "apiKey", "encryptionKey": "encryptionKey"},
+        "wandb": {
+            "secretName": "nemo-customizer-wandb",
+            "apiKeyKey": "apiKey",
+            "encryptionKey": "encryptionKey",
+        },
         "nemoDatastoreTools": {"image": stack.image("nemo-customizer", "datastore-tools")},
         "modelDownloadJobs": {
             "image": stack.image("nemo-customizer", "customizer-api"),
@@ -131,7 +139,9 @@ def _customizer(stack: "Stack") -> list[Json]:
     }
     return [
         build_config_map("nemo-customizer-models", NEMO, models),
-        build_config_map("nemo-customizer-training", NEMO, {"training": dump({"workspace_dir": "/pvc/workspace"})}),
+        build_config_map(
+            "nemo-customizer-training", NEMO, {"training": dump({"workspace_dir": "/pvc/workspace"})}
+        ),
         build_claim(MODELS_CLAIM, NEMO, customizer.models_gib, storage_class, shared=shared),
         build_nemo(stack, "NemoCustomizer", "nemo-customizer", spec),
     ]
@@ -142,9 +152,15 @@ def _secrets(stack: "Stack") -> list[ExpectedSecret]:
     return [
         build_pull_secret(stack, NEMO),
         ExpectedSecret(secrets.ngc, NEMO, ("NGC_API_KEY",), "downloads models from NGC"),
-        ExpectedSecret(secrets.hugging_face, NEMO, ("HF_TOKEN",), "downloads models from the Hugging Face hub"),
-        ExpectedSecret("nemo-customizer-wandb", NEMO, ("apiKey", "encryptionKey"),
-                       "Weights & Biases (any apiKey if it is not used); encryptionKey: 32 bytes, base64"),
+        ExpectedSecret(
+            secrets.hugging_face, NEMO, ("HF_TOKEN",), "downloads models from the Hugging Face hub"
+        ),
+        ExpectedSecret(
+            "nemo-customizer-wandb",
+            NEMO,
+            ("apiKey", "encryptionKey"),
+            "Weights & Biases (any apiKey if it is not used); encryptionKey: 32 bytes, base64",
+        ),
     ]
 
 

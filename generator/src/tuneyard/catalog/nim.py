@@ -30,7 +30,9 @@ def cache_name(model: ServedModel) -> str:
 
 def build_nim_claim(stack: "Stack", model: ServedModel, *, shared: bool) -> Json:
     """The claim, made by us: one that the operator makes belongs to the NIMCache, and goes with it."""
-    return build_claim(cache_name(model), model.namespace, model.cache_gib, stack.storage_class(shared=shared), shared=shared)
+    return build_claim(
+        cache_name(model), model.namespace, model.cache_gib, stack.storage_class(shared=shared), shared=shared
+    )
 
 
 def tolerations_of(stack: "Stack", product: str | None) -> list[Json]:
@@ -81,12 +83,16 @@ def _source(stack: "Stack", model: ServedModel) -> Json:
             }
         }
     # A profile excludes every other choice; no choice at all: the best profile for the GPU that is found.
-    chosen: Json = {"profiles": [model.profile]} if model.profile else {
-        "engine": model.nim_engine,
-        "tensorParallelism": str(model.gpus) if model.nim_engine else None,
-        "gpus": [{"product": model.gpu_product}] if model.gpu_product and model.nim_engine else None,
-        "lora": True if model.lora else None,
-    }
+    chosen: Json = (
+        {"profiles": [model.profile]}
+        if model.profile
+        else {
+            "engine": model.nim_engine,
+            "tensorParallelism": str(model.gpus) if model.nim_engine else None,
+            "gpus": [{"product": model.gpu_product}] if model.gpu_product and model.nim_engine else None,
+            "lora": True if model.lora else None,
+        }
+    )
     return {
         "ngc": {
             "authSecret": secrets.ngc,
@@ -105,7 +111,11 @@ def image_of(stack: "Stack", model: ServedModel) -> str:
 def _proxy(stack: "Stack") -> Json | None:
     """On both NIMCache and NIMService, or one of them can't reach the registry."""
     proxy = stack.environment.proxy
-    return {"httpProxy": proxy.https, "httpsProxy": proxy.https, "noProxy": ",".join(proxy.exempt)} if proxy else None
+    return (
+        {"httpProxy": proxy.https, "httpsProxy": proxy.https, "noProxy": ",".join(proxy.exempt)}
+        if proxy
+        else None
+    )
 
 
 def _repository_override(stack: "Stack") -> list[Json]:
@@ -136,15 +146,24 @@ def _arguments(model: ServedModel) -> list[str]:
         return []
     arguments = [f"--max-model-len={model.max_sequence_length}"]
     if lora := model.lora:
-        arguments += ["--enable-lora", f"--max-loras={lora.max_gpu_adapters}", f"--max-cpu-loras={lora.max_cpu_adapters}",
-                      f"--max-lora-rank={lora.max_rank}"]
+        arguments += [
+            "--enable-lora",
+            f"--max-loras={lora.max_gpu_adapters}",
+            f"--max-cpu-loras={lora.max_cpu_adapters}",
+            f"--max-lora-rank={lora.max_rank}",
+        ]
     return arguments
 
 
 def build_nim_service(stack: "Stack", model: ServedModel) -> Json:
     """The NIMService."""
     metadata = build_metadata(model.name, model.namespace)
-    return {"apiVersion": API, "kind": "NIMService", "metadata": metadata, "spec": build_nim_service_spec(stack, model)}
+    return {
+        "apiVersion": API,
+        "kind": "NIMService",
+        "metadata": metadata,
+        "spec": build_nim_service_spec(stack, model),
+    }
 
 
 def build_nim_service_spec(stack: "Stack", model: ServedModel) -> Json:
@@ -154,16 +173,26 @@ def build_nim_service_spec(stack: "Stack", model: ServedModel) -> Json:
     by_claim = stack.has("dra")
     gpus = str(model.gpus)
     spec: Json = {
-        "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent", "pullSecrets": [secrets.ngc_pull]},
+        "image": {
+            "repository": repository,
+            "tag": tag,
+            "pullPolicy": "IfNotPresent",
+            "pullSecrets": [secrets.ngc_pull],
+        },
         # Required up to operator 3.1.2, also where nothing is pulled with it.
         "authSecret": secrets.hugging_face if model.hugging_face else secrets.ngc,
         "env": _environment_variables(stack, model),
         "args": _arguments(model),
-        "storage": {"nimCache": {"name": cache_name(model), "profile": model.profile}, "sharedMemorySizeLimit": "16Gi"},
+        "storage": {
+            "nimCache": {"name": cache_name(model), "profile": model.profile},
+            "sharedMemorySizeLimit": "16Gi",
+        },
         # Absent under autoscaling: the API refuses both.
         "replicas": None if model.autoscaling else model.replicas,
         "scale": _scale(model),
-        "resources": None if by_claim else {"limits": {"nvidia.com/gpu": gpus}, "requests": {"nvidia.com/gpu": gpus}},
+        "resources": None
+        if by_claim
+        else {"limits": {"nvidia.com/gpu": gpus}, "requests": {"nvidia.com/gpu": gpus}},
         "draResources": [_dra_claim(model)] if by_claim else None,
         "multiNode": _multi_node(model),
         "expose": _expose(stack),
@@ -185,13 +214,20 @@ def _scale(model: ServedModel) -> Json | None:
         "hpa": {
             "minReplicas": model.autoscaling.min_replicas,
             "maxReplicas": model.autoscaling.max_replicas,
-            "metrics": [{"type": "Pods", "pods": {"metric": {"name": "num_requests_running"}, "target": target}}],
+            "metrics": [
+                {"type": "Pods", "pods": {"metric": {"name": "num_requests_running"}, "target": target}}
+            ],
         },
     }
 
 
 def _dra_claim(model: ServedModel) -> Json:
-    device = {"name": "gpu", "count": model.gpus, "deviceClassName": "gpu.nvidia.com", "driverName": "gpu.nvidia.com"}
+    device = {
+        "name": "gpu",
+        "count": model.gpus,
+        "deviceClassName": "gpu.nvidia.com",
+        "driverName": "gpu.nvidia.com",
+    }
     return {"claimCreationSpec": {"devices": [device]}}
 
 
@@ -218,7 +254,8 @@ def _expose(stack: "Stack") -> Json:
 def build_nim_pipeline(stack: "Stack", name: str, models: list[ServedModel]) -> Json:
     """Several NIMServices as one object."""
     services = [
-        {"name": model.name, "enabled": True, "spec": build_nim_service_spec(stack, model)} for model in models
+        {"name": model.name, "enabled": True, "spec": build_nim_service_spec(stack, model)}
+        for model in models
     ]
     namespace = models[0].namespace if models else "models"
     metadata = build_metadata(name, namespace)
@@ -228,7 +265,11 @@ def build_nim_pipeline(stack: "Stack", name: str, models: list[ServedModel]) -> 
 def secrets_of_nim(stack: "Stack", model: ServedModel) -> list[ExpectedSecret]:
     """What the model's namespace must have."""
     secrets = stack.environment.secrets
-    key = ExpectedSecret(secrets.hugging_face, model.namespace, ("HF_TOKEN",), "downloads models from the Hugging Face hub")
+    key = ExpectedSecret(
+        secrets.hugging_face, model.namespace, ("HF_TOKEN",), "downloads models from the Hugging Face hub"
+    )
     if not model.hugging_face:
-        key = ExpectedSecret(secrets.ngc, model.namespace, ("NGC_API_KEY",), "downloads models from NGC or its mirror")
+        key = ExpectedSecret(
+            secrets.ngc, model.namespace, ("NGC_API_KEY",), "downloads models from NGC or its mirror"
+        )
     return [build_pull_secret(stack, model.namespace), key]

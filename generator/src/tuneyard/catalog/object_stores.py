@@ -57,8 +57,12 @@ def _minio(stack: "Stack") -> Json:
 def _secrets(stack: "Stack") -> list[ExpectedSecret]:
     root = ExpectedSecret(ROOT_SECRET, NAMESPACE, ("rootUser", "rootPassword"), "MinIO's administrator")
     users = [
-        ExpectedSecret(b.secret, NAMESPACE, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-                       f"bucket {b.name}; AWS_ACCESS_KEY_ID is {b.owner}")
+        ExpectedSecret(
+            b.secret,
+            NAMESPACE,
+            ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+            f"bucket {b.name}; AWS_ACCESS_KEY_ID is {b.owner}",
+        )
         for b in stack.buckets()
     ]
     return [root, *users]

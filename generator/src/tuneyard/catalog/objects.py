@@ -58,11 +58,7 @@ def without_empty(value: Any) -> Any:
     """The value without nulls, empty strings, maps and lists: NVIDIA's operators drop them, which would look like drift."""
     if isinstance(value, dict):
         kept = {key: without_empty(child) for key, child in value.items()}
-        return {
-            key: child
-            for key, child in kept.items()
-            if child is not None and child != "" and child != {} and child != []
-        }
+        return {key: child for key, child in kept.items() if child is not None and child not in ("", {}, [])}
     if isinstance(value, (list, tuple)):
         return [without_empty(child) for child in value]
     return value

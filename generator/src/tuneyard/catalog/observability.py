@@ -65,7 +65,9 @@ COMPONENTS = (
         namespace=NAMESPACE,
         provides=("metrics",),
         values=_prometheus,
-        secrets=lambda _: [ExpectedSecret("grafana-admin", NAMESPACE, ("username", "password"), "Grafana's administrator")],
+        secrets=lambda _: [
+            ExpectedSecret("grafana-admin", NAMESPACE, ("username", "password"), "Grafana's administrator")
+        ],
         claims=lambda stack: [Claim(stack.volume_gib("kube-prometheus-stack", 20))],
         keeps_data=True,
         privileged=True,

@@ -21,8 +21,17 @@ def _mlflow(stack: "Stack") -> Json:
         "backendStore": {
             "databaseMigration": True,
             "databaseConnectionCheck": True,
-            "postgres": {"enabled": True, "host": database.host, "port": database.port, "database": database.name},
-            "existingDatabaseSecret": {"name": database.secret, "usernameKey": "username", "passwordKey": "password"},
+            "postgres": {
+                "enabled": True,
+                "host": database.host,
+                "port": database.port,
+                "database": database.name,
+            },
+            "existingDatabaseSecret": {
+                "name": database.secret,
+                "usernameKey": "username",
+                "passwordKey": "password",
+            },
         },
         "artifactRoot": {
             "proxiedArtifactStorage": True,
@@ -41,7 +50,8 @@ def _mlflow(stack: "Stack") -> Json:
             "AWS_DEFAULT_REGION": bucket.region,
             # MLflow 3 answers only to hosts that it is told.
             "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(
-                f"{name}:{PORT}" for name in (host, host.removesuffix(".cluster.local"), f"mlflow.{NAMESPACE}")
+                f"{name}:{PORT}"
+                for name in (host, host.removesuffix(".cluster.local"), f"mlflow.{NAMESPACE}")
             ),
         },
         "serviceMonitor": {"enabled": stack.has("metrics")},

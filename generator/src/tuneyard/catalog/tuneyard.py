@@ -19,8 +19,13 @@ REGISTRY_CLAIM, CACHE_CLAIM = "adapters", "model-cache"
 
 
 def _operator(stack: "Stack") -> Json:
-    """charts/tuneyard-operator/values.yaml of this repository."""
-    return {"image": stack.mirrored(stack.environment.registries.operator_image)}
+    """charts/tuneyard-operator/values.yaml of this repository. Runtimes are the component `fine-tuning`'s."""
+    image = stack.mirrored(stack.environment.registries.operator_image)
+    repository, _, digest = image.partition("@")
+    if digest:
+        return {"image": {"repository": repository, "digest": digest}, "hf": {"enabled": False}}
+    repository, _, tag = image.rpartition(":")
+    return {"image": {"repository": repository, "tag": tag}, "hf": {"enabled": False}}
 
 
 def _tuning(stack: "Stack") -> list[Json]:
@@ -49,7 +54,12 @@ def _runtime(stack: "Stack", runtime: Runtime) -> Json:
     }
     if runtime.accelerator == "nvidia":
         spec["tolerations"] = build_tolerations(keys)
-    return {"apiVersion": API_VERSION, "kind": RUNTIME_KIND, "metadata": build_metadata(runtime.name), "spec": spec}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": RUNTIME_KIND,
+        "metadata": build_metadata(runtime.name),
+        "spec": spec,
+    }
 
 
 def _namespace(stack: "Stack", namespace: TuningNamespace) -> list[Json]:
@@ -81,7 +91,9 @@ def _namespace(stack: "Stack", namespace: TuningNamespace) -> list[Json]:
 def _network_policy(stack: "Stack", name: str) -> Json:
     """Jobs talk among themselves; the operator and Prometheus read progress; served models answer everybody."""
     readers = [NAMESPACE, *(["observability"] if stack.has("metrics") else [])]
-    peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": reader}}} for reader in readers]
+    peers = [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": reader}}} for reader in readers
+    ]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -106,11 +118,19 @@ def _queues(stack: "Stack") -> list[Json]:
                 "apiVersion": "scheduling.volcano.sh/v1beta1",
                 "kind": "Queue",
                 "metadata": build_metadata(namespace.name),
-                "spec": {"weight": 1, "reclaimable": True, "capability": {"nvidia.com/gpu": str(namespace.gpus)}},
+                "spec": {
+                    "weight": 1,
+                    "reclaimable": True,
+                    "capability": {"nvidia.com/gpu": str(namespace.gpus)},
+                },
             }
             for namespace in tuning.namespaces
         ]
-    flavor = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ResourceFlavor", "metadata": build_metadata("gpu")}
+    flavor = {
+        "apiVersion": "kueue.x-k8s.io/v1beta1",
+        "kind": "ResourceFlavor",
+        "metadata": build_metadata("gpu"),
+    }
     return [flavor, *(entry for namespace in tuning.namespaces for entry in _kueue_queues(namespace))]
 
 
@@ -127,7 +147,10 @@ def _kueue_queues(namespace: TuningNamespace) -> list[Json]:
                 {
                     "coveredResources": ["nvidia.com/gpu"],
                     "flavors": [
-                        {"name": "gpu", "resources": [{"name": "nvidia.com/gpu", "nominalQuota": str(namespace.gpus)}]}
+                        {
+                            "name": "gpu",
+                            "resources": [{"name": "nvidia.com/gpu", "nominalQuota": str(namespace.gpus)}],
+                        }
                     ],
                 }
             ],

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
 
 
 def _milvus(stack: "Stack") -> Json:
-    """Standalone with embedded etcd and local storage, as NVIDIA's own installer sets it up for the evaluator;
-    https://github.com/zilliztech/milvus-helm/blob/master/charts/milvus/README.md. 5.x would pull pulsar v3."""
+    """Standalone with embedded etcd and local storage, as NVIDIA's own installer sets it up for the evaluator.
+
+    https://github.com/zilliztech/milvus-helm/blob/master/charts/milvus/README.md. 5.x would pull pulsar v3.
+    """
     values: Json = {
         "cluster": {"enabled": False},
         "etcd": {"enabled": False},

@@ -24,7 +24,9 @@ ADAPTERS, CACHE = "/adapters", "/cache"
 def build_vllm(stack: "Stack", model: ServedModel, *, shared: bool) -> list[Json]:
     """Claim, Deployment, Service, and a ServiceMonitor when something reads it."""
     labels = {LABEL_APP: model.name}
-    claim = build_claim(cache_name(model), model.namespace, model.cache_gib, stack.storage_class(shared=shared), shared=shared)
+    claim = build_claim(
+        cache_name(model), model.namespace, model.cache_gib, stack.storage_class(shared=shared), shared=shared
+    )
     service: Json = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -38,7 +40,10 @@ def build_vllm(stack: "Stack", model: ServedModel, *, shared: bool) -> list[Json
                 "apiVersion": "monitoring.coreos.com/v1",
                 "kind": "ServiceMonitor",
                 "metadata": build_metadata(model.name, model.namespace),
-                "spec": {"selector": {"matchLabels": labels}, "endpoints": [{"port": "http", "path": "/metrics"}]},
+                "spec": {
+                    "selector": {"matchLabels": labels},
+                    "endpoints": [{"port": "http", "path": "/metrics"}],
+                },
             }
         )
     return objects
@@ -62,16 +67,25 @@ def _arguments(model: ServedModel) -> list[str]:
     if model.weights == "fp8":
         arguments.append("--quantization=fp8")
     if lora := model.lora:
-        arguments += ["--enable-lora", f"--max-loras={lora.max_gpu_adapters}", f"--max-cpu-loras={lora.max_cpu_adapters}",
-                      f"--max-lora-rank={lora.max_rank}"]
+        arguments += [
+            "--enable-lora",
+            f"--max-loras={lora.max_gpu_adapters}",
+            f"--max-cpu-loras={lora.max_cpu_adapters}",
+            f"--max-lora-rank={lora.max_rank}",
+        ]
     return arguments
 
 
 def _environment_variables(stack: "Stack", model: ServedModel) -> list[Json]:
     token = {"name": stack.environment.secrets.hugging_face, "key": "HF_TOKEN", "optional": True}
     # No user of this id is in the image: libraries that ask for a name or a home get one.
-    values = {"HOME": CACHE, "USER": "vllm", "HF_HOME": f"{CACHE}/huggingface", "VLLM_CACHE_ROOT": f"{CACHE}/vllm",
-              "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/inductor"}
+    values = {
+        "HOME": CACHE,
+        "USER": "vllm",
+        "HF_HOME": f"{CACHE}/huggingface",
+        "VLLM_CACHE_ROOT": f"{CACHE}/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/inductor",
+    }
     if model.lora:
         values["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "true"
         if reads_registry(stack, model):
@@ -97,10 +111,14 @@ def _deployment(stack: "Stack", model: ServedModel, labels: Json, *, shared: boo
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  a path in the pod
     ]
     if reads_registry(stack, model):
-        volumes.append({"name": "adapters", "persistentVolumeClaim": {"claimName": REGISTRY_CLAIM, "readOnly": True}})
+        volumes.append(
+            {"name": "adapters", "persistentVolumeClaim": {"claimName": REGISTRY_CLAIM, "readOnly": True}}
+        )
         mounts.append({"name": "adapters", "mountPath": ADAPTERS, "readOnly": True})
     gpus = str(model.gpus)
-    image = f"{model.image.repository}:{model.image.tag}" if model.image else stack.pin("vllm").images["server"]
+    image = (
+        f"{model.image.repository}:{model.image.tag}" if model.image else stack.pin("vllm").images["server"]
+    )
     health = {"path": "/health", "port": "http"}
     container = {
         "name": "vllm",
@@ -112,14 +130,20 @@ def _deployment(stack: "Stack", model: ServedModel, labels: Json, *, shared: boo
         "startupProbe": {"httpGet": health, "periodSeconds": 10, "failureThreshold": 360},
         "readinessProbe": {"httpGet": health, "periodSeconds": 10},
         "livenessProbe": {"httpGet": health, "periodSeconds": 30, "failureThreshold": 4},
-        "resources": {"requests": {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": gpus}, "limits": {"nvidia.com/gpu": gpus}},
+        "resources": {
+            "requests": {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": gpus},
+            "limits": {"nvidia.com/gpu": gpus},
+        },
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": mounts,
     }
     pod: Json = {
         "automountServiceAccountToken": False,
         "securityContext": {
-            "runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001,
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "runAsGroup": 10001,
+            "fsGroup": 10001,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "nodeSelector": node_selector_of(model),
@@ -147,7 +171,11 @@ def secrets_of_vllm(stack: "Stack", model: ServedModel) -> list[ExpectedSecret]:
     """A token for gated models; optional, but named."""
     if stack.environment.registries.air_gapped:
         return []
-    return [ExpectedSecret(stack.environment.secrets.hugging_face, model.namespace, ("HF_TOKEN",),
-                           "downloads gated models from the Hugging Face hub (optional)")]
-
-
+    return [
+        ExpectedSecret(
+            stack.environment.secrets.hugging_face,
+            model.namespace,
+            ("HF_TOKEN",),
+            "downloads gated models from the Hugging Face hub (optional)",
+        )
+    ]

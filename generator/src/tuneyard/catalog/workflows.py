@@ -13,8 +13,10 @@ NEMO = "nemo"
 
 
 def _values(stack: "Stack") -> Json:
-    """https://github.com/argoproj/argo-helm/blob/main/charts/argo-workflows/README.md; server and executor as NVIDIA's
-    installer sets them up for the evaluator."""
+    """https://github.com/argoproj/argo-helm/blob/main/charts/argo-workflows/README.md.
+
+    Server and executor are as NVIDIA's installer sets them up for the evaluator.
+    """
     used = [c.namespace for c in stack.components if c.namespace == NEMO]
     tuning = [entry.name for entry in stack.environment.fine_tuning.namespaces]
     values: Json = {
@@ -29,7 +31,11 @@ def _values(stack: "Stack") -> Json:
         values["controller"]["workflowDefaults"] = {"spec": {"imagePullSecrets": secrets}}
     if stack.environment.registries.mirror:
         values["images"] = {"pullSecrets": []}
-        for part, image in (("server", "argocli"), ("controller", "workflow-controller"), ("executor", "argoexec")):
+        for part, image in (
+            ("server", "argocli"),
+            ("controller", "workflow-controller"),
+            ("executor", "argoexec"),
+        ):
             registry = f"{stack.environment.registries.mirror}/quay.io"
             values.setdefault(part, {})["image"] = {"registry": registry, "repository": f"argoproj/{image}"}
     return values

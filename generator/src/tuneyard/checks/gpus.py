@@ -24,8 +24,13 @@ def slots(environment: Environment, product: str | None) -> int:
 def one_way_to_share(stack: Stack) -> Iterator[Finding]:
     """Time slicing and MIG exclude each other here."""
     if stack.environment.gpus.time_slicing and stack.environment.gpus.mig:
-        yield Finding("gpu-one-way-to-share", "GPUs are shared by time or cut into parts, not both", ("gpus", "mig"),
-                      None, "leaving out gpus.timeSlicing or gpus.mig")
+        yield Finding(
+            "gpu-one-way-to-share",
+            "GPUs are shared by time or cut into parts, not both",
+            ("gpus", "mig"),
+            None,
+            "leaving out gpus.timeSlicing or gpus.mig",
+        )
 
 
 def products_are_declared(stack: Stack) -> Iterator[Finding]:
@@ -33,8 +38,13 @@ def products_are_declared(stack: Stack) -> Iterator[Finding]:
     known = {nodes.product for nodes in stack.environment.gpus.nodes}
     for index, model in enumerate(stack.environment.models):
         if model.gpu_product and model.gpu_product not in known:
-            yield Finding("gpu-product-is-declared", "no node has this GPU", ("models", index, "gpuProduct"),
-                          repr(model.gpu_product), did_you_mean(model.gpu_product, known))
+            yield Finding(
+                "gpu-product-is-declared",
+                "no node has this GPU",
+                ("models", index, "gpuProduct"),
+                repr(model.gpu_product),
+                did_you_mean(model.gpu_product, known),
+            )
 
 
 def gpus_fit_cluster(stack: Stack) -> Iterator[Finding]:
@@ -47,8 +57,13 @@ def gpus_fit_cluster(stack: Stack) -> Iterator[Finding]:
         wanted, there = sum(request.gpus for request in asked), slots(environment, product)
         if wanted > there and (product is None or product in {n.product for n in environment.gpus.nodes}):
             what = f"GPUs of {product}" if product else "GPUs"
-            yield Finding("gpus-fit-cluster", f"models hold {wanted} {what}, the cluster has {there}", asked[-1].path,
-                          str(asked[-1].gpus), "fewer replicas or GPUs, or more gpus.nodes")
+            yield Finding(
+                "gpus-fit-cluster",
+                f"models hold {wanted} {what}, the cluster has {there}",
+                asked[-1].path,
+                str(asked[-1].gpus),
+                "fewer replicas or GPUs, or more gpus.nodes",
+            )
 
 
 def pods_fit_nodes(stack: Stack) -> Iterator[Finding]:
@@ -58,8 +73,13 @@ def pods_fit_nodes(stack: Stack) -> Iterator[Finding]:
         nodes = [n for n in environment.gpus.nodes if request.product in (None, n.product)]
         most = max((n.gpus_per_node for n in nodes), default=0) * slots_per_gpu(environment)
         if nodes and request.per_pod > most:
-            yield Finding("gpu-pod-fits-node", f"a node has {most} GPUs", request.path, str(request.per_pod),
-                          f"at most {most}, or multiNode")
+            yield Finding(
+                "gpu-pod-fits-node",
+                f"a node has {most} GPUs",
+                request.path,
+                str(request.per_pod),
+                f"at most {most}, or multiNode",
+            )
 
 
 def models_fit_gpus(stack: Stack) -> Iterator[Finding]:
@@ -68,23 +88,42 @@ def models_fit_gpus(stack: Stack) -> Iterator[Finding]:
         path = ("models", index)
         memory, architecture = gpu_memory_gib(stack.environment, model.gpu_product), architecture_of(model)
         if architecture is None:
-            yield Finding("model-size-is-known", "the memory of this model can't be checked", path, None,
-                          "architecture: {parametersBillion, layers, hiddenSize, keyValueHeads}", Severity.WARNING)
+            yield Finding(
+                "model-size-is-known",
+                "the memory of this model can't be checked",
+                path,
+                None,
+                "architecture: {parametersBillion, layers, hiddenSize, keyValueHeads}",
+                Severity.WARNING,
+            )
         elif memory:
             need = estimate(model, architecture)
             usable = memory * USABLE
             if need.total > usable:
-                parts = f"{need.weights:.1f} weights, {need.kv_cache:.1f} KV cache, {need.adapters:.1f} adapters"
-                yield Finding("model-fits-gpu", f"needs about {need.total:.1f} GiB on each GPU ({parts}), "
-                              f"{usable:.1f} of {memory} are usable", (*path, "gpus"), str(model.gpus),
-                              "more gpus, weights: fp8, a smaller maxSequenceLength or fewer maxSequences")
+                parts = (
+                    f"{need.weights:.1f} weights, {need.kv_cache:.1f} KV cache, {need.adapters:.1f} adapters"
+                )
+                yield Finding(
+                    "model-fits-gpu",
+                    f"needs about {need.total:.1f} GiB on each GPU ({parts}), "
+                    f"{usable:.1f} of {memory} are usable",
+                    (*path, "gpus"),
+                    str(model.gpus),
+                    "more gpus, weights: fp8, a smaller maxSequenceLength or fewer maxSequences",
+                )
 
 
 def time_slices_share_memory(stack: Stack) -> Iterator[Finding]:
     """A sliced GPU's memory is not divided: two models on one GPU run out of it."""
     if stack.environment.gpus.time_slicing and stack.environment.models:
-        yield Finding("gpu-time-slices-share-memory", "slices of a GPU share its memory without any limit",
-                      ("gpus", "timeSlicing"), None, "mig, or time slicing for development only", Severity.WARNING)
+        yield Finding(
+            "gpu-time-slices-share-memory",
+            "slices of a GPU share its memory without any limit",
+            ("gpus", "timeSlicing"),
+            None,
+            "mig, or time slicing for development only",
+            Severity.WARNING,
+        )
 
 
 def quotas_fit_cluster(stack: Stack) -> Iterator[Finding]:
@@ -94,10 +133,22 @@ def quotas_fit_cluster(stack: Stack) -> Iterator[Finding]:
     for index, namespace in enumerate(stack.environment.fine_tuning.namespaces):
         path = ("fineTuning", "namespaces", index, "gpus")
         if namespace.gpus > there:
-            yield Finding("gpu-quota-fits-cluster", f"the cluster has {there} GPUs", path, str(namespace.gpus), f"{there} or fewer")
+            yield Finding(
+                "gpu-quota-fits-cluster",
+                f"the cluster has {there} GPUs",
+                path,
+                str(namespace.gpus),
+                f"{there} or fewer",
+            )
         elif namespace.gpus > there - held:
-            yield Finding("gpu-quota-fits-cluster", f"models hold {held} of {there} GPUs: jobs that use the whole quota wait for ever",
-                          path, str(namespace.gpus), f"{max(there - held, 0)} or fewer", Severity.WARNING)
+            yield Finding(
+                "gpu-quota-fits-cluster",
+                f"models hold {held} of {there} GPUs: jobs that use the whole quota wait for ever",
+                path,
+                str(namespace.gpus),
+                f"{max(there - held, 0)} or fewer",
+                Severity.WARNING,
+            )
 
 
 def customizer_options_fit(stack: Stack) -> Iterator[Finding]:
@@ -111,14 +162,30 @@ def customizer_options_fit(stack: Stack) -> Iterator[Finding]:
             path = ("fineTuning", "customizer", "targets", i, "options", j)
             total = option.gpus_per_node * option.nodes
             if total % (option.tensor * option.pipeline):
-                yield Finding("customizer-parallelism-divides", f"{total} GPUs do not divide by tensor * pipeline",
-                              path, str(option.tensor * option.pipeline), "gpusPerNode * nodes as a multiple of tensor * pipeline")
+                yield Finding(
+                    "customizer-parallelism-divides",
+                    f"{total} GPUs do not divide by tensor * pipeline",
+                    path,
+                    str(option.tensor * option.pipeline),
+                    "gpusPerNode * nodes as a multiple of tensor * pipeline",
+                )
             if option.gpus_per_node > most or total > there:
-                yield Finding("customizer-fits-cluster", f"the cluster has {there} GPUs, {most} on a node", path,
-                              f"{option.nodes} nodes with {option.gpus_per_node} each", "fewer")
+                yield Finding(
+                    "customizer-fits-cluster",
+                    f"the cluster has {there} GPUs, {most} on a node",
+                    path,
+                    f"{option.nodes} nodes with {option.gpus_per_node} each",
+                    "fewer",
+                )
             if option.tensor > option.gpus_per_node:
-                yield Finding("customizer-tensor-in-node", "tensor parallelism crosses nodes, which is slow", (*path, "tensor"),
-                              str(option.tensor), f"{option.gpus_per_node}, and pipeline for the rest", Severity.WARNING)
+                yield Finding(
+                    "customizer-tensor-in-node",
+                    "tensor parallelism crosses nodes, which is slow",
+                    (*path, "tensor"),
+                    str(option.tensor),
+                    f"{option.gpus_per_node}, and pipeline for the rest",
+                    Severity.WARNING,
+                )
 
 
 CHECKS = (

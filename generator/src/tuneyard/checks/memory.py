@@ -17,7 +17,13 @@ WEIGHT_BYTES = {"bf16": 2.0, "fp8": 1.0, "int4": 0.55}
 
 
 def _known(parameters: float, layers: int, hidden: int, heads: int, head_size: int = 128) -> Architecture:
-    return Architecture(parameters_billion=parameters, layers=layers, hidden_size=hidden, key_value_heads=heads, head_size=head_size)
+    return Architecture(
+        parameters_billion=parameters,
+        layers=layers,
+        hidden_size=hidden,
+        key_value_heads=heads,
+        head_size=head_size,
+    )
 
 
 KNOWN: Mapping[str, Architecture] = {
@@ -70,7 +76,11 @@ def estimate(model: ServedModel, architecture: Architecture) -> Estimate:
     adapters = 0.0
     if lora := model.lora:
         narrow = architecture.key_value_heads * architecture.head_size
-        widths = 4 * architecture.hidden_size + 2 * (architecture.hidden_size + narrow) + 13.5 * architecture.hidden_size
+        widths = (
+            4 * architecture.hidden_size
+            + 2 * (architecture.hidden_size + narrow)
+            + 13.5 * architecture.hidden_size
+        )
         adapters = lora.max_gpu_adapters * lora.max_rank * widths * architecture.layers * 2 / gpus
     weights = architecture.parameters_billion * 1e9 * WEIGHT_BYTES[model.weights] / gpus
     return Estimate(weights / GIB, cache / GIB, adapters / GIB)

@@ -3,10 +3,15 @@
 
 from collections.abc import Iterator
 
+from tuneyard_api.problems import Path
+
 from tuneyard.catalog.models import engine_of
-from tuneyard.environment.models import ServedModel
-from tuneyard.findings import Finding, Path, Severity, did_you_mean
+from tuneyard.environment.models import Pipeline, ServedModel
+from tuneyard.environment.tuning import CustomizerTarget, Runtime, TuningNamespace
+from tuneyard.findings import Finding, Severity, did_you_mean
 from tuneyard.stack import Stack
+
+Named = ServedModel | Pipeline | Runtime | TuningNamespace | CustomizerTarget
 
 _BRANCHES = ("main", "master", "latest", "head", "HEAD")
 
@@ -15,7 +20,7 @@ def names_are_unique(stack: Stack) -> Iterator[Finding]:
     """Each name once: models, pipelines, runtimes, namespaces, targets."""
     environment = stack.environment
     tuning = environment.fine_tuning
-    lists = (
+    lists: tuple[tuple[Path, tuple[Named, ...]], ...] = (
         (("models",), environment.models), (("pipelines",), environment.pipelines),
         (("fineTuning", "runtimes"), tuning.runtimes), (("fineTuning", "namespaces"), tuning.namespaces),
         (("fineTuning", "customizer", "targets"), tuning.customizer.targets),
@@ -24,7 +29,13 @@ def names_are_unique(stack: Stack) -> Iterator[Finding]:
         seen: set[str] = set()
         for index, entry in enumerate(entries):
             if entry.name in seen:
-                yield Finding("names-are-unique", "the name is taken", (*path, index, "name"), repr(entry.name), "another name")
+                yield Finding(
+                    "names-are-unique",
+                    "the name is taken",
+                    (*path, index, "name"),
+                    repr(entry.name),
+                    "another name",
+                )
             seen.add(entry.name)
 
 
@@ -33,9 +44,21 @@ def engines_have_their_source(stack: Stack) -> Iterator[Finding]:
     for index, model in enumerate(stack.environment.models):
         engine, path = engine_of(stack.environment, model), ("models", index)
         if engine == "nim" and not model.image:
-            yield Finding("nim-has-image", "NIM needs an image", path, None, "image: {repository: nvcr.io/nim/..., tag: ...}")
+            yield Finding(
+                "nim-has-image",
+                "NIM needs an image",
+                path,
+                None,
+                "image: {repository: nvcr.io/nim/..., tag: ...}",
+            )
         if engine == "vllm" and not model.hugging_face:
-            yield Finding("vllm-has-weights", "vLLM needs a model of the hub", path, None, "huggingFace: {repo: ..., revision: ...}")
+            yield Finding(
+                "vllm-has-weights",
+                "vLLM needs a model of the hub",
+                path,
+                None,
+                "huggingFace: {repo: ..., revision: ...}",
+            )
 
 
 def images_and_revisions_are_fixed(stack: Stack) -> Iterator[Finding]:
@@ -43,61 +66,150 @@ def images_and_revisions_are_fixed(stack: Stack) -> Iterator[Finding]:
     environment = stack.environment
     for index, model in enumerate(environment.models):
         if model.image and model.image.tag == "latest":
-            yield Finding("image-is-fixed", "`latest` moves without a commit", ("models", index, "image", "tag"), "'latest'", "a version")
+            yield Finding(
+                "image-is-fixed",
+                "`latest` moves without a commit",
+                ("models", index, "image", "tag"),
+                "'latest'",
+                "a version",
+            )
         if model.hugging_face and model.hugging_face.revision in _BRANCHES:
-            yield Finding("revision-is-fixed", "a branch moves without a commit", ("models", index, "huggingFace", "revision"),
-                          repr(model.hugging_face.revision), "a commit")
-    images = {("registries", "trainerImage"): environment.registries.trainer_image,
-              ("registries", "operatorImage"): environment.registries.operator_image}
-    images |= {("fineTuning", "runtimes", i, "image"): r.image for i, r in enumerate(environment.fine_tuning.runtimes) if r.image}
+            yield Finding(
+                "revision-is-fixed",
+                "a branch moves without a commit",
+                ("models", index, "huggingFace", "revision"),
+                repr(model.hugging_face.revision),
+                "a commit",
+            )
+    images: dict[Path, str] = {
+        ("registries", "trainerImage"): environment.registries.trainer_image,
+        ("registries", "operatorImage"): environment.registries.operator_image,
+    }
+    images |= {
+        ("fineTuning", "runtimes", i, "image"): r.image
+        for i, r in enumerate(environment.fine_tuning.runtimes)
+        if r.image
+    }
     for path, image in images.items():
         name = image.rsplit("/", 1)[-1]
         if ":" not in name or name.endswith(":latest"):
-            yield Finding("image-is-fixed", "an image needs a fixed tag or digest", path, repr(image), f"{image.removesuffix(':latest')}:<version>")
+            yield Finding(
+                "image-is-fixed",
+                "an image needs a fixed tag or digest",
+                path,
+                repr(image),
+                f"{image.removesuffix(':latest')}:<version>",
+            )
 
 
 def options_go_together(stack: Stack) -> Iterator[Finding]:
     """What the API or the server refuses."""
     for index, model in enumerate(stack.environment.models):
         path: Path = ("models", index)
-        yield from _nim_options(stack, model, path) if engine_of(stack.environment, model) == "nim" else _vllm_options(model, path)
+        yield from (
+            _nim_options(stack, model, path)
+            if engine_of(stack.environment, model) == "nim"
+            else _vllm_options(model, path)
+        )
         if model.autoscaling and model.multi_node:
-            yield Finding("scale-not-with-multi-node", "a model over several nodes can't be scaled by load", (*path, "autoscaling"),
-                          None, "replicas")
+            yield Finding(
+                "scale-not-with-multi-node",
+                "a model over several nodes can't be scaled by load",
+                (*path, "autoscaling"),
+                None,
+                "replicas",
+            )
         if model.autoscaling and model.autoscaling.min_replicas > model.autoscaling.max_replicas:
-            yield Finding("scale-range", "is more than maxReplicas", (*path, "autoscaling", "minReplicas"),
-                          str(model.autoscaling.min_replicas), str(model.autoscaling.max_replicas))
+            yield Finding(
+                "scale-range",
+                "is more than maxReplicas",
+                (*path, "autoscaling", "minReplicas"),
+                str(model.autoscaling.min_replicas),
+                str(model.autoscaling.max_replicas),
+            )
         if model.autoscaling and "replicas" in model.model_fields_set:
-            yield Finding("scale-not-with-replicas", "the API refuses replicas beside autoscaling", (*path, "replicas"),
-                          str(model.replicas), "leaving it out")
+            yield Finding(
+                "scale-not-with-replicas",
+                "the API refuses replicas beside autoscaling",
+                (*path, "replicas"),
+                str(model.replicas),
+                "leaving it out",
+            )
 
 
 def _nim_options(stack: Stack, model: ServedModel, path: Path) -> Iterator[Finding]:
     if model.profile and model.nim_engine:
-        yield Finding("nim-profile-alone", "a profile excludes every other choice of the model", (*path, "nimEngine"),
-                      repr(model.nim_engine), "leaving it out")
+        yield Finding(
+            "nim-profile-alone",
+            "a profile excludes every other choice of the model",
+            (*path, "nimEngine"),
+            repr(model.nim_engine),
+            "leaving it out",
+        )
     if model.multi_node and stack.has("dra"):
-        yield Finding("multi-node-not-with-dra", "several nodes do not go with dynamic resource allocation", (*path, "multiNode"),
-                      None, "use.gpu: device-plugin")
+        yield Finding(
+            "multi-node-not-with-dra",
+            "several nodes do not go with dynamic resource allocation",
+            (*path, "multiNode"),
+            None,
+            "use.gpu: device-plugin",
+        )
     if model.multi_node and model.lora:
-        yield Finding("multi-node-not-with-lora", "several nodes do not go with adapters", (*path, "lora"), None, "leaving it out")
+        yield Finding(
+            "multi-node-not-with-lora",
+            "several nodes do not go with adapters",
+            (*path, "lora"),
+            None,
+            "leaving it out",
+        )
     if model.lora and model.lora.source == "folder":
-        yield Finding("nim-folder-is-filled", "nothing of this tree copies adapters into a NIM's folder", (*path, "lora", "source"),
-                      "'folder'", "source: entity-store (NIM 1.x), or engine: vllm", Severity.WARNING)
-    if stack.environment.registries.air_gapped and not model.hugging_face and not stack.environment.registries.models:
+        yield Finding(
+            "nim-folder-is-filled",
+            "nothing of this tree copies adapters into a NIM's folder",
+            (*path, "lora", "source"),
+            "'folder'",
+            "source: entity-store (NIM 1.x), or engine: vllm",
+            Severity.WARNING,
+        )
+    if (
+        stack.environment.registries.air_gapped
+        and not model.hugging_face
+        and not stack.environment.registries.models
+    ):
         yield Finding("air-gap-has-models", "NIM's models come from NGC", path, None, "registries.models")
     if stack.environment.registries.air_gapped and model.hugging_face:
-        yield Finding("air-gap-has-models", "the hub can't be reached", (*path, "huggingFace"), repr(model.hugging_face.repo),
-                      "an NGC model by way of registries.models")
+        yield Finding(
+            "air-gap-has-models",
+            "the hub can't be reached",
+            (*path, "huggingFace"),
+            repr(model.hugging_face.repo),
+            "an NGC model by way of registries.models",
+        )
 
 
 def _vllm_options(model: ServedModel, path: Path) -> Iterator[Finding]:
-    for key, value in (("multiNode", model.multi_node), ("autoscaling", model.autoscaling), ("profile", model.profile),
-                       ("nimEngine", model.nim_engine)):
+    for key, value in (
+        ("multiNode", model.multi_node),
+        ("autoscaling", model.autoscaling),
+        ("profile", model.profile),
+        ("nimEngine", model.nim_engine),
+    ):
         if value is not None:
-            yield Finding("vllm-has-option", "is rendered for NIM only", (*path, key), None, "engine: nim, or leaving it out")
+            yield Finding(
+                "vllm-has-option",
+                "is rendered for NIM only",
+                (*path, key),
+                None,
+                "engine: nim, or leaving it out",
+            )
     if model.lora and model.lora.source == "entity-store":
-        yield Finding("vllm-reads-folders-only", "vLLM reads adapters from a folder", (*path, "lora", "source"), "'entity-store'", "folder")
+        yield Finding(
+            "vllm-reads-folders-only",
+            "vLLM reads adapters from a folder",
+            (*path, "lora", "source"),
+            "'entity-store'",
+            "folder",
+        )
 
 
 def pipelines_name_models(stack: Stack) -> Iterator[Finding]:
@@ -108,11 +220,21 @@ def pipelines_name_models(stack: Stack) -> Iterator[Finding]:
         for place, name in enumerate(pipeline.models):
             path = ("pipelines", index, "models", place)
             if name not in models:
-                yield Finding("pipeline-models-exist", "no such model", path, repr(name), did_you_mean(name, models))
+                yield Finding(
+                    "pipeline-models-exist", "no such model", path, repr(name), did_you_mean(name, models)
+                )
             elif engine_of(stack.environment, models[name]) != "nim":
-                yield Finding("pipeline-models-are-nims", "a pipeline holds NIMs", path, repr(name), "engine: nim")
+                yield Finding(
+                    "pipeline-models-are-nims", "a pipeline holds NIMs", path, repr(name), "engine: nim"
+                )
             elif name in owner:
-                yield Finding("pipeline-owns-models", f"belongs to {owner[name]} already", path, repr(name), "one pipeline")
+                yield Finding(
+                    "pipeline-owns-models",
+                    f"belongs to {owner[name]} already",
+                    path,
+                    repr(name),
+                    "one pipeline",
+                )
             owner[name] = pipeline.name
 
 
@@ -121,8 +243,13 @@ def endpoints_name_models(stack: Stack) -> Iterator[Finding]:
     names = {model.name for model in stack.environment.models}
     for index, runtime in enumerate(stack.environment.fine_tuning.runtimes):
         if runtime.endpoint and runtime.endpoint not in names:
-            yield Finding("endpoint-is-served", "no such model is served", ("fineTuning", "runtimes", index, "endpoint"),
-                          repr(runtime.endpoint), did_you_mean(runtime.endpoint, names))
+            yield Finding(
+                "endpoint-is-served",
+                "no such model is served",
+                ("fineTuning", "runtimes", index, "endpoint"),
+                repr(runtime.endpoint),
+                did_you_mean(runtime.endpoint, names),
+            )
 
 
 CHECKS = (

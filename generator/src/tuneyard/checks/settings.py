@@ -4,7 +4,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tuneyard.findings import Finding, Path, Severity
+from tuneyard_api.problems import Path
+
+from tuneyard.findings import Finding, Severity
 from tuneyard.stack import Stack
 
 MAX_RELEASE_NAME = 53
@@ -22,18 +24,39 @@ def external_services_are_described(stack: Stack) -> Iterator[Finding]:
     enabled = {component.name for component in stack.components}
     for name, (key, use, value) in described.items():
         if name in enabled and value is None:
-            yield Finding("external-is-described", f"{name} is used and not described", ("use", use), repr(name), f"{key}: ...")
+            yield Finding(
+                "external-is-described",
+                f"{name} is used and not described",
+                ("use", use),
+                repr(name),
+                f"{key}: ...",
+            )
         if value is not None and name not in enabled:
-            yield Finding("external-is-used", "is described and not used", (key,), None, f"use.{use}: {name}", Severity.WARNING)
+            yield Finding(
+                "external-is-used",
+                "is described and not used",
+                (key,),
+                None,
+                f"use.{use}: {name}",
+                Severity.WARNING,
+            )
 
 
 def ingress_has_a_domain(stack: Stack) -> Iterator[Finding]:
     """Host names need both."""
     cluster = stack.environment.cluster
     if cluster.ingress and not cluster.domain:
-        yield Finding("ingress-has-domain", "an ingress needs a domain", ("cluster", "ingress"), None, "cluster.domain")
+        yield Finding(
+            "ingress-has-domain", "an ingress needs a domain", ("cluster", "ingress"), None, "cluster.domain"
+        )
     if cluster.domain and not cluster.ingress:
-        yield Finding("ingress-has-domain", "a domain needs an ingress", ("cluster", "domain"), repr(cluster.domain), "cluster.ingress")
+        yield Finding(
+            "ingress-has-domain",
+            "a domain needs an ingress",
+            ("cluster", "domain"),
+            repr(cluster.domain),
+            "cluster.ingress",
+        )
 
 
 def air_gap_has_mirrors(stack: Stack) -> Iterator[Finding]:
@@ -42,33 +65,63 @@ def air_gap_has_mirrors(stack: Stack) -> Iterator[Finding]:
     if registries.air_gapped:
         for key, value in (("mirror", registries.mirror), ("charts", registries.charts)):
             if value is None:
-                yield Finding("air-gap-has-mirrors", f"an air gap needs registries.{key}", ("registries", "airGapped"), "true",
-                              f"registries.{key}")
+                yield Finding(
+                    "air-gap-has-mirrors",
+                    f"an air gap needs registries.{key}",
+                    ("registries", "airGapped"),
+                    "true",
+                    f"registries.{key}",
+                )
 
 
 def secrets_have_a_store(stack: Stack) -> Iterator[Finding]:
     """external-secrets needs to know where values come from."""
     secrets = stack.environment.secrets
     if secrets.provider == "external-secrets" and secrets.store is None:
-        yield Finding("secrets-have-store", "external-secrets needs a store", ("secrets", "provider"), "'external-secrets'",
-                      "secrets.store: {name: ...}")
+        yield Finding(
+            "secrets-have-store",
+            "external-secrets needs a store",
+            ("secrets", "provider"),
+            "'external-secrets'",
+            "secrets.store: {name: ...}",
+        )
     if secrets.provider != "external-secrets" and secrets.store is not None:
-        yield Finding("secrets-have-store", "is used by external-secrets only", ("secrets", "store"), None,
-                      "provider: external-secrets", Severity.WARNING)
+        yield Finding(
+            "secrets-have-store",
+            "is used by external-secrets only",
+            ("secrets", "store"),
+            None,
+            "provider: external-secrets",
+            Severity.WARNING,
+        )
 
 
 def customizer_has_volcano(stack: Stack) -> Iterator[Finding]:
     """NeMo's training jobs are Volcano gangs."""
-    if stack.has("crd:nemo-training") and stack.has("scheduler") and stack.providers["scheduler"].name != "volcano":
-        yield Finding("customizer-has-volcano", "NeMo Customizer schedules by Volcano", ("use", "scheduler"),
-                      repr(stack.providers["scheduler"].name), "'volcano'")
+    if (
+        stack.has("crd:nemo-training")
+        and stack.has("scheduler")
+        and stack.providers["scheduler"].name != "volcano"
+    ):
+        yield Finding(
+            "customizer-has-volcano",
+            "NeMo Customizer schedules by Volcano",
+            ("use", "scheduler"),
+            repr(stack.providers["scheduler"].name),
+            "'volcano'",
+        )
 
 
 def evaluator_has_milvus(stack: Stack) -> Iterator[Finding]:
     """The evaluator's vector store is Milvus's protocol."""
     if stack.has("evaluator") and stack.providers["vector-db"].name != "milvus":
-        yield Finding("evaluator-has-milvus", "NeMo Evaluator speaks to Milvus only", ("use", "vectorDb"),
-                      repr(stack.providers["vector-db"].name), "'milvus', or nemo-evaluator with enabled: false")
+        yield Finding(
+            "evaluator-has-milvus",
+            "NeMo Evaluator speaks to Milvus only",
+            ("use", "vectorDb"),
+            repr(stack.providers["vector-db"].name),
+            "'milvus', or nemo-evaluator with enabled: false",
+        )
 
 
 def gpus_exist_where_needed(stack: Stack) -> Iterator[Finding]:
@@ -76,30 +129,59 @@ def gpus_exist_where_needed(stack: Stack) -> Iterator[Finding]:
     if stack.has("gpu") and not stack.environment.gpus.nodes:
         why = next(iter(name for name, why in stack.reasons.items() if why.startswith("gpu for")), "")
         reason = next((text for text in stack.reasons.values() if text.startswith("gpu for ")), why)
-        yield Finding("gpu-nodes-are-declared", f"{reason.removeprefix('gpu for ') or 'something'} needs GPUs, and no node has one",
-                      ("gpus",), None, "gpus.nodes")
+        yield Finding(
+            "gpu-nodes-are-declared",
+            f"{reason.removeprefix('gpu for ') or 'something'} needs GPUs, and no node has one",
+            ("gpus",),
+            None,
+            "gpus.nodes",
+        )
 
 
 def release_names_fit(stack: Stack) -> Iterator[Finding]:
     """Helm refuses longer ones; Application names carry the environment's."""
     for component in stack.components:
         if len(component.name) > MAX_RELEASE_NAME:
-            yield Finding("release-name-fits", f"a release has at most {MAX_RELEASE_NAME} characters", ("models",), repr(component.name),
-                          "a shorter name")
+            yield Finding(
+                "release-name-fits",
+                f"a release has at most {MAX_RELEASE_NAME} characters",
+                ("models",),
+                repr(component.name),
+                "a shorter name",
+            )
 
 
 def namespaces_are_apart(stack: Stack) -> Iterator[Finding]:
     """Jobs run under the restricted profile, so they share no namespace with the platform."""
     platform = {c.namespace for c in stack.components if c.root == "platform" and c.is_rendered()}
     for index, namespace in enumerate(stack.environment.fine_tuning.namespaces):
-        if namespace.name in platform or namespace.name in ("default", "kube-system", stack.environment.argocd.namespace):
-            yield Finding("namespaces-are-apart", "belongs to the platform", ("fineTuning", "namespaces", index, "name"),
-                          repr(namespace.name), "a namespace of its own")
+        if namespace.name in platform or namespace.name in (
+            "default",
+            "kube-system",
+            stack.environment.argocd.namespace,
+        ):
+            yield Finding(
+                "namespaces-are-apart",
+                "belongs to the platform",
+                ("fineTuning", "namespaces", index, "name"),
+                repr(namespace.name),
+                "a namespace of its own",
+            )
 
 
 _UNDOING: tuple[tuple[str, Path, Any, str], ...] = (
-    ("gpu-operator", ("operator", "upgradeCRD"), True, "its hook Job would run at every sync; Argo CD applies the CRDs"),
-    ("nim-operator", ("operator", "upgradeCRD"), True, "its hook Job would run at every sync; Argo CD applies the CRDs"),
+    (
+        "gpu-operator",
+        ("operator", "upgradeCRD"),
+        True,
+        "its hook Job would run at every sync; Argo CD applies the CRDs",
+    ),
+    (
+        "nim-operator",
+        ("operator", "upgradeCRD"),
+        True,
+        "its hook Job would run at every sync; Argo CD applies the CRDs",
+    ),
     ("gpu-operator", ("gpuCluster", "deployCR"), True, "never beside clusterPolicy.deployCR"),
     ("nemo-helix", ("postgresql", "enabled"), True, "its password is a constant in the chart"),
 )
@@ -112,7 +194,13 @@ def overlays_keep_the_lessons(stack: Stack) -> Iterator[Finding]:
         for part in path:
             value = value.get(str(part)) if isinstance(value, dict) else None
         if value == bad and value is not None:
-            yield Finding("overlay-keeps-lessons", why, ("components", name, "values", *path), str(value).lower(), "leaving it out")
+            yield Finding(
+                "overlay-keeps-lessons",
+                why,
+                ("components", name, "values", *path),
+                str(value).lower(),
+                "leaving it out",
+            )
     for name, options in stack.environment.components.items():
         yield from _texts(options.values, ("components", name, "values"))
 
@@ -121,15 +209,29 @@ def _texts(value: Any, path: Path) -> Iterator[Finding]:
     if isinstance(value, dict):
         for key, child in value.items():
             if key == "source_labels":
-                yield Finding("overlay-keeps-lessons", "relabelings are written in camelCase since v26.7", (*path, key), None, "sourceLabels")
+                yield Finding(
+                    "overlay-keeps-lessons",
+                    "relabelings are written in camelCase since v26.7",
+                    (*path, key),
+                    None,
+                    "sourceLabels",
+                )
             if key == "useOpenKernelModules":
-                yield Finding("overlay-keeps-lessons", "does nothing any more", (*path, key), None, "kernelModuleType")
+                yield Finding(
+                    "overlay-keeps-lessons", "does nothing any more", (*path, key), None, "kernelModuleType"
+                )
             yield from _texts(child, (*path, key))
     elif isinstance(value, list):
         for index, child in enumerate(value):
             yield from _texts(child, (*path, index))
     elif isinstance(value, str) and (value.startswith(("bitnami/", "docker.io/bitnami/"))):
-        yield Finding("images-still-exist", "these images have left Docker Hub", path, repr(value), "bitnamilegacy/..., or an image of your own")
+        yield Finding(
+            "images-still-exist",
+            "these images have left Docker Hub",
+            path,
+            repr(value),
+            "bitnamilegacy/..., or an image of your own",
+        )
 
 
 CHECKS = (

@@ -5,8 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tuneyard_api.problems import Path
+
 from tuneyard.catalog.foundation import namespaces_of
-from tuneyard.findings import Finding, Path
+from tuneyard.findings import Finding
 from tuneyard.order import waves
 from tuneyard.render.files import File
 from tuneyard.resolve import edges
@@ -18,7 +20,9 @@ _CANONICAL = re.compile(r"0|[1-9][0-9]*(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?")
 _QUANTITY_PARENTS = frozenset({"limits", "requests"})
 _NVIDIA = ("apps.nvidia.com/", "nvidia.com/")
 _OBJECT_SOURCES = ("secretName", "existingSecret", "authSecret", "pullSecret", "apiKeySecret")
-CLUSTER_SCOPED = frozenset({"Namespace", "ClusterQueue", "ResourceFlavor", "Queue", "FineTuneRuntime", "ClusterRole"})
+CLUSTER_SCOPED = frozenset(
+    {"Namespace", "ClusterQueue", "ResourceFlavor", "Queue", "FineTuneRuntime", "ClusterRole"}
+)
 
 
 def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -82,7 +86,11 @@ def addresses_are_provided(stack: Stack, files: Sequence[File]) -> Iterator[Find
             if (name, namespace) not in known:
                 yield Finding("address-is-provided", f"no component provides {match[0]}", file=file.path)
             elif port and int(port) != known[name, namespace]:
-                yield Finding("address-is-provided", f"{match[0]} answers on port {known[name, namespace]}", file=file.path)
+                yield Finding(
+                    "address-is-provided",
+                    f"{match[0]} answers on port {known[name, namespace]}",
+                    file=file.path,
+                )
 
 
 def secrets_are_listed(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:
@@ -94,7 +102,11 @@ def secrets_are_listed(stack: Stack, files: Sequence[File]) -> Iterator[Finding]
             continue
         for name in secrets_named(entry):
             if (namespace, name) not in listed:
-                yield Finding("secret-is-listed", f"{namespace}/{name} is used and not in the list of secrets", file=file.path)
+                yield Finding(
+                    "secret-is-listed",
+                    f"{namespace}/{name} is used and not in the list of secrets",
+                    file=file.path,
+                )
 
 
 def secrets_named(entry: Json) -> set[str]:
@@ -102,11 +114,14 @@ def secrets_named(entry: Json) -> set[str]:
     found: set[str] = set()
     for path, value in walk(entry.get("spec")):
         last = path[-1] if path else ""
-        if isinstance(value, str) and (last in _OBJECT_SOURCES or str(last).endswith("Secret")):
+        if (isinstance(value, str) and (last in _OBJECT_SOURCES or str(last).endswith("Secret"))) or (isinstance(value, str) and len(path) > 1 and (path[-2] == "pullSecrets")):
             found.add(value)
-        elif isinstance(value, str) and len(path) > 1 and (path[-2] == "pullSecrets"):
-            found.add(value)
-        elif isinstance(value, dict) and last in ("secretKeyRef", "ngcAPISecret", "hfSecret", "passwordSecret"):
+        elif isinstance(value, dict) and last in (
+            "secretKeyRef",
+            "ngcAPISecret",
+            "hfSecret",
+            "passwordSecret",
+        ):
             found.add(str(value.get("name")))
         elif isinstance(value, dict) and last == "secrets" and entry["kind"] == "NemoDatastore":
             found |= {str(name) for name in value.values()}
@@ -120,10 +135,24 @@ def nvidia_objects_have_no_empty_fields(_: Stack, files: Sequence[File]) -> Iter
             continue
         for path, value in walk(entry["spec"], ("spec",)):
             if value is None or value in ("", {}, []):
-                yield Finding("nvidia-no-empty-fields", "an empty field is dropped by the operator", path, repr(value), file=file.path)
-            is_quantity = len(path) > 1 and (path[-2] in _QUANTITY_PARENTS or path[-1] in ("size", "sharedMemorySizeLimit"))
+                yield Finding(
+                    "nvidia-no-empty-fields",
+                    "an empty field is dropped by the operator",
+                    path,
+                    repr(value),
+                    file=file.path,
+                )
+            is_quantity = len(path) > 1 and (
+                path[-2] in _QUANTITY_PARENTS or path[-1] in ("size", "sharedMemorySizeLimit")
+            )
             if is_quantity and not (isinstance(value, str) and is_canonical(value)):
-                yield Finding("nvidia-canonical-quantities", "the operator writes this quantity otherwise", path, repr(value), file=file.path)
+                yield Finding(
+                    "nvidia-canonical-quantities",
+                    "the operator writes this quantity otherwise",
+                    path,
+                    repr(value),
+                    file=file.path,
+                )
 
 
 def is_canonical(quantity: str) -> bool:
@@ -141,8 +170,19 @@ def images_are_fixed(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
     """No image without a tag or with `latest`."""
     for file, entry in plain_objects(files):
         for path, value in walk(entry.get("spec")):
-            if path and path[-1] == "image" and isinstance(value, str) and (":" not in value.rsplit("/", 1)[-1] or value.endswith(":latest")):
-                yield Finding("image-is-fixed", "an image needs a fixed tag or digest", ("spec", *path), repr(value), file=file.path)
+            if (
+                path
+                and path[-1] == "image"
+                and isinstance(value, str)
+                and (":" not in value.rsplit("/", 1)[-1] or value.endswith(":latest"))
+            ):
+                yield Finding(
+                    "image-is-fixed",
+                    "an image needs a fixed tag or digest",
+                    ("spec", *path),
+                    repr(value),
+                    file=file.path,
+                )
 
 
 def needs_come_first(stack: Stack, _: Sequence[File]) -> Iterator[Finding]:
@@ -150,10 +190,17 @@ def needs_come_first(stack: Stack, _: Sequence[File]) -> Iterator[Finding]:
     depth = waves(stack)
     for edge in edges(stack):
         component, provider = stack.component(edge.component), stack.component(edge.provider)
-        if component and provider and provider.is_rendered() and depth[edge.component] <= depth[edge.provider]:
+        if (
+            component
+            and provider
+            and provider.is_rendered()
+            and depth[edge.component] <= depth[edge.provider]
+        ):
             yield Finding("needs-come-first", f"{edge.component} is not after {edge.provider}")
         if component and provider and component.root == "platform" and provider.root == "models":
-            yield Finding("platform-without-models", f"{edge.component} of the platform needs {edge.provider}")
+            yield Finding(
+                "platform-without-models", f"{edge.component} of the platform needs {edge.provider}"
+            )
 
 
 CHECKS = (

@@ -10,7 +10,16 @@ from tuneyard.findings import Finding, Severity, did_you_mean
 from tuneyard.stack import Stack
 
 PROVED_ARGOCD = "3.2.11"
-DRIVER_BRANCHES = {"B200": 570, "GB200": 570, "B300": 580, "GB300": 580, "H200": 535, "H100": 525, "L40S": 525, "A100": 450}
+DRIVER_BRANCHES = {
+    "B200": 570,
+    "GB200": 570,
+    "B300": 580,
+    "GB300": 580,
+    "H200": 535,
+    "H100": 525,
+    "L40S": 525,
+    "A100": 450,
+}
 """First driver branch that knows a GPU (NVIDIA's data-centre driver release notes)."""
 GONE_IN_NIM_2 = ("NIM_MAX_GPU_LORAS", "NIM_MAX_CPU_LORAS", "NIM_MAX_LORA_RANK", "NIM_MAX_MODEL_LEN")
 
@@ -25,8 +34,13 @@ def kubernetes_is_supported(stack: Stack) -> Iterator[Finding]:
     for component in stack.components:
         lowest = stack.pin(component.name).kubernetes
         if _numbers(version) < _numbers(lowest):
-            yield Finding("kubernetes-is-supported", f"{component.name} needs Kubernetes {lowest}", ("cluster", "kubernetes"),
-                          repr(version), repr(lowest))
+            yield Finding(
+                "kubernetes-is-supported",
+                f"{component.name} needs Kubernetes {lowest}",
+                ("cluster", "kubernetes"),
+                repr(version),
+                repr(lowest),
+            )
 
 
 def chart_versions_are_known(stack: Stack) -> Iterator[Finding]:
@@ -37,33 +51,71 @@ def chart_versions_are_known(stack: Stack) -> Iterator[Finding]:
             continue
         path = ("components", name, "version")
         if pin is None or not pin.chart:
-            yield Finding("chart-version-is-known", "this component has no chart", path, repr(options.version), "leaving it out")
+            yield Finding(
+                "chart-version-is-known",
+                "this component has no chart",
+                path,
+                repr(options.version),
+                "leaving it out",
+            )
         elif options.version not in pin.versions:
             exact = re.fullmatch(r"v?\d+\.\d+\.\d+([-+][0-9A-Za-z.-]+)?", options.version)
             problem = "is not one of the catalog's versions" if exact else "is not an exact version"
-            yield Finding("chart-version-is-known", problem, path, repr(options.version), did_you_mean(options.version, pin.versions))
+            yield Finding(
+                "chart-version-is-known",
+                problem,
+                path,
+                repr(options.version),
+                did_you_mean(options.version, pin.versions),
+            )
 
 
 def nim_2_reads_folders_only(stack: Stack) -> Iterator[Finding]:
     """NIM 2 documents NIM_PEFT_SOURCE as a local folder only."""
     for index, model in enumerate(stack.environment.models):
         new = model.image is not None and major_of(model.image.tag) >= RAY_MAJOR
-        if new and engine_of(stack.environment, model) == "nim" and model.lora and model.lora.source == "entity-store":
-            yield Finding("nim-2-reads-folders-only", "NIM 2 does not read adapters from the Entity Store",
-                          ("models", index, "lora", "source"), "'entity-store'", "source: folder, or an image 1.x")
+        if (
+            new
+            and engine_of(stack.environment, model) == "nim"
+            and model.lora
+            and model.lora.source == "entity-store"
+        ):
+            yield Finding(
+                "nim-2-reads-folders-only",
+                "NIM 2 does not read adapters from the Entity Store",
+                ("models", index, "lora", "source"),
+                "'entity-store'",
+                "source: folder, or an image 1.x",
+            )
 
 
 def nim_variables_exist(stack: Stack) -> Iterator[Finding]:
     """Variables that NIM 2 dropped do nothing, silently; in an air gap it must not see keys."""
     for index, model in enumerate(stack.environment.models):
-        if not model.image or major_of(model.image.tag) < RAY_MAJOR or engine_of(stack.environment, model) != "nim":
+        if (
+            not model.image
+            or major_of(model.image.tag) < RAY_MAJOR
+            or engine_of(stack.environment, model) != "nim"
+        ):
             continue
         for place, entry in enumerate(model.env):
             path = ("models", index, "env", place, "name")
             if entry.name in GONE_IN_NIM_2:
-                yield Finding("nim-variable-exists", "NIM 2 no longer reads this variable", path, repr(entry.name), "lora: or maxSequenceLength")
+                yield Finding(
+                    "nim-variable-exists",
+                    "NIM 2 no longer reads this variable",
+                    path,
+                    repr(entry.name),
+                    "lora: or maxSequenceLength",
+                )
             if stack.environment.registries.air_gapped and entry.name in ("NGC_API_KEY", "HF_TOKEN"):
-                yield Finding("nim-2-air-gap-without-keys", "NIM 2 in an air gap must not have keys", path, repr(entry.name), "leaving it out")
+                yield Finding(
+                    "nim-2-air-gap-without-keys",
+                    "NIM 2 in an air gap must not have keys",
+                    path,
+                    repr(entry.name),
+                    "leaving it out",
+                )
 
 
 def driver_knows_gpus(stack: Stack) -> Iterator[Finding]:
@@ -75,44 +127,78 @@ def driver_knows_gpus(stack: Stack) -> Iterator[Finding]:
         words = nodes.product.split("-")
         for name, branch in DRIVER_BRANCHES.items():
             if name in words and _numbers(version)[0] < branch:
-                yield Finding("driver-knows-gpu", f"{name} needs driver {branch} or later", ("gpus", "driverVersion"),
-                              repr(version), "leaving it out: the chart's default is newer")
+                yield Finding(
+                    "driver-knows-gpu",
+                    f"{name} needs driver {branch} or later",
+                    ("gpus", "driverVersion"),
+                    repr(version),
+                    "leaving it out: the chart's default is newer",
+                )
 
 
 def driver_version_is_used(stack: Stack) -> Iterator[Finding]:
     """A driver that nodes come with is not chosen here."""
     gpus = stack.environment.gpus
     if gpus.driver_version and gpus.driver == "preinstalled":
-        yield Finding("driver-version-is-used", "nodes come with their driver", ("gpus", "driverVersion"),
-                      repr(gpus.driver_version), "gpus.driver: operator, or leaving this out")
+        yield Finding(
+            "driver-version-is-used",
+            "nodes come with their driver",
+            ("gpus", "driverVersion"),
+            repr(gpus.driver_version),
+            "gpus.driver: operator, or leaving this out",
+        )
 
 
 def argocd_can_order(stack: Stack) -> Iterator[Finding]:
     """retry.refresh came with 3.2; 3.3.0 and 3.3.1 broke server-side apply; others were not tried."""
     version = stack.environment.argocd.version
     if _numbers(version) < (3, 2):
-        yield Finding("argocd-can-order", "needs Argo CD 3.2 (retry.refresh)", ("argocd", "version"), repr(version), repr(PROVED_ARGOCD))
+        yield Finding(
+            "argocd-can-order",
+            "needs Argo CD 3.2 (retry.refresh)",
+            ("argocd", "version"),
+            repr(version),
+            repr(PROVED_ARGOCD),
+        )
     elif version in ("3.3.0", "3.3.1"):
-        yield Finding("argocd-can-order", "this release fails when it migrates to server-side apply", ("argocd", "version"),
-                      repr(version), "'3.3.2'")
+        yield Finding(
+            "argocd-can-order",
+            "this release fails when it migrates to server-side apply",
+            ("argocd", "version"),
+            repr(version),
+            "'3.3.2'",
+        )
     elif version != PROVED_ARGOCD:
-        yield Finding("argocd-is-proved", f"the order was proved on {PROVED_ARGOCD}, not on this version", ("argocd", "version"),
-                      repr(version), None, Severity.WARNING)
+        yield Finding(
+            "argocd-is-proved",
+            f"the order was proved on {PROVED_ARGOCD}, not on this version",
+            ("argocd", "version"),
+            repr(version),
+            None,
+            Severity.WARNING,
+        )
 
 
 def wave_delay_is_long_enough(stack: Stack) -> Iterator[Finding]:
     """Under two seconds the gate may judge the object of before the patch."""
     delay = stack.environment.argocd.wave_delay_seconds
     if delay < 2:  # noqa: PLR2004  measured
-        yield Finding("wave-delay", "waves must be at least 2 s apart", ("argocd", "waveDelaySeconds"), str(delay), "2")
+        yield Finding(
+            "wave-delay", "waves must be at least 2 s apart", ("argocd", "waveDelaySeconds"), str(delay), "2"
+        )
 
 
 def dra_needs_kubernetes(stack: Stack) -> Iterator[Finding]:
     """NIM Operator refuses draResources below 1.34."""
     version = stack.environment.cluster.kubernetes
     if stack.has("dra") and _numbers(version) < (1, 34):
-        yield Finding("dra-needs-kubernetes", "dynamic resource allocation of GPUs needs Kubernetes 1.34", ("use", "gpu"),
-                      repr(version), "gpu: device-plugin")
+        yield Finding(
+            "dra-needs-kubernetes",
+            "dynamic resource allocation of GPUs needs Kubernetes 1.34",
+            ("use", "gpu"),
+            repr(version),
+            "gpu: device-plugin",
+        )
 
 
 CHECKS = (

@@ -22,7 +22,7 @@ from tuneyard.pipeline import build
 @root_option
 @format_option
 def command(environments: tuple[str, ...], root: Path, style: str) -> None:
-    """Say everything that is wrong with ENVIRONMENTS (names or files). Writes nothing.
+    r"""Say everything that is wrong with ENVIRONMENTS (names or files). Writes nothing.
 
     \b
     Examples:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`tuneyard render`: environments to files."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -28,7 +29,7 @@ from tuneyard.write import compare, write
 )
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything would change.")
 def command(environments: tuple[str, ...], root: Path, output: Path | None, check: bool) -> None:
-    """Write argocd-apps/<env>/ and manifests/<env>/ of ENVIRONMENTS (names or files), after checking all of them.
+    r"""Write argocd-apps/<env>/ and manifests/<env>/ of ENVIRONMENTS (names or files), after checking all of them.
 
     \b
     Examples:
@@ -36,14 +37,13 @@ def command(environments: tuple[str, ...], root: Path, output: Path | None, chec
       tuneyard render environments/*.yaml --check
     """
     target = output or root
-    built = [one(lambda name=name: build(environment_file(name, root), root)) for name in environments]
+    built = [one(partial(build, environment_file(name, root), root)) for name in environments]
     findings = [finding for entry in built for finding in entry.findings]
     report(findings)
     stop_on_errors(findings)
     differs = False
     for entry in built:
-        act = compare if check else write
-        changes = one(lambda entry=entry: act(entry.files, entry.name, target))
+        changes = one(partial(compare if check else write, entry.files, entry.name, target))
         differs = differs or bool(changes)
         verb = "would change" if check else "done"
         click.echo(

@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from tuneyard_api.problems import InputRefused, LocatedProblem, shown
+from tuneyard_api.problems import InputRefused, LocatedProblem, Path, shown
 from tuneyard_api.yaml_io import Document
 from tuneyard_api.yaml_io import load as load_yaml
 
 from tuneyard.environment.model import Environment
-from tuneyard.findings import Finding, InputError, Path, did_you_mean
+from tuneyard.findings import Finding, InputError, did_you_mean
 
 MAX_BYTES = 1024 * 1024
 _SECRET_VALUE = re.compile(

@@ -53,7 +53,7 @@ class ComponentOptions(Contract):
     """`true`: part of the environment even if nothing needs it; `false`: never."""
     version: Annotated[str, Field(max_length=64)] | None = None
     """Another exact version of the pinned chart, out of those that the catalog knows."""
-    values: dict[str, JsonValue] = {}
+    values: dict[str, JsonValue] = Field(default={})
     """Chart values that are merged over the derived ones. Never secrets."""
     storage_gib: GiB | None = None
     """Size of its volume in GiB; absent: by `sizing`."""
@@ -90,7 +90,7 @@ class Environment(Contract):
     """With `use.s3: external-s3`."""
     external_mlflow: Url | None = None
     """With `use.tracking: external-mlflow`. Example: `https://mlflow.example.com`."""
-    components: dict[str, ComponentOptions] = {}
+    components: dict[str, ComponentOptions] = Field(default={})
     """Changes to single components, by name."""
     models: Annotated[tuple[ServedModel, ...], Field(max_length=64)] = ()
     """Models to serve."""

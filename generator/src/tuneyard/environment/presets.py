@@ -44,7 +44,7 @@ PRESETS: Mapping[str, Preset] = {
     "nemo-microservices": Preset(
         ("nemo-customizer", "nemo-evaluator", "nemo-guardrails", "tuneyard-operator", "fine-tuning"), _NEMO
     ),
-    "nemo-helix": Preset(("nim-operator",), _NEMO),
+    "nemo-helix": Preset(("nemo-helix",), _NEMO),
     "open": Preset(
         ("tuneyard-operator", "fine-tuning", "mlflow"),
         Use(

@@ -30,19 +30,19 @@ SAMPLE_HEAD = """\
 """
 
 
-def _strip(annotation: Any) -> Any:
+def stripped(annotation: Any) -> Any:
     """The type without Annotated and without None."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
         rest = [part for part in get_args(annotation) if part is not type(None)]
-        return _strip(rest[0]) if len(rest) == 1 else annotation
+        return stripped(rest[0]) if len(rest) == 1 else annotation
     return annotation
 
 
 def _step(annotation: Any, part: str | int) -> tuple[Any, FieldInfo | None]:
     """The type one key or index further, and the field if a model names it."""
-    kind = _strip(annotation)
+    kind = stripped(annotation)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         for name, field in kind.model_fields.items():
             if part in (name, field.alias):
@@ -68,7 +68,7 @@ def model_at(path: Path) -> type[BaseModel] | None:
     annotation: Any = Environment
     for part in path:
         annotation, _ = _step(annotation, part)
-    kind = _strip(annotation)
+    kind = stripped(annotation)
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
@@ -85,7 +85,7 @@ def describe(field: FieldInfo) -> str:
 
 def type_name(annotation: Any) -> str:
     """A type in words."""
-    kind = _strip(annotation)
+    kind = stripped(annotation)
     origin = get_origin(kind)
     if origin is Literal:
         return " \\| ".join(f"`{value}`" for value in get_args(kind))
@@ -123,10 +123,10 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         yield key, field
-        kind, suffix = _strip(field.annotation), ""
+        kind, suffix = stripped(field.annotation), ""
         while get_origin(kind) in (tuple, dict):
             suffix += "[]" if get_origin(kind) is tuple else ".<name>"
-            kind = _strip(get_args(kind)[0 if get_origin(kind) is tuple else 1])
+            kind = stripped(get_args(kind)[0 if get_origin(kind) is tuple else 1])
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _rows(kind, f"{key}{suffix}.")
 

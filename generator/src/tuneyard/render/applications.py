@@ -44,6 +44,7 @@ def build_application(
     stack: Stack,
     component: Component,
     wave: int,
+    *,
     values: Json,
     objects: list[Json],
     digests: Mapping[str, str],
@@ -55,7 +56,7 @@ def build_application(
         destination["namespace"] = component.namespace
     spec: Json = {
         "project": project_name(environment),
-        "source": _source(stack, component, pin, values, objects, digests),
+        "source": _source(stack, component, pin, values=values, objects=objects, digests=digests),
         "destination": destination,
         "syncPolicy": {
             "automated": {"prune": True, "selfHeal": True},
@@ -74,6 +75,7 @@ def _source(
     stack: Stack,
     component: Component,
     pin: Pin,
+    *,
     values: Json,
     objects: list[Json],
     digests: Mapping[str, str],

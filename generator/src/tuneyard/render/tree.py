@@ -55,7 +55,8 @@ def local_paths(stack: Stack) -> tuple[str, ...]:
 def derived_values(stack: Stack, component: Component) -> Json:
     """The chart's values: derived, then what the environment lays over them; keys sorted, so their order says nothing."""
     derived = component.values(stack) if component.values else {}
-    return sorted_keys(merged(derived, dict(stack.options(component.name).values)))
+    values: Json = sorted_keys(merged(derived, dict(stack.options(component.name).values)))
+    return values
 
 
 def merged(base: Any, over: Any) -> Any:
@@ -77,7 +78,7 @@ def _component_files(stack: Stack, component: Component, wave: int, digests: Map
     folder = f"manifests/{name}/{component.name}"
     values = derived_values(stack, component)
     objects = list(component.objects(stack)) if component.objects else []
-    application = build_application(stack, component, wave, values, objects, digests)
+    application = build_application(stack, component, wave, values=values, objects=objects, digests=digests)
     files = [
         yaml_file(
             f"argocd-apps/{name}/{component.root}/{component.name}.yaml", application, name, component.name

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tuneyard explain`: what a key does, where its value came from, and what it influences."""
+
+import json
+from pathlib import Path
+
+import click
+
+from tuneyard.commands.reporting import environment_file, one, root_option
+from tuneyard.diffing import changes
+from tuneyard.environment.reference import key_summary, path_of
+from tuneyard.explaining import origin, resolved, value_at
+from tuneyard.influence import altered
+from tuneyard.pipeline import Built, build
+from tuneyard.stack import Stack
+
+
+@click.command()
+@click.argument("environment")
+@click.argument("path")
+@root_option
+def command(environment: str, path: str, root: Path) -> None:
+    r"""Say what the key or component at PATH does in ENVIRONMENT, where its value came from and what it influences.
+
+    What it influences is found out by rendering a second time with another value.
+
+    \b
+    Examples:
+      tuneyard explain lab storage.readWriteOnce.className
+      tuneyard explain lab components.milvus
+    """
+    file = environment_file(environment, root)
+    built: Built = one(lambda: build(file, root))
+    where = path_of(path)
+    if where[:1] == ("components",) and len(where) == 2 and (text := _component(built.stack, str(where[1]))):  # noqa: PLR2004
+        click.echo(text, nl=False)
+        return
+    value = one(lambda: value_at(resolved(built.stack), where, str(file)))
+    kind, says = key_summary(where) or ("any", "a derived value")
+    click.echo(f"{path}: {says}")
+    click.echo(f"  type: {kind}")
+    click.echo(f"  value: {value if isinstance(value, str) else json.dumps(value)}")
+    click.echo(f"  from: {origin(built.loaded.source, where, built.stack)}")
+    other = altered(built, where, root)
+    if other is None:
+        click.echo("  influences: not found out (no other value of this kind renders)")
+        return
+    before = {entry.path: entry.text for entry in built.files}
+    touched = sorted({change.component for change in changes(before, {entry.path: entry for entry in other})})
+    click.echo(f"  influences: {', '.join(touched) or 'nothing that is rendered (checks only)'}")
+
+
+def _component(stack: Stack, name: str) -> str | None:
+    """A component's summary, or None when the environment does not have it."""
+    component = stack.component(name)
+    if component is None:
+        return None
+    pin = stack.pin(name)
+    lines = [
+        f"{name}: {component.summary}",
+        f"  from: {stack.reasons[name]}",
+        f"  namespace: {component.namespace or '-'}",
+        f"  provides: {', '.join(component.provides)}",
+    ]
+    lines += [
+        f"  needs {need.capability} from {stack.providers[need.capability].name}: {need.because}"
+        for need in stack.needs(component)
+    ]
+    if pin.chart:
+        lines.append(
+            f"  chart: {pin.chart} {pin.version} from {pin.repository} (values by {pin.evidence}: {pin.source})"
+        )
+    if pin.licence:
+        lines.append(f"  licence: {pin.licence}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tuneyard init`: a small environment to start from, by flags or a few questions."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from tuneyard_api.yaml_io import dump
+
+from tuneyard.commands.reporting import EXIT_INPUT, one, root_option
+from tuneyard.environment.load import parse
+from tuneyard.environment.presets import PRESETS
+
+_HEAD = (
+    "Every key with its default: environments/sample.yaml. What a key does: tuneyard explain {name} <key>."
+)
+
+
+@click.command()
+@click.argument("name", default="my")
+@root_option
+@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Starting point.")
+@click.option("--repo-url", help="The repository that this tree is committed to.")
+@click.option(
+    "--gpu", help="GPU nodes as PRODUCT:GPUS_PER_NODE:MEMORY_GIB[:NODES]; `none` for a cluster without."
+)
+@click.option("--storage-class", help="StorageClass for volumes that one node mounts.")
+@click.option("--shared-storage-class", help="StorageClass for volumes that several nodes mount.")
+@click.option("--kubernetes", help="Minor version, such as 1.33.")
+@click.option("--ask", is_flag=True, help="Ask for what no flag says.")
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+def command(  # noqa: PLR0917  click passes them by name
+    name: str, root: Path, preset: str | None, repo_url: str | None, gpu: str | None, storage_class: str | None,
+    shared_storage_class: str | None, kubernetes: str | None, ask: bool, force: bool,
+) -> None:  # fmt: skip
+    r"""Write environments/NAME.yaml. Needs no cluster and, without --ask, no answer.
+
+    \b
+    Examples:
+      tuneyard init
+      tuneyard init lab --preset nemo-microservices --gpu NVIDIA-A100-SXM4-80GB:4:80
+    """
+
+    def value(given: str | None, question: str, default: str) -> str:
+        return given or (click.prompt(question, default=default) if ask else default)
+
+    environment: dict[str, Any] = {
+        "name": name,
+        "preset": value(preset, "Preset (nemo-microservices, nemo-helix, open)", "open"),
+        "cluster": {"kubernetes": value(kubernetes, "Kubernetes", "1.33")},
+        "argocd": {
+            "repoUrl": value(
+                repo_url, "Repository of this tree", "https://git.example.com/platform/gitops.git"
+            )
+        },
+    }
+    nodes = value(gpu, "GPU nodes (PRODUCT:GPUS:MEMORY_GIB[:NODES] or none)", "NVIDIA-L40S:1:48")
+    if nodes != "none":
+        environment["gpus"] = {"nodes": [_gpu_nodes(nodes)]}
+    environment["storage"] = {
+        "readWriteOnce": {"className": value(storage_class, "Storage class", "standard")}
+    }
+    if shared_storage_class:
+        environment["storage"]["readWriteMany"] = {"className": shared_storage_class}
+    runtime = {"name": "hf"} if nodes != "none" else {"name": "hf-cpu", "accelerator": "none"}
+    environment["fineTuning"] = {
+        "runtimes": [runtime],
+        "namespaces": [{"name": "fine-tuning", "gpus": int(nodes != "none")}],
+    }
+    text = dump(environment, _HEAD.format(name=name))
+    path = root / "environments" / f"{name}.yaml"
+    one(lambda: parse(text.encode(), str(path)))
+    if path.exists() and not force:
+        click.echo(f"{path} is there already; try another name, or --force", err=True)
+        raise SystemExit(EXIT_INPUT)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    click.echo(f"{path} written; next: tuneyard check {name}, tuneyard render {name}")
+
+
+def _gpu_nodes(text: str) -> dict[str, Any]:
+    parts = text.split(":")
+    if len(parts) not in (3, 4) or not all(part.isdecimal() for part in parts[1:]):
+        raise click.BadParameter(
+            "PRODUCT:GPUS_PER_NODE:MEMORY_GIB[:NODES], such as NVIDIA-L40S:4:48:2", param_hint="--gpu"
+        )
+    nodes: dict[str, Any] = {"product": parts[0], "gpusPerNode": int(parts[1]), "memoryGiB": int(parts[2])}
+    return {**nodes, "nodes": int(parts[3])} if len(parts) == 4 else nodes  # noqa: PLR2004
