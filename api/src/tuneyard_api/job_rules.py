@@ -45,17 +45,17 @@ _BATCH, _MICRO, _GPUS = (
     "self.training.microBatchSize",
     "self.parallelism.gpusPerNode",
 )
-_UNIT = f"[(has({_MICRO}) ? {_MICRO} : 1) * {_GPUS}]"
-"""A list of one, as CEL in a CRD has no variables but those of `all` and `map`."""
+_UNIT = f"((has({_MICRO}) ? {_MICRO} : 1) * {_GPUS})"
 
 BATCH_DIVIDES = Rule(
-    cel=f"{_UNIT}.all(unit, {_BATCH} % unit == 0)",
+    cel=f"{_BATCH} % {_UNIT} == 0",
+    # format(), as the API server's estimate knows no bound for what string() + string() may cost.
     cel_message=(
-        f"'globalBatchSize ' + string({_BATCH}) + ' is not '"
-        f" + (has({_MICRO}) ? 'microBatchSize ' + string({_MICRO}) + ' x ' : '')"
-        f" + string({_GPUS}) + ({_GPUS} == 1 ? ' GPU' : ' GPUs') + ' x accumulation; try '"
-        f" + {_UNIT}.map(unit, ({_BATCH} < unit ? '' : string({_BATCH} / unit * unit) + ' or ')"
-        f" + string(({_BATCH} / unit + 1) * unit))[0]"
+        "'globalBatchSize %d is not %s%d %s x accumulation; try %s%d'.format(["
+        f"{_BATCH}, has({_MICRO}) ? 'microBatchSize %d x '.format([{_MICRO}]) : '',"
+        f" {_GPUS}, {_GPUS} == 1 ? 'GPU' : 'GPUs',"
+        f" {_BATCH} < {_UNIT} ? '' : '%d or '.format([{_BATCH} / {_UNIT} * {_UNIT}]),"
+        f" ({_BATCH} / {_UNIT} + 1) * {_UNIT}])"
     ),
     broken=lambda spec: batch_refusal(
         spec.training.global_batch_size, spec.training.micro_batch_size, spec.parallelism.gpus_per_node
@@ -113,14 +113,14 @@ TOLERATION_VALUE = _rule(
 JOB_NAME_LENGTH = _rule(
     f"size(self.metadata.name) <= {MAX_JOB_NAME}",
     lambda job: len(job.metadata.name) <= MAX_JOB_NAME,
-    f"a name has at most {MAX_JOB_NAME} characters (got {{metadata.name}});"
+    f"the name of a job has at most {MAX_JOB_NAME} characters (got {{metadata.name}});"
     " try a shorter one, as names of pods are made of it",
     field="metadata.name",
 )
 JOB_NAME_LABEL = _rule(
     f"self.metadata.name.matches('{DNS_LABEL}')",
     lambda job: re.search(DNS_LABEL, job.metadata.name) is not None,
-    "a name is lower case letters, digits and inner dashes (got {metadata.name});"
+    "the name of a job is lower case letters, digits and inner dashes (got {metadata.name});"
     " try dashes, as names of pods are made of it",
     field="metadata.name",
 )
