@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator's process with its chart's rights on a real API server: the chain, and SIGKILL at each of its steps."""
+
+from collections.abc import Callable
+
+import pytest
+from operator_process import JobOnCluster, OperatorProcess, until
+from operator_samples import failure_text, job_spec
+from tuneyard_api import reasons
+from tuneyard_api.pod_contract import FailureClass, Stage
+from tuneyard_api.status import State
+from tuneyard_local.cluster import Cluster
+
+pytestmark = pytest.mark.cluster
+FLAGS = ("--resync-seconds", "5")
+STEPS = [
+    "Accepted",
+    "Planned",
+    "DataReady",
+    "Scheduled",
+    "Trained",
+    "Evaluated",
+    "Published",
+    "Served",
+    "Succeeded",
+]
+
+
+def test_a_job_is_carried_to_succeeded(operator: OperatorProcess, job: JobOnCluster, endpoint) -> None:
+    endpoint.models = ["base"]
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    job.wait_for("DataReady", "False", reasons.PREPARING)
+    job.succeed(Stage.PREPARE)
+    job.wait_for("DataReady", "True")
+    pod = job.pod(Stage.TRAIN)
+    job.run_pod(pod)
+    job.wait_for("Trained", "False", reasons.TRAINING)
+    assert job.status.state is State.TRAINING
+    job.succeed(Stage.TRAIN)
+    job.wait_for("Evaluated", "True")
+    job.succeed(Stage.PUBLISH)
+    job.wait_for("Served", "False", reasons.WAITING_FOR_ENDPOINT)
+    assert job.status.state is State.SERVING
+    endpoint.models = ["base", "a"]
+    job.wait_for("Succeeded", "True")
+    assert [kind for kind, (status, _) in job.conditions().items() if status == "True"] == STEPS
+    assert job.jobs() == ["a-prepare-1", "a-publish-1", "a-train-1"]
+    assert "tuneyard_jobs" in operator.page("metrics")
+    assert "tuneyard_reconcile_errors_total 0.0" in operator.page("metrics")
+    assert operator.page("healthz") == "ok\n"
+    assert operator.stop() == 0
+
+
+def finish(stage: Stage) -> Callable[[JobOnCluster], None]:
+    return lambda job: job.succeed(stage)
+
+
+def start_training(job: JobOnCluster) -> None:
+    job.run_pod(job.pod(Stage.TRAIN))
+
+
+def test_killed_at_each_step_it_carries_the_job_on_without_repeating_anything(
+    operator: OperatorProcess, job: JobOnCluster, endpoint
+) -> None:
+    endpoint.models = []
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    for reached, meanwhile in (
+        (("DataReady", "False"), finish(Stage.PREPARE)),
+        (("Scheduled", "False"), start_training),
+        (("Trained", "False"), finish(Stage.TRAIN)),
+        (("Published", "False"), finish(Stage.PUBLISH)),
+        (("Served", "False"), lambda _: endpoint.models.append("a")),
+    ):
+        job.wait_for(*reached)
+        operator.kill()
+        meanwhile(job)
+        operator.start(*FLAGS)
+    job.wait_for("Succeeded", "True")
+    assert job.jobs() == ["a-prepare-1", "a-publish-1", "a-train-1"]
+    assert [(attempt.stage, attempt.number, attempt.outcome) for attempt in job.status.attempts] == [
+        (stage, 1, "Succeeded") for stage in Stage
+    ]
+
+
+def test_a_deleted_pod_is_an_interruption_and_starts_the_next_attempt(
+    operator: OperatorProcess, job: JobOnCluster, served_cluster: Cluster
+) -> None:
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    pod = job.pod(Stage.PREPARE)
+    job.run_pod(pod)
+    served_cluster.kubectl("delete", "pod", pod, "-n", job.namespace, "--wait=false")
+    until("attempt 2", lambda: job.jobs() == ["a-prepare-1", "a-prepare-2"])
+    job.succeed(Stage.PREPARE, attempt=2)
+    job.wait_for("DataReady", "True")
+    first = job.status.attempts[0]
+    assert (first.outcome, first.failure_class) == ("Failed", FailureClass.INTERRUPTED)
+
+
+def test_a_failed_stage_ends_the_job_with_its_sentence(operator: OperatorProcess, job: JobOnCluster) -> None:
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    pod = job.pod(Stage.PREPARE)
+    job.wait_for("DataReady", "False")
+    words = "train.jsonl:3:1 completion: missing; try a template"
+    digest = job.status.plan.digest
+    job.end_pod(
+        pod,
+        exit_code=10,
+        reason="Error",
+        message=failure_text(Stage.PREPARE, digest, FailureClass.BAD_INPUT, words),
+    )
+    job.wait_for("Succeeded", "False", "BadInput")
+    assert job.status.message == words
+    events = job.cluster.kubectl(
+        "get", "events", "-n", job.namespace, "-o", "jsonpath={.items[*].reason}"
+    ).stdout
+    assert "BadInput" in events.split()
+
+
+def test_more_gpus_than_any_node_has_waits_with_the_scheduler_s_words(
+    operator: OperatorProcess, job: JobOnCluster
+) -> None:
+    operator.start(*FLAGS)
+    job.apply(job_spec(parallelism={"gpusPerNode": 8}))
+    job.succeed(Stage.PREPARE)
+    job.wait_for("Scheduled", "False", reasons.WAITING_FOR_GPU)
+    assert job.status.state is State.WAITING
+    waiting = job.status.waiting_for
+    assert waiting is not None
+    assert "2 Insufficient nvidia.com/gpu" in waiting.message
+    assert waiting.message.startswith("0/2 nodes are available")
+
+
+def test_an_image_that_cannot_be_pulled_is_named(operator: OperatorProcess, job: JobOnCluster) -> None:
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    pod = job.pod(Stage.PREPARE)
+    trouble = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
+    job.set_pod(
+        pod,
+        containerStatuses=[
+            {
+                "name": "trainer",
+                "image": "x",
+                "imageID": "",
+                "ready": False,
+                "restartCount": 0,
+                "state": trouble,
+            }
+        ],
+    )
+    job.wait_for("DataReady", "False", reasons.IMAGE_PULL)
+    assert job.status.waiting_for is not None
+    assert job.status.waiting_for.message == "image registry.example/trainer:1 can't be pulled: not found"
+
+
+def test_a_missing_claim_is_waited_for_by_name(operator: OperatorProcess, job: JobOnCluster) -> None:
+    operator.start(*FLAGS)
+    spec = job_spec()
+    spec["dataset"]["training"]["pvc"]["claimName"] = "nowhere"
+    job.apply(spec)
+    job.wait_for("Accepted", "False", reasons.CLAIM_MISSING)
+    assert job.status.message == f"PersistentVolumeClaim nowhere does not exist in namespace {job.namespace}"
+    assert job.jobs() == []
+
+
+def test_a_quota_is_named_and_waited_out(
+    operator: OperatorProcess, job: JobOnCluster, served_cluster: Cluster
+) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few", "namespace": job.namespace},
+    }
+    served_cluster.apply({**quota, "spec": {"hard": {"pods": "0"}}})
+    path = f"/api/v1/namespaces/{job.namespace}/resourcequotas/few"
+    until("the quota counts", lambda: served_cluster.get(path).get("status", {}).get("used"))
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    job.wait_for("DataReady", "False", reasons.QUOTA_EXCEEDED, seconds=30)
+    assert job.status.waiting_for is not None
+    assert (job.status.waiting_for.kind, job.status.waiting_for.name) == ("ResourceQuota", "few")
+
+
+def test_deleting_the_job_takes_its_children_along(operator: OperatorProcess, job: JobOnCluster) -> None:
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    job.pod(Stage.PREPARE)
+    job.cluster.kubectl("delete", "finetunejob", "a", "-n", job.namespace)
+    until(
+        "nothing is left",
+        lambda: not job.jobs() and not job.children(f"/api/v1/namespaces/{job.namespace}/configmaps"),
+    )
+    job.apply(job_spec(training={"seed": 7}))
+    job.wait_for("DataReady", "False", reasons.PREPARING, seconds=40)
+
+
+def test_children_are_lifted_by_the_restricted_profile_and_the_strict_api_server(
+    operator: OperatorProcess, job: JobOnCluster
+) -> None:
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    pod = job.pod(Stage.PREPARE)
+    body = job.cluster.get(f"/api/v1/namespaces/{job.namespace}/pods/{pod}")
+    assert body["spec"]["automountServiceAccountToken"] is False
+    assert body["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
