@@ -53,7 +53,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     words = sorted(known)
     if near := closest(word, words):
         return near
-    return f"one of {', '.join(words)}" if 0 < len(words) <= 12 else None  # noqa: PLR2004
+    if len(words) == 1:
+        return words[0]
+    return f"one of {', '.join(words)}" if 1 < len(words) <= 12 else None  # noqa: PLR2004
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tuneyard.catalog import catalog
 from tuneyard.catalog.pins import pins
-from tuneyard.checks import check_files, check_stack
+from tuneyard.checks import check_files, check_stack, is_renderable
 from tuneyard.environment.load import Loaded, load
-from tuneyard.findings import Finding, InputError, in_order
+from tuneyard.findings import Finding, InputError, has_errors, in_order
 from tuneyard.render.files import File
 from tuneyard.render.tree import local_paths, render
 from tuneyard.resolve import resolve
@@ -39,11 +39,19 @@ def resolve_file(path: Path) -> tuple[Loaded, Stack]:
         InputError: with every problem up to the stage that can't be passed.
     """
     loaded = load(path)
+    return loaded, resolve_loaded(loaded)
+
+
+def resolve_loaded(loaded: Loaded) -> Stack:
+    """What an environment means.
+
+    Raises:
+        InputError: needs that nobody or several meet, unknown components.
+    """
     try:
-        stack = resolve(loaded.environment, catalog(loaded.environment), pins())
+        return resolve(loaded.environment, catalog(loaded.environment), pins())
     except InputError as error:
         raise InputError(loaded.at_place(finding) for finding in error.findings) from error
-    return loaded, stack
 
 
 def build(path: Path, root: Path) -> Built:
@@ -52,13 +60,21 @@ def build(path: Path, root: Path) -> Built:
     Raises:
         InputError: what makes rendering impossible. What merely should not be applied is in `findings`.
     """
-    loaded, stack = resolve_file(path)
+    return build_loaded(load(path), root)
+
+
+def build_loaded(loaded: Loaded, root: Path) -> Built:
+    """As `build`, for an environment that was read already."""
+    stack = resolve_loaded(loaded)
+    found = check_stack(stack)
+    if not is_renderable(stack):
+        return Built(loaded, stack, (), tuple(in_order(map(loaded.at_place, found))))
     try:
-        found = check_stack(stack)
         files = render(stack, content_digests(root, local_paths(stack)))
     except InputError as error:
         raise InputError(f if f.file else loaded.at_place(f) for f in (*found, *error.findings)) from error
-    found += check_files(stack, files)
+    # What follows from an error of the environment is not said a second time.
+    found += [] if has_errors(found) else check_files(stack, files)
     findings = in_order(finding if finding.file else loaded.at_place(finding) for finding in found)
     return Built(loaded, stack, files, tuple(findings))
 

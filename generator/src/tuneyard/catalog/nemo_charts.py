@@ -165,7 +165,7 @@ def _helix(stack: "Stack") -> Json:
             },
         },
     }
-    if stack.has("vector-db"):
+    if stack.has("vector-db") and stack.providers["vector-db"].name == "milvus":
         values["platformConfig"]["evaluator"] = {"milvus_url": stack.url("vector-db")}
     return values
 

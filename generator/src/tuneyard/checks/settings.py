@@ -234,7 +234,10 @@ def _texts(value: Any, path: Path) -> Iterator[Finding]:
         )
 
 
+PRECONDITIONS = (external_services_are_described, evaluator_has_milvus)
+"""Without these nothing can be rendered."""
+
 CHECKS = (
-    external_services_are_described, ingress_has_a_domain, air_gap_has_mirrors, secrets_have_a_store, customizer_has_volcano,
-    evaluator_has_milvus, gpus_exist_where_needed, release_names_fit, namespaces_are_apart, overlays_keep_the_lessons,
+    ingress_has_a_domain, air_gap_has_mirrors, secrets_have_a_store, customizer_has_volcano,
+    gpus_exist_where_needed, release_names_fit, namespaces_are_apart, overlays_keep_the_lessons,
 )  # fmt: skip

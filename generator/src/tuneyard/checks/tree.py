@@ -79,7 +79,7 @@ def addresses_are_provided(stack: Stack, files: Sequence[File]) -> Iterator[Find
         for service in component.services(stack.environment).values():
             known[service.name, component.namespace] = service.port
     for file in files:
-        for match in _URL.finditer(file.text) if file.component else ():
+        for match in _URL.finditer(file.text) if file.path.startswith("manifests/") else ():
             name, namespace, port = match.groups()
             if (name, namespace) == ("kubernetes", "default"):
                 continue
@@ -114,7 +114,9 @@ def secrets_named(entry: Json) -> set[str]:
     found: set[str] = set()
     for path, value in walk(entry.get("spec")):
         last = path[-1] if path else ""
-        if (isinstance(value, str) and (last in _OBJECT_SOURCES or str(last).endswith("Secret"))) or (isinstance(value, str) and len(path) > 1 and (path[-2] == "pullSecrets")):
+        if (isinstance(value, str) and (last in _OBJECT_SOURCES or str(last).endswith("Secret"))) or (
+            isinstance(value, str) and len(path) > 1 and (path[-2] == "pullSecrets")
+        ):
             found.add(value)
         elif isinstance(value, dict) and last in (
             "secretKeyRef",

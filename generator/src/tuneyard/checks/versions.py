@@ -9,6 +9,7 @@ from tuneyard.catalog.nim import RAY_MAJOR, major_of
 from tuneyard.findings import Finding, Severity, did_you_mean
 from tuneyard.stack import Stack
 
+SUPPORTED = (1, 31)
 PROVED_ARGOCD = "3.2.11"
 DRIVER_BRANCHES = {
     "B200": 570,
@@ -29,18 +30,18 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def kubernetes_is_supported(stack: Stack) -> Iterator[Finding]:
-    """1.31 and later, and what each component needs."""
+    """1.31 and later, and what each component needs beyond that."""
     version = stack.environment.cluster.kubernetes
-    for component in stack.components:
-        lowest = stack.pin(component.name).kubernetes
-        if _numbers(version) < _numbers(lowest):
-            yield Finding(
-                "kubernetes-is-supported",
-                f"{component.name} needs Kubernetes {lowest}",
-                ("cluster", "kubernetes"),
-                repr(version),
-                repr(lowest),
-            )
+    lowest, name = max((_numbers(stack.pin(c.name).kubernetes), c.name) for c in stack.components)
+    if _numbers(version) < lowest:
+        wanted = ".".join(map(str, lowest))
+        yield Finding(
+            "kubernetes-is-supported",
+            f"needs Kubernetes {wanted}" if lowest == SUPPORTED else f"{name} needs Kubernetes {wanted}",
+            ("cluster", "kubernetes"),
+            repr(version),
+            repr(wanted),
+        )
 
 
 def chart_versions_are_known(stack: Stack) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from tuneyard.commands.reporting import (
-    environment_file,
+    chosen,
     environments_argument,
     format_option,
     report,
@@ -22,7 +22,7 @@ from tuneyard.pipeline import build
 @root_option
 @format_option
 def command(environments: tuple[str, ...], root: Path, style: str) -> None:
-    r"""Say everything that is wrong with ENVIRONMENTS (names or files). Writes nothing.
+    r"""Say everything that is wrong with ENVIRONMENTS (names or files; all if none is named). Writes nothing.
 
     \b
     Examples:
@@ -30,12 +30,13 @@ def command(environments: tuple[str, ...], root: Path, style: str) -> None:
       tuneyard check environments/*.yaml --format sarif > findings.sarif
     """
     findings: list[Finding] = []
-    for name in environments:
+    paths = chosen(environments, root)
+    for path in paths:
         try:
-            findings += build(environment_file(name, root), root).findings
+            findings += build(path, root).findings
         except InputError as error:
             findings += error.findings
     report(findings, style)
     stop_on_errors(findings)
     if style == "text":
-        click.echo(f"{len(environments)} checked, {len(findings)} warnings", err=True)
+        click.echo(f"{len(paths)} checked, {len(findings)} warnings", err=True)

@@ -8,7 +8,7 @@ import click
 
 from tuneyard.commands.reporting import (
     EXIT_INPUT,
-    environment_file,
+    chosen,
     environments_argument,
     one,
     report,
@@ -29,7 +29,9 @@ from tuneyard.write import compare, write
 )
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything would change.")
 def command(environments: tuple[str, ...], root: Path, output: Path | None, check: bool) -> None:
-    r"""Write argocd-apps/<env>/ and manifests/<env>/ of ENVIRONMENTS (names or files), after checking all of them.
+    r"""Write argocd-apps/<env>/ and manifests/<env>/ of ENVIRONMENTS (names or files; all if none is named).
+
+    Everything is checked first; nothing is written if anything is wrong.
 
     \b
     Examples:
@@ -37,7 +39,7 @@ def command(environments: tuple[str, ...], root: Path, output: Path | None, chec
       tuneyard render environments/*.yaml --check
     """
     target = output or root
-    built = [one(partial(build, environment_file(name, root), root)) for name in environments]
+    built = [one(partial(build, path, root)) for path in chosen(environments, root)]
     findings = [finding for entry in built for finding in entry.findings]
     report(findings)
     stop_on_errors(findings)

@@ -21,7 +21,7 @@ root_option = click.option(
 format_option = click.option(
     "--format", "style", type=click.Choice(sorted(FORMATS)), default="text", help="How findings are printed."
 )
-environments_argument = click.argument("environments", nargs=-1, required=True)
+environments_argument = click.argument("environments", nargs=-1)
 
 
 def environment_file(name: str, root: Path) -> Path:
@@ -30,6 +30,16 @@ def environment_file(name: str, root: Path) -> Path:
     return (
         path if path.suffix in (".yaml", ".yml") or path.exists() else root / "environments" / f"{name}.yaml"
     )
+
+
+def chosen(names: tuple[str, ...], root: Path) -> list[Path]:
+    """The files of the named environments; of none, every file in environments/ but the sample."""
+    if names:
+        return [environment_file(name, root) for name in names]
+    files = sorted(path for path in (root / "environments").glob("*.yaml") if path.stem != "sample")
+    if not files:
+        raise click.UsageError(f"there is no environment in {root / 'environments'}; try `tuneyard init`")
+    return files
 
 
 def report(findings: Iterable[Finding], style: str = "text") -> None:

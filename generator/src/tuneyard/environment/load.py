@@ -90,14 +90,10 @@ def parse(raw: bytes, name: str) -> Loaded:
 
 
 def _yaml_finding(problem: LocatedProblem) -> Finding:
-    where = f"{problem.path}: " if problem.path else ""
-    return Finding(
-        "yaml",
-        where + problem.message,
-        file=problem.file,
-        line=problem.position.line,
-        column=problem.position.column,
-    )
+    from tuneyard.environment.reference import path_of  # noqa: PLC0415  needed for messages only
+
+    line, column = problem.position.line, problem.position.column
+    return Finding("yaml", problem.message, path_of(problem.path), file=problem.file, line=line, column=column)
 
 
 def _finding(details: ErrorDetails) -> Finding:
