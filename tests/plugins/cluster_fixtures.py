@@ -6,9 +6,11 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from tuneyard_local import native
 from tuneyard_local.cluster import Cluster, down_orphans
 from tuneyard_local.controlplane import ControlPlane
-from tuneyard_local.progress import Progress
+from tuneyard_local.native import NativeCluster
+from tuneyard_local.progress import Progress, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +25,26 @@ def control_plane(_no_orphans: None) -> Iterator[Cluster]:
     """A real API server, controller manager and scheduler without nodes: `.kubeconfig`, `.kubectl(...)`."""
     with ControlPlane(f"test-{os.getpid()}") as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(_no_orphans: None) -> Iterator[NativeCluster]:
+    """Two real nodes with 8 fake GPUs each: `.kubeconfig`, `.kubectl(...)`, `.load_images("trainer", ...)`."""
+    name = f"nodes-{os.getpid()}"
+    with native.running(name, native.NativeOptions(nodes=2, gpus=8), Progress()) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def restricted(cluster: NativeCluster) -> Iterator[str]:
+    """A namespace of its own on the real nodes, which enforces the restricted pod security profile."""
+    name = f"t-{uuid.uuid4().hex[:10]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+    wait_until("the namespace's account", lambda: cluster.get(account) is not None, 30)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture

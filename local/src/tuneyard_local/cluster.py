@@ -26,6 +26,8 @@ from tuneyard_local.records import Processes, start_ticks
 
 HTTP_SECONDS = 5.0
 KUBECTL_SECONDS = 120.0
+CTR = ("/usr/bin/ctr", "--namespace", "k8s.io")
+"""containerd's command line, in the namespace of Kubernetes' images."""
 CTR_SECONDS = 300.0
 
 
@@ -111,7 +113,7 @@ class Cluster:
     def ctr(self, node: str, *args: str) -> subprocess.CompletedProcess[str]:
         """Run containerd's command line on a real node, in the namespace of Kubernetes' images."""
         return subprocess.run(
-            [*self.processes.enter(node), "/usr/bin/ctr", "--namespace", "k8s.io", *args],
+            [*self.processes.enter(node), *CTR, *args],
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=CTR_SECONDS,
         )  # fmt: skip
 

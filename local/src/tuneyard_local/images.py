@@ -7,18 +7,22 @@ no name ever means something else and a node that has the name has the image.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
+import subprocess
 import tarfile
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
-from tuneyard_local.cluster import Cluster
+from tuneyard_local.cluster import CTR, Cluster
 from tuneyard_local.environment import export_requirements, install_requirements
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.parts import build_parts, program
@@ -88,10 +92,26 @@ class Layer:
 
 @dataclass(frozen=True)
 class Image:
-    """An image: its reference `localhost/tuneyard/<name>:<digest12>` and the tar to import."""
+    """An image: its reference `localhost/tuneyard/<name>:<digest12>` and all that it consists of."""
 
     reference: str
-    tar: Path
+    documents: Mapping[str, bytes]
+    """index.json, manifest and configuration by their path in the layout."""
+    layers: tuple[Layer, ...]
+
+    def write(self, stream: IO[bytes]) -> None:
+        """Write the OCI image layout as one tar to a stream, from front to back.
+
+        It is never kept on disk: each change of our code would cost another copy of the base.
+        """
+        with tarfile.open(fileobj=stream, mode="w|") as tar:
+            for name, content in self.documents.items():
+                _add_bytes(tar, name, content)
+            for digest, layer in {layer.digest: layer for layer in self.layers}.items():
+                entry = tarfile.TarInfo(f"blobs/sha256/{digest}")
+                entry.size = layer.size
+                with layer.tar.open("rb") as blob:
+                    tar.addfile(entry, blob)
 
 
 def describe_layer(tar: Path) -> Layer:
@@ -112,8 +132,8 @@ def _descriptor(kind: str, digest: str, size: int) -> dict[str, object]:
     return {"mediaType": f"{MEDIA}.{kind}", "digest": f"sha256:{digest}", "size": size}
 
 
-def write_image(folder: Path, name: str, layers: Sequence[Layer], config: Mapping[str, object]) -> Image:
-    """Write an OCI image layout as one tar into `folder`, unless it is there.
+def describe_image(name: str, layers: Sequence[Layer], config: Mapping[str, object]) -> Image:
+    """Put an image together from its layers and its configuration (User, Env, Entrypoint, ...).
 
     Source: the OCI image specification 1.1, image-layout.md, manifest.md and config.md.
     """
@@ -134,35 +154,19 @@ def write_image(folder: Path, name: str, layers: Sequence[Layer], config: Mappin
         }
     )
     reference = f"localhost/tuneyard/{name}:{manifest_digest[:12]}"
-    image = Image(reference, folder / f"{name}-{manifest_digest[:12]}.tar")
-    if image.tar.exists():
-        return image
-    index, _ = _blob(
-        {
-            "schemaVersion": 2,
-            "manifests": [
-                {
-                    **_descriptor("manifest.v1+json", manifest_digest, len(manifest_raw)),
-                    "platform": platform,
-                    "annotations": {"io.containerd.image.name": reference},
-                }
-            ],
-        }
-    )
-    fresh = image.tar.with_suffix(".new")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fresh, "w") as tar:
-        _add_bytes(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        _add_bytes(tar, "index.json", index)
-        _add_bytes(tar, f"blobs/sha256/{config_digest}", config_raw)
-        _add_bytes(tar, f"blobs/sha256/{manifest_digest}", manifest_raw)
-        for digest, layer in {layer.digest: layer for layer in layers}.items():
-            entry = tarfile.TarInfo(f"blobs/sha256/{digest}")
-            entry.size = layer.size
-            with layer.tar.open("rb") as stream:
-                tar.addfile(entry, stream)
-    fresh.rename(image.tar)
-    return image
+    entry = {
+        **_descriptor("manifest.v1+json", manifest_digest, len(manifest_raw)),
+        "platform": platform,
+        "annotations": {"io.containerd.image.name": reference},
+    }
+    index_raw, _ = _blob({"schemaVersion": 2, "manifests": [entry]})
+    documents = {
+        "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
+        "index.json": index_raw,
+        f"blobs/sha256/{config_digest}": config_raw,
+        f"blobs/sha256/{manifest_digest}": manifest_raw,
+    }
+    return Image(reference, documents, tuple(layers))
 
 
 def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:
@@ -198,10 +202,6 @@ def write_layer(tar_path: Path, files: Mapping[str, bytes | Path], programs: Seq
 
 def _layers() -> Path:
     return cache_root() / "layers"
-
-
-def _images() -> Path:
-    return cache_root() / "images"
 
 
 def _base_layer(progress: Progress) -> Layer:
@@ -262,6 +262,13 @@ def _code_layer(recipe: Recipe) -> Layer:
         return describe_layer(tar) if tar.exists() else write_layer(tar, files, [script])
 
 
+def build_python(progress: Progress) -> Image:
+    """The base alone: Python on Debian, for pods that try the cluster itself."""
+    return describe_image(
+        "python", [_base_layer(progress)], {"User": USER, "Env": ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"]}
+    )
+
+
 def build_image(name: str, progress: Progress) -> Image:
     """Build one of RECIPES, or find it in the cache; the Debian packages are installed."""
     recipe = RECIPES[name]
@@ -279,16 +286,15 @@ def build_image(name: str, progress: Progress) -> Image:
         "Entrypoint": [f"/usr/local/bin/{recipe.command}"],
         "WorkingDir": "/tmp",  # noqa: S108 - in the image
     }
-    with locked(_images() / f".{name}.lock"):
-        return write_image(_images(), name, layers, config)
+    return describe_image(name, layers, config)
 
 
 def build_pause(progress: Progress) -> Image:
     """The image of the process that holds a pod's namespaces; containerd needs it for every pod."""
     build_parts(["pause"], progress)
-    with locked(_images() / ".pause.lock"):
+    with locked(_layers() / ".pause.lock"):
         layer = write_layer(_layers() / "pause.tar", {"pause": program("pause")}, ["pause"])
-        return write_image(_images(), "pause", [layer], {"Entrypoint": ["/pause"], "User": USER})
+    return describe_image("pause", [layer], {"Entrypoint": ["/pause"], "User": USER})
 
 
 def import_image(cluster: Cluster, node: str, image: Image) -> bool:
@@ -296,14 +302,26 @@ def import_image(cluster: Cluster, node: str, image: Image) -> bool:
     present = cluster.ctr(node, "images", "list", "--quiet").stdout.split()
     if image.reference in present:
         return False
-    result = cluster.ctr(node, "images", "import", str(image.tar))
-    if result.returncode:
-        raise ClusterError(f"importing {image.reference} into {node}: {result.stderr.strip()}")
+    command = [*cluster.processes.enter(node), *CTR, "images", "import", "-"]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said)
+        with process, contextlib.suppress(BrokenPipeError):  # ctr's own words say more
+            image.write(cast("IO[bytes]", process.stdin))
+        if process.returncode:
+            said.seek(0)
+            raise ClusterError(f"importing {image.reference} into {node}: {said.read().decode().strip()}")
     return True
 
 
 def load_images(cluster: Cluster, *images: Image) -> None:
-    """Bring images into all real nodes, two imports at a time; what a node has is skipped."""
-    pairs = [(node, image) for node in cluster.plan.nodes for image in images]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda pair: import_image(cluster, *pair), pairs))
+    """Bring images into all real nodes; what a node has is skipped.
+
+    Nodes side by side, but one import a node: two that share a layer get in each other's way in containerd 1.6.
+    """
+
+    def load(node: str) -> None:
+        for image in images:
+            import_image(cluster, node, image)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(load, cluster.plan.nodes))

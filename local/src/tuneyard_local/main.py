@@ -63,7 +63,7 @@ def build(parts: tuple[str, ...], keep_build_cache: bool) -> None:
 @click.option("--fake-nodes", default=0, show_default=True, help="Nodes played by kwok (control-plane mode).")
 @click.option("--gpus", default=8, show_default=True, help="Fake nvidia.com/gpu on each node.")
 @click.option("--yes", is_flag=True, help="Do not ask before changing the machine.")
-def up(
+def up(  # noqa: PLR0917 - one for each option
     name: str, keep_build_cache: bool, mode: str, nodes: int, fake_nodes: int, gpus: int, yes: bool
 ) -> None:
     """Bring a cluster up; says what it will change on the machine, and asks."""
@@ -79,7 +79,7 @@ def up(
         if missing := missing_packages():
             install_packages(missing, progress)
         _build(native.NATIVE_PARTS, progress, keep_build_cache)
-        cluster = native.up(name, options, progress)
+        cluster: Cluster = native.up(name, options, progress)
     else:
         require(missing_for_control_plane())
         plane = ControlPlaneOptions(fake_nodes=fake_nodes, gpus_per_fake_node=gpus)

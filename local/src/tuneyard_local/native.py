@@ -10,20 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tuneyard_local import controlplane, images, machine, network, node, storage
 from tuneyard_local.certificates import Authority, write_kubeconfig
-from tuneyard_local.cluster import Cluster, Plan
+from tuneyard_local.cluster import Cluster, Plan, this_process
 from tuneyard_local.controlplane import ControlPlaneOptions
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.kwok import wait_for_nodes
 from tuneyard_local.network import Addresses, Network
-from tuneyard_local.packages import missing_packages
-from tuneyard_local.parts import PARTS, missing_parts, program
+from tuneyard_local.packages import install_packages, missing_packages
+from tuneyard_local.parts import PARTS, build_parts, missing_parts, program
 from tuneyard_local.paths import cache_root, locked, state_root
 from tuneyard_local.progress import Progress, require_room, wait_until
 
@@ -60,6 +62,23 @@ class NativeOptions:
             raise ClusterError(f"nodes: 1 to {MOST_NODES} (got {self.nodes})")
 
 
+class NativeCluster(Cluster):
+    """A cluster with real nodes, into which images are brought by hand: there is no registry."""
+
+    def load_images(self, *names: str, progress: Progress | None = None) -> dict[str, str]:
+        """Build images (`trainer`, `operator`, `server`, or `python`, the bare base) and bring them into all nodes.
+
+        Returns the reference of each by its name. What exists is not built, what a node has is not imported.
+        """
+        progress = progress or Progress()
+        built = {
+            name: images.build_python(progress) if name == "python" else images.build_image(name, progress)
+            for name in names
+        }
+        images.load_images(self, *built.values())
+        return {name: image.reference for name, image in built.items()}
+
+
 def link_name(cluster: str) -> str:
     """The name of the machine's link into a cluster: at most 15 characters, the same each time."""
     return f"tuneyard-{hashlib.sha256(cluster.encode()).hexdigest()[:5]}"
@@ -91,12 +110,12 @@ def describe_changes(name: str, nodes: int) -> list[str]:
 
 def up(
     name: str, options: NativeOptions, progress: Progress, *, owner: tuple[int, int] | None = None
-) -> Cluster:
+) -> NativeCluster:
     """Bring up a cluster with real nodes; packages are installed and parts are built.
 
     Raises ClusterError, leaving logs behind until `down`; fails closed on what is not its own.
     """
-    cluster = Cluster(name)
+    cluster = NativeCluster(name)
     with locked(cluster.folder.lock):
         cluster.require_absent()
         require_room("a cluster", cluster.folder.root.parent, 1 + GIB_PER_NODE * options.nodes, 1.5)
@@ -258,3 +277,16 @@ def has_gpus(cluster: Cluster, plan: Plan) -> bool:
     nodes = (cluster.get("/api/v1/nodes") or {"items": []})["items"]
     offered = [int(item["status"].get("allocatable", {}).get("nvidia.com/gpu", 0)) for item in nodes]
     return offered == [plan.gpus] * len(plan.nodes)
+
+
+@contextmanager
+def running(name: str, options: NativeOptions, progress: Progress) -> Iterator[NativeCluster]:
+    """A cluster with real nodes that does not outlive this process: builds what is missing, and ends it for sure."""
+    NativeCluster(name).require_absent()
+    if packages := missing_packages():
+        install_packages(packages, progress)
+    build_parts(NATIVE_PARTS, progress)
+    try:
+        yield up(name, options, progress, owner=this_process())
+    finally:
+        NativeCluster(name).down()
