@@ -186,6 +186,11 @@ class World:
         self.told.clear()
         asyncio.run(resync(self.cluster, self.operator_store))
 
+    def compare(self) -> None:
+        """What the operator does every few minutes: lists against watches."""
+        asyncio.run(resync(self.cluster, self.operator_store))
+        self.due.add(KEY)
+
     def deliver(self) -> None:
         """All events that wait reach the operator."""
         while self.told:
