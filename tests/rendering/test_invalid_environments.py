@@ -85,7 +85,9 @@ def test_the_name_is_the_file_s(tmp_path: Path) -> None:
         load(tmp_path / "other.yaml")
 
 
-@pytest.mark.parametrize("secret", ["nvapi-" + "a" * 30, "hf_" + "b" * 30, "AKIA" + "C" * 16, "-----BEGIN RSA PRIVATE KEY-----"])
+@pytest.mark.parametrize(
+    "secret", ["nvapi-" + "a" * 30, "hf_" + "b" * 30, "AKIA" + "C" * 16, "-----BEGIN RSA PRIVATE KEY-----"]
+)
 def test_a_typed_in_secret_is_refused_and_never_repeated(secret: str) -> None:
     found = findings_of(f"{BASE}components:\n  mlflow:\n    values: {{note: '{secret}'}}\n")
     assert [f.rule for f in found] == ["no-secrets-in-file"]

@@ -17,7 +17,10 @@ from tuneyard.resolve import resolve
 def graphs(draw: Any) -> dict[str, set[str]]:
     """Graphs without circles: nodes need only nodes before them, in a random order of names."""
     order = draw(st.permutations([f"c{i}" for i in range(draw(st.integers(1, 12)))]))
-    return {name: set(draw(st.lists(st.sampled_from(order[:i]), unique=True))) if i else set() for i, name in enumerate(order)}
+    return {
+        name: set(draw(st.lists(st.sampled_from(order[:i]), unique=True))) if i else set()
+        for i, name in enumerate(order)
+    }
 
 
 @given(graphs(), st.data())
@@ -50,18 +53,31 @@ def test_a_circle_is_an_error_that_names_it(needs: dict[str, set[str]], data: An
 
 def _environment() -> Environment:
     return Environment.model_validate(
-        {"name": "t", "argocd": {"repoUrl": "https://git.example.com/g.git"}, "storage": {"readWriteOnce": {"className": "a"}}}
+        {
+            "name": "t",
+            "argocd": {"repoUrl": "https://git.example.com/g.git"},
+            "storage": {"readWriteOnce": {"className": "a"}},
+        }
     )
 
 
 def _component(name: str, needs: str = "", **more: Any) -> Component:
     needed = tuple(Need(word, "test") for word in needs.split())
     return Component(
-        name, name, "ns", provides=(f"cap-{name}",), needs=lambda _: needed, objects=more.pop("objects", lambda _: []), when=lambda _: True, **more
+        name,
+        name,
+        "ns",
+        provides=(f"cap-{name}",),
+        needs=lambda _: needed,
+        objects=more.pop("objects", lambda _: []),
+        when=lambda _: True,
+        **more,
     )
 
 
-NAMESPACES = Component("namespaces", "", "", provides=("namespaces",), objects=lambda _: [], when=lambda _: True)
+NAMESPACES = Component(
+    "namespaces", "", "", provides=("namespaces",), objects=lambda _: [], when=lambda _: True
+)
 PRESET = [Component(name, "", provides=(name,)) for name in ("tuneyard-operator", "fine-tuning", "mlflow")]
 
 
@@ -73,7 +89,9 @@ def test_components_of_a_catalog_get_their_waves() -> None:
 
 def test_what_is_not_rendered_takes_no_wave() -> None:
     outside = _component("b", "cap-a", objects=None)
-    depth = waves(resolve(_environment(), [NAMESPACES, *PRESET, _component("a"), outside, _component("c", "cap-b")], {}))
+    depth = waves(
+        resolve(_environment(), [NAMESPACES, *PRESET, _component("a"), outside, _component("c", "cap-b")], {})
+    )
     assert depth["c"] == depth["a"] + 1
 
 

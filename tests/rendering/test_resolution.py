@@ -59,16 +59,33 @@ def test_the_helix_preset_is_one_chart_with_its_database() -> None:
 @pytest.mark.parametrize(
     ("use", "extra", "there", "gone"),
     [
-        ({"postgres": "external-postgres"}, {"externalPostgres": {"host": "db.example.com"}}, "external-postgres", "postgres"),
-        ({"s3": "external-s3"}, {"externalS3": {"endpoint": "https://s3.example.com"}}, "external-s3", "minio"),
-        ({"tracking": "external-mlflow"}, {"externalMlflow": "https://mlflow.example.com"}, "external-mlflow", "mlflow"),
+        (
+            {"postgres": "external-postgres"},
+            {"externalPostgres": {"host": "db.example.com"}},
+            "external-postgres",
+            "postgres",
+        ),
+        (
+            {"s3": "external-s3"},
+            {"externalS3": {"endpoint": "https://s3.example.com"}},
+            "external-s3",
+            "minio",
+        ),
+        (
+            {"tracking": "external-mlflow"},
+            {"externalMlflow": "https://mlflow.example.com"},
+            "external-mlflow",
+            "mlflow",
+        ),
         ({"gpu": "existing-gpus"}, {}, "existing-gpus", "gpu-operator"),
         ({"gpu": "dra-driver"}, {"cluster": {"kubernetes": "1.34"}}, "dra-driver", "device-plugin"),
         ({"nemo": "chart"}, {}, "nemo-microservices", "nemo-customizer"),
     ],
     ids=["postgres", "s3", "tracking", "gpus", "dra", "umbrella chart"],
 )
-def test_swapping_a_provider_is_one_line(use: dict[str, str], extra: dict[str, Any], there: str, gone: str) -> None:
+def test_swapping_a_provider_is_one_line(
+    use: dict[str, str], extra: dict[str, Any], there: str, gone: str
+) -> None:
     stack = stack_of(preset="nemo-microservices", use=use, **extra)
     assert there in names(stack)
     assert gone not in names(stack)
@@ -76,7 +93,11 @@ def test_swapping_a_provider_is_one_line(use: dict[str, str], extra: dict[str, A
 
 def test_addresses_follow_the_provider() -> None:
     inside = stack_of(preset="open")
-    outside = stack_of(preset="open", use={"postgres": "external-postgres"}, externalPostgres={"host": "db.example.com", "port": 6432})
+    outside = stack_of(
+        preset="open",
+        use={"postgres": "external-postgres"},
+        externalPostgres={"host": "db.example.com", "port": 6432},
+    )
     assert inside.database("mlflow").host == "postgres-rw.data.svc.cluster.local"
     mlflow = outside.component("mlflow")
     assert mlflow is not None
@@ -85,7 +106,13 @@ def test_addresses_follow_the_provider() -> None:
 
 
 def test_a_need_pulls_its_only_provider_in_and_says_so() -> None:
-    models = [{"name": "big", "image": {"repository": "nvcr.io/nim/meta/llama-3.1-8b-instruct", "tag": "1.8.6"}, "multiNode": {"pipeline": 2}}]
+    models = [
+        {
+            "name": "big",
+            "image": {"repository": "nvcr.io/nim/meta/llama-3.1-8b-instruct", "tag": "1.8.6"},
+            "multiNode": {"pipeline": 2},
+        }
+    ]
     stack = stack_of(preset="nemo-microservices", models=models)
     assert stack.reasons["leader-worker-set"] == "lws for model-big"
 
@@ -100,7 +127,9 @@ def test_every_need_of_a_stack_is_met_by_exactly_one_component() -> None:
         stack = stack_of(preset=preset)
         for component in stack.components:
             for need in stack.needs(component):
-                assert [c.name for c in stack.components if need.capability in c.provides] == [stack.providers[need.capability].name]
+                assert [c.name for c in stack.components if need.capability in c.provides] == [
+                    stack.providers[need.capability].name
+                ]
 
 
 def test_disabling_what_a_preset_adds_removes_every_trace() -> None:

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Lua health checks, run in Lua 5.1 with the libraries that Argo CD opens: base and table, no string, no os."""
+
+from typing import Any
+
+import pytest
+from tuneyard.health import GATE, argocd_entries, health_checks
+
+lua51 = pytest.importorskip("lupa.lua51", reason="lupa (Lua 5.1) is not installed")
+
+
+def as_table(runtime: Any, value: Any) -> Any:
+    """Lua tables of plain data, each one new: sharing a table would let a comparison pass for the wrong reason."""
+    if isinstance(value, dict):
+        return runtime.table_from({key: as_table(runtime, child) for key, child in value.items()})
+    return (
+        runtime.table_from([as_table(runtime, child) for child in value])
+        if isinstance(value, list)
+        else value
+    )
+
+
+def run(key: str, resource: dict[str, Any]) -> tuple[str, str]:
+    """Status and message of a check for an object."""
+    runtime = lua51.LuaRuntime()
+    runtime.execute("string = nil; os = nil; io = nil; math = nil; require = nil; debug = nil")
+    runtime.globals()["obj"] = as_table(runtime, resource)
+    result = runtime.execute(health_checks()[key])
+    return result["status"], result["message"]
+
+
+SOURCE = {
+    "repoURL": "https://charts.example.com",
+    "chart": "a",
+    "targetRevision": "1.0.0",
+    "helm": {"valuesObject": {"n": 1, "l": [1, {"x": 2}]}},
+}
+NEWER = {**SOURCE, "helm": {"valuesObject": {"n": 1, "l": [1, {"x": 3}]}}}
+
+
+def application(
+    source: dict[str, Any] = SOURCE,
+    compared: Any = SOURCE,
+    sync: str = "Synced",
+    health: str = "Healthy",
+    **status: Any,
+) -> dict[str, Any]:
+    return {
+        "metadata": {"labels": {"tuneyard.io/environment": "lab"}},
+        "spec": {"source": source},
+        "status": {
+            "sync": {"status": sync, "comparedTo": {"source": compared}},
+            "health": {"status": health},
+            **status,
+        },
+    }
+
+
+def operation(phase: str, source: dict[str, Any] = SOURCE, retries: int = 0) -> dict[str, Any]:
+    return {
+        "operationState": {
+            "phase": phase,
+            "operation": {"sync": {"source": source}},
+            "message": "why",
+            "retryCount": retries,
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("resource", "status", "message"),
+    [
+        (application(), "Healthy", ""),
+        (application(**operation("Succeeded")), "Healthy", ""),
+        (application(health="Degraded"), "Degraded", ""),
+        (application(health="Suspended"), "Suspended", ""),
+        (application(health="Progressing"), "Progressing", "health Progressing"),
+        (application(health="Missing"), "Progressing", "health Missing"),
+        (application(sync="OutOfSync"), "Progressing", "sync status OutOfSync"),
+        (application(sync="Unknown"), "Progressing", "sync status Unknown"),
+        (application(source=NEWER), "Progressing", "status belongs to an older spec"),
+        (application(**operation("Running")), "Progressing", "sync running"),
+        (application(**operation("Running", retries=2)), "Degraded", "why"),
+        (application(**operation("Failed")), "Degraded", "why"),
+        (application(**operation("Error")), "Degraded", "why"),
+        (application(**operation("Failed", NEWER)), "Progressing", "last sync was of an older spec"),
+        ({**application(), "operation": {"sync": {}}}, "Progressing", "sync requested"),
+        ({**application(), "status": {}}, "Progressing", "waiting for the first comparison"),
+        ({"metadata": {"labels": {"tuneyard.io/environment": "lab"}}, "spec": {}}, "Progressing", "waiting for the first comparison"),
+        ({**application(sync="OutOfSync"), "metadata": {"labels": {"team": "other"}}}, "Healthy", ""),
+        ({**application(sync="OutOfSync"), "metadata": {}}, "Healthy", ""),
+    ],
+    ids=[
+        "synced and healthy", "operation succeeded", "degraded child", "suspended child", "progressing child", "missing resources",
+        "out of sync", "unknown sync", "stale comparison", "sync running", "sync keeps failing", "sync failed", "sync in error",
+        "failure of an older spec", "sync requested", "no comparison yet", "no status yet", "someone else's", "no labels at all",
+    ],
+)  # fmt: skip
+def test_the_gate_opens_only_for_the_spec_that_is_there(
+    resource: dict[str, Any], status: str, message: str
+) -> None:
+    assert run(GATE, resource) == (status, message)
+
+
+def test_the_gate_compares_several_sources() -> None:
+    several = application()
+    several["spec"] = {"sources": [SOURCE, NEWER]}
+    several["status"]["sync"]["comparedTo"] = {"source": {"repoURL": ""}, "sources": [SOURCE, NEWER]}
+    assert run(GATE, several) == ("Healthy", "")
+    several["status"]["sync"]["comparedTo"]["sources"] = [SOURCE, SOURCE]
+    assert run(GATE, several)[0] == "Progressing"
+
+
+def nvidia(state: str | None, *conditions: tuple[str, str, str]) -> dict[str, Any]:
+    entries = [
+        {"type": kind, "status": "True", "reason": reason, "message": message}
+        for kind, reason, message in conditions
+    ]
+    return {
+        "metadata": {},
+        "spec": {},
+        "status": {"state": state, "conditions": entries} if state is not None else None,
+    }
+
+
+SERVICE, CACHE, POLICY = "apps.nvidia.com_NIMService", "apps.nvidia.com_NIMCache", "nvidia.com_ClusterPolicy"
+
+
+@pytest.mark.parametrize(
+    ("key", "resource", "status"),
+    [
+        (SERVICE, nvidia(None), "Progressing"),
+        (SERVICE, nvidia(""), "Progressing"),
+        (SERVICE, nvidia("Pending"), "Progressing"),
+        (SERVICE, nvidia("NotReady", ("Ready", "NIMCacheNotReady", "")), "Progressing"),
+        (SERVICE, nvidia("Ready"), "Healthy"),
+        (SERVICE, nvidia("Failed", ("Failed", "DeploymentFailed", "why")), "Degraded"),
+        (SERVICE, nvidia("Failed", ("Failed", "NIMCacheNotFound", "why")), "Progressing"),
+        (SERVICE, nvidia("Failed", ("Failed", "NIMCacheFailed", "why")), "Progressing"),
+        (CACHE, nvidia("InProgress"), "Progressing"),
+        (CACHE, nvidia("Failed"), "Progressing"),
+        (CACHE, nvidia("Ready"), "Healthy"),
+        (POLICY, nvidia("notReady", ("Error", "x", "driver")), "Progressing"),
+        (POLICY, nvidia("ready"), "Healthy"),
+        (POLICY, nvidia("ignored"), "Degraded"),
+        (POLICY, nvidia("disabled"), "Suspended"),
+        ("milvus.io_Milvus", {"status": {"status": "Healthy"}}, "Healthy"),
+        ("milvus.io_Milvus", {"status": {"status": "Unhealthy"}}, "Progressing"),
+        ("milvus.io_Milvus", {}, "Progressing"),
+        (
+            "kueue.x-k8s.io_ClusterQueue",
+            {"status": {"conditions": [{"type": "Active", "status": "True"}]}},
+            "Healthy",
+        ),
+        (
+            "kueue.x-k8s.io_ClusterQueue",
+            {"status": {"conditions": [{"type": "Active", "status": "False"}]}},
+            "Progressing",
+        ),
+        ("kueue.x-k8s.io_ClusterQueue", {}, "Progressing"),
+    ],
+)
+def test_custom_resources_are_waited_for(key: str, resource: dict[str, Any], status: str) -> None:
+    assert run(key, resource)[0] == status
+
+
+def test_a_ready_cluster_policy_shows_why_there_may_be_no_gpu() -> None:
+    assert run(POLICY, nvidia("ready", ("Ready", "NFDLabelsMissing", "")))[1] == "NFDLabelsMissing"
+
+
+def test_a_failing_service_says_why() -> None:
+    assert (
+        run(SERVICE, nvidia("Failed", ("Failed", "DeploymentFailed", "image not found")))[1]
+        == "image not found"
+    )
+
+
+@pytest.mark.parametrize(
+    ("conditions", "generation", "suspend", "status"),
+    [
+        ([], 1, False, "Progressing"),
+        ([{"type": "Succeeded", "status": "True", "observedGeneration": 1}], 1, False, "Healthy"),
+        (
+            [{"type": "Succeeded", "status": "False", "observedGeneration": 1, "message": "why"}],
+            1,
+            False,
+            "Degraded",
+        ),
+        ([{"type": "Accepted", "status": "False", "observedGeneration": 1}], 1, False, "Degraded"),
+        ([{"type": "Succeeded", "status": "True", "observedGeneration": 1}], 2, False, "Progressing"),
+        ([{"type": "Trained", "status": "False", "observedGeneration": 1}], 1, False, "Progressing"),
+        ([], 1, True, "Suspended"),
+    ],
+    ids=["running", "succeeded", "failed", "refused", "older generation", "another condition", "suspended"],
+)
+def test_a_fine_tune_job_in_git(
+    conditions: list[dict[str, Any]], generation: int, suspend: bool, status: str
+) -> None:
+    job = {
+        "metadata": {"generation": generation},
+        "spec": {"suspend": suspend},
+        "status": {"conditions": conditions, "state": "Training"},
+    }
+    assert run("tuneyard.io_FineTuneJob", job)[0] == status
+
+
+@pytest.mark.parametrize("key", sorted(health_checks()))
+def test_every_check_waits_for_an_object_without_status(key: str) -> None:
+    assert (
+        run(key, {"metadata": {"labels": {"tuneyard.io/environment": "lab"}}, "spec": {}})[0] == "Progressing"
+    )
+
+
+def test_the_keys_are_those_of_argocd_cm() -> None:
+    assert "resource.customizations.health.argoproj.io_Application" in argocd_entries()
+    assert all(key.count("_") == 1 for key in argocd_entries())
