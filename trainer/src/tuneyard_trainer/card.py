@@ -54,12 +54,10 @@ def draw_loss_curve(metrics: Path, picture: Path) -> bool:
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.plot(
-        [line["step"] for line in lines], [line["loss"] for line in lines], linewidth=1, label="training"
-    )
-    measured = [(line["step"], line["validationLoss"]) for line in lines if "validationLoss" in line]
-    if measured:
-        axes.plot(*zip(*measured, strict=True), marker="o", markersize=4, label="validation")
+    for key, label, marker in (("loss", "training", ""), ("validationLoss", "validation", "o")):
+        points = [(line["step"], line[key]) for line in lines if key in line]
+        if points:
+            axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, markersize=4, label=label)
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss, nats per learned token")
     axes.grid(alpha=0.3)

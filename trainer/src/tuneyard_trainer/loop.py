@@ -121,10 +121,7 @@ class Loop:
         steps = self._order.steps
         first = self._resume()
         kept = [line for line in read_metrics(self.metrics_path) if line["step"] <= first]
-        loss = kept[-1]["loss"] if kept else math.nan
-        validation_loss = next(
-            (line["validationLoss"] for line in kept[::-1] if "validationLoss" in line), None
-        )
+        loss = next((line["loss"] for line in kept[::-1] if "loss" in line), math.nan)
         metrics = MetricsFile(self.metrics_path, after_step=first) if self.world.is_first else None
         self.model.train()
         self.board.update(phase="training", step=first, of=steps)
@@ -135,27 +132,20 @@ class Loop:
                 loss, is_stopped = self._step(step, indices, rate)
                 pace.tokens = int(self._lengths[indices].sum())
             self._tokens += pace.tokens
-            done = step + 1
+            done, speed = step + 1, self._pace.tokens_per_second
+            left = round(self._pace.seconds_per_step * (steps - done))
+            self.board.update(step=done, loss=loss, tokens_per_second=speed, eta_seconds=left)
+            if metrics is not None:
+                metrics.add(step=done, loss=loss, learningRate=rate, tokensPerSecond=round(speed, 1))
             if is_stopped and done < steps:
                 self._leave(done)
-            is_due = done % self.job.checkpoint.every_steps == 0 or done == steps
-            if is_due:
+            if done == steps:
                 self._checkpoint(done)
-                validation_loss = self._validate()
-            self.board.update(
-                step=done,
-                loss=loss,
-                tokens_per_second=self._pace.tokens_per_second,
-                eta_seconds=round(self._pace.seconds_per_step * (steps - done)),
-            )
-            if metrics is not None:
-                metrics.add(
-                    step=done,
-                    loss=loss,
-                    learningRate=rate,
-                    tokensPerSecond=round(self._pace.tokens_per_second, 1),
-                    validationLoss=validation_loss if is_due else None,
-                )
+            elif done % self.job.checkpoint.every_steps == 0:
+                self._checkpoint(done)
+                self._validate(done, metrics)
+        # Also by a run that was stopped between the last step and this.
+        validation_loss = self._validate(steps, metrics)
         return Trained(
             steps=steps,
             epochs=self._order.epochs_after(steps),
@@ -214,7 +204,7 @@ class Loop:
         self._optimizer.zero_grad()
         return loss, stopped > 0
 
-    def _validate(self) -> float | None:
+    def _validate(self, done: int, metrics: MetricsFile | None) -> float | None:
         if self.validation is None:
             return None
         self.board.update(phase="evaluating")
@@ -227,6 +217,8 @@ class Loop:
             world=self.world,
             stop=self.stop,
         )
+        if metrics is not None:
+            metrics.add(step=done, validationLoss=loss)
         self.board.update(phase="training")
         return loss
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a training goes, and metrics.jsonl: a line per optimizer step, from which the loss curve is drawn."""
+"""How fast a training goes, and metrics.jsonl, from which the loss curve is drawn.
+
+One line per optimizer step (`step`, `loss`, `learningRate`, `tokensPerSecond`), and one per measurement (`step`,
+`validationLoss`).
+"""
 
 import json
 import time
@@ -20,10 +24,10 @@ class MetricsFile:
         kept = [line for line in read_metrics(path) if line["step"] <= after_step]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
-    def add(self, **values: float | None) -> None:
-        """One line; None is left out."""
+    def add(self, **values: float) -> None:
+        """One line."""
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({key: value for key, value in values.items() if value is not None}) + "\n")
+            file.write(json.dumps(values) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

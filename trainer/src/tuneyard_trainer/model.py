@@ -102,13 +102,14 @@ def load_model(folder: Path, job: ResolvedJob, device: Device) -> Any:
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
         model = get_peft_model(base, config)
     if job.training.gradient_checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+        base.activation_checkpointing_enable()
     return model
 
 
 def _target_modules(base: Any, job: ResolvedJob) -> list[str]:
-    """Last names of the layers that get an adapter, as vLLM and NIM read them: those asked for, else every linear
-    layer but the output head.
+    """Last names of the layers that get an adapter, as vLLM and NIM read them.
+
+    Those asked for, else every linear layer but the output head.
     """
     linear = {name for name, part in base.named_modules() if isinstance(part, torch.nn.Linear)}
     head = {name for name, part in base.named_modules() if part is base.get_output_embeddings()}

@@ -27,15 +27,18 @@ class Board:
         self._is_quiet = is_quiet
         self._progress = Progress(stage=stage, phase="loading")
         self._lock = threading.Lock()
+        self._announced: set[str] = set()
         self._last_line = 0.0
         self._is_terminal = sys.stdout.isatty()
 
     def update(self, **changes: Any) -> None:
         """Changes fields of Progress, by their names in Python."""
         with self._lock:
-            phase_changed = changes.get("phase", self._progress.phase) != self._progress.phase
             self._progress = self._progress.model_copy(update=changes)
-        self._show(now=time.monotonic(), must=phase_changed)
+            # Training, checkpoints and measurements alternate: each is announced once.
+            is_new = self._progress.phase not in self._announced
+            self._announced.add(self._progress.phase)
+        self._show(now=time.monotonic(), must=is_new)
 
     def read(self) -> Progress:
         """The latest."""

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must not change a training: accumulation, packing, an interruption, the number of processes."""
+
+import json
+import math
+import signal
+import time
+import urllib.request
+
+import pytest
+
+from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
+
+torch = pytest.importorskip("torch")
+
+from tuneyard_trainer.batches import DataOrder, block_diagonal, collate, summed_loss  # noqa: E402
+from tuneyard_trainer.loop import learning_rate  # noqa: E402
+from tuneyard_trainer.metrics import read_metrics  # noqa: E402
+from tuneyard_trainer.model import Device, load_model  # noqa: E402
+from tuneyard_trainer.prepared import Split  # noqa: E402
+
+pytestmark = pytest.mark.torch
+CPU = Device(torch.device("cpu"), torch.float32, is_autocast=False)
+
+
+def metrics(pods):
+    return read_metrics(pods.workspace / "metrics.jsonl")
+
+
+def losses(pods):
+    return [line["loss"] for line in metrics(pods) if "loss" in line]
+
+
+def train(pods, job):
+    """Prepares and trains; the losses of all steps."""
+    assert pods.run("prepare", job)[0] == 0
+    code, result = pods.run("train", job)
+    assert code == 0, result.failure
+    return losses(pods)
+
+
+@pytest.fixture
+def job(tiny_llama, training_data, job_of):
+    def build(**changes):
+        return job_of(tiny_llama, training_data(40), **changes)
+
+    return build
+
+
+@pytest.fixture
+def pods_of(tmp_path, pods):
+    """Workspaces beside each other."""
+
+    def build(name):
+        (tmp_path / name).mkdir()
+        return type(pods)(tmp_path / name)
+
+    return build
+
+
+def test_accumulation_equals_a_large_batch(job, pods_of):
+    """Also where sequences hold different numbers of learned tokens, by which means of means would differ."""
+    whole = job(training={"microBatchSize": 4, "gradientAccumulation": 1})
+    parts = job(training={"microBatchSize": 1, "gradientAccumulation": 4})
+    assert train(pods_of("parts"), parts) == pytest.approx(train(pods_of("whole"), whole), abs=1e-4)
+
+
+def test_packed_records_do_not_see_each_other(job, pods):
+    assert pods.run("prepare", job())[0] == 0
+    packed = Split.load(pods.workspace / "prepared/training.safetensors")
+    assert len(packed) < len(packed.records) - 1
+    alone = Split(packed.tokens, packed.learned, packed.records, sequences_of_one(packed))
+    model = load_model(pods_model(pods), job(), CPU).eval()
+    with torch.no_grad():
+        together = summed_loss(model, collate(packed, range(len(packed)), CPU), CPU)
+        apart = sum(summed_loss(model, collate(alone, [index], CPU), CPU) for index in range(len(alone)))
+    assert float(together) == pytest.approx(float(apart), rel=1e-5)
+    # The same tokens without the mask give another loss: the test can fail.
+    merged = collate(packed, range(len(packed)), CPU)
+    unmasked = type(merged)(
+        merged.tokens, merged.positions, torch.ones_like(merged.mask).tril(), merged.labels
+    )
+    with torch.no_grad():
+        assert abs(float(summed_loss(model, unmasked, CPU)) - float(apart)) > 1e-2
+
+
+def sequences_of_one(split):
+    import numpy as np
+
+    return np.arange(len(split.records), dtype=np.int64)
+
+
+def pods_model(pods):
+    from pathlib import Path
+
+    from tuneyard_trainer.prepared import Index
+
+    return Path(Index.load(pods.workspace).model)
+
+
+def test_mask_is_block_diagonal_and_causal():
+    mask = block_diagonal(torch.tensor([[1, 1, 2, 0]]))[0, 0].int().tolist()
+    assert mask == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+
+
+def test_labels_are_the_next_token_and_only_where_learned(job, pods):
+    assert pods.run("prepare", job(training={"packing": False}))[0] == 0
+    split = Split.load(pods.workspace / "prepared/training.safetensors")
+    batch = collate(split, [0, 1], CPU)
+    assert batch.mask is None
+    tokens, learned, _ = split.sequence(0)
+    expected = [
+        int(token) if is_learned else -100 for token, is_learned in zip(tokens, learned, strict=True)
+    ][1:]
+    assert batch.labels[0, : len(expected)].tolist() == expected
+    assert int((batch.labels >= 0).sum()) == int(split.learned_per_sequence()[:2].sum())
+
+
+@pytest.mark.parametrize("looks", [2, 7, 9])
+def test_interrupted_training_goes_on_with_the_same_losses(job, pods_of, monkeypatch, looks):
+    """Wherever SIGTERM is seen first, and with dropout, whose random numbers must go on as well."""
+    plan = job(
+        training={"maxSteps": 6}, lora={"rank": 4, "alpha": 8, "dropout": 0.2}, checkpoint={"everySteps": 2}
+    )
+    uninterrupted = pods_of("whole")
+    whole = train(uninterrupted, plan)
+    stopped = pods_of("stopped")
+    assert stopped.run("prepare", plan)[0] == 0
+    told = iter([False] * looks + [True] * 99)
+    with monkeypatch.context() as patch:
+        patch.setattr("tuneyard_trainer.stages.StopRequest.__bool__", lambda _: next(told))
+        code, result = stopped.run("train", plan)
+    assert code == EXIT_CODES[FailureClass.INTERRUPTED]
+    assert "goes on from" in result.failure.message
+    done = len(losses(stopped))
+    code, result = stopped.run("train", plan)
+    assert code == 0
+    facts = TrainFacts.model_validate(result.facts)
+    assert facts.resumed_from_step == done < 6
+    assert losses(stopped) == pytest.approx(whole, abs=1e-4)
+    assert facts.trained_tokens == TrainFacts.model_validate(uninterrupted.result().facts).trained_tokens
+
+
+def test_torn_checkpoint_is_passed_over_with_a_warning(job, pods, capsys):
+    plan = job(training={"maxSteps": 6})
+    train(pods, plan)
+    (pods.workspace / "results/train.json").unlink()
+    kept = sorted(path.name for path in (pods.workspace / "checkpoints").iterdir())
+    assert kept == ["step-000000004", "step-000000006"]
+    torn = pods.workspace / "checkpoints/step-000000006/adapter.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-7])
+    code, result = pods.run("train", plan)
+    assert code == 0
+    assert TrainFacts.model_validate(result.facts).resumed_from_step == 4
+    assert (
+        "warning: checkpoint step-000000006 is passed over: adapter.safetensors is not what was"
+        in capsys.readouterr().out
+    )
+
+
+def test_checkpoint_of_another_plan_is_not_used(job, pods):
+    train(pods, job())
+    other = job(training={"learningRate": 0.02})
+    assert pods.run("prepare", other)[0] == 0
+    assert TrainFacts.model_validate(pods.run("train", other)[1].facts).resumed_from_step == 0
+
+
+def test_two_processes_train_as_one_does(job, pods_of):
+    one = train(pods_of("one"), job())
+    two = pods_of("two")
+    plan = job(training={"dataParallel": 2, "gradientAccumulation": 1}, gpusPerNode=2)
+    assert two.run("prepare", plan)[0] == 0
+    process = two.start("train")
+    assert process.wait(120) == 0, two.result()
+    assert losses(two) == pytest.approx(one, abs=1e-4)
+    facts = TrainFacts.model_validate(two.result().facts)
+    assert facts.evaluation.tuned.prompts == 4
+
+
+def test_sigterm_writes_a_checkpoint_and_leaves(job, pods):
+    plan = job(training={"maxSteps": 100_000}, checkpoint={"everySteps": 50_000})
+    assert pods.run("prepare", plan)[0] == 0
+    port = 19_470 + int(time.time()) % 500
+    process = pods.start("train", port=str(port))
+    try:
+        progress = wait_for_steps(port)
+        assert progress["of"] == 100_000
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(25) == EXIT_CODES[FailureClass.INTERRUPTED]
+        assert time.monotonic() - began < 20
+    finally:
+        process.kill()
+        process.wait()
+    result = pods.result()
+    assert result.failure.failure_class is FailureClass.INTERRUPTED
+    assert len(list((pods.workspace / "checkpoints").glob("step-*"))) == 1
+
+
+def wait_for_steps(port):
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=5) as answer:
+                progress = json.load(answer)
+        except OSError:
+            progress = {"step": 0}
+        if progress["step"] >= 2 and progress["phase"] == "training":
+            return progress
+        time.sleep(0.25)
+    raise AssertionError("no step within a minute")
+
+
+def test_loss_that_is_not_finite_names_the_step(job, pods):
+    plan = job(training={"learningRate": 1.0, "maxSteps": 3})
+    assert pods.run("prepare", plan)[0] == 0
+    # A model whose weights hold an infinity, as a diverged one would.
+    import shutil
+    from pathlib import Path
+
+    from safetensors.torch import load_file, save_file
+
+    broken = Path(pods.workspace) / "broken"
+    shutil.copytree(pods_model(pods), broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], math.inf)
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    index = pods.workspace / "prepared/index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"model": str(broken)}))
+    code, result = pods.run("train", plan)
+    assert code == EXIT_CODES[FailureClass.NON_FINITE_LOSS]
+    assert result.failure.message.startswith("step 1: the loss is nan")
+
+
+def test_runtime_for_gpus_never_falls_back_to_cpu(job, pods):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    plan = job(runtime={"accelerator": "nvidia"})
+    assert pods.run("prepare", plan)[0] == 0
+    code, result = pods.run("train", plan)
+    assert code == EXIT_CODES[FailureClass.ACCELERATOR_MISSING]
+    assert "sees 0; try the node's driver" in result.failure.message
+
+
+def test_unknown_target_module_is_answered_with_those_there_are(job, pods):
+    plan = job(lora={"targetModules": ["q_proj", "query"]})
+    assert pods.run("prepare", plan)[0] == 0
+    code, result = pods.run("train", plan)
+    assert code == EXIT_CODES[FailureClass.BAD_INPUT]
+    assert "no linear layers named query; try down_proj, gate_proj, k_proj" in result.failure.message
+
+
+def test_gradient_checkpointing_changes_no_loss(job, pods_of):
+    plain = train(pods_of("plain"), job())
+    assert train(pods_of("less"), job(training={"gradientCheckpointing": True})) == pytest.approx(
+        plain, abs=1e-5
+    )
+
+
+def test_data_order_visits_every_sequence_once_an_epoch():
+    order = DataOrder.of(10, global_batch=4, seed=1, epochs=2.0, max_steps=None)
+    seen = [index for step in range(order.steps) for index in order.batch(step)]
+    assert order.steps == 5
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+    assert order.epochs_after(5) == 2.0
+
+
+def test_last_batch_of_epochs_may_be_smaller():
+    order = DataOrder.of(10, global_batch=4, seed=1, epochs=1.0, max_steps=None)
+    assert [len(order.batch(step)) for step in range(order.steps)] == [4, 4, 2]
+
+
+RATES = {
+    "warm-up rises to the peak": ({"schedule": "constant", "warmup_steps": 3}, [0.25, 0.5, 0.75, 1.0, 1.0]),
+    "linear ends near zero": ({"schedule": "linear", "warmup_steps": 0}, [1.0, 0.8, 0.6, 0.4, 0.2]),
+    "cosine is half way in the middle": (
+        {"schedule": "cosine", "warmup_steps": 1},
+        [0.5, 1.0, 0.853553, 0.5, 0.146447],
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), RATES.values(), ids=RATES.keys())
+def test_learning_rate_follows_its_schedule(job, changes, expected):
+    training = job().training.model_copy(update={"learning_rate": 1.0, **changes})
+    assert [learning_rate(training, step, 5) for step in range(5)] == pytest.approx(expected, abs=1e-6)
