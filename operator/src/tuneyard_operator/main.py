@@ -11,6 +11,7 @@ import aiohttp
 import click
 import kopf
 from aiohttp import web
+from tuneyard_api import names
 
 from tuneyard_operator.adapters.clock import SystemClock
 from tuneyard_operator.adapters.credentials import Credentials, NoCredentialsError, log_in
@@ -114,6 +115,8 @@ async def _watch(settings: Settings, store: Store, ready: asyncio.Event) -> None
         settings=build_settings(settings.watch_seconds),
         clusterwide=True,
         standalone=True,
+        # kopf would make one of the user's name, and a pod's numeric user has none. Its type is not public.
+        identity=names.FIELD_MANAGER,  # type: ignore[arg-type]
     )
 
 
