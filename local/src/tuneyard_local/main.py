@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -17,6 +19,7 @@ from tuneyard_local.errors import ClusterError
 from tuneyard_local.packages import install_packages, missing_packages
 from tuneyard_local.parts import PARTS, build_parts, remove_build_cache
 from tuneyard_local.progress import Progress
+from tuneyard_local.providers import Native, provider_of
 from tuneyard_local.requirements import (
     missing_for_control_plane,
     missing_for_native,
@@ -36,6 +39,9 @@ class _Group(click.Group):
 
 
 NAME = click.option("--name", default="tuneyard", show_default=True, help="The cluster's name.")
+PROVIDER = click.option(
+    "--provider", type=click.Choice(["native", "kind", "existing"]), default="native", show_default=True
+)
 KEEP = click.option(
     "--keep-build-cache", is_flag=True, help="Keep Go's own caches after a build (several GB)."
 )
@@ -57,35 +63,39 @@ def build(parts: tuple[str, ...], keep_build_cache: bool) -> None:
 
 @main.command()
 @NAME
+@PROVIDER
 @KEEP
-@click.option("--mode", type=click.Choice(["native", "control-plane"]), default="native", show_default=True)
-@click.option("--nodes", default=1, show_default=True, help="Real nodes (native mode).")
-@click.option("--fake-nodes", default=0, show_default=True, help="Nodes played by kwok (control-plane mode).")
+@click.option("--mode", type=click.Choice(["nodes", "control-plane"]), default="nodes", show_default=True)
+@click.option("--nodes", default=1, show_default=True, help="Real nodes.")
+@click.option("--fake-nodes", default=0, show_default=True, help="Nodes played by kwok (mode control-plane).")
 @click.option("--gpus", default=8, show_default=True, help="Fake nvidia.com/gpu on each node.")
+@click.option("--context", help="kubeconfig context (provider existing).")
 @click.option("--yes", is_flag=True, help="Do not ask before changing the machine.")
-def up(  # noqa: PLR0917 - one for each option
-    name: str, keep_build_cache: bool, mode: str, nodes: int, fake_nodes: int, gpus: int, yes: bool
-) -> None:
+def up(**options: Any) -> None:
     """Bring a cluster up; says what it will change on the machine, and asks."""
     progress = Progress()
-    Cluster(name).require_absent()
-    if mode == "native":
-        require(missing_for_native())
-        changes = native.describe_changes(name, nodes)
-        print("\n".join(changes))
-        if not yes:
-            click.confirm("Go on?", abort=True)
-        options = native.NativeOptions(nodes, gpus)
-        if missing := missing_packages():
-            install_packages(missing, progress)
-        _build(native.NATIVE_PARTS, progress, keep_build_cache)
-        cluster: Cluster = native.up(name, options, progress)
-    else:
+    Cluster(options["name"]).require_absent()
+    if options["mode"] == "control-plane":
         require(missing_for_control_plane())
-        plane = ControlPlaneOptions(fake_nodes=fake_nodes, gpus_per_fake_node=gpus)
-        _build(plane.parts(), progress, keep_build_cache)
-        cluster = controlplane.up(name, plane, progress)
-    print(f"export KUBECONFIG={cluster.kubeconfig}")
+        plane = ControlPlaneOptions(fake_nodes=options["fake_nodes"], gpus_per_fake_node=options["gpus"])
+        _build(plane.parts(), progress, options["keep_build_cache"])
+        kubeconfig = controlplane.up(options["name"], plane, progress).kubeconfig
+    else:
+        provider = provider_of(options, os.environ)
+        if isinstance(provider, Native):
+            _prepare_machine(provider, progress, options["yes"], options["keep_build_cache"])
+        kubeconfig = provider.up(progress)
+    print(f"export KUBECONFIG={kubeconfig}")
+
+
+def _prepare_machine(provider: Native, progress: Progress, is_agreed: bool, keep_build_cache: bool) -> None:
+    require(missing_for_native())
+    print("\n".join(native.describe_changes(provider.name, provider.options.nodes)), file=sys.stderr)
+    if not is_agreed:
+        click.confirm("Go on?", abort=True, err=True)
+    if missing := missing_packages():
+        install_packages(missing, progress)
+    _build(native.NATIVE_PARTS, progress, keep_build_cache)
 
 
 def _build(parts: Iterable[str], progress: Progress, keep_build_cache: bool) -> None:
@@ -95,13 +105,15 @@ def _build(parts: Iterable[str], progress: Progress, keep_build_cache: bool) -> 
 
 @main.command()
 @NAME
-def down(name: str) -> None:
+@PROVIDER
+def down(name: str, provider: str) -> None:
     """End a cluster and undo all that it changed, also when it is only half there."""
-    cluster = Cluster(name)
-    if not cluster.is_there:
+    if not Cluster(name).is_there:
         print(f"no cluster {name!r} is here")
         return
-    cluster.down()
+    provider_of(
+        {"provider": provider, "name": name, "nodes": 1, "gpus": 0, "context": "-"}, os.environ
+    ).down()
     print(f"cluster {name!r} is gone")
 
 

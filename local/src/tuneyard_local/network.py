@@ -54,11 +54,8 @@ BRIDGE_MAC = "0a:00:00:00:00:01"
 def pick_networks(count: int, taken: Iterable[Network], rng: random.Random) -> list[Network]:
     """So many /16 networks out of 10.64.0.0 to 10.191.0.0 that overlap nothing in `taken`."""
     used = list(taken)
-    free = [
-        network
-        for second in range(64, 192)
-        if not any((network := Network(f"10.{second}.0.0/16")).overlaps(other) for other in used)
-    ]
+    candidates = (Network(f"10.{second}.0.0/16") for second in range(64, 192))
+    free = [network for network in candidates if not any(network.overlaps(other) for other in used)]
     if len(free) < count:
         raise ClusterError(
             f"{count} free /16 networks are needed between 10.64.0.0 and 10.191.255.255 (got {len(free)})"
