@@ -118,6 +118,27 @@ def test_no_answer_from_the_api_server_changes_nothing() -> None:
     require_a_good_end(world, interruptions=0)
 
 
+def test_a_deletion_that_the_watch_lost_is_noticed_by_comparing() -> None:
+    world = World()
+    world.settle()
+    world.run_pod(world.make_pod("a-prepare-1"))
+    world.settle()
+    world.cluster.remove("Pod", "a-prepare-1-x")
+    world.cluster.remove("Job", "a-prepare-1")
+    world.told.clear()
+    world.one_pass()
+    assert world.jobs() == []
+    world.compare()
+    world.settle()
+    assert world.jobs() == ["a-prepare-2"]
+    world.cluster.remove(names.JOB_KIND, "a")
+    world.cluster.remove(names.RUNTIME_KIND, "hf", namespace="")
+    world.told.clear()
+    world.compare()
+    assert world.operator_store.state_counts() == {}
+    assert world.operator_store.runtimes == {}
+
+
 STEPS = st.lists(
     st.sampled_from(["kubelet", "deliver", "pass", "lose", "shuffle", "kill", "interrupt", "wait"]),
     max_size=40,

@@ -52,23 +52,17 @@ class Running:
 
 
 def carry(work: Work, stage: Stage) -> StageResult | Running | Verdict:
-    """The stage's result, or where it stands; starts attempts as needed."""
-    attempt = _newest(work, stage)
+    """The stage's result, or where it stands; starts attempts as needed.
+
+    An operator that died between creating a Job and saying so starts the attempt again: its name is the same, so the
+    API server answers that it is there, and it is taken as it is.
+    """
+    attempt = work.report.latest_attempt(stage)
     if attempt is None:
         return _start(work, stage, 1)
     if attempt.outcome == "Running":
         return _follow(work, stage, attempt)
     return _again(work, stage, attempt)
-
-
-def _newest(work: Work, stage: Stage) -> Attempt | None:
-    """The newest attempt by status or, if the operator died between creating a Job and saying so, by its Job."""
-    known = work.report.latest_attempt(stage)
-    jobs = [job for job in work.seen.jobs if job.stage is stage and job.owner_uid == work.seen.uid]
-    newest = max(jobs, key=lambda job: job.attempt, default=None)
-    if newest is None or (known is not None and known.number >= newest.attempt):
-        return known
-    return work.report.begin(stage, newest.attempt, newest.name, newest.created)
 
 
 def _start(work: Work, stage: Stage, number: int) -> Running:

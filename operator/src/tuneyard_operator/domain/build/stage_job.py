@@ -30,7 +30,7 @@ def build_stage_job(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) ->
         "completions": nodes,
         "parallelism": nodes,
         "template": {
-            "metadata": {"labels": labels},
+            "metadata": {"labels": labels, "annotations": {names.ANNOTATION_PLAN: frozen.plan.digest}},
             "spec": build_pod_spec(owner, frozen, stage, attempt),
         },
     }
