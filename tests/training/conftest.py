@@ -103,7 +103,7 @@ def capitals(count: int) -> list[dict[str, str]]:
 def job_of(tmp_path: Path) -> Callable[..., ResolvedJob]:
     """Builds a resolved job; keyword arguments are sections that are merged over the defaults."""
 
-    def build(model: Path, data: Path, **changes: Any) -> ResolvedJob:
+    def build(model: Path, data: Path, /, **changes: Any) -> ResolvedJob:
         content: dict[str, Any] = {
             "name": "demo",
             "namespace": "team",
