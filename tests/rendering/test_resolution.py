@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which components an environment has, who provides what, and that swapping one is one line."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -118,7 +119,7 @@ def test_a_need_pulls_its_only_provider_in_and_says_so() -> None:
 
 
 def test_a_disabled_provider_is_an_error_that_names_who_needs_it() -> None:
-    with pytest.raises(InputError, match="nim-operator needs cert-manager .* and nothing provides it"):
+    with pytest.raises(InputError, match=r"nim-operator needs cert-manager .* and nothing provides it"):
         stack_of(preset="nemo-microservices", components={"cert-manager": {"enabled": False}})
 
 
@@ -151,6 +152,6 @@ def test_every_pin_with_a_version_has_its_renovate_line() -> None:
     from importlib import resources
 
     lines = resources.files("tuneyard.catalog").joinpath("components.yaml").read_text().splitlines()
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         if line.strip().startswith("version: ") or (':"' not in line and ': "' in line and "/" in line):
             assert before.strip().startswith("# renovate: datasource="), line

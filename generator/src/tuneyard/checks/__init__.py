@@ -8,7 +8,14 @@ from tuneyard.findings import Finding, Severity
 from tuneyard.render.files import File
 from tuneyard.stack import Stack
 
-STACK_CHECKS = (*settings.PRECONDITIONS, *settings.CHECKS, *models.CHECKS, *gpus.CHECKS, *storage.CHECKS, *versions.CHECKS)
+STACK_CHECKS = (
+    *settings.PRECONDITIONS,
+    *settings.CHECKS,
+    *models.CHECKS,
+    *gpus.CHECKS,
+    *storage.CHECKS,
+    *versions.CHECKS,
+)
 FILE_CHECKS = tree.CHECKS
 
 
@@ -19,7 +26,9 @@ def check_stack(stack: Stack) -> list[Finding]:
 
 def is_renderable(stack: Stack) -> bool:
     """Whether what the values are derived from is there."""
-    return not any(finding.severity is Severity.ERROR for check in settings.PRECONDITIONS for finding in check(stack))
+    return not any(
+        finding.severity is Severity.ERROR for check in settings.PRECONDITIONS for finding in check(stack)
+    )
 
 
 def check_files(stack: Stack, files: Sequence[File]) -> list[Finding]:

@@ -1,33 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """`tuneyard diff`: what a render would change, or how two environments differ."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from tuneyard.commands.reporting import EXIT_INPUT, environment_file, one, root_option
 from tuneyard.diffing import changes, summary
-from tuneyard.pipeline import Built, build
-from tuneyard.render.files import File
+from tuneyard.environment.load import load
+from tuneyard.pipeline import Built, build, build_loaded
 from tuneyard.write import read_index
 
 
-def _as_if(built: Built, name: str) -> dict[str, File]:
-    """The files as if the environment had another name, so that only real differences are left."""
-    own = built.name
-
-    def renamed(text: str) -> str:
-        for before, after in (
-            (f"/{own}/", f"/{name}/"),
-            (f"/{own}.yaml", f"/{name}.yaml"),
-            (f"{own}-", f"{name}-"),
-            (f"-{own}", f"-{name}"),
-            (f": {own}\n", f": {name}\n"),
-        ):
-            text = text.replace(before, after)
-        return text
-
-    return {renamed(f.path): File(renamed(f.path), renamed(f.text), f.component) for f in built.files}
+def _as_if(path: Path, name: str, root: Path) -> Built:
+    """The environment in a file as if it had another name, so that only real differences are left."""
+    loaded = load(path)
+    return build_loaded(
+        replace(loaded, environment=loaded.environment.model_copy(update={"name": name})), root
+    )
 
 
 @click.command()
@@ -47,9 +38,9 @@ def command(environment: str, other: str | None, root: Path, short: bool, exit_c
     built: Built = one(lambda: build(environment_file(environment, root), root))
     after = {file.path: file for file in built.files}
     if other:
-        second: Built = one(lambda: build(environment_file(other, root), root))
+        second: Built = one(lambda: _as_if(environment_file(other, root), built.name, root))
         before = {path: file.text for path, file in after.items()}
-        after = _as_if(second, built.name)
+        after = {file.path: file for file in second.files}
     else:
         paths = {*read_index(built.name, root), *after}
         before = {path: (root / path).read_text() for path in paths if (root / path).is_file()}

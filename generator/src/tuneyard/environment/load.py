@@ -93,7 +93,9 @@ def _yaml_finding(problem: LocatedProblem) -> Finding:
     from tuneyard.environment.reference import path_of  # noqa: PLC0415  needed for messages only
 
     line, column = problem.position.line, problem.position.column
-    return Finding("yaml", problem.message, path_of(problem.path), file=problem.file, line=line, column=column)
+    return Finding(
+        "yaml", problem.message, path_of(problem.path), file=problem.file, line=line, column=column
+    )
 
 
 def _finding(details: ErrorDetails) -> Finding:

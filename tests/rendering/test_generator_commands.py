@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands, as people call them: what they print, what they write, how they exit."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tuneyard.main import cli
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A repository with what the components deploy from it."""
+    for folder in ("charts/tuneyard-operator", "manifests/crds", "environments"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    return tmp_path
+
+
+def run(root: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, [arguments[0], *arguments[1:], "--root", str(root)])
+
+
+def test_the_first_ten_seconds(root: Path) -> None:
+    shutil.rmtree(root / "environments")
+    assert run(root, "init").exit_code == 0
+    result = run(root, "render")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (root / "argocd-apps/my/platform.yaml").is_file()
+    assert run(root, "render", "--check").exit_code == 0
+
+
+def test_init_takes_flags_and_never_overwrites(root: Path) -> None:
+    arguments = (
+        "init",
+        "dgx",
+        "--preset",
+        "nemo-microservices",
+        "--gpu",
+        "NVIDIA-H100-80GB-HBM3:8:80:2",
+        "--shared-storage-class",
+        "nfs",
+    )
+    assert run(root, *arguments).exit_code == 0
+    assert run(root, "query", "dgx", "gpus.nodes[0].nodes").output == "2\n"
+    again = run(root, *arguments)
+    assert (again.exit_code, "is there already" in again.stderr) == (1, True)
+    assert run(root, *arguments, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize("gpu", ["H100", "H100:8", "H100:eight:80", "H100:8:80:2:1"])
+def test_init_says_how_gpus_are_written(root: Path, gpu: str) -> None:
+    result = run(root, "init", "x", "--gpu", gpu)
+    assert (result.exit_code, "NVIDIA-L40S:4:48:2" in result.stderr) == (2, True)
+
+
+def test_init_asks_when_it_is_asked_to(root: Path) -> None:
+    answers = "open\n1.34\nhttps://git.example.com/x.git\nnone\nfast\n"
+    result = CliRunner().invoke(cli, ["init", "asked", "--ask", "--root", str(root)], input=answers)
+    assert result.exit_code == 0
+    assert run(root, "query", "asked", "storage.readWriteOnce.className").output == "fast\n"
+    assert run(root, "check", "asked").exit_code == 0
+
+
+@pytest.mark.parametrize(("style", "first"), [("text", "bad.yaml"), ("json", "["), ("sarif", "{")])
+def test_check_prints_findings_and_exits_with_1(root: Path, style: str, first: str) -> None:
+    (root / "environments/bad.yaml").write_text(
+        (ROOT / "tests/invalid/environments/unknown-key.yaml").read_text()
+    )
+    result = run(root, "check", "bad", "--format", style)
+    assert result.exit_code == 1
+    text = result.stderr if style == "text" else result.stdout
+    assert first in text.splitlines()[0]
+    if style != "text":
+        assert json.loads(text)
+
+
+def test_nothing_is_written_when_one_of_several_is_wrong(root: Path) -> None:
+    (root / "environments/bad.yaml").write_text(
+        (ROOT / "tests/invalid/environments/too-many-gpus.yaml").read_text()
+    )
+    assert run(root, "render", "open", "bad").exit_code == 1
+    assert not (root / "argocd-apps").exists()
+
+
+def test_several_environments_in_one_call(root: Path) -> None:
+    assert run(root, "render", "open", "lab", "airgapped").exit_code == 0
+    assert sorted(p.name for p in (root / "argocd-apps").iterdir()) == ["airgapped", "lab", "open"]
+
+
+def test_diff_shows_a_change_by_component(root: Path) -> None:
+    run(root, "render", "open")
+    assert run(root, "diff", "open", "--exit-code").output == "no difference\n"
+    path = root / "environments/open.yaml"
+    path.write_text(path.read_text() + "components:\n  mlflow: {values: {replicaCount: 2}}\n")
+    result = run(root, "diff", "open", "--exit-code")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[0] == "mlflow: changed (2 files, +2 -0)"
+    assert "+replicaCount: 2" in result.output
+
+
+def test_diff_of_two_environments_ignores_their_names(root: Path) -> None:
+    text = (root / "environments/open.yaml").read_text()
+    (root / "environments/twin.yaml").write_text(text.replace("name: open\n", "name: twin\n"))
+    assert run(root, "diff", "open", "twin").output == "no difference\n"
+    (root / "environments/twin.yaml").write_text(text.replace("name: open\n", "name: twin\nsizing: medium\n"))
+    assert {
+        line.split(":")[0] for line in run(root, "diff", "open", "twin", "--summary").output.splitlines()
+    } == {"minio", "postgres"}
+
+
+def test_graph_in_every_style(root: Path) -> None:
+    text = run(root, "graph", "lab").output
+    assert "needs cert-manager: cert-manager, its webhook's certificate" in text
+    assert "flowchart TB" in run(root, "graph", "lab", "--format", "mermaid").output
+    svg = ET.fromstring(run(root, "graph", "lab", "--format", "svg").output)  # noqa: S314  our own
+    titles = [node.text for node in svg.iter("{http://www.w3.org/2000/svg}title")]
+    assert "nemo-entity-store needs nemo-data-store: data-store, where data sets and adapters are" in titles
+
+
+def test_query_prints_resolved_values(root: Path) -> None:
+    assert run(root, "query", "lab", "use.postgres").output == "postgres\n"
+    assert (
+        run(root, "query", "lab", "derived.urls.entity-store").output
+        == "http://nemo-entity-store.nemo.svc.cluster.local:8000\n"
+    )
+    assert json.loads(run(root, "query", "lab", "models[0].lora").output)["maxRank"] == 32
+    missing = run(root, "query", "lab", "cluster.kubernets")
+    assert (missing.exit_code, "try kubernetes" in missing.stderr) == (1, True)
+
+
+def test_explain_says_what_where_from_and_what_for(root: Path) -> None:
+    text = run(root, "explain", "lab", "argocd.syncTimeoutMinutes").output
+    assert "value: 30" in text
+    assert "from: default" in text
+    assert "influences: argocd-cmd-params-cm.patch" in text
+    assert "from: preset nemo-microservices" in run(root, "explain", "lab", "use.s3").output
+    assert "lab.yaml:5:3" in run(root, "explain", "lab", "cluster.kubernetes").output
+    assert "needs postgres from postgres" in run(root, "explain", "lab", "components.mlflow").output
+
+
+def test_docs_are_checked_and_written(root: Path) -> None:
+    assert run(root, "docs", "--check").exit_code == 1
+    assert run(root, "docs").exit_code == 0
+    assert run(root, "docs", "--check").exit_code == 0
+
+
+def test_the_sample_is_a_valid_environment_with_every_key(root: Path) -> None:
+    from tuneyard.environment.reference import rows
+
+    assert run(root, "check", "sample").exit_code == 0
+    text = (root / "environments/sample.yaml").read_text()
+    for key, field in rows():
+        assert f"{key.split('.')[-1].removesuffix('[]')}:" in text, key
+        assert field.description, key
+
+
+def test_no_environment_at_all_is_a_wrong_call(tmp_path: Path) -> None:
+    result = run(tmp_path, "render")
+    assert (result.exit_code, "try `tuneyard init`" in result.stderr) == (2, True)
+
+
+def test_a_repository_without_the_charts_says_so(tmp_path: Path) -> None:
+    run(tmp_path, "init")
+    result = run(tmp_path, "render")
+    assert result.exit_code == 1
+    assert "charts/tuneyard-operator: is deployed by a component, but not in the repository" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["init", "check", "render", "diff", "graph", "explain", "query", "docs"])
+def test_every_command_has_help_with_examples(command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Examples:" in result.output
+
+
+def test_checking_one_environment_is_quick() -> None:
+    """Aimed at: 0.5 s with start-up on an idle machine; the bound is loose because tests share theirs."""
+    command = [
+        sys.executable,
+        "-c",
+        "from tuneyard.main import main; main()",
+        "check",
+        "lab",
+        "--root",
+        str(ROOT),
+    ]
+    best = 60.0
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        best = min(best, time.perf_counter() - started)
+    assert best < 3

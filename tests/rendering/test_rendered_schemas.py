@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is rendered fits the schemas that exist: NVIDIA's CRDs, our CRDs, our chart's values, Argo CD's fields."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tuneyard.findings import Severity
+from tuneyard.pipeline import build
+from tuneyard_api.runtime import FineTuneRuntime
+from tuneyard_api.yaml_io import load, load_all
+
+jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = ROOT.parent / "shared/schemas"
+ENVIRONMENTS = ("airgapped", "lab", "open")
+APPLICATION = {
+    "project", "source", "destination", "syncPolicy", "ignoreDifferences",
+}  # fmt: skip
+SOURCE = {"repoURL", "chart", "targetRevision", "path", "ref", "helm", "directory"}
+
+
+def objects(kind: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in ENVIRONMENTS:
+        for file in build(ROOT / f"environments/{name}.yaml", ROOT).files:
+            for entry in file.objects:
+                if kind in (None, entry["kind"]):
+                    yield file.path, entry
+
+
+def strict(schema: Any) -> Any:
+    """The schema with unknown fields refused, as strict field validation does."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    out = {
+        key: strict(value) if key != "default" else value
+        for key, value in schema.items()
+        if key != "pattern" or isinstance(value, str)
+    }
+    if out.pop("x-kubernetes-int-or-string", False):
+        out = {key: value for key, value in out.items() if key not in ("type", "anyOf", "pattern")}
+        out["type"] = ["integer", "string"]
+    if (
+        isinstance(out.get("properties"), dict)
+        and "additionalProperties" not in out
+        and not out.get("x-kubernetes-preserve-unknown-fields")
+    ):
+        out["additionalProperties"] = False
+    return out
+
+
+def schemas() -> dict[str, Any]:
+    found = {}
+    for path in SCHEMAS.rglob("*.yaml"):
+        for document in load_all(path.read_text(), str(path)):
+            if isinstance(document.value, dict) and document.value.get("kind") == "CustomResourceDefinition":
+                spec = document.value["spec"]
+                found[spec["names"]["kind"]] = spec["versions"][0]["schema"]["openAPIV3Schema"]
+    return found
+
+
+@pytest.mark.skipif(not SCHEMAS.is_dir(), reason="NVIDIA's CRDs are not here")
+def test_every_nvidia_object_fits_its_crd_strictly() -> None:
+    known = schemas()
+    seen = set()
+    for path, entry in objects():
+        if entry["apiVersion"].startswith("apps.nvidia.com/"):
+            schema = strict(known[entry["kind"]]["properties"]["spec"])
+            errors = [
+                f"{path} {e.json_path}: {e.message}"
+                for e in jsonschema.Draft202012Validator(schema).iter_errors(entry["spec"])
+            ]
+            assert errors == []
+            seen.add(entry["kind"])
+    assert seen >= {
+        "NIMCache",
+        "NIMService",
+        "NemoDatastore",
+        "NemoEntitystore",
+        "NemoCustomizer",
+        "NemoEvaluator",
+        "NemoGuardrail",
+    }
+
+
+@pytest.mark.skipif(not SCHEMAS.is_dir(), reason="NVIDIA's CRDs are not here")
+def test_a_misspelt_field_would_be_found() -> None:
+    schema = strict(schemas()["NIMService"]["properties"]["spec"])
+    assert not jsonschema.Draft202012Validator(schema).is_valid(
+        {"image": {"repository": "a", "tag": "1"}, "authSecret": "a", "replica": 1}
+    )
+
+
+def test_every_runtime_fits_our_model() -> None:
+    found = [FineTuneRuntime.model_validate(entry) for _, entry in objects("FineTuneRuntime")]
+    assert {runtime.metadata.name for runtime in found} == {"hf", "hf-cpu"}
+
+
+def test_our_chart_accepts_its_values() -> None:
+    import json
+
+    schema = json.loads((ROOT / "charts/tuneyard-operator/values.schema.json").read_text())
+    for name in ENVIRONMENTS:
+        values = load((ROOT / f"manifests/{name}/tuneyard-operator/values.yaml").read_text()).value
+        jsonschema.validate(values, schema)
+
+
+def test_applications_have_only_fields_that_argo_cd_knows() -> None:
+    """Names as in the Application CRD of 3.2.11; a misspelt one is dropped there without a word."""
+    count = 0
+    for path, entry in objects("Application"):
+        spec = entry["spec"]
+        assert set(spec) <= APPLICATION, path
+        assert set(spec["source"]) <= SOURCE, path
+        assert set(spec["source"].get("helm", {})) <= {"releaseName", "valuesObject"}, path
+        assert set(spec["destination"]) <= {"server", "namespace"}, path
+        assert set(spec["syncPolicy"]) == {"automated", "retry", "syncOptions"}, path
+        assert set(spec["syncPolicy"]["retry"]) == {"limit", "refresh", "backoff"}, path
+        assert set(spec["syncPolicy"]["syncOptions"]) <= {
+            "ServerSideApply=true",
+            "SkipDryRunOnMissingResource=true",
+            "RespectIgnoreDifferences=true",
+        }, path
+        assert len(entry["metadata"]["name"]) <= 63, path
+        count += 1
+    assert count > 60
+
+
+def test_the_models_root_is_the_platform_s_last_wave() -> None:
+    for name in ("lab", "open", "airgapped"):
+        folder = ROOT / f"argocd-apps/{name}/platform"
+        waves = {
+            p.stem: int(load(p.read_text()).value["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
+            for p in folder.glob("*.yaml")
+        }
+        last = waves.pop("models")
+        assert last > max(waves.values())
+
+
+def test_nothing_that_holds_data_is_deleted_by_a_cascade() -> None:
+    """The operators of data stay too: without their CRDs the data would be gone."""
+    cascading = {
+        p.split("/")[-1].removesuffix(".yaml")
+        for p, entry in objects("Application")
+        if entry["metadata"].get("finalizers")
+    }
+    assert {"mlflow", "tuneyard-operator", "nemo-evaluator", "models", "platform"} <= cascading
+    assert not cascading & {
+        "nim-operator",
+        "tuneyard-crds",
+        "milvus",
+        "nemo-data-store",
+        "namespaces",
+        "fine-tuning",
+    }
+
+
+def test_no_secret_has_a_value() -> None:
+    for path, entry in objects("Secret"):
+        assert set(entry["stringData"]) <= {"type", "url", "name", "enableOCI"}, path
+    assert not [
+        f
+        for name in ENVIRONMENTS
+        for f in build(ROOT / f"environments/{name}.yaml", ROOT).findings
+        if f.severity is Severity.ERROR
+    ]
