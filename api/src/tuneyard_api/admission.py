@@ -3,7 +3,8 @@
 
 Every FineTuneRuntime is a parameter, and a rule only speaks about the one that the job names. A runtime that does
 not exist is allowed, since it may come a moment later: the operator waits for it. What is refused here is refused
-by the planner as well, for clusters without the policy.
+by the planner as well, so the policy fails open: an API server takes up to half a minute to find the kind of the
+parameters after the CRDs are applied, and would refuse every job until then.
 """
 
 from typing import Any
@@ -37,7 +38,7 @@ def build_policy() -> dict[str, Any]:
         "kind": "ValidatingAdmissionPolicy",
         "metadata": {"name": POLICY_NAME, "labels": {names.LABEL_APP: "tuneyard"}},
         "spec": {
-            "failurePolicy": "Fail",
+            "failurePolicy": "Ignore",
             "paramKind": {"apiVersion": names.API_VERSION, "kind": names.RUNTIME_KIND},
             "matchConstraints": {
                 "resourceRules": [

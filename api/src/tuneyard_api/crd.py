@@ -18,7 +18,7 @@ Schema = dict[str, Any]
 
 _KEPT = frozenset(
     {
-        *("type", "format", "description", "default", "enum", "nullable", "pattern", "required"),
+        *("type", "format", "description", "default", "enum", "pattern", "required"),
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
         *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
     }
@@ -70,7 +70,7 @@ def build_runtime_crd() -> dict[str, Any]:
 
 
 def structural_schema(model: type[BaseModel]) -> Schema:
-    """The schema of `model` as an API server takes it: nothing by reference, null only where it means something."""
+    """The schema of `model` as an API server takes it: nothing by reference, nothing by null."""
     schema = model.model_json_schema(mode="serialization")
     return _rewritten(schema, schema.get("$defs", {}))
 
@@ -113,9 +113,8 @@ def _resolved(node: Schema, definitions: Schema) -> Schema:
             target, *more = [option for option in node["anyOf"] if option != {"type": "null"}]
             if more:
                 raise TypeError(f"an API field has one type, or none: {node}")
-            # Null has to be asked for only where leaving the field out means something else.
             if beside.get("default") is not None:
-                beside["nullable"] = True
+                raise TypeError(f"null in place of a default is lost by `kubectl apply`: {node}")
         node = {**target, **beside}
     return node
 

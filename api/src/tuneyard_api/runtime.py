@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FineTuneRuntime: what an image can do, and what a platform engineer wants every job to have."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -54,6 +54,10 @@ class RuntimeDefaults(Contract):
     """Micro batch when the job leaves it open; lowered until it divides."""
 
 
+def _usual_resource(fields: dict[str, Any]) -> str | None:
+    return "nvidia.com/gpu" if fields.get("accelerator") == "nvidia" else None
+
+
 class FineTuneRuntimeSpec(Contract):
     """One image and its abilities."""
 
@@ -67,8 +71,10 @@ class FineTuneRuntimeSpec(Contract):
     """Pull secrets of the job's namespace."""
     accelerator: Literal["nvidia", "none"]
     """`nvidia`: training without CUDA fails with AcceleratorMissing; `none`: trains on CPU."""
-    accelerator_resource: Annotated[str, Field(max_length=128)] | None = "nvidia.com/gpu"
-    """Extended resource that a GPU is asked by; null asks for none."""
+    accelerator_resource: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        default_factory=_usual_resource
+    )
+    """Extended resource that a GPU is asked by; absent: `nvidia.com/gpu` with accelerator nvidia, else none is asked."""
     methods: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(min_length=1, max_length=16)]
     """Methods that the image has."""
     model_families: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=64)] = ()

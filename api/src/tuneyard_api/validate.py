@@ -7,9 +7,10 @@ types, bounds and rules, each with its line and what was probably meant.
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tuneyard_api import base, names
@@ -111,12 +112,17 @@ def _read(document: Document, model: type[_Kind], kind: str) -> _Kind:
     try:
         result = model.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        schema = structural_schema(model)
+        schema = _schema_of(model)
         for details in error.errors(include_url=False):
             problems += _explained(document, details, schema)
     if problems or result is None:
         raise InputRefused(problems)
     return result
+
+
+@cache
+def _schema_of(model: type[BaseModel]) -> Schema:
+    return structural_schema(model)
 
 
 def _envelope_problems(document: Document, kind: str) -> Iterable[LocatedProblem]:
@@ -152,7 +158,8 @@ def _explained(document: Document, details: ErrorDetails, schema: Schema) -> Ite
         for field, message in context["broken"]:
             yield document.problem((*path, *filter(None, field.split("."))), message)
         return
-    yield document.problem(path, _message(kind, context, details, _schema_at(schema, path)))
+    if kind != "default_factory_not_called":  # only ever follows another problem
+        yield document.problem(path, _message(kind, context, details, _schema_at(schema, path)))
 
 
 def _message(kind: str, context: dict[str, Any], details: ErrorDetails, schema: tuple[Schema, Schema]) -> str:

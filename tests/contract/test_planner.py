@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The planner: the arithmetic, what it fills in, what it refuses and with which words."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tuneyard_api.job import FineTuneJob
+from tuneyard_api.job_rules import batch_refusal
+from tuneyard_api.planner import Mount, Plan, PlanRefused, digest_of, make_plan
+from tuneyard_api.pod_contract import ResolvedJob, ResolvedSource, Stage
+from tuneyard_api.runtime import FineTuneRuntime
+
+MINIMAL: dict[str, Any] = {
+    "model": {"pvc": {"claimName": "models", "path": "tiny"}},
+    "dataset": {"training": {"pvc": {"claimName": "data", "path": "train.jsonl"}}},
+    "method": "lora",
+}
+
+
+def make_job(name: str = "answers", uid: str = "u1", **spec: Any) -> FineTuneJob:
+    return FineTuneJob.model_validate({"metadata": {"name": name, "uid": uid}, "spec": MINIMAL | spec})
+
+
+def make_runtime(name: str = "hf", **spec: Any) -> FineTuneRuntime:
+    base = {"image": "trainer:1", "accelerator": "nvidia", "methods": ["lora"]}
+    defaults = {"registry": {"claimName": "adapters"}} | spec.pop("defaults", {})
+    return FineTuneRuntime.model_validate(
+        {"metadata": {"name": name}, "spec": base | {"defaults": defaults} | spec}
+    )
+
+
+def problems(job: FineTuneJob, runtime: FineTuneRuntime, *others: FineTuneRuntime) -> list[str]:
+    with pytest.raises(PlanRefused) as refused:
+        make_plan(job, runtime, others)
+    return [str(problem) for problem in refused.value.problems]
+
+
+def test_the_minimal_job_is_filled_in() -> None:
+    plan = make_plan(make_job(), make_runtime())
+    training = plan.resolved.training
+    assert (training.epochs, training.max_steps) == (1.0, None)
+    assert (training.global_batch_size, training.micro_batch_size, training.gradient_accumulation) == (
+        8,
+        1,
+        8,
+    )
+    assert plan.resolved.dataset.validation_fraction == 0.05
+    assert plan.resolved.lora.rank == 16
+    assert plan.resolved.adapter_name == "answers"
+    assert (plan.endpoint, plan.serve_timeout_seconds, plan.workspace_size_gib) == (None, 600, 20)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "batch", "default", "micro"),
+    [(1, 8, 4, 4), (1, 6, 4, 3), (1, 7, 4, 1), (2, 8, 16, 4), (4, 4, 8, 1), (1, 1, 8, 1), (1, 12, 5, 4)],
+)
+def test_the_micro_batch_is_the_largest_divisor_that_the_runtime_allows(
+    gpus: int, batch: int, default: int, micro: int
+) -> None:
+    job = make_job(training={"globalBatchSize": batch}, parallelism={"gpusPerNode": gpus})
+    assert (
+        make_plan(job, make_runtime(defaults={"microBatchSize": default})).resolved.training.micro_batch_size
+        == micro
+    )
+
+
+@given(
+    gpus=st.integers(1, 16),
+    micro=st.none() | st.integers(1, 64),
+    factor=st.integers(1, 200),
+    default=st.integers(1, 128),
+)
+def test_global_batch_is_micro_batch_times_gpus_times_accumulation(
+    gpus: int, micro: int | None, factor: int, default: int
+) -> None:
+    batch = gpus * (micro or 1) * factor
+    training = {"globalBatchSize": batch} | ({"microBatchSize": micro} if micro else {})
+    job = make_job(training=training, parallelism={"gpusPerNode": gpus})
+    runtime = make_runtime(defaults={"microBatchSize": default})
+    resolved = make_plan(job, runtime).resolved.training
+    assert resolved.global_batch_size == batch
+    assert resolved.micro_batch_size * resolved.data_parallel * resolved.gradient_accumulation == batch
+    assert resolved.micro_batch_size == micro or (micro is None and resolved.micro_batch_size <= default)
+    assert make_plan(job, runtime) == make_plan(job, runtime)
+
+
+@given(batch=st.integers(1, 10_000), micro=st.none() | st.integers(1, 100), gpus=st.integers(1, 16))
+def test_what_a_refused_batch_is_told_to_try_works(batch: int, micro: int | None, gpus: int) -> None:
+    message = batch_refusal(batch, micro, gpus)
+    assert (message is None) == (batch % (gpus * (micro or 1)) == 0)
+    if message is not None:
+        tries = [int(number) for number in message.partition("try ")[2].split(" or ")]
+        assert all(number > 0 and batch_refusal(number, micro, gpus) is None for number in tries)
+
+
+def test_epochs_stay_open_when_steps_are_given() -> None:
+    training = make_plan(make_job(training={"maxSteps": 5}), make_runtime()).resolved.training
+    assert (training.epochs, training.max_steps) == (None, 5)
+
+
+def test_sources_are_paths_in_the_pod_or_repositories() -> None:
+    hub = {"huggingFace": {"repo": "a/b", "revision": "v1", "path": "train.jsonl"}}
+    job = make_job(
+        model={"pvc": {"claimName": "models"}},
+        dataset={"training": hub, "validation": {"pvc": {"claimName": "data", "path": "v.jsonl"}}},
+        publish={"pvc": {"claimName": "own", "path": "team/a"}, "adapterName": "helper"},
+    )
+    resolved = make_plan(job, make_runtime()).resolved
+    assert resolved.model == ResolvedSource(path="/sources/model")
+    assert resolved.dataset.training == ResolvedSource(repo="a/b", revision="v1", path="train.jsonl")
+    assert resolved.dataset.validation == ResolvedSource(path="/sources/validation/v.jsonl")
+    assert (resolved.dataset.test, resolved.dataset.validation_fraction) == (None, 0)
+    assert (resolved.registry_path, resolved.adapter_name) == ("/registry/team/a", "helper")
+
+
+def mounts(plan: Plan, stage: Stage) -> list[tuple[str, str, bool]]:
+    return [(mount.claim, mount.path, mount.read_only) for mount in plan.stage_mounts(stage)]
+
+
+def test_each_stage_mounts_what_it_needs_and_nothing_else() -> None:
+    runtime = make_runtime(modelCache="cache", mounts=[{"claimName": "env", "mountPath": "/opt/env"}])
+    plan = make_plan(make_job(), runtime)
+    workspace, env = ("answers-workspace", "/workspace", False), ("env", "/opt/env", True)
+    assert mounts(plan, Stage.PREPARE) == [
+        workspace,
+        ("models", "/sources/model", True),
+        ("data", "/sources/training", True),
+        ("cache", "/model-cache", False),
+        env,
+    ]
+    assert mounts(plan, Stage.TRAIN) == [
+        workspace,
+        ("models", "/sources/model", True),
+        ("cache", "/model-cache", True),
+        env,
+    ]
+    assert mounts(plan, Stage.PUBLISH) == [workspace, ("adapters", "/registry", False), env]
+    assert plan.mounts[0] == Mount(Stage.PREPARE, "answers-workspace", "/workspace", read_only=False)
+
+
+def test_the_job_s_own_words_win_over_the_runtime_s() -> None:
+    runtime = make_runtime(
+        defaults={"endpoint": "http://a", "storageClassName": "slow", "workspaceSizeGiB": 7}
+    )
+    plan = make_plan(make_job(), runtime)
+    assert (plan.endpoint, plan.storage_class_name, plan.workspace_size_gib) == ("http://a", "slow", 7)
+    own = make_job(
+        serve={"endpoint": "http://b", "timeoutSeconds": 10},
+        workspace={"storageClassName": "fast", "sizeGiB": 9},
+        publish={"pvc": {"claimName": "own"}},
+    )
+    plan = make_plan(own, runtime)
+    assert (plan.endpoint, plan.serve_timeout_seconds) == ("http://b", 10)
+    assert (plan.storage_class_name, plan.workspace_size_gib, plan.registry.claim_name) == ("fast", 9, "own")
+
+
+def test_remote_code_runs_only_where_job_and_runtime_agree() -> None:
+    trusting = make_job(model={"pvc": {"claimName": "m"}, "trustRemoteCode": True})
+    allowing = make_runtime(allowTrustRemoteCode=True)
+    assert make_plan(trusting, allowing).resolved.runtime.trust_remote_code is True
+    assert make_plan(make_job(), allowing).resolved.runtime.trust_remote_code is False
+
+
+def test_the_digest_knows_the_job_but_not_its_uid() -> None:
+    plan = make_plan(make_job(), make_runtime())
+    assert plan.digest == make_plan(make_job(uid="u2"), make_runtime()).digest
+    assert plan.digest != make_plan(make_job(name="other"), make_runtime()).digest
+    assert plan.digest != make_plan(make_job(training={"seed": 1}), make_runtime()).digest
+    assert digest_of(ResolvedJob.model_validate_json(plan.resolved.model_dump_json())) == plan.digest
+
+
+def test_a_method_that_the_runtime_lacks_is_refused_with_runtimes_that_have_it() -> None:
+    job, runtime = make_job(method="sft"), make_runtime()
+    automodel = make_runtime("automodel", methods=["sft", "lora"])
+    nemo = make_runtime("nemo", methods=["sft"])
+    assert problems(job, runtime) == ["spec.method: runtime hf has lora (got sft); try lora"]
+    assert problems(job, runtime, nemo, runtime, automodel) == [
+        "spec.method: runtime hf has lora (got sft); try runtime automodel or nemo, which has it"
+    ]
+    with pytest.raises(PlanRefused) as refused:
+        make_plan(job, runtime)
+    assert refused.value.reason == "MethodNotInRuntime"
+
+
+def test_all_problems_come_at_once_and_each_under_a_path_of_the_job() -> None:
+    hub = {"huggingFace": {"repo": "a/b", "path": "t.jsonl", "secretRef": {"name": "other"}}}
+    job = make_job(
+        method="sft",
+        model={"huggingFace": {"repo": "a/b", "secretRef": {"name": "mine"}}, "trustRemoteCode": True},
+        dataset={"training": hub},
+        training={"precision": "bf16"},
+        serve={},
+    )
+    training = job.spec.training.model_copy(update={"global_batch_size": 10, "micro_batch_size": 4})
+    copied = job.model_copy(update={"spec": job.spec.model_copy(update={"training": training})})
+    runtime = make_runtime("hf-cpu", precisions=["fp32"], defaults={"registry": None})
+    with pytest.raises(PlanRefused) as refused:
+        make_plan(copied, runtime)
+    assert str(refused.value).splitlines() == [
+        "spec.method: runtime hf-cpu has lora (got sft); try lora",
+        "spec.training.globalBatchSize: globalBatchSize 10 is not microBatchSize 4 x 1 GPU x accumulation; try 8 or 12",
+        "spec.training.precision: runtime hf-cpu has fp32 (got bf16); try auto",
+        (
+            "spec.model.trustRemoteCode: runtime hf-cpu does not allow Python that comes with a model (got true);"
+            " try false, or a model that transformers knows by itself"
+        ),
+        (
+            "spec.dataset.training.huggingFace.secretRef: a job has one hub token (got other/token);"
+            " try mine/token, as in spec.model.huggingFace.secretRef"
+        ),
+        (
+            "spec.publish: neither the job nor runtime hf-cpu says where adapters go; try publish.pvc.claimName with the"
+            " claim of your adapter registry"
+        ),
+        (
+            "spec.serve: neither the job nor runtime hf-cpu says which endpoint serves the adapter; try serve.endpoint,"
+            " or leave serve out"
+        ),
+    ]
+    written = copied.model_dump()
+    for problem in refused.value.problems:
+        value: Any = written
+        for part in problem.path.split("."):
+            value = value[part]
+        assert value is not None
+    assert make_plan(make_job(), make_runtime()).hub_token is None
+
+
+def test_one_hub_token_serves_model_and_data() -> None:
+    token = {"name": "hub", "key": "read"}
+    hub = {"huggingFace": {"repo": "a/b", "path": "t.jsonl", "secretRef": token}}
+    plan = make_plan(make_job(dataset={"training": hub, "test": hub}), make_runtime())
+    assert plan.hub_token is not None
+    assert plan.hub_token.model_dump() == token
+
+
+def refused_paths(job: FineTuneJob, runtime: FineTuneRuntime) -> set[str]:
+    try:
+        make_plan(job, runtime)
+    except PlanRefused as refused:
+        return {problem.path for problem in refused.problems}
+    return set()
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "method": st.sampled_from(["lora", "sft"]),
+            "precision": st.sampled_from(["auto", "bf16", "fp32"]),
+            "trusting": st.booleans(),
+            "serve": st.sampled_from([None, {}, {"endpoint": "http://a"}]),
+        }
+    ),
+    st.sampled_from([None, {"claimName": "r"}]),
+    st.sampled_from([["fp32"], ["bf16", "fp32"]]),
+)
+def test_a_job_is_refused_for_all_that_is_wrong_and_for_nothing_else(
+    asked: dict[str, Any], registry: dict[str, Any] | None, precisions: list[str]
+) -> None:
+    job = make_job(
+        method=asked["method"],
+        model={"pvc": {"claimName": "m"}, "trustRemoteCode": asked["trusting"]},
+        training={"precision": asked["precision"]},
+        serve=asked["serve"],
+    )
+    wrong = {
+        "spec.method": asked["method"] == "sft",
+        "spec.training.precision": asked["precision"] not in ["auto", *precisions],
+        "spec.model.trustRemoteCode": asked["trusting"],
+        "spec.publish": registry is None,
+        "spec.serve": asked["serve"] == {},
+    }
+    runtime = make_runtime(precisions=precisions, defaults={"registry": registry})
+    assert refused_paths(job, runtime) == {path for path, is_wrong in wrong.items() if is_wrong}
