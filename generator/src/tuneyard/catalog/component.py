@@ -49,6 +49,7 @@ class ExpectedSecret:
     keys: tuple[str, ...]
     purpose: str
     type: str = "Opaque"
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Component, Json, Need
+from tuneyard.catalog.component import Component, ExpectedSecret, Json, Need
 from tuneyard.catalog.objects import build_metadata
 from tuneyard.environment.model import Environment
 
@@ -50,6 +50,11 @@ def _has_store(environment: Environment) -> bool:
     return environment.secrets.provider == "external-secrets" and environment.secrets.store is not None
 
 
+def _template(secret: ExpectedSecret) -> Json:
+    labels = {"metadata": {"labels": dict(secret.labels)}} if secret.labels else {}
+    return {"type": secret.type, **labels}
+
+
 def _external_secrets(stack: "Stack") -> list[Json]:
     """Fields: external-secrets.io/v1 ExternalSecret (https://external-secrets.io/latest/api/externalsecret/)."""
     store = stack.environment.secrets.store
@@ -64,7 +69,7 @@ def _external_secrets(stack: "Stack") -> list[Json]:
             "spec": {
                 "refreshInterval": "1h",
                 "secretStoreRef": {"kind": store.kind, "name": store.name},
-                "target": {"name": secret.name, "template": {"type": secret.type}},
+                "target": {"name": secret.name, "template": _template(secret)},
                 "data": [
                     {"secretKey": key, "remoteRef": {"key": f"{prefix}{secret.name}", "property": key}}
                     for key in secret.keys

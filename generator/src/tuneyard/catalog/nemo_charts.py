@@ -11,6 +11,7 @@ from tuneyard.catalog.nemo_customizer import (
     short_product,
 )
 from tuneyard.catalog.nim_operator import build_pull_secret
+from tuneyard.catalog.repositories import private_repository
 from tuneyard.catalog.workflows import EXECUTOR, NEMO
 
 if TYPE_CHECKING:
@@ -117,19 +118,8 @@ def _umbrella_secrets(stack: "Stack") -> list[ExpectedSecret]:
         build_pull_secret(stack, NEMO),
         ExpectedSecret(secrets.ngc, NEMO, ("NGC_API_KEY",), "downloads models from NGC"),
         ExpectedSecret("nemo-data-store-admin", NEMO, ("username", "password"), "Data Store's administrator"),
-        private_repository(stack, "nemo-microservices"),
+        *private_repository(stack, "nemo-microservices"),
     ]
-
-
-def private_repository(stack: "Stack", component: str) -> ExpectedSecret:
-    """What Argo CD needs to pull a private chart: a repository Secret with NGC's user and key."""
-    return ExpectedSecret(
-        f"{stack.environment.name}-chart-{component}",
-        stack.environment.argocd.namespace,
-        ("type", "name", "url", "username", "password"),
-        f"repository {stack.pin(component).repository}: label argocd.argoproj.io/secret-type=repository, "
-        "type helm, username $oauthtoken, password the NGC key",
-    )
 
 
 def _helix(stack: "Stack") -> Json:
@@ -177,7 +167,7 @@ def _helix_secrets(stack: "Stack") -> list[ExpectedSecret]:
         ExpectedSecret(secrets.ngc, HELIX, ("NGC_API_KEY",), "downloads models from NGC"),
         ExpectedSecret("nemo-helix-clickhouse", HELIX, ("admin-password",), "ClickHouse's administrator"),
         ExpectedSecret("nemo-helix-encryption", HELIX, ("key",), "encrypts stored secrets: 32 bytes, base64"),
-        private_repository(stack, HELIX),
+        *private_repository(stack, HELIX),
     ]
 
 

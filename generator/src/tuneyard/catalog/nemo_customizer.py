@@ -9,6 +9,7 @@ from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, N
 from tuneyard.catalog.nemo import build_nemo, build_otel
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_claim, build_config_map, build_tolerations
+from tuneyard.catalog.repositories import private_repository
 from tuneyard.catalog.workflows import NEMO
 from tuneyard.environment.tuning import CustomizerTarget
 
@@ -178,7 +179,10 @@ COMPONENTS = (
         provides=("crd:nemo-training",),
         needs=lambda _: (Need("scheduler", "training jobs are gangs"),),
         values=_operator,
-        secrets=lambda stack: [build_pull_secret(stack, NAMESPACE)],
+        secrets=lambda stack: [
+            build_pull_secret(stack, NAMESPACE),
+            *private_repository(stack, "nemo-operator"),
+        ],
     ),
     Component(
         name="nemo-customizer",

@@ -35,11 +35,17 @@ def build_config_map(name: str, namespace: str, data: dict[str, str]) -> Json:
 
 
 def build_claim(name: str, namespace: str, gib: int, storage_class: str, *, shared: bool) -> Json:
-    """A PersistentVolumeClaim that outlives its Application."""
+    """A PersistentVolumeClaim that outlives its Application.
+
+    Its health is not judged: a class that waits for the first consumer leaves it Pending until a job comes, and every
+    later wave would wait with it.
+    """
+    metadata = build_metadata(name, namespace, keep=True)
+    metadata["annotations"] |= {"argocd.argoproj.io/ignore-healthcheck": "true"}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": build_metadata(name, namespace, keep=True),
+        "metadata": metadata,
         "spec": {
             "accessModes": ["ReadWriteMany" if shared else "ReadWriteOnce"],
             "resources": {"requests": {"storage": f"{gib}Gi"}},

@@ -28,6 +28,8 @@ class Pin:
     images: Mapping[str, str] = field(default_factory=dict)
     licence: str = ""
     """What must be accepted before it can be pulled; empty: nothing."""
+    private: bool = False
+    """Whether its repository asks for credentials."""
     evidence: Evidence = "documentation"
     source: str = ""
     """Where the value paths are documented."""

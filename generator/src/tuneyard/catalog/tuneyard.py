@@ -145,11 +145,16 @@ def _kueue_queues(namespace: TuningNamespace) -> list[Json]:
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
             "resourceGroups": [
                 {
-                    "coveredResources": ["nvidia.com/gpu"],
+                    # Every resource that a pod asks for must be covered; only GPUs are scarce here.
+                    "coveredResources": ["cpu", "memory", "nvidia.com/gpu"],
                     "flavors": [
                         {
                             "name": "gpu",
-                            "resources": [{"name": "nvidia.com/gpu", "nominalQuota": str(namespace.gpus)}],
+                            "resources": [
+                                {"name": "cpu", "nominalQuota": "100k"},
+                                {"name": "memory", "nominalQuota": "1Pi"},
+                                {"name": "nvidia.com/gpu", "nominalQuota": str(namespace.gpus)},
+                            ],
                         }
                     ],
                 }

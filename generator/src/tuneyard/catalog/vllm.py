@@ -159,6 +159,8 @@ def _deployment(stack: "Stack", model: ServedModel, labels: Json, *, shared: boo
         "metadata": build_metadata(model.name, model.namespace, labels=labels),
         "spec": {
             "replicas": model.replicas,
+            # As long as the startup probe allows; the default of ten minutes would call a download a failure.
+            "progressDeadlineSeconds": 3900,
             "selector": {"matchLabels": labels},
             # A claim that one node mounts can't follow a rolling update to another.
             "strategy": {"type": "RollingUpdate" if shared else "Recreate"},

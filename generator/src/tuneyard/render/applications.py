@@ -15,6 +15,7 @@ from tuneyard_api.names import LABEL_MANAGED_BY
 from tuneyard.catalog.component import Component
 from tuneyard.catalog.foundation import LABEL_ENVIRONMENT
 from tuneyard.catalog.pins import Pin
+from tuneyard.catalog.repositories import chart_repository
 from tuneyard.environment.model import Environment
 from tuneyard.stack import Stack
 
@@ -51,9 +52,8 @@ def build_application(
 ) -> Json:
     """The Application of a component."""
     environment, pin = stack.environment, stack.pin(component.name)
-    destination = {"server": environment.cluster.server}
-    if component.namespace:
-        destination["namespace"] = component.namespace
+    # A destination without namespace is in no AppProject's list.
+    destination = {"server": environment.cluster.server, "namespace": component.namespace or "default"}
     spec: Json = {
         "project": project_name(environment),
         "source": _source(stack, component, pin, values=values, objects=objects, digests=digests),
@@ -102,11 +102,6 @@ def _source(
         }
     helm = {"releaseName": component.name, "valuesObject": {"objects": objects}}
     return {**here, "path": inline_chart_path(environment.name), "helm": helm}
-
-
-def chart_repository(environment: Environment, pin: Pin) -> str:
-    """The pin's repository, or the environment's mirror of all charts."""
-    return environment.registries.charts or pin.repository
 
 
 def _retry(limit: int) -> Json:

@@ -6,8 +6,9 @@ from typing import Any
 from tuneyard_api.names import LABEL_MANAGED_BY
 
 from tuneyard.catalog.foundation import namespaces_of
+from tuneyard.catalog.repositories import SECRET_TYPE, chart_repository, repository_secret_name
 from tuneyard.health import argocd_entries
-from tuneyard.render.applications import chart_repository, project_name
+from tuneyard.render.applications import project_name
 from tuneyard.stack import Stack
 
 Json = dict[str, Any]
@@ -59,42 +60,38 @@ def build_project(stack: Stack) -> Json:
 
 
 def chart_repositories(stack: Stack) -> list[tuple[str, bool]]:
-    """Every chart repository of the stack and whether it is an OCI registry, sorted."""
+    """Every chart repository of the stack and whether it is private, sorted."""
     found = set()
     for component in stack.components:
         pin = stack.pin(component.name)
         if component.values and pin.chart:
-            url = chart_repository(stack.environment, pin)
-            found.add((url, "://" not in url))
+            mirrored = stack.environment.registries.charts is not None
+            found.add((chart_repository(stack.environment, pin), pin.private and not mirrored))
     return sorted(found)
 
 
 def build_repositories(stack: Stack) -> list[Json]:
-    """Repository Secrets without any secret: what a private one needs besides is in the list of expected secrets."""
+    """Secrets of the repositories that need none: private ones are in the list of expected secrets."""
     environment = stack.environment
-    entries: list[tuple[str, Json]] = [("git", {"type": "git", "url": environment.argocd.repo_url})]
-    for url, is_oci in chart_repositories(stack):
-        data = {"type": "helm", "name": repository_name(url), "url": url}
-        entries.append((repository_name(url), {**data, "enableOCI": "true"} if is_oci else data))
+    git = environment.argocd.repo_url
+    entries: list[tuple[str, Json]] = [(git, {"type": "git", "url": git})]
+    for url, private in chart_repositories(stack):
+        data = {"type": "helm", "name": url.split("://")[-1].split("/")[0], "url": url}
+        if not private:
+            entries.append((url, data if "://" in url else {**data, "enableOCI": "true"}))
     return [
         {
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": {
-                "name": f"{environment.name}-repository-{name}"[:63].rstrip("-"),
+                "name": repository_secret_name(environment, url),
                 "namespace": environment.argocd.namespace,
-                "labels": {"argocd.argoproj.io/secret-type": "repository", LABEL_MANAGED_BY: "tuneyard"},
+                "labels": {SECRET_TYPE: "repository", LABEL_MANAGED_BY: "tuneyard"},
             },
             "stringData": data,
         }
-        for name, data in entries
+        for url, data in entries
     ]
-
-
-def repository_name(url: str) -> str:
-    """A DNS label for a repository."""
-    plain = url.rsplit("://", maxsplit=1)[-1].strip("/").lower()
-    return "".join(c if c.isalnum() else "-" for c in plain)[:40].strip("-")
 
 
 def build_settings_patch(stack: Stack) -> Json:

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chart repositories as Argo CD must know them: which ones a stack pulls from, and what a private one needs."""
+
+from typing import TYPE_CHECKING
+
+from tuneyard.catalog.component import ExpectedSecret
+from tuneyard.catalog.pins import Pin
+from tuneyard.environment.model import Environment
+
+if TYPE_CHECKING:
+    from tuneyard.stack import Stack
+
+SECRET_TYPE = "argocd.argoproj.io/secret-type"  # noqa: S105  a label
+
+
+def chart_repository(environment: Environment, pin: Pin) -> str:
+    """The pin's repository, or the environment's mirror of all charts."""
+    return environment.registries.charts or pin.repository
+
+
+def repository_secret_name(environment: Environment, url: str) -> str:
+    """A DNS label for the Secret of a repository."""
+    plain = url.rsplit("://", maxsplit=1)[-1].strip("/").lower()
+    name = "".join(c if c.isalnum() else "-" for c in plain)
+    return f"{environment.name}-repository-{name}"[:63].rstrip("-")
+
+
+def private_repository(stack: "Stack", component: str) -> list[ExpectedSecret]:
+    """The Secret of a component's private repository; nothing when a mirror stands in for it.
+
+    No public Secret is rendered for the same URL: of two, Argo CD would take either.
+    """
+    environment, pin = stack.environment, stack.pin(component)
+    if environment.registries.charts or not pin.private:
+        return []
+    purpose = f"chart repository {pin.repository}: type helm, username $oauthtoken, password the NGC key; label {SECRET_TYPE}=repository"
+    keys = ("type", "name", "url", "username", "password")
+    name = repository_secret_name(environment, pin.repository)
+    return [
+        ExpectedSecret(
+            name, environment.argocd.namespace, keys, purpose, labels=((SECRET_TYPE, "repository"),)
+        )
+    ]
