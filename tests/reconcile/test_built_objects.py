@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Kubernetes objects of a job: the pod contract, restricted pods, and nothing where it does not belong."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from operator_samples import job_spec, observed, runtime_spec
+from tuneyard_api.pod_contract import Stage
+from tuneyard_operator.domain.acceptance import accept
+from tuneyard_operator.domain.build.metadata import Owner
+from tuneyard_operator.domain.build.pod import quantity_bytes
+from tuneyard_operator.domain.build.stage_job import build_rendezvous_service, build_stage_job
+from tuneyard_operator.domain.build.storage import build_plan_map, build_workspace
+from tuneyard_operator.domain.frozen import Frozen
+
+OWNER = Owner("team", "a", "uid-a")
+HUB = {"repo": "meta/llama", "secretRef": {"name": "hub-token"}}
+
+
+def frozen(spec: dict[str, Any] | None = None, nodes: int = 1, **runtime: Any) -> Frozen:
+    """A plan; `nodes` is set by hand, as no field of a job asks for several yet."""
+    result = accept(observed(spec=spec or job_spec(), runtimes={"hf": runtime_spec(**runtime)}, claims=None))
+    assert isinstance(result, Frozen), result
+    resolved = result.plan.resolved.model_copy(update={"nodes": nodes})
+    return replace(result, plan=replace(result.plan, resolved=resolved))
+
+
+def pod_of(plan: Frozen, stage: Stage) -> dict[str, Any]:
+    spec: dict[str, Any] = build_stage_job(OWNER, plan, stage, 2)["spec"]["template"]["spec"]
+    return spec
+
+
+def env_of(plan: Frozen, stage: Stage) -> dict[str, Any]:
+    env = pod_of(plan, stage)["containers"][0]["env"]
+    assert len({variable["name"] for variable in env}) == len(env)
+    return {variable["name"]: variable.get("value", variable.get("valueFrom")) for variable in env}
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_every_pod_is_restricted(stage: Stage) -> None:
+    pod = pod_of(frozen(), stage)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 65532
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["restartPolicy"] == "Never"
+    [container] = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {volume["name"] for volume in pod["volumes"]} == {
+        mount["name"] for mount in container["volumeMounts"]
+    }
+    assert len({mount["mountPath"] for mount in container["volumeMounts"]}) == len(container["volumeMounts"])
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_every_pod_keeps_the_pod_contract(stage: Stage) -> None:
+    plan = frozen(
+        env=[{"name": "HF_ENDPOINT", "value": "http://hub"}, {"name": "TUNEYARD_ATTEMPT", "value": "99"}]
+    )
+    [container] = pod_of(plan, stage)["containers"]
+    assert container["name"] == "trainer"
+    assert container["command"] == ["tuneyard-trainer", "stage", stage.value]
+    assert container["terminationMessagePolicy"] == "File"
+    env = env_of(plan, stage)
+    assert env["TUNEYARD_JOB_FILE"] == "/etc/tuneyard/job.json"
+    assert env["TUNEYARD_ATTEMPT"] == "2", "the runtime can't change what the contract says"
+    assert env["HF_ENDPOINT"] == "http://hub"
+    assert {"name": "job", "mountPath": "/etc/tuneyard", "readOnly": True} in container["volumeMounts"]
+
+
+def test_jobs_never_retry_by_themselves_and_have_fixed_names() -> None:
+    job = build_stage_job(OWNER, frozen(), Stage.TRAIN, 2)
+    assert job["metadata"]["name"] == "a-train-2"
+    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["podReplacementPolicy"] == "Failed"
+    assert job["spec"]["completionMode"] == "Indexed"
+    [owner] = job["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"]) == ("uid-a", True)
+
+
+def test_the_longest_names_fit() -> None:
+    job = build_stage_job(Owner("team", "j" * 40, "u"), frozen(), Stage.PREPARE, 20)
+    assert len(job["metadata"]["name"]) + len("-0-abcde") <= 63
+
+
+def test_gpus_are_asked_for_by_training_alone() -> None:
+    plan = frozen(job_spec(parallelism={"gpusPerNode": 4}))
+    asked = {stage: pod_of(plan, stage)["containers"][0]["resources"] for stage in Stage}
+    assert (
+        asked[Stage.TRAIN]["limits"]["nvidia.com/gpu"]
+        == asked[Stage.TRAIN]["requests"]["nvidia.com/gpu"]
+        == "4"
+    )
+    for stage in (Stage.PREPARE, Stage.PUBLISH):
+        assert set(asked[stage]["limits"]) == {"memory"}
+
+
+def test_a_runtime_without_an_accelerator_resource_asks_for_none() -> None:
+    plan = frozen(accelerator="none", acceleratorResource=None)
+    assert set(pod_of(plan, Stage.TRAIN)["containers"][0]["resources"]["limits"]) == {"memory"}
+
+
+def test_the_hub_token_reaches_the_prepare_pod_alone() -> None:
+    plan = frozen(job_spec(model={"huggingFace": HUB}), env=[{"name": "HF_TOKEN", "value": "by mistake"}])
+    assert env_of(plan, Stage.PREPARE)["HF_TOKEN"] == {"secretKeyRef": {"name": "hub-token", "key": "token"}}
+    for stage in (Stage.TRAIN, Stage.PUBLISH):
+        assert "HF_TOKEN" not in env_of(plan, stage)
+
+
+def mounted(plan: Frozen, stage: Stage) -> dict[str, tuple[str, bool]]:
+    """Path -> (claim, read-only)."""
+    pod = pod_of(plan, stage)
+    claims = {
+        volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    return {
+        mount["mountPath"]: (claims[mount["name"]], mount.get("readOnly", False))
+        for mount in pod["containers"][0]["volumeMounts"]
+        if mount["name"] in claims
+    }
+
+
+def test_each_stage_sees_what_it_needs_and_no_more() -> None:
+    plan = frozen(modelCache="models-by-revision", mounts=[{"claimName": "venv", "mountPath": "/opt/venv"}])
+    workspace, venv = ("a-workspace", False), ("venv", True)
+    assert mounted(plan, Stage.PREPARE) == {
+        "/workspace": workspace,
+        "/sources/model": ("models", True),
+        "/sources/training": ("data", True),
+        "/model-cache": ("models-by-revision", False),
+        "/opt/venv": venv,
+    }
+    assert mounted(plan, Stage.TRAIN) == {
+        "/workspace": workspace,
+        "/sources/model": ("models", True),
+        "/model-cache": ("models-by-revision", True),
+        "/opt/venv": venv,
+    }
+    assert mounted(plan, Stage.PUBLISH) == {
+        "/workspace": workspace,
+        "/registry": ("adapters", False),
+        "/opt/venv": venv,
+    }
+
+
+def test_shared_memory_is_memory_backed_and_sized() -> None:
+    volumes = {volume["name"]: volume for volume in pod_of(frozen(), Stage.TRAIN)["volumes"]}
+    assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8192Mi"}
+
+
+def test_placement_of_runtime_and_job_is_for_training_alone() -> None:
+    wishes = {"gpuProduct": "H200", "tolerations": [{"key": "team", "value": "ml", "effect": "NoSchedule"}]}
+    plan = frozen(
+        job_spec(scheduling=wishes),
+        nodeSelector={"pool": "gpu"},
+        tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        runtimeClassName="nvidia",
+    )
+    pod = pod_of(plan, Stage.TRAIN)
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "H200", "pool": "gpu"}
+    assert pod["runtimeClassName"] == "nvidia"
+    assert [toleration["key"] for toleration in pod["tolerations"]] == ["nvidia.com/gpu", "team"]
+    for stage in (Stage.PREPARE, Stage.PUBLISH):
+        assert not {"nodeSelector", "tolerations", "runtimeClassName"} & set(pod_of(plan, stage))
+
+
+def test_one_node_needs_no_rendezvous() -> None:
+    assert not [name for name in env_of(frozen(), Stage.TRAIN) if name.startswith("PET_")]
+    assert "subdomain" not in pod_of(frozen(), Stage.TRAIN)
+
+
+def test_several_nodes_meet_at_index_0_through_a_headless_service() -> None:
+    plan = frozen(nodes=2)
+    env = env_of(plan, Stage.TRAIN)
+    assert env["PET_NNODES"] == "2"
+    assert env["PET_MASTER_ADDR"] == "a-train-2-0.a-train-2"
+    assert env["PET_NODE_RANK"] == {
+        "fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}
+    }
+    service = build_rendezvous_service(OWNER, plan, 2)
+    assert pod_of(plan, Stage.TRAIN)["subdomain"] == service["metadata"]["name"]
+    labels = build_stage_job(OWNER, plan, Stage.TRAIN, 2)["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert build_stage_job(OWNER, plan, Stage.TRAIN, 2)["spec"]["completions"] == 2
+    assert build_stage_job(OWNER, plan, Stage.PREPARE, 1)["spec"]["completions"] == 1
+    assert build_workspace(OWNER, plan)["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_the_plan_is_immutable_and_holds_job_json() -> None:
+    plan = frozen()
+    body = build_plan_map(OWNER, plan)
+    assert body["immutable"] is True
+    assert body["data"]["job.json"] == plan.plan.resolved.model_dump_json(by_alias=True)
+    assert body["metadata"]["annotations"]["tuneyard.io/plan-digest"] == plan.plan.digest
+
+
+def test_the_workspace_is_as_large_and_of_the_class_that_was_asked_for() -> None:
+    claim = build_workspace(OWNER, frozen(job_spec(workspace={"sizeGiB": 7, "storageClassName": "fast"})))
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "7Gi"}},
+        "storageClassName": "fast",
+    }
+    assert "storageClassName" not in build_workspace(OWNER, frozen())["spec"]
+
+
+def test_the_job_s_wishes_for_cpu_and_memory_are_for_training_alone() -> None:
+    plan = frozen(job_spec(resources={"cpuCores": 2.5, "memoryGiB": 1.5}))
+    train = pod_of(plan, Stage.TRAIN)["containers"][0]["resources"]
+    assert (train["requests"]["cpu"], train["limits"]["memory"]) == ("2500m", "1536Mi")
+    assert pod_of(plan, Stage.PREPARE)["containers"][0]["resources"]["limits"]["memory"] == "4Gi"
+
+
+@pytest.mark.parametrize(
+    ("quantity", "count"),
+    [("32Gi", 32 * 2**30), ("1.5G", 1_500_000_000), ("100k", 100_000), ("512Mi", 2**29), ("7", 7)],
+)
+def test_quantities_are_bytes(quantity: str, count: int) -> None:
+    assert quantity_bytes(quantity) == count

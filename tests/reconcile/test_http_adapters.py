@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adapters over HTTP against a server that answers what a test wants: every answer has one meaning."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import aiohttp
+import kopf
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from tuneyard_api.pod_contract import Stage
+from tuneyard_operator.adapters.credentials import Credentials, NoCredentialsError, log_in
+from tuneyard_operator.adapters.endpoint import OpenAIEndpoint
+from tuneyard_operator.adapters.kubernetes import KubernetesCluster
+from tuneyard_operator.adapters.metrics import Metrics, build_app
+from tuneyard_operator.adapters.progress import HttpProgress
+from tuneyard_operator.ports import ClusterError, NotServedError, RefusedError
+
+Outcome = TypeVar("Outcome")
+Answer = tuple[int, Any]
+
+
+def with_server(answers: dict[str, Answer], work: Callable[[str, list[str]], Awaitable[Outcome]]) -> Outcome:
+    """Run `work(url, asked)` beside a server that answers `METHOD /path` from a table."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(f"{request.method} {request.path_qs}")
+        status, body = answers.get(f"{request.method} {request.path}", (404, {"message": "nothing here"}))
+        return (
+            web.Response(text=body, status=status)
+            if isinstance(body, str)
+            else web.json_response(body, status=status)
+        )
+
+    async def run() -> Outcome:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        async with TestServer(app) as server:
+            return await work(str(server.make_url("")).rstrip("/"), asked)
+
+    return asyncio.run(run())
+
+
+def with_cluster(
+    answers: dict[str, Answer], work: Callable[[KubernetesCluster], Awaitable[Outcome]]
+) -> tuple[Outcome, list[str], list[tuple[str, str, int]]]:
+    counted: list[tuple[str, str, int]] = []
+
+    async def run(url: str, asked: list[str]) -> tuple[Outcome, list[str], list[tuple[str, str, int]]]:
+        credentials = Credentials(kopf.ConnectionInfo(server=url, token="t"))
+        cluster = KubernetesCluster(credentials, 4, lambda *call: counted.append(call))
+        try:
+            return await work(cluster), asked, counted
+        finally:
+            await cluster.close()
+
+    return with_server(answers, run)
+
+
+JOBS = "/apis/batch/v1/namespaces/team/jobs"
+JOB = {"kind": "Job", "metadata": {"name": "a", "namespace": "team"}}
+
+
+def test_a_created_object_is_returned_as_the_api_server_has_it() -> None:
+    made = {**JOB, "metadata": {**JOB["metadata"], "uid": "u"}}
+    body, asked, counted = with_cluster({f"POST {JOBS}": (201, made)}, lambda cluster: cluster.create(JOB))
+    assert body == made
+    assert asked == [f"POST {JOBS}?fieldManager=tuneyard-operator&fieldValidation=Strict"]
+    assert counted == [("create", "jobs", 201)]
+
+
+def test_an_object_that_is_there_already_is_no_error() -> None:
+    there = (409, {"reason": "AlreadyExists"})
+    assert with_cluster({f"POST {JOBS}": there}, lambda cluster: cluster.create(JOB))[0] is None
+
+
+@pytest.mark.parametrize(("status", "cause"), [(403, "Forbidden"), (422, "Invalid"), (400, "Invalid")])
+def test_a_refusal_keeps_the_api_server_s_words(status: int, cause: str) -> None:
+    with pytest.raises(RefusedError, match="its words") as caught:
+        with_cluster(
+            {f"POST {JOBS}": (status, {"message": "its words"})}, lambda cluster: cluster.create(JOB)
+        )
+    assert caught.value.cause == cause
+
+
+@pytest.mark.parametrize("status", [409, 429, 500, 503])
+def test_what_may_work_later_is_no_refusal(status: int) -> None:
+    with pytest.raises(ClusterError, match=f"answered {status}: <html>") as caught:
+        with_cluster({f"POST {JOBS}": (status, "<html>")}, lambda cluster: cluster.create(JOB))
+    assert not isinstance(caught.value, RefusedError)
+
+
+def test_no_server_at_all_is_an_error_with_what_was_tried() -> None:
+    async def work() -> None:
+        cluster = KubernetesCluster(
+            Credentials(kopf.ConnectionInfo(server="http://127.0.0.1:1")), 1, lambda *_: None
+        )
+        try:
+            await cluster.read("Job", "team", "a")
+        finally:
+            await cluster.close()
+
+    with pytest.raises(ClusterError, match="get jobs: ClientConnectorError"):
+        asyncio.run(work())
+
+
+def test_a_kind_that_is_not_served_is_named() -> None:
+    async def work(cluster: KubernetesCluster) -> list[Any]:
+        return [page async for page in cluster.pages("FineTuneJob")]
+
+    with pytest.raises(NotServedError, match=r"finetunejobs of tuneyard\.io are not served"):
+        with_cluster({}, work)
+
+
+def test_a_verb_that_no_role_allows_is_never_sent() -> None:
+    with pytest.raises(AssertionError, match="patch of Job is not among the rights"):
+        with_cluster({}, lambda cluster: cluster._call("patch", "Job", "team", "a"))
+
+
+def test_claims_of_a_burst_are_listed_once() -> None:
+    path = "/api/v1/namespaces/team/persistentvolumeclaims"
+    listed = (200, {"items": [{"metadata": {"name": "data"}}]})
+
+    async def work(cluster: KubernetesCluster) -> frozenset[str]:
+        await cluster.claims("team")
+        return await cluster.claims("team")
+
+    claims, asked, _ = with_cluster({f"GET {path}": listed}, work)
+    assert claims == {"data"}
+    assert len(asked) == 1
+
+
+def ask(answers: dict[str, Answer], times: int = 1) -> tuple[Any, list[str]]:
+    async def work(url: str, asked: list[str]) -> tuple[Any, list[str]]:
+        async with aiohttp.ClientSession() as session:
+            endpoint = OpenAIEndpoint(session)
+            answers = await asyncio.gather(*(endpoint.ask(f"{url}/", "tuned") for _ in range(times)))
+            return answers[0], asked
+
+    return with_server(answers, work)
+
+
+MODELS = (200, {"data": [{"id": "base"}, {"id": "tuned"}]})
+CHOICES = (200, {"choices": [{"text": "x"}]})
+
+
+def test_an_endpoint_that_lists_and_completes_serves() -> None:
+    answer, asked = ask({"GET /v1/models": MODELS, "POST /v1/completions": CHOICES})
+    assert (answer.models, answer.completed, answer.problem) == (("base", "tuned"), True, "")
+    assert asked == ["GET /v1/models", "POST /v1/completions"]
+
+
+def test_many_jobs_that_wait_ask_an_endpoint_for_its_list_once() -> None:
+    _, asked = ask({"GET /v1/models": (200, {"data": [{"id": "base"}]})}, times=20)
+    assert asked == ["GET /v1/models"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "models", "problem"),
+    [
+        ({"GET /v1/models": (503, "loading")}, None, "answered 503: loading"),
+        ({"GET /v1/models": (200, "no json")}, None, "JSONDecodeError"),
+        ({"GET /v1/models": (200, {"models": []})}, None, "KeyError: 'data'"),
+        ({"GET /v1/models": MODELS, "POST /v1/completions": (500, "boom")}, ("base", "tuned"), "a completion answered 500: boom"),
+        ({"GET /v1/models": MODELS, "POST /v1/completions": (200, {"choices": []})}, ("base", "tuned"), "a completion has no choices"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_endpoint_is_one_sentence(
+    answers: dict[str, Answer], models: tuple[str, ...] | None, problem: str
+) -> None:
+    answer, _ = ask(answers)
+    assert answer.models == models
+    assert not answer.completed
+    assert answer.problem.startswith(problem)
+
+
+def test_progress_is_best_effort() -> None:
+    async def work(url: str, _: list[str]) -> list[Any]:
+        async with aiohttp.ClientSession() as session:
+            reader = HttpProgress(session)
+            return [await reader.read(f"{url}/{page}") for page in ("good", "bad", "none")] + [
+                await reader.read("http://127.0.0.1:1/progress")
+            ]
+
+    good = {"stage": "train", "phase": "training", "step": 3, "of": 9, "somethingNew": 1}
+    read, *others = with_server({"GET /good": (200, good), "GET /bad": (200, "?")}, work)
+    assert (read.stage, read.step) == (Stage.TRAIN, 3)
+    assert others == [None, None, None]
+
+
+def test_the_port_tells_kubelet_and_prometheus() -> None:
+    metrics = Metrics(lambda: {"Training": 2}, lambda: 7)
+    metrics.requested("create", "jobs", 201)
+    metrics.passed(0.01, failed=True)
+    alive = True
+
+    async def work() -> list[tuple[int, str]]:
+        nonlocal alive
+        pages = []
+        async with (
+            TestServer(build_app(metrics, lambda: alive, lambda: False)) as server,
+            aiohttp.ClientSession() as session,
+        ):
+            for page in ("healthz", "readyz", "metrics"):
+                async with session.get(server.make_url(f"/{page}")) as answer:
+                    pages.append((answer.status, await answer.text()))
+            alive = False
+            async with session.get(server.make_url("/healthz")) as answer:
+                pages.append((answer.status, await answer.text()))
+        return pages
+
+    healthy, ready, scraped, dead = asyncio.run(work())
+    assert (healthy, ready, dead) == ((200, "ok\n"), (503, "no\n"), (503, "no\n"))
+    assert 'tuneyard_jobs{state="Training"} 2.0' in scraped[1]
+    assert "tuneyard_queue_length 7.0" in scraped[1]
+    assert "tuneyard_reconcile_errors_total 1.0" in scraped[1]
+    assert 'tuneyard_api_requests_total{code="201",resource="jobs",verb="create"} 1.0' in scraped[1]
+
+
+def test_without_credentials_it_says_what_it_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(NoCredentialsError, match=r"\$KUBECONFIG nor ~/.kube/config"):
+        log_in()
