@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult
 
 SENTENCES = [

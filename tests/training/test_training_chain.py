@@ -4,7 +4,6 @@
 import json
 
 import pytest
-
 from tuneyard_api.pod_contract import PrepareFacts, PublishFacts, TrainFacts
 
 pytestmark = pytest.mark.torch

@@ -5,7 +5,6 @@ import json
 import math
 
 import pytest
-
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
 
 torch = pytest.importorskip("torch")
@@ -62,7 +61,7 @@ def test_answers_do_not_depend_on_their_batch(base):
 
 
 def test_answer_ends_before_the_stop_token(base):
-    model, tokenizer = base
+    tokenizer = base[1]
     prompt = prompts_of(tokenizer, "the cat")
     ids = []
     answers(base, prompt, decode=lambda new: ids.extend(new) or "", stop_ids=[10**6])

@@ -10,7 +10,6 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts, StageResult
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

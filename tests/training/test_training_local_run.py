@@ -3,7 +3,6 @@
 
 import pytest
 from click.testing import CliRunner
-
 from tuneyard_trainer.main import main
 
 JOB = """\

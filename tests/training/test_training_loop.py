@@ -8,7 +8,6 @@ import time
 import urllib.request
 
 import pytest
-
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
 
 torch = pytest.importorskip("torch")

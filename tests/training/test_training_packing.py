@@ -4,7 +4,6 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tuneyard_trainer.packing import pack
 from tuneyard_trainer.prepared import Split
 from tuneyard_trainer.tokenization import TokenizedRecord

@@ -4,7 +4,6 @@
 import json
 
 import pytest
-
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts
 from tuneyard_trainer.prepared import Index, Split, load_prompts
 
@@ -17,6 +16,18 @@ def failed(pods, job):
     assert code == EXIT_CODES[result.failure.failure_class]
     assert not (pods.workspace / "prepared").exists()
     return result.failure.failure_class, result.failure.message
+
+
+@pytest.fixture
+def answer_to(model_files, jsonl, job_of, pods):
+    """Failure class and message for a data file, or for good data."""
+
+    def run(data=None):
+        return failed(
+            pods, job_of(model_files, data or jsonl(GOOD), runtime={"modelFamilies": ["llama", "qwen2"]})
+        )
+
+    return run
 
 
 def test_prepared_splits_prompts_and_preview(model_files, jsonl, job_of, pods):
@@ -100,10 +111,11 @@ DATA_PROBLEMS = {
 @pytest.mark.parametrize(
     ("content", "failure_class", "message"), DATA_PROBLEMS.values(), ids=DATA_PROBLEMS.keys()
 )
-def test_bad_data_is_answered_precisely(model_files, tmp_path, job_of, pods, content, failure_class, message):
+def test_bad_data_is_answered_precisely(answer_to, tmp_path, content, failure_class, message):
     (tmp_path / "train.jsonl").write_text(content)
-    assert failed(pods, job_of(model_files, tmp_path / "train.jsonl"))[0] is failure_class
-    assert message in pods.result().failure.message
+    answer = answer_to(tmp_path / "train.jsonl")
+    assert answer[0] is failure_class
+    assert message in answer[1]
 
 
 def test_problems_of_all_splits_are_reported_together(model_files, jsonl, tmp_path, job_of, pods):
@@ -233,11 +245,11 @@ MODEL_PROBLEMS = {
 @pytest.mark.parametrize(
     ("change", "failure_class", "message"), MODEL_PROBLEMS.values(), ids=MODEL_PROBLEMS.keys()
 )
-def test_bad_model_is_answered_precisely(model_files, jsonl, job_of, pods, change, failure_class, message):
+def test_bad_model_is_answered_precisely(answer_to, model_files, change, failure_class, message):
     change(model_files)
-    job = job_of(model_files, jsonl(GOOD), runtime={"modelFamilies": ["llama", "qwen2"]})
-    assert failed(pods, job)[0] is failure_class
-    assert message in pods.result().failure.message
+    answer = answer_to()
+    assert answer[0] is failure_class
+    assert message in answer[1]
 
 
 def test_missing_model_folder_names_its_neighbours(model_files, jsonl, job_of, pods):
@@ -259,8 +271,7 @@ def test_folder_with_one_data_file_is_enough_and_with_two_it_is_not(
 ):
     folder = tmp_path / "data"
     folder.mkdir()
-    failure_class, message = failed(pods, job_of(model_files, folder))
-    assert failure_class is FailureClass.DATA_MISSING
+    assert failed(pods, job_of(model_files, folder))[0] is FailureClass.DATA_MISSING
     jsonl(GOOD).rename(folder / "a.jsonl")
     assert pods.run("prepare", job_of(model_files, folder))[0] == 0
     (folder / "b.jsonl").write_text("")

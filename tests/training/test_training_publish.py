@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publishing: whole, once, and never over another adapter; without PyTorch."""
 
-import os
-
 import pytest
-
 from tuneyard_api.planner import digest_of
 from tuneyard_api.pod_contract import (
     EXIT_CODES,
@@ -63,6 +60,10 @@ def trained(jsonl, model_files, job_of, pods):
     return build
 
 
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 def again(pods, job):
     (pods.workspace / "results/publish.json").unlink(missing_ok=True)
     return pods.run("publish", job)
@@ -73,8 +74,8 @@ def test_adapter_appears_with_card_and_picture_and_nothing_else(trained, pods, t
     assert code == 0
     facts = PublishFacts.model_validate(result.facts)
     registry = tmp_path / "registry"
-    assert os.listdir(registry) == ["demo-adapter"]
-    assert sorted(os.listdir(registry / "demo-adapter")) == [
+    assert names_in(registry) == ["demo-adapter"]
+    assert names_in(registry / "demo-adapter") == [
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -123,7 +124,7 @@ def test_left_over_of_a_killed_publish_is_removed(trained, pods, tmp_path):
     torn.mkdir(parents=True)
     (torn / "adapter_config.json").write_text("{")
     assert pods.run("publish", trained())[0] == 0
-    assert os.listdir(tmp_path / "registry") == ["demo-adapter"]
+    assert names_in(tmp_path / "registry") == ["demo-adapter"]
 
 
 def test_failing_in_the_middle_leaves_nothing(trained, pods, tmp_path, monkeypatch):
@@ -132,7 +133,7 @@ def test_failing_in_the_middle_leaves_nothing(trained, pods, tmp_path, monkeypat
 
     monkeypatch.setattr("tuneyard_trainer.publish.render_card", fail)
     assert pods.run("publish", trained())[0] == EXIT_CODES[FailureClass.BUG]
-    assert os.listdir(tmp_path / "registry") == []
+    assert names_in(tmp_path / "registry") == []
 
 
 def test_digest_knows_names_and_contents(trained, pods):

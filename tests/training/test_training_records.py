@@ -4,7 +4,6 @@
 import json
 
 import pytest
-
 from tuneyard_trainer.failures import StageFailure
 from tuneyard_trainer.records import Place, Problems, Record, read_records
 from tuneyard_trainer.templates import RecordProblem, renderer_of

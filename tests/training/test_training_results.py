@@ -8,7 +8,6 @@ import urllib.request
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tuneyard_api.pod_contract import EXIT_CODES, Failure, FailureClass, Progress, Stage, StageResult
 from tuneyard_trainer.failures import StageFailure, classify
 from tuneyard_trainer.progress import Board, describe, served

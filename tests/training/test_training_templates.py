@@ -2,7 +2,6 @@
 """Templates of jobs and of models: what is learned, what is refused, what can't be run."""
 
 import pytest
-
 from tuneyard_api.job import Template
 from tuneyard_trainer.failures import StageFailure
 from tuneyard_trainer.records import Place, Record
