@@ -30,8 +30,8 @@ def moved(former: ProgressStatus | None, progress: Progress) -> ProgressStatus |
         step=progress.step,
         of=progress.of,
         percent=min(100, progress.step * 100 // progress.of),
-        loss=progress.loss,
-        tokens_per_second=progress.tokens_per_second,
+        loss=_rounded(progress.loss),
+        tokens_per_second=_rounded(progress.tokens_per_second),
         eta=None if progress.eta_seconds is None else duration_text(max(0, progress.eta_seconds)),
     )
 
@@ -42,6 +42,11 @@ def completed(facts: TrainFacts) -> ProgressStatus:
         step=facts.steps,
         of=facts.steps,
         percent=100,
-        loss=facts.final_loss,
-        tokens_per_second=facts.tokens_per_second,
+        loss=_rounded(facts.final_loss),
+        tokens_per_second=_rounded(facts.tokens_per_second),
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    """Four significant digits: `kubectl get` prints a number as it stands in status."""
+    return None if value is None else float(f"{value:.4g}")
