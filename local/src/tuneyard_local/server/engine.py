@@ -107,10 +107,9 @@ class Watcher(StoppingCriteria):  # type: ignore[misc]  # transformers has no ty
 class Engine:
     """A base model with adapters that come and go."""
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, threads: int) -> None:
         """Loads the base model; local files and safetensors only, and no code that comes with a model."""
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         self.context: int = getattr(config, "max_position_embeddings", None) or 2048
         self._tokenizer = AutoTokenizer.from_pretrained(
@@ -121,6 +120,7 @@ class Engine:
         )
         placeholder = LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM")
         self._model = get_peft_model(base, placeholder, adapter_name=PLACEHOLDER).eval()
+        self._end_tokens = self._find_end_tokens()
         self._loaded = 0
 
     def load_adapter(self, files: AdapterFiles) -> str:
@@ -157,6 +157,8 @@ class Engine:
     def encode_prompt(self, prompt: str) -> list[int]:
         """Token ids, with what the tokenizer puts before every text."""
         ids: list[int] = self._tokenizer(prompt, verbose=False).input_ids
+        while ids and ids[-1] in self._end_tokens:  # Some tokenizers end every text; a prompt goes on.
+            ids.pop()
         if not ids:
             raise PromptRefusedError(
                 "the prompt is empty, and this tokenizer has no begin token to start from"
@@ -229,13 +231,13 @@ class Engine:
         is_ended = watcher.stopped_text is not None or int(answer[-1]) in self._end_tokens
         return Answer(text, "stop" if is_ended else "length", len(ids), len(answer))
 
-    @property
-    def _end_tokens(self) -> list[int]:
-        """The tokens that end an answer, by the model or else by its tokenizer."""
-        end = self._model.generation_config.eos_token_id
-        if end is None:
-            end = self._tokenizer.eos_token_id
-        return [] if end is None else list(end) if isinstance(end, list) else [end]
+    def _find_end_tokens(self) -> list[int]:
+        """Every token that ends an answer, by the tokenizer, the generation settings or the configuration."""
+        found = [self._tokenizer.eos_token_id]
+        for config in (self._model.generation_config, self._model.config):
+            end = getattr(config, "eos_token_id", None)
+            found += end if isinstance(end, list) else [end]
+        return list(dict.fromkeys(token for token in found if token is not None))
 
     def _build_generation_config(self, sampling: Sampling, new_tokens: int) -> GenerationConfig:
         """Says everything, so that no default of the model's own configuration mixes in."""
@@ -245,9 +247,7 @@ class Engine:
             do_sample=is_sampled,
             temperature=sampling.temperature if is_sampled else 1.0,
             top_p=sampling.top_p if is_sampled else 1.0,
-            top_k=0
-            if is_sampled
-            else 50,  # 0 switches it off; 50 is what greedy decoding ignores without a warning
+            top_k=0 if is_sampled else 50,  # 0 switches it off; greedy decoding warns of anything but 50
             repetition_penalty=1.0,
             num_beams=1,
             eos_token_id=self._end_tokens or None,
