@@ -45,7 +45,11 @@ class Pin:
 @cache
 def pins() -> Mapping[str, Pin]:
     """Every pin by component name."""
-    text = resources.files("tuneyard.catalog").joinpath("components.yaml").read_text()
+    return read_pins(resources.files("tuneyard.catalog").joinpath("components.yaml").read_text())
+
+
+def read_pins(text: str) -> dict[str, Pin]:
+    """The pins in a text like components.yaml."""
     entries: dict[str, dict[str, Any]] = load(text, "components.yaml").value["components"]
     return {
         name: Pin(name=name, **{**entry, "versions": tuple(entry.get("versions", ()))})

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worked example of docs/how-to/add-a-component.md is run as it stands there."""
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+from tuneyard.catalog import catalog
+from tuneyard.catalog.pins import pins, read_pins
+from tuneyard.environment.model import Environment
+from tuneyard.order import waves
+from tuneyard.render.tree import local_paths, render
+from tuneyard.resolve import resolve
+
+PAGE = (Path(__file__).parents[2] / "docs/how-to/add-a-component.md").read_text()
+
+
+def block(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    assert found
+    return found[1]
+
+
+def test_the_documented_component_renders_after_what_it_needs() -> None:
+    module = ModuleType("external_dns")
+    exec(block("python"), module.__dict__)  # noqa: S102  the page is ours
+    environment = Environment.model_validate(
+        {
+            "name": "docs",
+            "argocd": {"repoUrl": "https://git.example.com/g.git"},
+            "storage": {"readWriteOnce": {"className": "fast"}},
+            "components": {"external-dns": {"enabled": True}},
+        }
+    )
+    stack = resolve(
+        environment, (*catalog(environment), *module.COMPONENTS), {**pins(), **read_pins(block("yaml"))}
+    )
+    files = {file.path: file for file in render(stack, dict.fromkeys(local_paths(stack), "0" * 64))}
+    application = files["argocd-apps/docs/platform/external-dns.yaml"].objects[0]
+    assert application["spec"]["source"]["chart"] == "external-dns"
+    assert application["spec"]["source"]["helm"]["valuesObject"]["txtOwnerId"] == "docs"
+    assert waves(stack)["external-dns"] == waves(stack)["cert-manager"] + 1
+    assert "external-dns | rfc2136-tsig-secret" in files["manifests/docs/secrets.md"].text
