@@ -4,7 +4,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.job_rules import batch_refusal
@@ -66,6 +66,7 @@ def test_the_micro_batch_is_the_largest_divisor_that_the_runtime_allows(
     )
 
 
+@settings(deadline=None)
 @given(
     gpus=st.integers(1, 16),
     micro=st.none() | st.integers(1, 64),
@@ -86,6 +87,7 @@ def test_global_batch_is_micro_batch_times_gpus_times_accumulation(
     assert make_plan(job, runtime) == make_plan(job, runtime)
 
 
+@settings(deadline=None)
 @given(batch=st.integers(1, 10_000), micro=st.none() | st.integers(1, 100), gpus=st.integers(1, 16))
 def test_what_a_refused_batch_is_told_to_try_works(batch: int, micro: int | None, gpus: int) -> None:
     message = batch_refusal(batch, micro, gpus)
@@ -244,6 +246,7 @@ def refused_paths(job: FineTuneJob, runtime: FineTuneRuntime) -> set[str]:
     return set()
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tuneyard_api import yaml_io
 from tuneyard_api.problems import InputRefused, Position
@@ -266,6 +266,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_key() -> None:
     assert load("\ufeffa: 1") == Document({"a": 1}, "<text>", {(): Position(1, 1), ("a",): Position(1, 1)})
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_what_is_written_is_read_back_by_us_and_by_yaml_1_1(value: object) -> None:
     text = dump(value)

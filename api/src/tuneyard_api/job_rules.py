@@ -32,7 +32,7 @@ def batch_refusal(batch: int, micro: int | None, gpus: int) -> str | None:
     unit = (micro or 1) * gpus
     if batch % unit == 0:
         return None
-    factors = f"{gpus} GPU{'s'[: gpus != 1]} x accumulation"
+    factors = f"{gpus} {'GPU' if gpus == 1 else 'GPUs'} x accumulation"
     if micro is not None:
         factors = f"microBatchSize {micro} x {factors}"
     below = batch // unit * unit
