@@ -20,7 +20,6 @@ class World:
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -44,16 +43,17 @@ class World:
 
 
 @contextmanager
-def joined_world(device_kind: str) -> Iterator[World]:
+def joined_world(device: torch.device) -> Iterator[World]:
     """Joins the processes that torchrun has started; one process alone needs nothing."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
         return
-    world = World(int(os.environ["RANK"]), size, int(os.environ["LOCAL_RANK"]))
-    if device_kind == "cuda":
-        torch.cuda.set_device(world.local_rank)
-    dist.init_process_group("nccl" if device_kind == "cuda" else "gloo")
+    world = World(int(os.environ["RANK"]), size)
+    is_cuda = device.type == "cuda"
+    if is_cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if is_cuda else "gloo")
     try:
         yield world
     finally:

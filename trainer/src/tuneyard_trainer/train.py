@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stage `train`: the adapter is trained, compared with the base model, and kept in the workspace."""
 
+import os
 from pathlib import Path, PurePath
 
 from tuneyard_api.pod_contract import EvaluationFacts, ResolvedJob, TrainFacts
@@ -34,8 +35,8 @@ def train_here(context: StageContext) -> TrainFacts:
     index = _read_index(context)
     splits = {name: Split.load(workspace / PREPARED / f"{name}.safetensors") for name in index.splits}
     losses = None
-    with joined_world("cpu" if job.runtime.accelerator == "none" else "cuda") as world:
-        device = choose_device(job, world.local_rank)
+    device = choose_device(job, int(os.environ.get("LOCAL_RANK", "0")))
+    with joined_world(device.torch_device) as world:
         model = load_model(Path(index.model), job, device)
         trained = Loop(
             job=job,
