@@ -118,7 +118,7 @@ def test_a_part_has_another_digest_with_another_toolchain_or_another_file(
     assert len(set(digests)) == 4
 
 
-def test_sysctls_come_back_but_not_those_that_somebody_else_has_changed(
+def test_the_last_cluster_gives_the_machine_back_but_not_what_others_have_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values: dict[str, Path] = {name: tmp_path / name.replace("/", ".") for name in machine.KUBELET_SYSCTLS}
@@ -126,14 +126,21 @@ def test_sysctls_come_back_but_not_those_that_somebody_else_has_changed(
         path.write_text("7\n")
     monkeypatch.setattr(machine, "_sysctl", values.__getitem__)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    machine.record_sysctls()
+    (tmp_path / "there").mkdir()
+    points = [str(tmp_path / name) for name in ("there", "made", "used")]
+    monkeypatch.setattr(machine, "MOUNT_POINTS", points)
+    machine.prepare()
+    assert machine.missing_mount_points() == []
+    (tmp_path / "used" / "file").touch()
     for name, path in values.items():
         path.write_text(machine.KUBELET_SYSCTLS[name])
     values["kernel/panic"].write_text("99")
-    machine.record_sysctls()  # a second cluster: the first record counts
-    machine.restore_sysctls()
+    machine.prepare()  # a second cluster: the first record counts
+    machine.restore()
     left: dict[str, Any] = {name: path.read_text().strip() for name, path in values.items()}
     assert left == {name: "99" if name == "kernel/panic" else "7" for name in values}
+    assert machine.missing_mount_points() == [str(tmp_path / "made")]
+    assert list((tmp_path / "state" / "tuneyard").iterdir()) == []
 
 
 def test_a_v2_cgroup_gets_the_controllers_that_its_parent_offers(

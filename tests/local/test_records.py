@@ -5,6 +5,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tuneyard_local.errors import ClusterError
@@ -47,7 +48,7 @@ def test_starting_again_runs_the_same_words_under_a_new_number(processes: Proces
     "change", [{"started": 1}, {"exe": "/usr/bin/other"}], ids=["another start time", "another program"]
 )
 def test_a_number_that_was_given_to_another_process_is_not_ours(
-    processes: Processes, change: dict[str, object]
+    processes: Processes, change: dict[str, Any]
 ) -> None:
     record = processes.start("sleeper", SLEEP)
     assert is_alive(record)

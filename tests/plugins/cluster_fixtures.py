@@ -6,11 +6,27 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from tier_selection import tier_of
 from tuneyard_local import native
 from tuneyard_local.cluster import Cluster, down_orphans
-from tuneyard_local.controlplane import ControlPlane
+from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 from tuneyard_local.native import NativeCluster
+from tuneyard_local.parts import build_parts, missing_parts
 from tuneyard_local.progress import Progress, wait_until
+
+CLUSTER_PARTS = ControlPlaneOptions(fake_nodes=1).parts()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the chosen tests need before the first one starts: a cold build outlasts a test's time limit."""
+    if session.config.option.collectonly:
+        return
+    tiers = {tier_of(item) for item in session.items if not item.get_closest_marker("skip")}
+    names = [*(CLUSTER_PARTS if "cluster" in tiers else ()), *(native.NATIVE_PARTS if "e2e" in tiers else ())]
+    if missing_parts(names):
+        capture = session.config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            build_parts(names, Progress())
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,6 @@ class Plan:
     """The cgroup below which all pods run, from the hierarchy's root."""
     owner: tuple[int, int] | None = None
     """Process id and start ticks of the test run that this cluster must not outlive; None: a person's own."""
-    made_folders: tuple[str, ...] = field(default=())
-    """Mount points outside our folder that did not exist before."""
 
     @property
     def server(self) -> str:
@@ -85,9 +83,9 @@ class Cluster:
         if not self.folder.record.exists():
             raise ClusterError(f"no cluster {self.name!r} is up; try: tuneyard-local up --name {self.name}")
         fields = json.loads(self.folder.record.read_text())
-        for name in ("nodes", "made_folders"):
-            fields[name] = tuple(fields[name])
-        return Plan(**{**fields, "owner": tuple(fields["owner"]) if fields["owner"] else None})
+        known = {name: value for name, value in fields.items() if name in Plan.__dataclass_fields__}
+        owner = tuple(known["owner"]) if known["owner"] else None
+        return Plan(**{**known, "nodes": tuple(known["nodes"]), "owner": owner})
 
     def require_absent(self) -> None:
         """Raise ClusterError when the cluster has a folder already: nothing that exists is taken over."""
@@ -162,18 +160,22 @@ class Cluster:
 
         Does nothing when there is no such cluster; works on one that was left half made.
         """
-        if not self.is_there:
-            return
         with locked(self.folder.lock):
-            plan = self.plan if self.folder.record.exists() else None
-            self.processes.stop_all()
-            if plan is not None and plan.mode == "native":
-                machine.undo(plan.link, plan.cgroup, plan.made_folders, is_last=self._is_last_native())
-            mounts = machine.mounts_below(self.folder.root)
-            if mounts:
-                raise ClusterError(f"still mounted, so nothing was deleted: {', '.join(mounts)}")
-            shutil.rmtree(self.folder.root)
+            if self.is_there:
+                self._undo()
         self.folder.lock.unlink(missing_ok=True)
+
+    def _undo(self) -> None:
+        plan = self.plan if self.folder.record.exists() else None
+        self.processes.stop_all()
+        with locked(machine.lock_file()):
+            if plan is not None and plan.mode == "native":
+                machine.undo(plan.link, plan.cgroup)
+            if mounts := machine.mounts_below(self.folder.root):
+                raise ClusterError(f"still mounted, so nothing was deleted: {', '.join(mounts)}")
+            if plan is not None and plan.mode == "native" and self._is_last_native():
+                machine.restore()
+            shutil.rmtree(self.folder.root)
 
     def _is_last_native(self) -> bool:
         others = [Cluster(name) for name in cluster_names() if name != self.name]

@@ -33,27 +33,68 @@ KUBELET_SYSCTLS = {
 """What a kubelet sets, and to what (pkg/kubelet/cm, setupKernelTunables)."""
 
 
+MOUNT_POINTS = (
+    "/var/lib/kubelet",
+    "/var/lib/containerd",
+    "/run/containerd",
+    "/var/lib/cni",
+    "/var/log/pods",
+    "/var/log/containers",
+)
+"""Folders over which each node mounts its own; they must exist, and stay empty, on the machine."""
+
+
+def lock_file() -> Path:
+    """Held while a native cluster takes from the machine or gives back: networks, mount points, sysctls."""
+    return state_root() / "clusters" / ".machine.lock"
+
+
 def _sysctl_record() -> Path:
     return state_root() / "sysctls-before.json"
 
 
-def record_sysctls() -> None:
-    """Write down the kubelet's sysctls before the first native cluster; a record that exists is kept."""
+def _folder_record() -> Path:
+    return state_root() / "folders-made.json"
+
+
+def missing_mount_points() -> list[str]:
+    """Those of the nodes' mount points that this machine lacks, and that `prepare` makes."""
+    return [folder for folder in MOUNT_POINTS if not Path(folder).exists()]
+
+
+def prepare() -> None:
+    """Write down what the first native cluster will change, then make the mount points.
+
+    A record that exists is kept: it tells of the machine before any cluster.
+    """
+    _sysctl_record().parent.mkdir(parents=True, exist_ok=True)
     if not _sysctl_record().exists():
         before = {
             name: _sysctl(name).read_text().strip() for name in KUBELET_SYSCTLS if _sysctl(name).exists()
         }
-        _sysctl_record().parent.mkdir(parents=True, exist_ok=True)
         _sysctl_record().write_text(json.dumps(before, indent=1))
+    if not _folder_record().exists():
+        _folder_record().write_text(json.dumps(missing_mount_points()))
+    for folder in MOUNT_POINTS:
+        Path(folder).mkdir(parents=True, exist_ok=True)
 
 
-def restore_sysctls() -> None:
-    """Put back what a kubelet changed; what somebody else has changed since stays as it is."""
+def restore() -> None:
+    """Undo `prepare`, and what kubelets have set since; the last native cluster is gone.
+
+    Not before: removing a mount point takes away what other clusters have mounted there. What somebody else has
+    changed or put there in the meantime stays.
+    """
     if _sysctl_record().exists():
         for name, before in json.loads(_sysctl_record().read_text()).items():
             if before != KUBELET_SYSCTLS[name] and _sysctl(name).read_text().strip() == KUBELET_SYSCTLS[name]:
                 _sysctl(name).write_text(before)
         _sysctl_record().unlink()
+    if _folder_record().exists():
+        for folder in json.loads(_folder_record().read_text()):
+            with contextlib.suppress(OSError):  # somebody else's files are in it by now
+                Path(folder).rmdir()
+        _folder_record().unlink()
 
 
 def _sysctl(name: str) -> Path:
@@ -144,8 +185,8 @@ def has_link(name: str) -> bool:
     return Path("/sys/class/net", name).exists()
 
 
-def undo(link: str | None, cgroup: str | None, made_folders: Iterable[str], *, is_last: bool) -> None:
-    """Undo what a native cluster did to the machine; its processes have ended."""
+def undo(link: str | None, cgroup: str | None) -> None:
+    """Undo what one native cluster did to the machine; its processes have ended."""
     if cgroup is not None:
         remove_cgroup(cgroup)
     if link is not None and has_link(link):
@@ -153,8 +194,3 @@ def undo(link: str | None, cgroup: str | None, made_folders: Iterable[str], *, i
             ip("link", "delete", link)
         if has_link(link):
             raise ClusterError(f"the network link {link} does not go away")
-    for folder in made_folders:
-        with contextlib.suppress(OSError):  # in use by somebody else by now
-            Path(folder).rmdir()
-    if is_last:
-        restore_sysctls()

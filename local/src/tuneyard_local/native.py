@@ -26,7 +26,7 @@ from tuneyard_local.kwok import wait_for_nodes
 from tuneyard_local.network import Addresses, Network
 from tuneyard_local.packages import install_packages, missing_packages
 from tuneyard_local.parts import PARTS, build_parts, missing_parts, program
-from tuneyard_local.paths import cache_root, locked, state_root
+from tuneyard_local.paths import cache_root, locked
 from tuneyard_local.progress import Progress, require_room, wait_until
 
 PORTS = {
@@ -93,10 +93,10 @@ def describe_changes(name: str, nodes: int) -> list[str]:
         f"  network    link {link_name(name)} with routes to two free /16 networks in 10.0.0.0/8; undone by down",
         "             (bridge, rules and pods are in a network namespace, cut off from the internet)",
         f"  cgroups    /tuneyard-{name} in each hierarchy; undone by down",
-        f"  sysctls    {', '.join(machine.KUBELET_SYSCTLS)} (set by the kubelet); restored by down",
+        f"  sysctls    {', '.join(machine.KUBELET_SYSCTLS)} (set by the kubelet); restored by down of the last cluster",
     ]
-    if made := node.made_folders():
-        lines.append(f"  mounts     empty folders {', '.join(made)}; removed by down")
+    if made := machine.missing_mount_points():
+        lines.append(f"  mounts     empty folders {', '.join(made)}; removed by down of the last cluster")
     if packages := missing_packages():
         lines.append(
             f"  packages   apt-get install {' '.join(packages)} (may start Debian's containerd); stay"
@@ -120,9 +120,7 @@ def up(
         cluster.require_absent()
         require_room("a cluster", cluster.folder.root.parent, 1 + GIB_PER_NODE * options.nodes, 1.5)
         pause = images.build_pause(progress)
-        with locked(
-            state_root() / "clusters" / ".machine.lock"
-        ):  # two clusters must not pick the same networks
+        with locked(machine.lock_file()):  # two clusters must not pick the same networks
             plan = _take_machine(cluster, options, owner)
             enter = cluster.processes.enter(node.NETWORK)
             pods, services = Network(plan.pods or ""), Network(plan.services)
@@ -173,12 +171,9 @@ def _take_machine(cluster: Cluster, options: NativeOptions, owner: tuple[int, in
         link=link,
         cgroup=cgroup,
         owner=owner,
-        made_folders=node.made_folders(),
     )
     cluster.write_plan(plan)
-    machine.record_sysctls()
-    for folder in plan.made_folders:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+    machine.prepare()
     unshare = [
         "/usr/bin/unshare",
         "--net",

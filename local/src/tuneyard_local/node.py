@@ -18,14 +18,6 @@ from tuneyard_local.network import BRIDGE, Addresses, Network
 from tuneyard_local.parts import program
 from tuneyard_local.progress import wait_until
 
-OWN_FOLDERS = (
-    "/var/lib/kubelet",
-    "/var/lib/containerd",
-    "/run/containerd",
-    "/var/lib/cni",
-    "/var/log/pods",
-    "/var/log/containers",
-)
 SOCKET = "/run/containerd/containerd.sock"
 MAX_PODS = 60
 CAP_SYS_RESOURCE = 24
@@ -131,17 +123,12 @@ def kubelet_config(plan: Plan, index: int, certificates: Path, resolv_conf: Path
     )
 
 
-def made_folders() -> tuple[str, ...]:
-    """Those of the nodes' mount points that this machine lacks, and that `up` will make."""
-    return tuple(folder for folder in OWN_FOLDERS if not Path(folder).exists())
-
-
 def start_runtime(cluster: Cluster, plan: Plan, index: int, pause_image: str) -> None:
     """Make the node's namespace and start containerd in it; returns when containerd answers."""
     name = plan.nodes[index]
     folder = cluster.folder.node(name)
     mounts = []
-    for target in OWN_FOLDERS:
+    for target in machine.MOUNT_POINTS:
         own = folder / target.strip("/").replace("/", "-")
         own.mkdir(parents=True)
         mounts.append(f"mount --bind {shlex.quote(str(own))} {target}")
