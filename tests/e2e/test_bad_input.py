@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def dataset(path: str, claim: str = "bad-data") -> dict[str, Any]:
-    return {"training": {"pvc": {"claimName": claim, "path": path}}, "validationFraction": 0}
+    return {"training": {"pvc": {"claimName": claim, "path": path}}}
 
 
 GOOD_DATA = dataset("good.jsonl")

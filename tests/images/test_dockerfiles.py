@@ -16,26 +16,26 @@ def test_there_is_one_for_each_program() -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_the_last_user_is_numeric_and_not_root(path: Path) -> None:
-    users = re.findall(r"^USER (\S+)$", path.read_text(), re.M)
+    users = re.findall(r"^USER (\S+)$", path.read_text(), re.MULTILINE)
     assert users
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1])
 
 
 def test_python_is_pinned_once_by_digest() -> None:
-    bases = {base for path in DOCKERFILES for base in re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", path.read_text(), re.M)}
+    bases = {base for path in DOCKERFILES for base in re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", path.read_text(), re.MULTILINE)}
     assert len(bases) == 1
     assert re.fullmatch(r"python:[\d.]+-slim-\w+@sha256:[0-9a-f]{64}", bases.pop())
 
 
 def test_every_stage_starts_from_a_pinned_argument() -> None:
     for path in DOCKERFILES:
-        for base in re.findall(r"^FROM (\S+)", path.read_text(), re.M):
+        for base in re.findall(r"^FROM (\S+)", path.read_text(), re.MULTILINE):
             assert base in {"${PYTHON_IMAGE}", "${TRAINER_IMAGE}"}, f"{path}: {base}"
 
 
 def test_uv_is_the_version_that_the_bootstrap_installs() -> None:
     bootstrap = (IMAGES.parent / "tools" / "bootstrap.sh").read_text()
-    version = re.search(r"^version=(\S+)$", bootstrap, re.M)
+    version = re.search(r"^version=(\S+)$", bootstrap, re.MULTILINE)
     assert version
     for name in ("operator", "trainer"):
         assert f"uv=={version[1]}" in (IMAGES / name / "Dockerfile").read_text()
