@@ -162,6 +162,27 @@ def test_the_sample_is_a_valid_environment_with_every_key(root: Path) -> None:
         assert field.description, key
 
 
+def test_objects_are_held_against_the_schemas_that_people_gave(root: Path) -> None:
+    """Our own CRDs stand for those of others; one that lacks a field makes every object that has it a finding."""
+    crd = root / "runtimes.yaml"
+    text = (root / "manifests/crds/finetuneruntimes.tuneyard.io.yaml").read_text()
+    crd.write_text(text)
+    added = run(root, "schemas", "add", str(crd))
+    assert (added.exit_code, added.output) == (0, "tuneyard.io/v1alpha1 FineTuneRuntime\n")
+    assert run(root, "check", "open").exit_code == 0
+    shutil.rmtree(root / ".tuneyard")
+    crd.write_text(text.replace("              modelCache:\n", "              modelCash:\n"))
+    run(root, "schemas", "add", str(crd))
+    result = run(root, "check", "open")
+    assert result.exit_code == 1
+    assert (
+        "finetuneruntime-hf.yaml spec: Additional properties are not allowed ('modelCache' was unexpected)"
+        in result.stderr
+    )
+    nothing = run(root, "schemas", "add", str(root / "environments/open.yaml"))
+    assert (nothing.exit_code, "no CustomResourceDefinition" in nothing.stderr) == (1, True)
+
+
 def test_no_environment_at_all_is_a_wrong_call(tmp_path: Path) -> None:
     result = run(tmp_path, "render")
     assert (result.exit_code, "try `tuneyard init`" in result.stderr) == (2, True)
@@ -174,7 +195,9 @@ def test_a_repository_without_the_charts_says_so(tmp_path: Path) -> None:
     assert "charts/tuneyard-operator: is deployed by a component, but not in the repository" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["init", "check", "render", "diff", "graph", "explain", "query", "docs"])
+@pytest.mark.parametrize(
+    "command", ["init", "check", "render", "diff", "graph", "explain", "query", "docs", "schemas"]
+)
 def test_every_command_has_help_with_examples(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--help"])
     assert result.exit_code == 0

@@ -2,12 +2,20 @@
 """What is rendered fits the schemas that exist: NVIDIA's CRDs, our CRDs, our chart's values, Argo CD's fields."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tuneyard.catalog import catalog
+from tuneyard.catalog.pins import pins
+from tuneyard.checks import check_files, check_stack
+from tuneyard.environment.model import Environment
 from tuneyard.findings import Severity
 from tuneyard.pipeline import build
+from tuneyard.render.tree import local_paths, render
+from tuneyard.resolve import resolve
+from tuneyard.schemas import strict
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.yaml_io import load, load_all
 
@@ -30,29 +38,7 @@ def objects(kind: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield file.path, entry
 
 
-def strict(schema: Any) -> Any:
-    """The schema with unknown fields refused, as strict field validation does."""
-    if isinstance(schema, list):
-        return [strict(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    out = {
-        key: strict(value) if key != "default" else value
-        for key, value in schema.items()
-        if key != "pattern" or isinstance(value, str)
-    }
-    if out.pop("x-kubernetes-int-or-string", False):
-        out = {key: value for key, value in out.items() if key not in ("type", "anyOf", "pattern")}
-        out["type"] = ["integer", "string"]
-    if (
-        isinstance(out.get("properties"), dict)
-        and "additionalProperties" not in out
-        and not out.get("x-kubernetes-preserve-unknown-fields")
-    ):
-        out["additionalProperties"] = False
-    return out
-
-
+@cache
 def schemas() -> dict[str, Any]:
     found = {}
     for path in SCHEMAS.rglob("*.yaml"):
@@ -85,6 +71,73 @@ def test_every_nvidia_object_fits_its_crd_strictly() -> None:
         "NemoEvaluator",
         "NemoGuardrail",
     }
+
+
+LLAMA = {"name": "llama", "image": {"repository": "nvcr.io/nim/meta/llama-3.1-8b-instruct", "tag": "1.8.6"}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "autoscaling": {
+        "models": [{**LLAMA, "autoscaling": {"maxReplicas": 2}}],
+        "use": {"metrics": "existing-prometheus"},
+    },
+    "several nodes, mpi": {"models": [{**LLAMA, "multiNode": {"pipeline": 2}}]},
+    "several nodes, ray": {
+        "models": [{**LLAMA, "image": {**LLAMA["image"], "tag": "2.0.3"}, "multiNode": {"pipeline": 2}}]
+    },
+    "adapters, NIM 2": {"models": [{**LLAMA, "image": {**LLAMA["image"], "tag": "2.0.3"}, "lora": {}}]},
+    "dynamic resource allocation": {"models": [LLAMA], "use": {"gpu": "dra-driver"}},
+    "a pipeline": {
+        "models": [LLAMA, {**LLAMA, "name": "other"}],
+        "pipelines": [{"name": "both", "models": ["llama", "other"]}],
+    },
+    "weights from the hub": {
+        "models": [{**LLAMA, "huggingFace": {"repo": "Qwen/Qwen2.5-7B-Instruct", "revision": "abc"}}]
+    },
+    "a profile": {"models": [{**LLAMA, "profile": "abc"}]},
+    "an engine and a product": {
+        "models": [{**LLAMA, "nimEngine": "vllm", "gpuProduct": "NVIDIA-A100-SXM4-80GB"}]
+    },
+    "a proxy and a domain": {
+        "models": [LLAMA],
+        "proxy": {"https": "http://proxy.example.com:3128"},
+        "cluster": {
+            "kubernetes": "1.34",
+            "domain": "example.com",
+            "ingress": {"className": "nginx", "tlsSecret": "tls"},
+        },
+    },
+    "an external S3 and no bucket": {
+        "models": [],
+        "use": {"s3": "external-s3"},
+        "externalS3": {"endpoint": "https://s3.example.com"},
+    },
+}
+
+
+@pytest.mark.skipif(not SCHEMAS.is_dir(), reason="NVIDIA's CRDs are not here")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_way_to_serve_fits_the_crds_strictly(name: str) -> None:
+    data = {
+        "name": "t",
+        "preset": "nemo-microservices",
+        "cluster": {"kubernetes": "1.34"},
+        "argocd": {"repoUrl": "https://git.example.com/g.git"},
+        "gpus": {
+            "nodes": [{"product": "NVIDIA-A100-SXM4-80GB", "nodes": 4, "gpusPerNode": 8, "memoryGiB": 80}]
+        },
+        "storage": {"readWriteOnce": {"className": "block"}, "readWriteMany": {"className": "files"}},
+        **VARIANTS[name],
+    }
+    stack = resolve(environment := Environment.model_validate(data), catalog(environment), pins())
+    assert [str(f) for f in check_stack(stack) if f.severity is Severity.ERROR] == []
+    files = render(stack, dict.fromkeys(local_paths(stack), "0" * 64))
+    assert [str(f) for f in check_files(stack, files)] == []
+    known = schemas()
+    for file in files:
+        for entry in file.objects:
+            if entry["apiVersion"].startswith("apps.nvidia.com/"):
+                schema = strict(known[entry["kind"]]["properties"]["spec"])
+                found = jsonschema.Draft202012Validator(schema).iter_errors(entry["spec"])
+                assert [f"{file.path} {e.json_path}: {e.message}" for e in found] == []
 
 
 @pytest.mark.skipif(not SCHEMAS.is_dir(), reason="NVIDIA's CRDs are not here")

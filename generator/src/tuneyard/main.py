@@ -18,6 +18,7 @@ _COMMANDS = {
         "Say what a key does, where its value came from, what it influences.",
     ),
     "query": ("tuneyard.commands.query", "Print one resolved value, for scripts."),
+    "schemas": ("tuneyard.commands.schemas", "Keep schemas of custom resources for check."),
     "docs": ("tuneyard.commands.docs", "Write what is generated from the model: sample, reference pages."),
 }
 

@@ -14,6 +14,7 @@ from tuneyard.findings import Finding, InputError, has_errors, in_order
 from tuneyard.render.files import File
 from tuneyard.render.tree import local_paths, render
 from tuneyard.resolve import resolve
+from tuneyard.schemas import check as check_schemas
 from tuneyard.stack import Stack
 
 
@@ -74,7 +75,7 @@ def build_loaded(loaded: Loaded, root: Path) -> Built:
     except InputError as error:
         raise InputError(f if f.file else loaded.at_place(f) for f in (*found, *error.findings)) from error
     # What follows from an error of the environment is not said a second time.
-    found += [] if has_errors(found) else check_files(stack, files)
+    found += [] if has_errors(found) else [*check_files(stack, files), *check_schemas(files, root)]
     findings = in_order(finding if finding.file else loaded.at_place(finding) for finding in found)
     return Built(loaded, stack, files, tuple(findings))
 
