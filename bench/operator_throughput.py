@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast is the operator? So many FineTuneJobs carried to Succeeded, next to the same chain as plain Jobs.
+
+Real etcd, API server, controller manager and scheduler; kwok plays nodes and pods. Each run has a control plane of
+its own, and the two kinds of run alternate. What the figures mean: docs/how-to/benchmarks.md.
+"""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_args
+
+import click
+from tuneyard_local.cluster import down_orphans
+from tuneyard_local.errors import ClusterError
+from tuneyard_local.parts import KUBERNETES
+from tuneyard_local.progress import Progress
+
+# No package: one that is called `operator` would shadow the standard library's.
+sys.path.insert(0, str(Path(__file__).parent / "operator"))
+
+from api_client import MeasuringError
+from one_run import GPUS_PER_NODE, JOB_SYNCS, NODES, NOISY_SHARE, QPS, Arm, Run, run_once
+from report import aims, medians, summary
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+_RESULT = _REPOSITORY / "bench" / "results" / "operator.json"
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--jobs", type=click.IntRange(1, 2000), default=500, help="Jobs at once.")
+@click.option("--rounds", type=click.IntRange(1, 20), default=3, help="Rounds; each runs both kinds.")
+@click.option("--serve", is_flag=True, help="Have the operator see each adapter served, by a stub.")
+@click.option(
+    "--limit", type=click.FloatRange(10, 3600), default=300.0, help="Seconds that one run may take."
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=_RESULT, help="Where the result goes."
+)
+def main(jobs: int, rounds: int, serve: bool, limit: float, out: Path) -> None:
+    """Measure the operator's throughput on this machine; about two minutes a round of 500 jobs."""
+    signal.signal(signal.SIGTERM, _end)
+    progress = Progress()
+    for name in down_orphans():
+        progress.say(f"ended cluster {name}, which an earlier run left behind")
+    runs: list[dict[str, Any]] = []
+    try:
+        for number in range(1, rounds + 1):
+            for arm in get_args(Arm):
+                figures = run_once(Run(arm, jobs, serve, limit), progress)
+                runs.append({"round": number, "arm": arm, **figures})
+                progress.say(f"round {number}, {arm}: {figures['jobsPerSecond']} jobs/s")
+    except (MeasuringError, ClusterError) as error:
+        raise click.ClickException(str(error)) from error
+    by_arm = {arm: [run for run in runs if run["arm"] == arm] for arm in get_args(Arm)}
+    result = {
+        "benchmark": "operator-throughput",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "jobs": jobs,
+        "rounds": rounds,
+        "serve": serve,
+        "machine": _machine(),
+        "versions": _versions(),
+        "setting": {
+            "nodes": NODES,
+            "gpusPerNode": GPUS_PER_NODE,
+            "controllerQps": QPS,
+            "concurrentJobSyncs": JOB_SYNCS,
+            "noisyAboveShare": NOISY_SHARE,
+        },
+        "aims": [asdict(aim) for aim in aims(by_arm["operator"], by_arm["plainJobs"])],
+        "medians": {
+            arm: medians([{key: value for key, value in run.items() if key != "round"} for run in its])
+            for arm, its in by_arm.items()
+        },
+        "runs": runs,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    print(summary(result))
+    print(f"written: {out}")
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    """SIGTERM ends us as SIGINT does: through every `with`."""
+    raise KeyboardInterrupt
+
+
+def _machine() -> dict[str, Any]:
+    cpus = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next(
+        (line.partition(":")[2].strip() for line in cpus if line.startswith("model name")), "unknown"
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "memoryGiB": round(memory, 1),
+        "kernel": platform.release(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", *args], cwd=_REPOSITORY, capture_output=True, text=True, check=False
+        ).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "api", "operator", "bench/operator")
+    return {
+        "kubernetes": KUBERNETES,
+        "kopf": version("kopf"),
+        "python": platform.python_version(),
+        "commit": git("rev-parse", "HEAD") + ("-dirty" if changed else ""),
+    }
+
+
+if __name__ == "__main__":
+    main()
