@@ -78,7 +78,7 @@ def _component(name: str, needs: str = "", **more: Any) -> Component:
 NAMESPACES = Component(
     "namespaces", "", "", provides=("namespaces",), objects=lambda _: [], when=lambda _: True
 )
-PRESET = [Component(name, "", provides=(name,)) for name in ("tuneyard-operator", "fine-tuning", "mlflow")]
+PRESET = [Component(name, "", provides=(name,)) for name in ("tuneyard-operator", "mlflow")]
 
 
 def test_components_of_a_catalog_get_their_waves() -> None:

@@ -73,7 +73,10 @@ def test_every_nvidia_object_fits_its_crd_strictly() -> None:
     }
 
 
-LLAMA = {"name": "llama", "image": {"repository": "nvcr.io/nim/meta/llama-3.1-8b-instruct", "tag": "1.8.6"}}
+LLAMA: dict[str, Any] = {
+    "name": "llama",
+    "image": {"repository": "nvcr.io/nim/meta/llama-3.1-8b-instruct", "tag": "1.8.6"},
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "autoscaling": {
         "models": [{**LLAMA, "autoscaling": {"maxReplicas": 2}}],

@@ -131,7 +131,8 @@ def test_applications_carry_waves_in_which_needs_come_first(data: dict[str, Any]
 def test_every_change_of_an_object_or_a_value_is_a_change_of_its_application(data: dict[str, Any]) -> None:
     """What a component deploys is inside of its Application's spec: objects and values alike."""
     stack = stack_of(data)
-    specs, plain = {}, {}
+    specs: dict[str, Any] = {}
+    plain: dict[str, list[Any]] = {}
     for file in rendered(stack):
         for entry in file.objects:
             if entry["kind"] == "Application" and file.component:

@@ -3,6 +3,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tuneyard.findings import InputError
@@ -98,7 +99,7 @@ def test_a_full_disk_half_way_leaves_the_tree_as_it_was(
     before = on_disk(tmp_path)
     opened, real = [], os.fdopen
 
-    def full(handle: int, *arguments: object, **named: object) -> object:
+    def full(handle: int, *arguments: Any, **named: Any) -> Any:
         opened.append(handle)
         if len(opened) == 2:
             os.close(handle)

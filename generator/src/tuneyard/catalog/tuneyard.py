@@ -171,7 +171,7 @@ def _kueue_queues(namespace: TuningNamespace) -> list[Json]:
 
 
 def _needs(environment: Environment) -> list[Need]:
-    needs = [Need("crd:finetune", "its FineTuneRuntimes")]
+    needs = [Need("crd:finetune", "its FineTuneRuntimes"), Need("finetune", "who carries the jobs through")]
     for index, runtime in enumerate(environment.fine_tuning.runtimes):
         path = ("fineTuning", "runtimes", index)
         if runtime.accelerator == "nvidia":
@@ -215,6 +215,7 @@ COMPONENTS = (
         provides=("fine-tuning",),
         needs=_needs,
         objects=_tuning,
+        when=lambda environment: bool(environment.fine_tuning.runtimes or environment.fine_tuning.namespaces),
         claims=_claims,
         keeps_data=True,
     ),

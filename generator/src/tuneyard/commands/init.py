@@ -62,11 +62,10 @@ def command(  # noqa: PLR0917  click passes them by name
     }
     if shared_storage_class:
         environment["storage"]["readWriteMany"] = {"className": shared_storage_class}
-    runtime = {"name": "hf"} if nodes != "none" else {"name": "hf-cpu", "accelerator": "none"}
-    environment["fineTuning"] = {
-        "runtimes": [runtime],
-        "namespaces": [{"name": "fine-tuning", "gpus": int(nodes != "none")}],
-    }
+    if environment["preset"] != "nemo-helix":
+        runtime = {"name": "hf"} if nodes != "none" else {"name": "hf-cpu", "accelerator": "none"}
+        namespaces = [{"name": "fine-tuning", "gpus": int(nodes != "none")}]
+        environment["fineTuning"] = {"runtimes": [runtime], "namespaces": namespaces}
     text = dump(environment, _HEAD.format(name=name))
     path = root / "environments" / f"{name}.yaml"
     one(lambda: parse(text.encode(), str(path)))

@@ -42,11 +42,11 @@ _NEMO = Use(
 
 PRESETS: Mapping[str, Preset] = {
     "nemo-microservices": Preset(
-        ("nemo-customizer", "nemo-evaluator", "nemo-guardrails", "tuneyard-operator", "fine-tuning"), _NEMO
+        ("nemo-customizer", "nemo-evaluator", "nemo-guardrails", "tuneyard-operator"), _NEMO
     ),
     "nemo-helix": Preset(("nemo-helix",), _NEMO),
     "open": Preset(
-        ("tuneyard-operator", "fine-tuning", "mlflow"),
+        ("tuneyard-operator", "mlflow"),
         Use(
             gpu="device-plugin",
             postgres="postgres",
