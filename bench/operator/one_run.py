@@ -27,6 +27,7 @@ from tuneyard_api.crd import build_job_crd, build_runtime_crd
 from tuneyard_api.names import workspace_name
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
+from tuneyard_local.paths import locked, state_root
 from tuneyard_local.progress import Progress, wait_until
 from workload import (
     PREFIX,
@@ -76,6 +77,8 @@ def run_once(run: Run, progress: Progress) -> dict[str, Any]:
     """
     chains = {name: build_chain(name) for name in job_names(run.jobs)}
     with tempfile.TemporaryDirectory(prefix="tuneyard-bench-") as folder, ExitStack() as stack:
+        # Two benchmarks at once would measure each other; they take turns.
+        stack.enter_context(locked(state_root() / "benchmark.lock"))
         stages = Path(folder) / "stages.yaml"
         stages.write_text(render_stages(PREFIX, [chain.digest for chain in chains.values()]))
         waited = _wait_for_quiet()
