@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from fake_world import World
+from fake_world import KEY, World
 from operator_samples import (
     TRAIN_FACTS,
     failure_text,
@@ -100,6 +100,17 @@ def test_a_second_pass_changes_nothing() -> None:
         assert world.status == before
         assert world.cluster.calls[calls:] == []
         world.carry_out(stage)
+
+
+def test_the_operator_s_own_writes_are_no_news_to_it() -> None:
+    world = World()
+    world.deliver()
+    world.one_pass()
+    world.deliver()
+    assert world.due == set()
+    world.make_pod("a-prepare-1")
+    world.deliver()
+    assert world.due == {KEY}
 
 
 def test_a_finished_job_is_never_looked_at_again() -> None:

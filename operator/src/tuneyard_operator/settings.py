@@ -20,7 +20,7 @@ class Settings(BaseModel):
     """Address of the port for probes and metrics."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """Port of /healthz, /readyz and /metrics; 0 takes a free one and logs it."""
-    workers: Annotated[int, Field(ge=1, le=256)] = 16
+    workers: Annotated[int, Field(ge=1, le=256)] = 32
     """FineTuneJobs worked on at once, and so API requests under way; more only loads the API server."""
     resync_seconds: Annotated[float, Field(ge=5, le=86_400)] = 300.0
     """How often the watches are compared with lists: bounds how long a lost deletion goes unnoticed."""

@@ -33,7 +33,7 @@ async def apply(
     frozen: Frozen | None = None
     for action in actions:
         try:
-            body = await cluster.create(action.body)
+            body = created = await cluster.create(action.body)
         except RefusedError as refused:
             return Refusal(action, refused.cause, refused.message)
         if body is None:
@@ -50,7 +50,7 @@ async def apply(
         elif action.frozen is not None:
             frozen = action.frozen
         if action.kind == "Job":
-            store.put("Job", body)
+            store.put("Job", body, is_own=created is not None)
     return Applied(frozen)
 
 

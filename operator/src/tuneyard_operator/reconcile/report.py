@@ -31,7 +31,7 @@ async def report(cluster: Cluster, store: Store, seen: Observed, decision: Decis
     )
     if body is None:
         return  # deleted meanwhile: the watch says so, and nobody is left to tell
-    store.put("FineTuneJob", body)
+    store.put("FineTuneJob", body, is_own=True)
     for note in decision.notes:
         await cluster.post_event(seen.namespace, build_event(seen, note, now))
 

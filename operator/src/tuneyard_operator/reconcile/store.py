@@ -72,14 +72,14 @@ class Store:
             counts[stored.status.state.value] = counts.get(stored.status.state.value, 0) + 1
         return counts
 
-    def put(self, kind: Watched, body: Object) -> None:
-        """An object as the API server has it now."""
+    def put(self, kind: Watched, body: Object, *, is_own: bool = False) -> None:
+        """An object as the API server has it now; `is_own`: as the answer to a write of ours, which is no news."""
         if kind == "FineTuneRuntime":
             self._put_runtime(body)
         elif kind == "FineTuneJob":
-            self._put_job(body)
+            self._put_job(body, is_own=is_own)
         else:
-            self._put_child(kind, body)
+            self._put_child(kind, body, is_own=is_own)
 
     def drop(self, kind: Watched, body: Object) -> None:
         """An object that was deleted."""
@@ -106,7 +106,7 @@ class Store:
         self._runtime_versions[name], self.runtimes[name] = version, body.get("spec") or {}
         self._wake_unbegun()
 
-    def _put_job(self, body: Object) -> None:
+    def _put_job(self, body: Object, *, is_own: bool) -> None:
         metadata = body["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
         former = self._jobs.get(key)
@@ -124,10 +124,10 @@ class Store:
             stored = replace(stored, spec={}, status=_end_of(stored.status))
             self._children.pop(key, None)
         self._jobs[key] = stored
-        if former is None or replace(former, version=stored.version) != stored:
+        if former is None or _is_news(former, stored, is_own=is_own):
             self.changed(key)
 
-    def _put_child(self, kind: Watched, body: Object) -> None:
+    def _put_child(self, kind: Watched, body: Object, *, is_own: bool) -> None:
         key = _key_of(kind, body)
         parent = self._jobs.get(key) if key else None
         if key is None or (parent is not None and parent.is_over):
@@ -138,7 +138,7 @@ class Store:
             changed = _update(children.jobs, name, see_job(body))
         else:
             changed = _update(children.pods, name, see_pod(body))
-        if changed:
+        if changed and not is_own:
             self.changed(key)
 
     def _drop_named(self, kind: Watched, key: Key | None, name: str, version: int) -> None:
@@ -197,6 +197,13 @@ def _update(held: dict, name: str, seen: SeenJob | SeenPod | None) -> bool:  # t
         return False
     held[name] = seen
     return former is None or replace(former, version=seen.version) != seen
+
+
+def _is_news(former: Stored, stored: Stored, *, is_own: bool) -> bool:
+    """Whether a pass would see something new; of what we wrote ourselves only what somebody else has added."""
+    if is_own and not stored.is_over:
+        return (former.generation, former.deleting) != (stored.generation, stored.deleting)
+    return replace(former, version=stored.version) != stored
 
 
 def _end_of(status: FineTuneJobStatus) -> FineTuneJobStatus:
