@@ -39,12 +39,16 @@ class Record:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process started, in ticks since boot; None when it is gone or only waits to be reaped."""
+    """When a process started, in ticks since boot; None when it is gone or only waits to be reaped.
+
+    A first thread that is a zombie does not say that its process has ended: others may still hold its ports.
+    """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        is_gone = state in {"Z", "X"} and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if state in {"Z", "X"} else int(fields[18])
+    return None if is_gone else int(fields[18])
 
 
 def program_file(pid: int) -> str | None:
