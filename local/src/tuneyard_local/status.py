@@ -113,6 +113,6 @@ def log_files(cluster: Cluster, of: str) -> list[Path]:
     names = processes_of(of)[1:] if of in plan.nodes else (of,)
     files = [path for name in names if (path := cluster.processes.log(name)).exists()]
     if not files:
-        known = ", ".join([*cluster.processes.records(), *plan.nodes])
+        known = ", ".join(cluster.processes.records())
         raise ClusterError(f"no logs of {of!r} in cluster {cluster.name!r}; try one of: {known}")
     return files
