@@ -255,5 +255,9 @@ class Engine:
         )
 
     def _decode(self, tokens: torch.Tensor) -> str:
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        """Text without the end token, be it special or an ordinary word, and without any tidying of spaces."""
+        ids = tokens.tolist()
+        if ids and ids[-1] in self._end_tokens:
+            ids.pop()
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
