@@ -11,7 +11,7 @@ from tuneyard_local import native
 from tuneyard_local.cluster import Cluster, down_orphans
 from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 from tuneyard_local.native import NativeCluster
-from tuneyard_local.parts import build_parts, missing_parts
+from tuneyard_local.parts import build_parts, missing_parts, remove_build_cache
 from tuneyard_local.progress import Progress, wait_until
 
 CLUSTER_PARTS = ControlPlaneOptions(fake_nodes=1).parts()
@@ -22,11 +22,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     tiers = {tier_of(item) for item in session.items if not item.get_closest_marker("skip")}
-    names = [*(CLUSTER_PARTS if "cluster" in tiers else ()), *(native.NATIVE_PARTS if "e2e" in tiers else ())]
+    names = [
+        *(CLUSTER_PARTS if "cluster" in tiers else ()),
+        *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
+    ]
     if missing_parts(names):
         capture = session.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled():
-            build_parts(names, Progress())
+            progress = Progress()
+            build_parts(names, progress)
+            if not os.environ.get("TUNEYARD_KEEP_BUILD_CACHE"):
+                remove_build_cache(progress)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import click
 from tuneyard_local import controlplane, native
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.controlplane import ControlPlaneOptions
+from tuneyard_local.demo import main_job
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.packages import install_packages, missing_packages
 from tuneyard_local.parts import PARTS, build_parts, remove_build_cache
@@ -88,14 +89,16 @@ def up(**options: Any) -> None:
     print(f"export KUBECONFIG={kubeconfig}")
 
 
-def _prepare_machine(provider: Native, progress: Progress, is_agreed: bool, keep_build_cache: bool) -> None:
+def _prepare_machine(
+    provider: Native, progress: Progress, is_agreed: bool, keep_build_cache: bool, *more_parts: str
+) -> None:
     require(missing_for_native())
     print("\n".join(native.describe_changes(provider.name, provider.options.nodes)), file=sys.stderr)
     if not is_agreed:
         click.confirm("Go on?", abort=True, err=True)
     if missing := missing_packages():
         install_packages(missing, progress)
-    _build(native.NATIVE_PARTS, progress, keep_build_cache)
+    _build((*native.NATIVE_PARTS, *more_parts), progress, keep_build_cache)
 
 
 def _build(parts: Iterable[str], progress: Progress, keep_build_cache: bool) -> None:
@@ -137,3 +140,22 @@ def logs(name: str, of: str, follow: bool) -> None:
     paths = log_files(Cluster(name), of)
     command = ["tail", "-n", "200", *(["-F"] if follow else []), *map(str, paths)]
     os.execvp(command[0], command)  # noqa: S606 - tail is the rest of this command
+
+
+@main.command()
+@KEEP
+@click.option("--yes", is_flag=True, help="Do not ask before changing the machine.")
+def demo(keep_build_cache: bool, yes: bool) -> None:
+    """Show the main job: ten lines of YAML become an evaluated adapter that an endpoint serves."""
+    progress = Progress()
+    if not Cluster(main_job.CLUSTER).is_there:
+        size = native.NativeOptions(nodes=main_job.NODES, gpus=main_job.GPUS)
+        _prepare_machine(Native(main_job.CLUSTER, size), progress, yes, keep_build_cache, "helm")
+    main_job.run(progress)
+
+
+@main.command("demo-down")
+def demo_down() -> None:
+    """Remove what `demo` made, but for the caches."""
+    main_job.remove()
+    print("the demo is gone; caches stay (`make clean` removes them)")

@@ -4,22 +4,17 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
-from tuneyard_local.controlplane import ControlPlaneOptions
 from tuneyard_local.errors import ClusterError
-from tuneyard_local.native import NATIVE_PARTS
-from tuneyard_local.parts import is_supported_platform, missing_parts
-
-GO_PROXY = "proxy.golang.org"
+from tuneyard_local.parts import is_supported_platform
 
 
 def missing_for_control_plane() -> str | None:
     """Why a control plane can't run here, in one line; None when it can."""
     if not is_supported_platform():
         return "the parts are built for Linux on x86-64 only"
-    return _missing_sources(ControlPlaneOptions(fake_nodes=1).parts())
+    return None
 
 
 def missing_for_native() -> str | None:
@@ -31,25 +26,10 @@ def missing_for_native() -> str | None:
     release = Path("/etc/os-release")
     if not release.exists() or "VERSION_CODENAME=bookworm" not in release.read_text():
         return "real nodes take containerd and runc from Debian 12 packages, and this is not Debian 12"
-    return _missing_sources(NATIVE_PARTS)
+    return None
 
 
 def require(missing: str | None) -> None:
     """Raise ClusterError with what is missing, if anything is."""
     if missing:
         raise ClusterError(missing)
-
-
-def _missing_sources(parts: tuple[str, ...]) -> str | None:
-    missing = missing_parts(parts)
-    if missing and "GOPROXY" not in os.environ and not _can_resolve(GO_PROXY):
-        return f"{', '.join(missing)} must be built, and {GO_PROXY} can't be reached; try setting GOPROXY"
-    return None
-
-
-def _can_resolve(host: str) -> bool:
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError:
-        return False
-    return True
