@@ -31,11 +31,13 @@ from tuneyard_local.paths import locked, state_root
 from tuneyard_local.progress import Progress, wait_until
 from workload import (
     PREFIX,
+    REGISTRY_CLAIM,
     Chain,
     build_binding_policy,
     build_chain,
     build_claim,
-    build_surroundings,
+    build_namespace,
+    build_runtime,
     build_volume,
     job_names,
 )
@@ -46,6 +48,8 @@ NODES, GPUS_PER_NODE = 100, 8
 QPS = 2000
 """Of controller manager and scheduler: with their defaults (20 to 50) they would be the limit of everything."""
 JOB_SYNCS = 20
+_BINDER = "persistentvolume-binder-controller"
+"""Left out: see `build_binding_policy`."""
 NOISY_SHARE = 0.12
 """Share of the machine's CPU time that other processes may take before a run is called noisy."""
 _SETTLE_SECONDS = 5.0
@@ -87,7 +91,7 @@ def run_once(run: Run, progress: Progress) -> dict[str, Any]:
             fake_nodes=NODES,
             gpus_per_fake_node=GPUS_PER_NODE,
             kwok_stages=(stages,),
-            kcm_args=(*quick, f"--concurrent-job-syncs={JOB_SYNCS}"),
+            kcm_args=(*quick, f"--concurrent-job-syncs={JOB_SYNCS}", f"--controllers=*,-{_BINDER}"),
             scheduler_args=quick,
         )
         cluster = stack.enter_context(ControlPlane(f"bench-{os.getpid()}", options, progress))
@@ -104,7 +108,7 @@ def _furnish(cluster: Cluster) -> None:
     group = f"/apis/{names.API_VERSION}"
     for plural in (names.JOB_PLURAL, names.RUNTIME_PLURAL):
         wait_until(plural, lambda path=f"{group}/{plural}": cluster.get(path) is not None, 30)  # type: ignore[misc]
-    cluster.apply(*build_surroundings(), *build_binding_policy())
+    cluster.apply(*build_binding_policy(), build_namespace())
     probe = json.dumps(build_claim("probe"))
 
     def is_bound_at_once() -> bool:
@@ -112,6 +116,7 @@ def _furnish(cluster: Cluster) -> None:
         return made.returncode == 0 and json.loads(made.stdout)["spec"].get("volumeName") == "probe"
 
     wait_until("claims to be bound at once", is_bound_at_once, 30, pause=0.5)
+    cluster.apply(build_runtime(), build_volume(REGISTRY_CLAIM), build_claim(REGISTRY_CLAIM))
 
 
 async def _measure(

@@ -58,16 +58,19 @@ def build_job(name: str, endpoint: str | None) -> Object:
     }
 
 
-def build_surroundings() -> list[Object]:
-    """What is there before the first job: namespace, runtime, and the claim of the adapter registry."""
-    runtime = {
+def build_namespace() -> Object:
+    """The namespace of all jobs."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+
+
+def build_runtime() -> Object:
+    """The FineTuneRuntime of all jobs."""
+    return {
         "apiVersion": names.API_VERSION,
         "kind": names.RUNTIME_KIND,
         "metadata": {"name": NAMESPACE},
         "spec": _RUNTIME_SPEC,
     }
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    return [namespace, build_volume(REGISTRY_CLAIM), build_claim(REGISTRY_CLAIM), runtime]
 
 
 def build_claim(name: str) -> Object:
@@ -91,7 +94,7 @@ def build_volume(claim: str) -> Object:
 
 
 def build_binding_policy() -> list[Object]:
-    """Binds each claim to its volume as it is created, in the place of a provisioner.
+    """Binds each claim to its volume as it is created, in the place of provisioner and binder.
 
     The controller manager binds one claim after the other, in five requests each. In a burst every pod would wait
     for that, and what is to be compared would be hidden behind it.
