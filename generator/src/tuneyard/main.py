@@ -46,7 +46,7 @@ class _Lazy(click.Group):
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tuneyard", message="%(version)s")
 def cli() -> None:
-    r"""One environment file becomes the whole GitOps tree.
+    """One environment file becomes the whole GitOps tree.
 
     \b
     Examples:

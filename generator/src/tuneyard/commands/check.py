@@ -22,7 +22,7 @@ from tuneyard.pipeline import build
 @root_option
 @format_option
 def command(environments: tuple[str, ...], root: Path, style: str) -> None:
-    r"""Say everything that is wrong with ENVIRONMENTS (names or files; all if none is named). Writes nothing.
+    """Say everything that is wrong with ENVIRONMENTS (names or files; all if none is named). Writes nothing.
 
     \b
     Examples:

@@ -28,7 +28,7 @@ def _as_if(path: Path, name: str, root: Path) -> Built:
 @click.option("--summary", "short", is_flag=True, help="One line for each component.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 if there is a difference.")
 def command(environment: str, other: str | None, root: Path, short: bool, exit_code: bool) -> None:
-    r"""Show what `tuneyard render ENVIRONMENT` would change in the tree, or how OTHER differs from ENVIRONMENT.
+    """Show what `tuneyard render ENVIRONMENT` would change in the tree, or how OTHER differs from ENVIRONMENT.
 
     \b
     Examples:

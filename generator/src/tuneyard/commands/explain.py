@@ -20,7 +20,7 @@ from tuneyard.stack import Stack
 @click.argument("path")
 @root_option
 def command(environment: str, path: str, root: Path) -> None:
-    r"""Say what the key or component at PATH does in ENVIRONMENT, where its value came from and what it influences.
+    """Say what the key or component at PATH does in ENVIRONMENT, where its value came from and what it influences.
 
     What it influences is found out by rendering a second time with another value.
 

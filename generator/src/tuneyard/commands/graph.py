@@ -15,7 +15,7 @@ from tuneyard.pipeline import resolve_file
 @root_option
 @click.option("--format", "style", type=click.Choice(sorted(STYLES)), default="text", help="How it is drawn.")
 def command(environment: str, root: Path, style: str) -> None:
-    r"""Draw the order of ENVIRONMENT (a name or a file): waves, needs, and the reason of each.
+    """Draw the order of ENVIRONMENT (a name or a file): waves, needs, and the reason of each.
 
     \b
     Examples:

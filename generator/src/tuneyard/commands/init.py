@@ -33,7 +33,7 @@ def command(  # noqa: PLR0917  click passes them by name
     name: str, root: Path, preset: str | None, repo_url: str | None, gpu: str | None, storage_class: str | None,
     shared_storage_class: str | None, kubernetes: str | None, ask: bool, force: bool,
 ) -> None:  # fmt: skip
-    r"""Write environments/NAME.yaml. Needs no cluster and, without --ask, no answer.
+    """Write environments/NAME.yaml. Needs no cluster and, without --ask, no answer.
 
     \b
     Examples:

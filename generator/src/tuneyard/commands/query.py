@@ -17,7 +17,7 @@ from tuneyard.pipeline import resolve_file
 @click.argument("path", default="")
 @root_option
 def command(environment: str, path: str, root: Path) -> None:
-    r"""Print the value at PATH of ENVIRONMENT, defaults and derived values included; texts bare, all else as JSON.
+    """Print the value at PATH of ENVIRONMENT, defaults and derived values included; texts bare, all else as JSON.
 
     \b
     Examples:

@@ -29,7 +29,7 @@ from tuneyard.write import compare, write
 )
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything would change.")
 def command(environments: tuple[str, ...], root: Path, output: Path | None, check: bool) -> None:
-    r"""Write argocd-apps/<env>/ and manifests/<env>/ of ENVIRONMENTS (names or files; all if none is named).
+    """Write argocd-apps/<env>/ and manifests/<env>/ of ENVIRONMENTS (names or files; all if none is named).
 
     Everything is checked first; nothing is written if anything is wrong.
 

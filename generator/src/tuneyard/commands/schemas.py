@@ -11,7 +11,7 @@ from tuneyard.schemas import add, known
 
 @click.group()
 def command() -> None:
-    r"""Keep schemas of custom resources, so that check and render hold every object against them.
+    """Keep schemas of custom resources, so that check and render hold every object against them.
 
     \b
     Examples:
