@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine's arithmetic, against a merged model and against the trainer's own decoding."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def test_greedy_answers_equal_those_of_the_evaluation(
     # A random model ends by chance only: make the token that it says third its end token.
     third = first_tokens(model_writer(tmp_path / "endless", base_weights))[2]
     folder = model_writer(tmp_path / "base", base_weights, end=third)
+    own = {"repetition_penalty": 3.0, "no_repeat_ngram_size": 1, "do_sample": True, "eos_token_id": third}
+    (folder / "generation_config.json").write_text(json.dumps(own))
     engine = Engine(folder, threads=1)
     tokenizer = TextTokenizer(folder)
     assert third in tokenizer.stop_ids

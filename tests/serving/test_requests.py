@@ -47,6 +47,7 @@ PROBLEMS: list[tuple[str, bool, Any, list[str]]] = [
     ),
     ("a typo", False, {"model": "m", "prompt": "x", "max_token": 3}, ["max_token"]),
     ("token ids", False, {"model": "m", "prompt": [1, 2]}, ["prompt"]),
+    ("half a character", False, {"model": "m", "prompt": "\ud800", "stop": "\ud800"}, ["prompt", "stop"]),
     ("too many prompts", False, {"model": "m", "prompt": ["x"] * 65}, ["prompt"]),
     ("an empty stop", False, {"model": "m", "prompt": "x", "stop": [""]}, ["stop"]),
     (

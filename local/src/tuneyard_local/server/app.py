@@ -87,7 +87,7 @@ async def generate(request: web.Request, *, is_chat: bool) -> web.StreamResponse
     """Reads the request, then answers at once or as server-sent events."""
     try:
         body = json.loads(await request.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequestError([("body", f"is not JSON: {error}")]) from None
     wanted = parse_request(body, is_chat=is_chat)
     envelope = Envelope(wanted.model, is_chat)
@@ -121,6 +121,8 @@ async def stream(request: web.Request, wanted: GenerationRequest, envelope: Enve
                     case Finished(index, answer):
                         finished.append(answer)
                         await send(answers.build_chunk(envelope, index, finish_reason=answer.finish_reason))
+        except ConnectionResetError:
+            return response  # Nobody listens any more.
         except Exception:
             if not response.prepared:
                 raise
@@ -215,10 +217,7 @@ async def run_worker(app: web.Application) -> AsyncIterator[None]:
         await worker.load()
         while True:
             await asyncio.sleep(app[SETTINGS].refresh_seconds)
-            try:
-                await worker.refresh()
-            except Exception:
-                LOG.exception("looking at the registry failed; the next look is in its turn")
+            await worker.refresh()
 
     def end_if_failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):

@@ -20,6 +20,7 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from tuneyard_local.server.catalog import AdapterRefusedError
 from tuneyard_local.server.errors import PromptRefusedError, PromptTooLongError
@@ -110,6 +111,7 @@ class Engine:
     def __init__(self, folder: Path, threads: int) -> None:
         """Loads the base model; local files and safetensors only, and no code that comes with a model."""
         torch.set_num_threads(threads)
+        disable_progress_bar()
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         self.context: int = getattr(config, "max_position_embeddings", None) or 2048
         self._tokenizer = AutoTokenizer.from_pretrained(
@@ -118,9 +120,12 @@ class Engine:
         base = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
+        self._end_tokens = self._find_end_tokens(base)
+        base.generation_config = (
+            GenerationConfig()
+        )  # The model's own defaults would fill what a request leaves open.
         placeholder = LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM")
         self._model = get_peft_model(base, placeholder, adapter_name=PLACEHOLDER).eval()
-        self._end_tokens = self._find_end_tokens()
         self._loaded = 0
 
     def load_adapter(self, files: AdapterFiles) -> str:
@@ -231,10 +236,10 @@ class Engine:
         is_ended = watcher.stopped_text is not None or int(answer[-1]) in self._end_tokens
         return Answer(text, "stop" if is_ended else "length", len(ids), len(answer))
 
-    def _find_end_tokens(self) -> list[int]:
+    def _find_end_tokens(self, base: Any) -> list[int]:
         """Every token that ends an answer, by the tokenizer, the generation settings or the configuration."""
         found = [self._tokenizer.eos_token_id]
-        for config in (self._model.generation_config, self._model.config):
+        for config in (base.generation_config, base.config):
             end = getattr(config, "eos_token_id", None)
             found += end if isinstance(end, list) else [end]
         return list(dict.fromkeys(token for token in found if token is not None))

@@ -55,7 +55,7 @@ def check_whole(folder: Path) -> None:
         raise IncompleteAdapterError(f"{CONFIG} is larger than {MAX_CONFIG_BYTES} bytes")
     try:
         json.loads(config.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IncompleteAdapterError(f"{CONFIG} is not whole JSON: {error}") from None
     size = weights.stat().st_size
     try:
@@ -66,7 +66,15 @@ def check_whole(folder: Path) -> None:
             header = json.loads(stream.read(header_bytes))
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
         expected = 8 + header_bytes + max(ends, default=0)
-    except (struct.error, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (
+        struct.error,
+        ValueError,
+        RecursionError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise IncompleteAdapterError(f"{WEIGHTS} has no whole safetensors header: {error}") from None
     if size != expected:
         raise IncompleteAdapterError(f"{WEIGHTS} has {size} of {expected} bytes")

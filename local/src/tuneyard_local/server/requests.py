@@ -33,6 +33,14 @@ COMMON = frozenset(
 ROLES = frozenset({"system", "user", "assistant"})
 
 
+def is_text(value: object) -> bool:
+    """A string that any tokenizer takes; JSON can also write halves of characters (lone surrogates)."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How an answer is generated."""
@@ -113,11 +121,7 @@ class FieldReader:
         """One stop string or a few."""
         value = self.body.get("stop")
         stops = [] if value is None else [value] if isinstance(value, str) else value
-        if (
-            not isinstance(stops, list)
-            or len(stops) > MAX_STOPS
-            or not all(isinstance(s, str) and s for s in stops)
-        ):
+        if not isinstance(stops, list) or len(stops) > MAX_STOPS or not all(is_text(s) and s for s in stops):
             self.add(
                 "stop", f"must be a string or at most {MAX_STOPS} strings, none of them empty (got {value!r})"
             )
@@ -128,7 +132,7 @@ class FieldReader:
         """One prompt or a list of them."""
         value = self.body.get("prompt")
         prompts = [value] if isinstance(value, str) else value
-        if not isinstance(prompts, list) or not prompts or not all(isinstance(p, str) for p in prompts):
+        if not isinstance(prompts, list) or not prompts or not all(map(is_text, prompts)):
             self.add(
                 "prompt", "must be a string or a list of strings; lists of token ids are not served here"
             )
@@ -157,7 +161,7 @@ class FieldReader:
                 self.add(
                     f"messages[{index}].role", f"must be one of {', '.join(sorted(ROLES))} (got {role!r})"
                 )
-            if not isinstance(content, str):
+            if not is_text(content):
                 self.add(f"messages[{index}].content", "must be a string or a list of text parts")
             messages.append({"role": str(role), "content": str(content)})
         return tuple(messages)

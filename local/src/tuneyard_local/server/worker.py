@@ -94,15 +94,18 @@ class Worker:
             return
         try:
             scan = await asyncio.to_thread(self._registry.scan)
+            await asyncio.get_running_loop().run_in_executor(self._thread, catalog.update, scan)
         except OSError as error:
             # What is loaded stays: a volume that is away for a moment is no reason to forget its adapters.
             problem = f"{self._registry.root}: {error.strerror or error}"
             if problem != self.registry_problem:
                 LOG.warning("the registry can't be read: %s", problem)
             self.registry_problem = problem
-            return
-        self.registry_problem = None
-        await asyncio.get_running_loop().run_in_executor(self._thread, catalog.update, scan)
+        except Exception:
+            LOG.exception("looking at the registry failed; the next look is in its turn")
+            self.registry_problem = "looking at it failed; see the server's log"
+        else:
+            self.registry_problem = None
 
     async def answer(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The events of one request.
