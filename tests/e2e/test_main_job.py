@@ -30,11 +30,6 @@ def bootstrap_low(differences: Sequence[float], rounds: int = 4000) -> float:
     return means[int(rounds * 0.025)]
 
 
-def test_the_example_has_ten_lines_at_most() -> None:
-    lines = [line for line in JOB_FILE.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    assert len(lines) <= 10
-
-
 def test_from_ten_lines_to_an_adapter_that_answers_better(bench) -> None:
     document = yaml_io.load(JOB_FILE.read_text(), str(JOB_FILE))
     bench.apply(document)

@@ -57,6 +57,8 @@ def settle_libraries(environ: MutableMapping[str, str], workspace: Path, stage: 
     environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     environ["TOKENIZERS_PARALLELISM"] = "true"
+    # Threads that wait by spinning take the cores from those they wait for, where others use the cores too.
+    environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for variable in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
         environ.setdefault(variable, str(usable_cores()))
     if stage is not pod.Stage.PREPARE:
