@@ -22,7 +22,11 @@ def test_the_last_user_is_numeric_and_not_root(path: Path) -> None:
 
 
 def test_python_is_pinned_once_by_digest() -> None:
-    bases = {base for path in DOCKERFILES for base in re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", path.read_text(), re.MULTILINE)}
+    bases = {
+        base
+        for path in DOCKERFILES
+        for base in re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", path.read_text(), re.MULTILINE)
+    }
     assert len(bases) == 1
     assert re.fullmatch(r"python:[\d.]+-slim-\w+@sha256:[0-9a-f]{64}", bases.pop())
 
