@@ -15,9 +15,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any, get_args
 
+import aiohttp
 import click
 from tuneyard_local.cluster import down_orphans
 from tuneyard_local.errors import ClusterError
@@ -47,7 +47,8 @@ _RESULT = _REPOSITORY / "bench" / "results" / "operator.json"
 )
 def main(jobs: int, rounds: int, serve: bool, limit: float, out: Path) -> None:
     """Measure the operator's throughput on this machine; about two minutes a round of 500 jobs."""
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born without
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     progress = Progress()
     for name in down_orphans():
         progress.say(f"ended cluster {name}, which an earlier run left behind")
@@ -58,7 +59,7 @@ def main(jobs: int, rounds: int, serve: bool, limit: float, out: Path) -> None:
                 figures = run_once(Run(arm, jobs, serve, limit), progress)
                 runs.append({"round": number, "arm": arm, **figures})
                 progress.say(f"round {number}, {arm}: {figures['jobsPerSecond']} jobs/s")
-    except (MeasuringError, ClusterError) as error:
+    except (MeasuringError, ClusterError, aiohttp.ClientError) as error:
         raise click.ClickException(str(error)) from error
     by_arm = {arm: [run for run in runs if run["arm"] == arm] for arm in get_args(Arm)}
     result = {
@@ -87,11 +88,6 @@ def main(jobs: int, rounds: int, serve: bool, limit: float, out: Path) -> None:
     out.write_text(json.dumps(result, indent=1) + "\n")
     print(summary(result))
     print(f"written: {out}")
-
-
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    """SIGTERM ends us as SIGINT does: through every `with`."""
-    raise KeyboardInterrupt
 
 
 def _machine() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 """The few calls of the benchmark itself: aiohttp and orjson, to take little of the CPU that is being measured."""
 
 import asyncio
+import contextlib
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -69,12 +70,13 @@ class ApiClient:
     async def _follow(self, path: str, version: str, see: Callable[[Object], None]) -> None:
         """Goes on where it was when the API server ends a watch, as it does to a reader that it finds slow."""
         for _ in range(_MOST_WATCHES):
-            async for event in self._events(path, version):
-                if event["type"] == "ERROR":
-                    raise MeasuringError(f"watch of {path}: {event['object']}")
-                version = event["object"]["metadata"]["resourceVersion"]
-                if event["type"] in {"ADDED", "MODIFIED"}:
-                    see(event["object"])
+            with contextlib.suppress(aiohttp.ClientPayloadError):
+                async for event in self._events(path, version):
+                    if event["type"] == "ERROR":
+                        raise MeasuringError(f"watch of {path}: {event['object']}")
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] in {"ADDED", "MODIFIED"}:
+                        see(event["object"])
             print(f"the API server ended the watch of {path}; going on", file=sys.stderr)
         raise MeasuringError(f"the watch of {path} has ended {_MOST_WATCHES} times")
 
