@@ -113,6 +113,16 @@ def test_the_operator_s_own_writes_are_no_news_to_it() -> None:
     assert world.due == {KEY}
 
 
+def test_what_happens_to_the_job_of_a_finished_stage_is_no_news() -> None:
+    world = World()
+    world.settle()
+    world.carry_out(Stage.PREPARE)
+    world.set_job("a-prepare-1", succeeded=1, conditions=[{"type": "Complete", "status": "True"}])
+    world.set_pod("a-prepare-1-x", message="whatever")
+    world.deliver()
+    assert world.due == set()
+
+
 def test_a_finished_job_is_never_looked_at_again() -> None:
     world = World()
     world.settle()

@@ -7,6 +7,7 @@ older than what it holds, and says `changed` only when something has changed tha
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tuneyard_api.status import FineTuneJobStatus
 
@@ -129,17 +130,18 @@ class Store:
 
     def _put_child(self, kind: Watched, body: Object, *, is_own: bool) -> None:
         key = _key_of(kind, body)
+        seen = see_job(body) if kind == "Job" else see_pod(body)
         parent = self._jobs.get(key) if key else None
-        if key is None or (parent is not None and parent.is_over):
+        if key is None or seen is None:
             return
-        children = self._children.setdefault(key, _Children())
-        name = str(body["metadata"]["name"])
-        if kind == "Job":
-            changed = _update(children.jobs, name, see_job(body))
-        else:
-            changed = _update(children.pods, name, see_pod(body))
-        if changed and not is_own:
+        if parent is not None and (parent.is_over or _has_succeeded(parent.status, seen)):
+            return  # what is done is in status and is never looked at again
+        if _update(self._held_of(kind, self._children.setdefault(key, _Children())), seen) and not is_own:
             self.changed(key)
+
+    @staticmethod
+    def _held_of(kind: Watched, children: _Children) -> dict[str, Any]:
+        return children.jobs if kind == "Job" else children.pods
 
     def _drop_named(self, kind: Watched, key: Key | None, name: str, version: int) -> None:
         if kind == "FineTuneRuntime":
@@ -154,9 +156,7 @@ class Store:
                 del self._jobs[key]
                 self.changed(key)
         elif key in self._children:
-            held: dict[str, SeenJob] | dict[str, SeenPod] = (
-                self._children[key].jobs if kind == "Job" else self._children[key].pods
-            )
+            held = self._held_of(kind, self._children[key])
             if name in held and held[name].version <= version:
                 del held[name]
                 if not self._children[key].jobs and not self._children[key].pods:
@@ -170,8 +170,8 @@ class Store:
             yield from ((key, key.namespace, key.name, job.version) for key, job in self._jobs.items())
         else:
             for key, children in self._children.items():
-                seen = children.jobs if kind == "Job" else children.pods
-                yield from ((key, key.namespace, name, child.version) for name, child in seen.items())
+                held = self._held_of(kind, children)
+                yield from ((key, key.namespace, name, child.version) for name, child in held.items())
 
     def _wake_unbegun(self) -> None:
         """A runtime that came or changed may be what somebody waits for."""
@@ -190,13 +190,19 @@ def _key_of(kind: Watched, body: Object) -> Key | None:
     return Key(*place) if place else None
 
 
-def _update(held: dict, name: str, seen: SeenJob | SeenPod | None) -> bool:  # type: ignore[type-arg]
+def _update(held: dict[str, Any], seen: SeenJob | SeenPod) -> bool:
     """Whether anything but the version is new."""
-    former = held.get(name)
-    if seen is None or (former is not None and seen.uid == former.uid and seen.version <= former.version):
+    former = held.get(seen.name)
+    if former is not None and seen.uid == former.uid and seen.version <= former.version:
         return False
-    held[name] = seen
+    held[seen.name] = seen
     return former is None or replace(former, version=seen.version) != seen
+
+
+def _has_succeeded(status: FineTuneJobStatus, child: SeenJob | SeenPod) -> bool:
+    """Whether status says that the child's attempt is done and well."""
+    place = (child.stage, child.attempt)
+    return any((each.stage, each.number) == place for each in status.attempts if each.outcome == "Succeeded")
 
 
 def _is_news(former: Stored, stored: Stored, *, is_own: bool) -> bool:
