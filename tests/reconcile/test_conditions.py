@@ -135,3 +135,10 @@ def test_the_patch_turns_one_status_into_the_other(
     patch = status_patch(former, wanted)
     assert merged(before, patch) == after
     assert bool(patch) == (before != after)
+
+
+def test_the_first_state_is_written_although_it_is_the_default() -> None:
+    first = FineTuneJobStatus().model_copy(update={"state": State.PENDING, "message": "waits"})
+    assert status_patch(FineTuneJobStatus(), first) == {"state": "Pending", "message": "waits"}
+    written = FineTuneJobStatus.model_validate({"state": "Pending", "message": "waits"})
+    assert status_patch(written, first) == {}

@@ -38,7 +38,10 @@ async def report(cluster: Cluster, store: Store, seen: Observed, decision: Decis
 
 def status_patch(former: FineTuneJobStatus, status: FineTuneJobStatus) -> dict[str, Any]:
     """The JSON merge patch (RFC 7386) from one status to the other."""
-    return _merge_patch(_as_json(former), _as_json(status))
+    before = _as_json(former)
+    if "state" not in former.model_fields_set:
+        del before["state"]  # only the model's default: it was never written
+    return _merge_patch(before, _as_json(status))
 
 
 def build_event(seen: Observed, note: Note, now: datetime) -> dict[str, Any]:
