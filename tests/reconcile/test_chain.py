@@ -17,7 +17,7 @@ from operator_samples import (
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Progress, Stage
 from tuneyard_api.status import State
-from tuneyard_operator.domain.observed import EndpointAnswer
+from tuneyard_operator.domain.observed import EndpointAnswer, SeenEvent
 from tuneyard_operator.ports import RefusedError
 
 
@@ -121,6 +121,20 @@ def test_what_happens_to_the_job_of_a_finished_stage_is_no_news() -> None:
     world.set_pod("a-prepare-1-x", message="whatever")
     world.deliver()
     assert world.due == set()
+
+
+def test_a_job_without_a_pod_asks_for_warnings_after_a_while_and_says_what_they_say() -> None:
+    world = World()
+    world.settle()
+    words = 'Error creating: pods "a-prepare-1-q" is forbidden: exceeded quota: few, requested: pods=1'
+    world.cluster.seen_events = (SeenEvent("Job", "a-prepare-1", "FailedCreate", words, world.now()),)
+    world.advance(5)
+    world.one_pass()
+    assert "list warnings" not in world.cluster.calls
+    world.advance(6)
+    world.one_pass()
+    assert world.cluster.calls.count("list warnings") == 1
+    assert world.conditions()["DataReady"] == ("False", reasons.QUOTA_EXCEEDED)
 
 
 def test_a_finished_job_is_never_looked_at_again() -> None:

@@ -62,8 +62,8 @@ class Cluster(Protocol):
     async def claims(self, namespace: str) -> frozenset[str]:
         """Names of the PersistentVolumeClaims of a namespace, a few seconds old at most."""
 
-    async def events_about(self, namespace: str, kind: str, name: str) -> tuple[SeenEvent, ...]:
-        """Events about one object."""
+    async def warnings(self, namespace: str) -> tuple[SeenEvent, ...]:
+        """Warning events of a namespace but the scheduler's, which pods repeat; some seconds old at most."""
 
     async def patch_status(self, namespace: str, name: str, uid: str, status: Object) -> Object | None:
         """Merge `status` into a FineTuneJob's; None when that FineTuneJob is gone."""

@@ -104,8 +104,8 @@ class FakeCluster:
         self._called("list claims")
         return frozenset(self.claims_there)
 
-    async def events_about(self, namespace: str, kind: str, name: str) -> tuple[SeenEvent, ...]:
-        self._called(f"list events of {kind} {name}")
+    async def warnings(self, namespace: str) -> tuple[SeenEvent, ...]:
+        self._called("list warnings")
         return self.seen_events
 
     async def patch_status(

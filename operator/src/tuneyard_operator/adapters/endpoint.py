@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asks an OpenAI-compatible server what it lists and for one token, as NIM and vLLM answer it."""
 
-import asyncio
-import time
 from dataclasses import dataclass
 
 import aiohttp
 import orjson
 
+from tuneyard_operator.adapters.shared import Shared
 from tuneyard_operator.domain.observed import EndpointAnswer
 
 _SHARED_SECONDS = 1.5
@@ -22,7 +21,6 @@ _EXCERPT = 200
 class _Listing:
     models: tuple[str, ...] | None
     problem: str
-    until: float
 
 
 class OpenAIEndpoint:
@@ -30,30 +28,21 @@ class OpenAIEndpoint:
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
-        self._listings: dict[str, _Listing] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._listings = Shared(self._list, _SHARED_SECONDS)
 
     async def ask(self, endpoint: str, adapter: str) -> EndpointAnswer:
         """See `ports.Endpoint`."""
         endpoint = endpoint.rstrip("/")
-        listing = await self._list(endpoint)
+        listing = await self._listings.get(endpoint)
         if listing.models is None or adapter not in listing.models:
             return EndpointAnswer(listing.models, problem=listing.problem)
         problem = await self._complete(endpoint, adapter)
         return EndpointAnswer(listing.models, completed=not problem, problem=problem)
 
     async def _list(self, endpoint: str) -> _Listing:
-        async with self._locks.setdefault(endpoint, asyncio.Lock()):
-            held = self._listings.get(endpoint)
-            if held is None or held.until < time.monotonic():
-                held = await self._fetch_list(f"{endpoint}/v1/models")
-                self._listings[endpoint] = held
-            return held
-
-    async def _fetch_list(self, url: str) -> _Listing:
         models, problem = None, ""
         try:
-            async with self._session.get(url, timeout=_LIST_TIMEOUT) as response:
+            async with self._session.get(f"{endpoint}/v1/models", timeout=_LIST_TIMEOUT) as response:
                 raw = await response.read()
                 if response.status == _OK:
                     models = tuple(str(model["id"]) for model in orjson.loads(raw)["data"])
@@ -61,7 +50,7 @@ class OpenAIEndpoint:
                     problem = _said(response.status, raw)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
             problem = _named(error)
-        return _Listing(models, problem, time.monotonic() + _SHARED_SECONDS)
+        return _Listing(models, problem)
 
     async def _complete(self, endpoint: str, adapter: str) -> str:
         """What is wrong with one token from the adapter, or nothing."""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Cluster port on the Kubernetes API: aiohttp and orjson, since generated clients cost several times their CPU."""
 
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from tuneyard_api import names
 
 from tuneyard_operator.adapters.credentials import Credentials
 from tuneyard_operator.adapters.resources import CLIENT_VERBS, RESOURCES
+from tuneyard_operator.adapters.shared import Shared
 from tuneyard_operator.domain.observed import SeenEvent
 from tuneyard_operator.domain.sightings import see_event
 from tuneyard_operator.ports import ClusterError, Listed, NotServedError, Object, RefusedError, Watched
@@ -22,7 +22,9 @@ _PAGE = 200
 """Objects of one page of a list: bounds the memory that a list takes."""
 _CLAIMS_SECONDS = 1.0
 """How old a list of claims may be: a burst of jobs asks once."""
-_MAX_EVENTS = 50
+_WARNINGS_SECONDS = 10.0
+"""How old a list of warnings may be: to select events, the API server reads all of a namespace."""
+_MAX_WARNINGS = 500
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
 _INVALID = frozenset({400, 422})
 _ERROR = 400
@@ -41,7 +43,8 @@ class KubernetesCluster:
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=_TIMEOUT, headers={"User-Agent": names.FIELD_MANAGER}
         )
-        self._claims: dict[str, tuple[float, frozenset[str]]] = {}
+        self._claims = Shared(self._list_claims, _CLAIMS_SECONDS)
+        self._warnings = Shared(self._list_warnings, _WARNINGS_SECONDS)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -83,21 +86,11 @@ class KubernetesCluster:
 
     async def claims(self, namespace: str) -> frozenset[str]:
         """See `ports.Cluster`."""
-        until, claims = self._claims.get(namespace, (0.0, frozenset[str]()))
-        if time.monotonic() >= until:
-            kind, query = "PersistentVolumeClaim", {"resourceVersion": "0"}
-            status, answer = await self._call("list", kind, namespace, query=query, accept=_NAMES_ONLY)
-            claims = frozenset(item["metadata"]["name"] for item in _checked(status, answer)["items"])
-            self._claims = {other: held for other, held in self._claims.items() if held[0] > time.monotonic()}
-            self._claims[namespace] = (time.monotonic() + _CLAIMS_SECONDS, claims)
-        return claims
+        return await self._claims.get(namespace)
 
-    async def events_about(self, namespace: str, kind: str, name: str) -> tuple[SeenEvent, ...]:
+    async def warnings(self, namespace: str) -> tuple[SeenEvent, ...]:
         """See `ports.Cluster`."""
-        selector = f"involvedObject.kind={kind},involvedObject.name={name}"
-        query = {"fieldSelector": selector, "limit": str(_MAX_EVENTS)}
-        status, answer = await self._call("list", "Event", namespace, query=query)
-        return tuple(see_event(item) for item in _checked(status, answer)["items"])
+        return await self._warnings.get(namespace)
 
     async def patch_status(self, namespace: str, name: str, uid: str, status: Object) -> Object | None:
         """See `ports.Cluster`; the uid in the patch makes the API server refuse another job of that name."""
@@ -113,6 +106,16 @@ class KubernetesCluster:
         status, answer = await self._call("create", "Event", namespace, body=event)
         if status != _CONFLICT:
             _checked(status, answer)
+
+    async def _list_claims(self, namespace: str) -> frozenset[str]:
+        kind, query = "PersistentVolumeClaim", {"resourceVersion": "0"}
+        status, answer = await self._call("list", kind, namespace, query=query, accept=_NAMES_ONLY)
+        return frozenset(item["metadata"]["name"] for item in _checked(status, answer)["items"])
+
+    async def _list_warnings(self, namespace: str) -> tuple[SeenEvent, ...]:
+        query = {"fieldSelector": "type=Warning,reason!=FailedScheduling", "limit": str(_MAX_WARNINGS)}
+        status, answer = await self._call("list", "Event", namespace, query=query)
+        return tuple(see_event(item) for item in _checked(status, answer)["items"])
 
     async def _call(
         self,

@@ -18,7 +18,7 @@ from tuneyard_operator.domain.verdict import Check, Verdict, first_verdict
 
 PATIENCE = timedelta(seconds=2)
 """A pod that is younger is not called waiting: most troubles of the first moments pass by themselves."""
-EVENTS_AFTER = timedelta(seconds=8)
+EVENTS_AFTER = timedelta(seconds=10)
 """From when on events are looked up for what does not start and does not say why."""
 
 _MISSING_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')

@@ -92,17 +92,14 @@ class Gatherer:
             return None
 
     async def _events(self, seen: Observed, now: datetime) -> tuple[SeenEvent, ...]:
-        """Only of what does not start and does not say why."""
+        """Only for what does not start and does not say why."""
         for attempt in seen.status.attempts:
-            if attempt.outcome != "Running":
-                continue
             job, pods = (
                 seen.job_of(attempt.stage, attempt.number),
                 seen.pods_of(attempt.stage, attempt.number),
             )
-            if needs_events(job, pods, now):
-                kind, name = ("Pod", pods[0].name) if pods else ("Job", attempt.job)
-                return await self.cluster.events_about(seen.namespace, kind, name)
+            if attempt.outcome == "Running" and needs_events(job, pods, now):
+                return await self.cluster.warnings(seen.namespace)
         return ()
 
     async def _endpoint(self, seen: Observed) -> EndpointAnswer | None:
