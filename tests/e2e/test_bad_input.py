@@ -60,7 +60,7 @@ WAITS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 def write_bad_data(folder: Path) -> None:
     record = {"prompt": "2 + 2 =", "completion": " 4"}
     files: dict[str, list[str]] = {
-        "good.jsonl": [json.dumps(record)] * 20,
+        "good.jsonl": [json.dumps({"prompt": f"{n} + 2 =", "completion": f" {n + 2}"}) for n in range(20)],
         "empty.jsonl": [],
         "malformed.jsonl": [json.dumps(record), json.dumps(record), '{"prompt": "x", "completion": '],
         "columns.jsonl": [json.dumps({"question": "2 + 2", "answer": "4"})],
