@@ -31,7 +31,7 @@ def bootstrap_low(differences: Sequence[float], rounds: int = 4000) -> float:
 
 
 def test_from_ten_lines_to_an_adapter_that_answers_better(bench) -> None:
-    document = yaml_io.load(JOB_FILE.read_text(), str(JOB_FILE))
+    document = yaml_io.load(JOB_FILE.read_text(), str(JOB_FILE)).value
     bench.apply(document)
     name = document["metadata"]["name"]
     status = bench.wait_for_state(name, "Succeeded", 1200)
