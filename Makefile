@@ -13,13 +13,19 @@ MYPY_FOLDERS = api/src operator/src trainer/src generator/src local/src
 help: ## What can be done here
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
-##@ Try it
-.PHONY: demo demo-down
+##@ Use it
+.PHONY: demo demo-down check render
 demo: ## The whole loop on a local cluster: a ten-line FineTuneJob becomes a served adapter (YES=1 asks nothing)
 	@$(RUN) tuneyard-local demo $(if $(YES)$(CI),--yes)
 
 demo-down: ## Remove everything that the demo started; caches stay (see `make clean`)
 	@$(RUN) tuneyard-local demo-down
+
+check: ## Say everything that is wrong with environments/*.yaml; needs no cluster
+	@$(RUN) tuneyard check
+
+render: ## Write argocd-apps/ and manifests/ of every environment; needs no cluster
+	@$(RUN) tuneyard render
 
 ##@ Work on it
 .PHONY: setup fmt lint type test test-unit generate verify

@@ -38,6 +38,13 @@ FAILS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
 }
 WAITS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "claim-missing": ({"dataset": dataset("good.jsonl", "no-such-claim")}, ("no-such-claim",)),
+    "secret-missing": (
+        {
+            "dataset": GOOD_DATA,
+            "model": {"huggingFace": {"repo": "someone/gated", "secretRef": {"name": "no-such-secret"}}},
+        },
+        ("no-such-secret",),
+    ),
     "too-many-gpus": (
         {
             "dataset": GOOD_DATA,
