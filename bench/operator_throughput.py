@@ -11,7 +11,6 @@ import platform
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,10 +28,18 @@ sys.path.insert(0, str(Path(__file__).parent / "operator"))
 
 from api_client import MeasuringError
 from one_run import GPUS_PER_NODE, JOB_SYNCS, NODES, NOISY_SHARE, QPS, Arm, Run, run_once
-from report import aims, medians, summary
+from report import judge, summary
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _RESULT = _REPOSITORY / "bench" / "results" / "operator.json"
+
+_SETTING = {
+    "nodes": NODES,
+    "gpusPerNode": GPUS_PER_NODE,
+    "controllerQps": QPS,
+    "concurrentJobSyncs": JOB_SYNCS,
+    "noisyAboveShare": NOISY_SHARE,
+}
 
 
 @click.command(context_settings={"show_default": True})
@@ -52,6 +59,13 @@ def main(jobs: int, rounds: int, serve: bool, limit: float, out: Path) -> None:
     progress = Progress()
     for name in down_orphans():
         progress.say(f"ended cluster {name}, which an earlier run left behind")
+    setting = {
+        "jobs": jobs,
+        "serve": serve,
+        "machine": _machine(),
+        "versions": _versions(),
+        "setting": _SETTING,
+    }
     runs: list[dict[str, Any]] = []
     try:
         for number in range(1, rounds + 1):
@@ -59,33 +73,12 @@ def main(jobs: int, rounds: int, serve: bool, limit: float, out: Path) -> None:
                 figures = run_once(Run(arm, jobs, serve, limit), progress)
                 runs.append({"round": number, "arm": arm, **figures})
                 progress.say(f"round {number}, {arm}: {figures['jobsPerSecond']} jobs/s")
+            date = datetime.now(UTC).isoformat(timespec="seconds")
+            result = {"benchmark": "operator-throughput", "date": date, **setting, **judge(runs)}
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(result, indent=1) + "\n")
     except (MeasuringError, ClusterError, aiohttp.ClientError) as error:
         raise click.ClickException(str(error)) from error
-    by_arm = {arm: [run for run in runs if run["arm"] == arm] for arm in get_args(Arm)}
-    result = {
-        "benchmark": "operator-throughput",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "jobs": jobs,
-        "rounds": rounds,
-        "serve": serve,
-        "machine": _machine(),
-        "versions": _versions(),
-        "setting": {
-            "nodes": NODES,
-            "gpusPerNode": GPUS_PER_NODE,
-            "controllerQps": QPS,
-            "concurrentJobSyncs": JOB_SYNCS,
-            "noisyAboveShare": NOISY_SHARE,
-        },
-        "aims": [asdict(aim) for aim in aims(by_arm["operator"], by_arm["plainJobs"])],
-        "medians": {
-            arm: medians([{key: value for key, value in run.items() if key != "round"} for run in its])
-            for arm, its in by_arm.items()
-        },
-        "runs": runs,
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
     print(summary(result))
     print(f"written: {out}")
 

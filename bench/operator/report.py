@@ -2,7 +2,7 @@
 """From the runs to the result that is committed: medians, aims and whether they are met. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -26,10 +26,28 @@ class Aim:
     met: bool
 
 
+def judge(runs: Sequence[Figures]) -> dict[str, Any]:
+    """Aims and medians, and the runs that they are from: of the quiet rounds or, when none was quiet, of all."""
+    rounds = sorted({run["round"] for run in runs})
+    noisy = {run["round"] for run in runs if run["noisy"]}
+    judged = [number for number in rounds if number not in noisy] or rounds
+    by_arm = {
+        arm: [run for run in runs if run["arm"] == arm and run["round"] in judged]
+        for arm in ("operator", "plainJobs")
+    }
+    return {
+        "rounds": len(rounds),
+        "judgedRounds": judged,
+        "aims": [asdict(aim) for aim in aims(by_arm["operator"], by_arm["plainJobs"])],
+        "medians": {arm: medians(its) for arm, its in by_arm.items()},
+        "runs": list(runs),
+    }
+
+
 def medians(runs: Sequence[Figures]) -> dict[str, Any]:
     """The median of every number; mappings are gone into, and what only some runs have counts as 0 in the others."""
     numbers: dict[str, Any] = {}
-    for name in dict.fromkeys(name for run in runs for name in run):
+    for name in dict.fromkeys(name for run in runs for name in run if name != "round"):
         values = [run[name] for run in runs if name in run]
         if all(isinstance(value, Mapping) for value in values):
             numbers[name] = medians(values)
@@ -83,7 +101,7 @@ def summary(result: Figures) -> str:
     """The result as a table for people."""
     ours, floor = result["medians"]["operator"], result["medians"]["plainJobs"]
     lines = [
-        f"{result['jobs']} jobs, medians of {result['rounds']}",
+        f"{result['jobs']} jobs, medians of rounds {', '.join(map(str, result['judgedRounds']))}",
         f"{'':38}{'operator':>12}{'plain Jobs':>12}",
     ]
     lines += [f"{title:38}{_cell(ours, path):>12}{_cell(floor, path):>12}" for title, path in _ROWS]

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "operator"))
 
 from accounting import count_requests, machine_busy_seconds, process_usage, requests_per_job
 from pod_stages import DIGEST_MARK, build_result, render_stages
-from report import aims, medians, summary
+from report import aims, judge, medians, summary
 from timeline import Timeline, percentile
 from tuneyard_api import names
 from tuneyard_api.pod_contract import MAX_RESULT_BYTES, Stage, StageResult
@@ -149,12 +149,29 @@ def test_memory_is_judged_by_the_worst_run():
     assert not aims(runs, [run_of("plainJobs", 10, 20)])[2].met
 
 
+def both(number: int, rate: float, noisy: bool = False) -> list[dict]:
+    runs = [run_of("operator", rate, 40.0, 90.0), run_of("plainJobs", 10.0, 20.0)]
+    return [run | {"round": number, "noisy": noisy} for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("runs", "judged", "rate"),
+    [
+        ([*both(1, 5), *both(2, 1, noisy=True), *both(3, 7)], [1, 3], 6),
+        ([*both(1, 5, noisy=True), *both(2, 1, noisy=True)], [1, 2], 3),
+        ([*both(1, 5), both(2, 1, noisy=True)[0], both(2, 1)[1]], [1], 5),
+    ],
+    ids=["quiet rounds only", "all when none is quiet", "a round is as noisy as its noisier run"],
+)
+def test_noisy_rounds_are_kept_but_not_judged(runs, judged, rate):
+    result = judge(runs)
+    assert (result["judgedRounds"], result["medians"]["operator"]["jobsPerSecond"]) == (judged, rate)
+    assert result["runs"] == runs
+
+
 def test_a_missed_aim_and_noise_are_said_aloud():
-    ours, floor = [run_of("operator", 1.0, 40.0, 90.0) | {"noisy": True}], [run_of("plainJobs", 10.0, 20.0)]
-    judged = [vars(aim) for aim in aims(ours, floor)]
-    result = {"jobs": 1, "rounds": 1, "aims": judged, "runs": ours + floor}
-    text = summary(result | {"medians": {"operator": medians(ours), "plainJobs": medians(floor)}})
-    assert "NOISY: in 1 of 2 runs" in text
+    text = summary({"jobs": 1, **judge([*both(1, 1.0, noisy=True)])})
+    assert "NOISY: in 2 of 2 runs" in text
     assert "MISSED throughput, share of plain Jobs': 0.1" in text
     assert "met  operator's peak memory" in text
 
