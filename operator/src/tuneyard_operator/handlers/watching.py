@@ -11,6 +11,7 @@ from typing import Any
 import kopf
 from tuneyard_api import names
 
+from tuneyard_operator.handlers.stateless import NoEssence, NoProgress
 from tuneyard_operator.ports import Watched
 from tuneyard_operator.reconcile.store import Store
 
@@ -45,6 +46,8 @@ def build_settings(watch_seconds: int) -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = NoEssence()
+    settings.persistence.progress_storage = NoProgress()
     settings.queueing.idle_timeout = _IDLE_SECONDS
     settings.watching.server_timeout = watch_seconds
     settings.watching.client_timeout = watch_seconds + _CLIENT_GRACE
