@@ -76,6 +76,9 @@ def test_kopf_writes_nothing_and_selects_on_the_server() -> None:
     settings = build_settings(300)
     assert settings.posting.enabled is False
     assert settings.peering.standalone is True
+    essence = settings.persistence.diffbase_storage.build(body={"spec": {"a": 1}})
+    assert settings.persistence.progress_storage.clear(essence=essence) == {}
+    assert settings.persistence.diffbase_storage.fetch(body={}) is None
     assert settings.queueing.worker_limit is None, "a worker holds its slot until its object falls silent"
     assert settings.watching.server_timeout == 300
     assert settings.watching.client_timeout == 310
