@@ -8,6 +8,7 @@ from fake_world import World
 from operator_samples import (
     failure_text,
     job_spec,
+    result_text,
     runtime_spec,
 )
 from tuneyard_api import names, reasons
@@ -213,3 +214,36 @@ def test_objects_of_an_older_job_of_the_same_name_are_not_taken_over() -> None:
     world.settle()
     assert world.jobs() == ["a-prepare-1"]
     assert world.conditions()["DataReady"][0] == "False", "the old pod's result is not the new job's"
+
+
+def test_a_job_seen_complete_before_its_pod_is_not_started_again() -> None:
+    world = World()
+    world.settle()
+    pod = world.make_pod("a-prepare-1")
+    world.run_pod(pod)
+    world.settle()
+    world.end_pod(pod, message=result_text(Stage.PREPARE, world.digest))
+    late = world.told.pop()
+    world.set_job("a-prepare-1", conditions=[{"type": "Complete", "status": "True"}])
+    world.settle()
+    assert world.jobs() == ["a-prepare-1", "a-train-1"]
+    world.told.append(late)
+    world.settle()
+    assert [attempt.outcome for attempt in world.status.attempts] == ["Succeeded", "Running"]
+
+
+@pytest.mark.parametrize("is_pod_seen", [True, False])
+def test_a_job_seen_failed_before_its_pod_is_judged_by_the_pod_s_own_words(is_pod_seen: bool) -> None:
+    world = World()
+    world.settle()
+    pod = world.make_pod("a-prepare-1")
+    if is_pod_seen:
+        world.settle()
+    message = failure_text(Stage.PREPARE, world.digest, FailureClass.BAD_INPUT, "train.jsonl:3:7: no JSON")
+    world.end_pod(pod, exit_code=10, reason="Error", message=message)
+    world.told = [told for told in world.told if told[0] != "Pod"]
+    world.fail_job("a-prepare-1")
+    world.settle()
+    assert world.jobs() == ["a-prepare-1"]
+    assert world.conditions()["Succeeded"] == ("False", FailureClass.BAD_INPUT.value)
+    assert world.status.message == "train.jsonl:3:7: no JSON"

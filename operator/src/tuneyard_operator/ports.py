@@ -59,6 +59,9 @@ class Cluster(Protocol):
     def pages(self, kind: Watched) -> AsyncIterator[Listed]:
         """All watched objects of a kind, page by page, all pages at one resourceVersion."""
 
+    async def pods_of(self, namespace: str, job: str) -> tuple[Object, ...]:
+        """The pods of a batch/v1 Job as they are now, not as a watch that may lag behind says."""
+
     async def claims(self, namespace: str) -> frozenset[str]:
         """Names of the PersistentVolumeClaims of a namespace, a few seconds old at most."""
 

@@ -100,6 +100,15 @@ class FakeCluster:
         for part in (bodies[:half], bodies[half:]):
             yield Listed(tuple(copy.deepcopy(part)), self._version)
 
+    async def pods_of(self, namespace: str, job: str) -> tuple[Mapping[str, Any], ...]:
+        self._called(f"list pods of {job}")
+        owners = {body["metadata"]["uid"] for body in self.of_kind("Job") if body["metadata"]["name"] == job}
+        return tuple(
+            copy.deepcopy(body)
+            for body in self.of_kind("Pod")
+            if {each["uid"] for each in body["metadata"].get("ownerReferences", ())} & owners
+        )
+
     async def claims(self, namespace: str) -> frozenset[str]:
         self._called("list claims")
         return frozenset(self.claims_there)

@@ -19,6 +19,8 @@ _METHODS = {"create": "POST", "get": "GET", "list": "GET", "patch": "PATCH"}
 _JSON, _MERGE = "application/json", "application/merge-patch+json"
 _NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 200
+_LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
+"""Set by the Job controller on its pods."""
 """Objects of one page of a list: bounds the memory that a list takes."""
 _CLAIMS_SECONDS = 1.0
 """How old a list of claims may be: a burst of jobs asks once."""
@@ -83,6 +85,12 @@ class KubernetesCluster:
             if not metadata.get("continue"):
                 return
             query["continue"] = metadata["continue"]
+
+    async def pods_of(self, namespace: str, job: str) -> tuple[Object, ...]:
+        """See `ports.Cluster`."""
+        query = {"labelSelector": f"{_LABEL_JOB_NAME}={job}"}
+        status, answer = await self._call("list", "Pod", namespace, query=query)
+        return tuple(_checked(status, answer)["items"])
 
     async def claims(self, namespace: str) -> frozenset[str]:
         """See `ports.Cluster`."""

@@ -86,6 +86,11 @@ class SeenJob:
     pods_made: bool = False
     """Whether the Job controller has ever made a pod."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the Job controller will do nothing more."""
+        return self.complete or self.failed is not None
+
 
 @dataclass(frozen=True, slots=True)
 class SeenEvent:

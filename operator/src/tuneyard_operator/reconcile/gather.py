@@ -11,13 +11,13 @@ from tuneyard_api.status import ConditionType
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decide import needs_claims
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
-from tuneyard_operator.domain.observed import EndpointAnswer, Observed, SeenEvent
+from tuneyard_operator.domain.observed import EndpointAnswer, Observed, SeenEvent, SeenJob, SeenPod
 from tuneyard_operator.domain.progress import READ_EVERY
-from tuneyard_operator.domain.sightings import owner_uid
+from tuneyard_operator.domain.sightings import owner_uid, see_pod
 from tuneyard_operator.domain.waiting import needs_events
 from tuneyard_operator.ports import Cluster, Endpoint, ProgressReader
 from tuneyard_operator.reconcile.queue import Key
-from tuneyard_operator.reconcile.store import Store
+from tuneyard_operator.reconcile.store import Store, Stored
 
 
 @dataclass
@@ -52,6 +52,7 @@ class Gatherer:
         if known.frozen is None and stored.status.plan is not None:
             known.frozen = await self._read_plan(key, stored.uid)
         jobs, pods = self.store.children(key)
+        pods = await self._with_ended_pods(stored, key.namespace, jobs, pods)
         seen = Observed(
             namespace=key.namespace,
             name=key.name,
@@ -80,6 +81,25 @@ class Gatherer:
     def forget(self, key: Key) -> None:
         """The job is over or gone."""
         self._known.pop(key, None)
+
+    async def _with_ended_pods(
+        self, stored: Stored, namespace: str, jobs: tuple[SeenJob, ...], pods: tuple[SeenPod, ...]
+    ) -> tuple[SeenPod, ...]:
+        """Asks for the pods of a Job that is over while ours are not: pods and Jobs come by two watches.
+
+        Judged by a pod watch that lags behind, a stage that has succeeded would be taken for one without a result.
+        """
+        judged = {(each.stage, each.number) for each in stored.status.attempts if each.outcome != "Running"}
+        for job in jobs:
+            is_open = job.owner_uid == stored.uid and (job.stage, job.attempt) not in judged
+            own = [pod for pod in pods if pod.owner_uid == job.uid]
+            if is_open and job.is_over and not (own and all(pod.is_over for pod in own)):
+                now = [see_pod(body) for body in await self.cluster.pods_of(namespace, job.name)]
+                pods = (
+                    *(pod for pod in pods if pod.owner_uid != job.uid),
+                    *(pod for pod in now if pod is not None and pod.owner_uid == job.uid),
+                )
+        return pods
 
     async def _read_plan(self, key: Key, uid: str) -> Frozen | None:
         """After a restart, once a job. What another version wrote is made again and must have the same digest."""
