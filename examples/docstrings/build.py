@@ -146,7 +146,7 @@ def read_records(module: Module) -> Iterator[Record]:
         tree = ast.parse(source)
     except SyntaxError:  # Templates and deliberately broken files.
         return
-    lines = source.splitlines()
+    lines = source.split("\n")  # as ast counts them: a form feed, which splitlines() ends a line at, is none
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     for node in sorted(functions, key=lambda function: function.lineno):
         summary = read_summary(node)
