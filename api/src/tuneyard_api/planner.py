@@ -16,6 +16,7 @@ from tuneyard_api.job import ClaimSource, DataSource, FineTuneJob, Lora, ModelSo
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.names import workspace_name
 from tuneyard_api.pod_contract import Stage
+from tuneyard_api.remote_files import S3Object
 from tuneyard_api.runtime import FineTuneRuntime
 
 DEFAULT_EPOCHS = 1.0
@@ -75,6 +76,8 @@ class Plan:
     """Claims of all stages."""
     hub_token: SecretKey | None
     """Where the prepare pod's hub token comes from."""
+    s3_secret: str | None
+    """Secret that the prepare pod's S3 credentials come from."""
     digest: str
     """SHA-256 of job.json without uid, hex."""
 
@@ -99,8 +102,11 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         *_method_problems(job, runtime, others),
         *_batch_problems(job),
         *_permission_problems(job, runtime),
+        *_capability_problems(job, runtime),
         *_token_problems(job),
+        *_s3_problems(job),
         *_destination_problems(job, runtime, registry, endpoint),
+        *_adapter_problems(job),
     )
     if problems or registry is None:
         raise PlanRefused(problems)
@@ -117,6 +123,8 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         ),
         model=_resolved_source("model", spec.model),
         dataset=_resolved_dataset(job),
+        adapter=_resolved_adapter(job, registry),
+        quantization=spec.model.quantization,
         method=spec.method,
         lora=spec.lora or Lora(),
         training=_resolved_training(job, micro),
@@ -137,6 +145,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         storage_class_name=spec.workspace.storage_class_name or offered.defaults.storage_class_name,
         mounts=_mounts(job, runtime, registry),
         hub_token=next((secret for _, secret in _hub_tokens(job)), None),
+        s3_secret=next((name for _, name in _s3_secrets(job)), None),
         digest=digest_of(resolved),
     )
 
@@ -194,6 +203,37 @@ def _permission_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable
         )
 
 
+def _capability_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
+    asked, has = job.spec.model.quantization, runtime.spec.quantizations
+    if asked is not None and asked not in has:
+        other = f"{' or '.join(has)}, or leave it out" if has else "leaving it out, or another runtime"
+        yield Problem(
+            "spec.model.quantization",
+            f"runtime {runtime.metadata.name} has {', '.join(has) or 'none'} (got {asked}); try {other}",
+        )
+
+
+def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
+    """A name that is taken is never overwritten: better said now than after the training."""
+    adapter, own = job.spec.model.adapter, job.spec.publish.adapter_name or job.metadata.name
+    if adapter is not None and adapter.published == own:
+        yield Problem(
+            "spec.model.adapter.published",
+            f"the job would publish under the name that it goes on from, which is taken (got {own}); try another"
+            " publish.adapterName",
+        )
+
+
+def _s3_problems(job: FineTuneJob) -> Iterable[Problem]:
+    secrets = _s3_secrets(job)
+    for path, name in secrets[1:]:
+        if name != secrets[0][1]:
+            yield Problem(
+                f"{path}.secretRef",
+                f"a job has one Secret for S3 (got {name}); try {secrets[0][1]}, as in {secrets[0][0]}",
+            )
+
+
 def _token_problems(job: FineTuneJob) -> Iterable[Problem]:
     tokens = _hub_tokens(job)
     for path, secret in tokens[1:]:
@@ -245,6 +285,15 @@ def _hub_tokens(job: FineTuneJob) -> list[tuple[str, SecretKey]]:
     ]
 
 
+def _s3_secrets(job: FineTuneJob) -> list[tuple[str, str]]:
+    """Every Secret for S3 under the path of its source."""
+    return [
+        (f"spec.dataset.{name}.s3", split.s3.secret_ref.name)
+        for name, split in _splits(job)
+        if split.s3 is not None and split.s3.secret_ref is not None
+    ]
+
+
 def _inside(folder: str, claim: ClaimSource) -> str:
     return f"{folder}/{claim.path}" if claim.path else folder
 
@@ -252,10 +301,31 @@ def _inside(folder: str, claim: ClaimSource) -> str:
 def _resolved_source(role: str, source: ModelSource | DataSource) -> pod.ResolvedSource:
     if source.pvc is not None:
         return pod.ResolvedSource(path=_inside(f"{pod.SOURCES_DIR}/{role}", source.pvc))
+    if isinstance(source, DataSource) and source.s3 is not None:
+        return pod.ResolvedSource(s3=S3Object(**source.s3.model_dump(by_alias=False, exclude={"secret_ref"})))
+    if isinstance(source, DataSource) and source.http is not None:
+        return pod.ResolvedSource(http=source.http)
     hub = source.hugging_face
     if hub is None:
         raise AssertionError(f"{role} has no source, which its model does not allow")
     return pod.ResolvedSource(repo=hub.repo, revision=hub.revision, path=getattr(hub, "path", None))
+
+
+def _resolved_adapter(job: FineTuneJob, registry: ClaimSource) -> pod.ResolvedAdapter | None:
+    claim = _adapter_claim(job, registry)
+    if claim is None:
+        return None
+    path = _inside(f"{pod.SOURCES_DIR}/adapter", claim)
+    return pod.ResolvedAdapter(path=path, must_match_lora=job.spec.lora is not None)
+
+
+def _adapter_claim(job: FineTuneJob, registry: ClaimSource) -> ClaimSource | None:
+    """The folder of the adapter that is trained on."""
+    adapter = job.spec.model.adapter
+    if adapter is None or adapter.published is None:
+        return adapter and adapter.pvc
+    folder = f"{registry.path}/{adapter.published}" if registry.path else adapter.published
+    return ClaimSource(claim_name=registry.claim_name, path=folder)
 
 
 def _resolved_dataset(job: FineTuneJob) -> pod.ResolvedDataset:
@@ -294,7 +364,11 @@ def _resolved_training(job: FineTuneJob, micro: int) -> pod.ResolvedTraining:
 
 def _mounts(job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource) -> tuple[Mount, ...]:
     """Data reaches the prepare pod alone, the registry the publish pod alone; training reads the workspace."""
-    sources = [("model", job.spec.model.pvc), *((name, split.pvc) for name, split in _splits(job))]
+    sources = [
+        ("model", job.spec.model.pvc),
+        ("adapter", _adapter_claim(job, registry)),
+        *((name, split.pvc) for name, split in _splits(job)),
+    ]
     mounts = []
     for stage in Stage:
         mounts.append(Mount(stage, workspace_name(job.metadata.name), pod.WORKSPACE_DIR, read_only=False))
