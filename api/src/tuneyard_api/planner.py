@@ -323,7 +323,7 @@ def _adapter_claim(job: FineTuneJob, registry: ClaimSource) -> ClaimSource | Non
     """The folder of the adapter that is trained on."""
     adapter = job.spec.model.adapter
     if adapter is None or adapter.published is None:
-        return adapter and adapter.pvc
+        return None if adapter is None else adapter.pvc
     folder = f"{registry.path}/{adapter.published}" if registry.path else adapter.published
     return ClaimSource(claim_name=registry.claim_name, path=folder)
 

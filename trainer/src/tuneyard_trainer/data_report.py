@@ -289,9 +289,7 @@ def _lengths(split: Loaded, limit: int) -> Lengths:
     ordered = sorted(split.lengths)
     width = max(1, ceil(ordered[-1] / _BINS))
     # A round width is easier to read.
-    width = next(
-        step * 10**power for power in range(12) for step in (1, 2, 5) if step * 10**power >= width
-    )
+    width = next(step * 10**power for power in range(12) for step in (1, 2, 5) if step * 10**power >= width)
     counts = Counter(length // width for length in ordered)
     return Lengths(
         shortest=ordered[0],

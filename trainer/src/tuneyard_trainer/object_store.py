@@ -16,7 +16,9 @@ from tuneyard_trainer.received import CHUNK_BYTES, MAX_BYTES, check_size, write_
 
 _NOT_THERE = frozenset({"NoSuchKey", "NoSuchBucket", "404"})
 _NOT_ALLOWED = frozenset({"AccessDenied", "ExpiredToken", "InvalidToken", "InvalidAccessKeyId"})
-_ELSEWHERE = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
+_ELSEWHERE = frozenset(
+    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+)
 
 
 def fetch_object(

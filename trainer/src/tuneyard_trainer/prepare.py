@@ -14,8 +14,8 @@ from tuneyard_trainer.base_model import BaseModel, find_base_model
 from tuneyard_trainer.data_report import build_report, text_of, warnings_of
 from tuneyard_trainer.data_sources import find_data_files
 from tuneyard_trainer.failures import bad_input
-from tuneyard_trainer.former_adapter import bring_adapter
-from tuneyard_trainer.layout import ADAPTER, PREPARED
+from tuneyard_trainer.former_adapter import find_adapter
+from tuneyard_trainer.layout import FORMER_ADAPTER, PREPARED
 from tuneyard_trainer.likeness import exact_key
 from tuneyard_trainer.loading import Loaded, hold_out, load_splits
 from tuneyard_trainer.packing import pack
@@ -34,8 +34,10 @@ def prepare(context: StageContext) -> PrepareFacts:
     job, board = context.job, context.board
     board.update(phase="preparing")
     model = find_base_model(job, context.model_cache)
+    former = find_adapter(job.adapter, job.lora, model) if job.adapter else None
     tokenizer = TextTokenizer(model.folder)
     warnings = _model_warnings(job, model, tokenizer)
+    warnings += former.warnings(job) if former else []
     limit = min(job.training.max_sequence_length, model.positions or job.training.max_sequence_length)
     received = context.workspace / "received"
     files = find_data_files(job.dataset, context.model_cache, received)
@@ -66,8 +68,8 @@ def prepare(context: StageContext) -> PrepareFacts:
             evaluation_split=evaluated,
         )
         index.save(folder)
-        if job.adapter is not None:
-            warnings += bring_adapter(job, model, folder / ADAPTER)
+        if former is not None:
+            former.copy_to(folder / FORMER_ADAPTER)
     shutil.rmtree(received, ignore_errors=True)
     for warning in warnings:
         board.say(f"warning: {warning}")

@@ -7,7 +7,6 @@ Problems are collected, not raised: all of a file is looked at before anything i
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from json.decoder import scanstring
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,11 @@ class Place:
 
     def __str__(self) -> str:
         """As editors open it."""
-        return f"{self.file}:row {self.line}" if self.column is None else f"{self.file}:{self.line}:{self.column}"
+        return (
+            f"{self.file}:row {self.line}"
+            if self.column is None
+            else f"{self.file}:{self.line}:{self.column}"
+        )
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ def _key_positions(source: str) -> dict[str, int]:
         return found
     decoder, position = json.JSONDecoder(), _skip_space(source, 1)
     while source.startswith('"', position):
-        key, end = scanstring(source, position + 1, True)  # noqa: FBT003  its strictness has no name
+        key, end = decoder.raw_decode(source, position)
         found[key] = position
         _, end = decoder.raw_decode(source, _skip_space(source, _skip_space(source, end) + 1))
         position = _skip_space(source, _skip_space(source, end) + 1)
