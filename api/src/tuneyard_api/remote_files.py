@@ -10,6 +10,7 @@ from tuneyard_api.base import BaseUrl, Contract, ObjectName
 BUCKET = r"^[a-z0-9][a-z0-9.-]+[a-z0-9]$"
 DATA_KEY = r"^[^\x00-\x1f]*\.(jsonl|json|parquet)$"
 REGION = r"^[a-z0-9-]+$"
+SHA256 = r"^[0-9a-f]{64}$"
 DATA_URL = (
     r"^(https://[A-Za-z0-9.-]+|http://[a-z0-9-]+\.[a-z0-9-]+\.svc(\.cluster\.local)?)(:[0-9]{1,5})?"
     r"/[A-Za-z0-9._~!$&()*+,;=:@%/-]*\.(jsonl|json|parquet)(\?[A-Za-z0-9._~!$&()*+,;=:@%/?-]*)?$"
@@ -49,5 +50,5 @@ class HttpFile(Contract):
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=DATA_URL)]
     """Address, ending in .jsonl, .json or .parquet before any `?`: https, or http of a Service (`name.namespace.svc`)."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", min_length=64, max_length=64)]
+    sha256: Annotated[str, Field(max_length=64, pattern=SHA256)]
     """SHA-256 of the file in lower-case hex, as `sha256sum` prints it."""

@@ -269,7 +269,7 @@ def _hints(splits: Mapping[str, Loaded]) -> tuple[tuple[Hint, ...], int | None]:
     clean: int | None = None
     for name, split in splits.items():
         for at, (example, place) in enumerate(zip(split.examples, split.places, strict=True)):
-            found = Counter(hints_in("".join(piece.text for piece in example.pieces)))
+            found = Counter(hints_in("\n".join(piece.text for piece in example.pieces)))
             counts += found
             for kind in found:
                 if len(places[kind]) < MAX_PLACES:

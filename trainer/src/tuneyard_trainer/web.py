@@ -233,5 +233,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(  # noqa: PLR0917  as the base class has it
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
-        self._guard.admit_redirect(req.full_url, newurl)
+        try:
+            self._guard.admit_redirect(req.full_url, newurl)
+        except StageFailure:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
