@@ -12,11 +12,19 @@ from dataclasses import dataclass
 
 from tuneyard_api import pod_contract as pod
 from tuneyard_api import reasons
-from tuneyard_api.job import ClaimSource, DataSource, FineTuneJob, Lora, ModelSource, SecretKey
+from tuneyard_api.job import ClaimSource, FineTuneJob, Lora, ModelSource, SecretKey
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.names import workspace_name
+from tuneyard_api.planned_sources import (
+    adapter_claim,
+    hub_tokens,
+    inside,
+    resolved_adapter,
+    resolved_source,
+    s3_secrets,
+    splits,
+)
 from tuneyard_api.pod_contract import Stage
-from tuneyard_api.remote_files import S3Object
 from tuneyard_api.runtime import FineTuneRuntime
 
 DEFAULT_EPOCHS = 1.0
@@ -121,9 +129,9 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
             model_families=offered.model_families,
             trust_remote_code=spec.model.trust_remote_code,
         ),
-        model=_resolved_source("model", spec.model),
+        model=resolved_source("model", spec.model),
         dataset=_resolved_dataset(job),
-        adapter=_resolved_adapter(job, registry),
+        adapter=resolved_adapter(job, registry),
         quantization=spec.model.quantization,
         method=spec.method,
         lora=spec.lora or Lora(),
@@ -133,7 +141,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         checkpoint=spec.checkpoint,
         evaluation=spec.evaluation,
         adapter_name=spec.publish.adapter_name or job.metadata.name,
-        registry_path=_inside(pod.REGISTRY_DIR, registry),
+        registry_path=inside(pod.REGISTRY_DIR, registry),
     )
     return Plan(
         resolved=resolved,
@@ -144,8 +152,8 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         workspace_size_gib=spec.workspace.size_gib or offered.defaults.workspace_size_gib,
         storage_class_name=spec.workspace.storage_class_name or offered.defaults.storage_class_name,
         mounts=_mounts(job, runtime, registry),
-        hub_token=next((secret for _, secret in _hub_tokens(job)), None),
-        s3_secret=next((name for _, name in _s3_secrets(job)), None),
+        hub_token=next((secret for _, secret in hub_tokens(job)), None),
+        s3_secret=next((name for _, name in s3_secrets(job)), None),
         digest=digest_of(resolved),
     )
 
@@ -211,6 +219,13 @@ def _capability_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable
             "spec.model.quantization",
             f"runtime {runtime.metadata.name} has {', '.join(has) or 'none'} (got {asked}); try {other}",
         )
+    gpus = job.spec.parallelism.gpus_per_node
+    if asked is not None and gpus > 1:
+        yield Problem(
+            "spec.model.quantization",
+            f"a base model in fewer bits trains on one GPU (got {asked} on {gpus}); try parallelism.gpusPerNode 1, or"
+            " leave it out",
+        )
 
 
 def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
@@ -225,7 +240,7 @@ def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
 
 
 def _s3_problems(job: FineTuneJob) -> Iterable[Problem]:
-    secrets = _s3_secrets(job)
+    secrets = s3_secrets(job)
     for path, name in secrets[1:]:
         if name != secrets[0][1]:
             yield Problem(
@@ -235,7 +250,7 @@ def _s3_problems(job: FineTuneJob) -> Iterable[Problem]:
 
 
 def _token_problems(job: FineTuneJob) -> Iterable[Problem]:
-    tokens = _hub_tokens(job)
+    tokens = hub_tokens(job)
     for path, secret in tokens[1:]:
         if secret != tokens[0][1]:
             first, other = tokens[0][1], f"{secret.name}/{secret.key}"
@@ -263,84 +278,19 @@ def _destination_problems(
         )
 
 
-def _splits(job: FineTuneJob) -> Iterable[tuple[str, DataSource]]:
-    dataset = job.spec.dataset
-    for name, source in (
-        ("training", dataset.training),
-        ("validation", dataset.validation),
-        ("test", dataset.test),
-    ):
-        if source is not None:
-            yield name, source
-
-
-def _hub_tokens(job: FineTuneJob) -> list[tuple[str, SecretKey]]:
-    """Every secretRef of the job under its path, the model's first."""
-    sources = [("spec.model", job.spec.model.hugging_face)]
-    sources += [(f"spec.dataset.{name}", split.hugging_face) for name, split in _splits(job)]
-    return [
-        (f"{path}.huggingFace.secretRef", hub.secret_ref)
-        for path, hub in sources
-        if hub is not None and hub.secret_ref
-    ]
-
-
-def _s3_secrets(job: FineTuneJob) -> list[tuple[str, str]]:
-    """Every Secret for S3 under the path of its source."""
-    return [
-        (f"spec.dataset.{name}.s3", split.s3.secret_ref.name)
-        for name, split in _splits(job)
-        if split.s3 is not None and split.s3.secret_ref is not None
-    ]
-
-
-def _inside(folder: str, claim: ClaimSource) -> str:
-    return f"{folder}/{claim.path}" if claim.path else folder
-
-
-def _resolved_source(role: str, source: ModelSource | DataSource) -> pod.ResolvedSource:
-    if source.pvc is not None:
-        return pod.ResolvedSource(path=_inside(f"{pod.SOURCES_DIR}/{role}", source.pvc))
-    if isinstance(source, DataSource) and source.s3 is not None:
-        return pod.ResolvedSource(s3=S3Object(**source.s3.model_dump(by_alias=False, exclude={"secret_ref"})))
-    if isinstance(source, DataSource) and source.http is not None:
-        return pod.ResolvedSource(http=source.http)
-    hub = source.hugging_face
-    if hub is None:
-        raise AssertionError(f"{role} has no source, which its model does not allow")
-    return pod.ResolvedSource(repo=hub.repo, revision=hub.revision, path=getattr(hub, "path", None))
-
-
-def _resolved_adapter(job: FineTuneJob, registry: ClaimSource) -> pod.ResolvedAdapter | None:
-    claim = _adapter_claim(job, registry)
-    if claim is None:
-        return None
-    path = _inside(f"{pod.SOURCES_DIR}/adapter", claim)
-    return pod.ResolvedAdapter(path=path, must_match_lora=job.spec.lora is not None)
-
-
-def _adapter_claim(job: FineTuneJob, registry: ClaimSource) -> ClaimSource | None:
-    """The folder of the adapter that is trained on."""
-    adapter = job.spec.model.adapter
-    if adapter is None or adapter.published is None:
-        return None if adapter is None else adapter.pvc
-    folder = f"{registry.path}/{adapter.published}" if registry.path else adapter.published
-    return ClaimSource(claim_name=registry.claim_name, path=folder)
-
-
 def _resolved_dataset(job: FineTuneJob) -> pod.ResolvedDataset:
     dataset = job.spec.dataset
-    splits = {name: _resolved_source(name, split) for name, split in _splits(job)}
+    sources = {name: resolved_source(name, split) for name, split in splits(job)}
     fraction = dataset.validation_fraction
     if dataset.validation is not None:
         fraction = 0.0
     elif fraction is None:
         fraction = DEFAULT_VALIDATION_FRACTION
     return pod.ResolvedDataset(
-        training=splits["training"],
-        validation=splits.get("validation"),
+        training=sources["training"],
+        validation=sources.get("validation"),
         validation_fraction=fraction,
-        test=splits.get("test"),
+        test=sources.get("test"),
         format=dataset.format,
         template=dataset.template,
         loss_on=dataset.loss_on,
@@ -366,8 +316,8 @@ def _mounts(job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource) -
     """Data reaches the prepare pod alone, the registry the publish pod alone; training reads the workspace."""
     sources = [
         ("model", job.spec.model.pvc),
-        ("adapter", _adapter_claim(job, registry)),
-        *((name, split.pvc) for name, split in _splits(job)),
+        ("adapter", adapter_claim(job, registry)),
+        *((name, split.pvc) for name, split in splits(job)),
     ]
     mounts = []
     for stage in Stage:

@@ -17,7 +17,7 @@ from tuneyard_trainer import durable
 from tuneyard_trainer.continued import with_former_adapter
 from tuneyard_trainer.failures import StageFailure, bad_input
 from tuneyard_trainer.layout import ADAPTER_FILES
-from tuneyard_trainer.quantized import quantization_options
+from tuneyard_trainer.quantized import hold_weights_still, quantization_options
 from tuneyard_trainer.surroundings import usable_cores
 
 
@@ -94,6 +94,8 @@ def load_model(folder: Path, job: ResolvedJob, device: Device, former: Path | No
     )
     if job.quantization is None:
         base = base.to(device.torch_device)
+    else:
+        hold_weights_still(base)
     model = with_former_adapter(base, former, job) if job.adapter else _with_new_adapter(base, job)
     if job.training.gradient_checkpointing:
         base.activation_checkpointing_enable()

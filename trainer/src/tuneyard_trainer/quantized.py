@@ -51,3 +51,14 @@ def quantization_options(
     else:
         config = BitsAndBytesConfig(load_in_8bit=True)
     return {"quantization_config": config, "device_map": {"": torch_device}}
+
+
+def hold_weights_still(base: Any) -> None:
+    """Keeps bitsandbytes from repacking 4-bit weights in the first evaluation, as it does on a CPU with bfloat16.
+
+    Their constants would be coarser from then on, so that the rest of a training saw another base model than its
+    beginning; and layers whose width is no multiple of 64 could not be repacked at all.
+    """
+    for part in base.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False
