@@ -25,11 +25,13 @@ def trained(tiny_llama, training_data, job_of, pods, tmp_path):
     def run(name, **changes):
         (tmp_path / name).mkdir()
         place = type(pods)(tmp_path / name)
-        job = job_of(tiny_llama, training_data(40), evaluation=FREE, **changes)
-        for stage in ("prepare", "train"):
+        job = job_of(tiny_llama, training_data(40), evaluation=FREE, adapterName=name, **changes)
+        facts = {}
+        for stage in ("prepare", "train", "publish"):
             code, result = place.run(stage, job)
             assert code == 0, result.failure
-        return TrainFacts.model_validate(result.facts), place.workspace / "adapter"
+            facts[stage] = result.facts
+        return TrainFacts.model_validate(facts["train"]), place.workspace / "adapter"
 
     return run
 
@@ -42,7 +44,7 @@ def first_loss(folder):
     return next(line["loss"] for line in read_metrics(folder.parent / "metrics.jsonl") if "loss" in line)
 
 
-def test_training_goes_on_where_the_earlier_adapter_ended(trained):
+def test_training_goes_on_where_the_earlier_adapter_ended(trained, tmp_path):
     _, former = trained("first", training={"maxSteps": 6})
     adapter = {"path": str(former), "mustMatchLora": False}
     # A rate that moves nothing: what comes out is what went in.
@@ -54,6 +56,9 @@ def test_training_goes_on_where_the_earlier_adapter_ended(trained):
         torch.testing.assert_close(tensors(still)[name], tensor, atol=1e-9, rtol=0)
     config = json.loads((still / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (4, 8)
+    card = (tmp_path / "registry/still/README.md").read_text()
+    assert "| rank, alpha, dropout | 4, 8, 0.0 |" in card
+    assert "| went on from | an earlier adapter, `adapter` |" in card
     assert first_loss(still) < first_loss(former) - 0.1
     _, moved = trained("moved", adapter=adapter, training={"maxSteps": 2})
     assert any(not torch.equal(tensors(moved)[name], tensor) for name, tensor in tensors(former).items())

@@ -18,7 +18,7 @@ from tuneyard_api.pod_contract import FailureClass, ResolvedAdapter, ResolvedJob
 
 from tuneyard_trainer.base_model import BaseModel
 from tuneyard_trainer.failures import StageFailure, bad_input
-from tuneyard_trainer.layout import ADAPTER_FILES
+from tuneyard_trainer.layout import ADAPTER_FILES, FORMER_ADAPTER
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -87,6 +87,22 @@ def find_adapter(adapter: ResolvedAdapter, lora: Lora, model: BaseModel) -> Form
         shown = [*differences[:_MAX_SHOWN], *([f"... and {rest} more"] if rest > 0 else [])]
         raise bad_input("\n".join([f"{called}: it can't be trained on:", *shown]))
     return FormerAdapter(folder, str(config.get("base_model_name_or_path") or ""))
+
+
+def lora_as_trained(job: ResolvedJob, prepared: Path) -> Lora:
+    """The job's options, or those of the adapter that prepare left in `prepared` for the job to go on from."""
+    if job.adapter is None:
+        return job.lora
+    config = json.loads((prepared / FORMER_ADAPTER / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+    targets = config.get("target_modules") or ()
+    own = {
+        "rank": config["r"],
+        "alpha": config["lora_alpha"],
+        "target_modules": (targets,) if isinstance(targets, str) else tuple(sorted(targets)),
+    }
+    if not job.adapter.must_match_lora:
+        own["dropout"] = config.get("lora_dropout", 0.0)
+    return job.lora.model_copy(update=own)
 
 
 def _read(called: str, folder: Path) -> tuple[dict[str, Any], Shapes]:
