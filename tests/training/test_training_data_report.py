@@ -196,3 +196,16 @@ def test_adversarial_text_takes_no_time():
     for text in ("a@" * 20_000, "1 " * 20_000, "+1 " * 20_000, "a." * 20_000 + "@", "-----BEGIN " * 5_000):
         list(hints_in(text))
     assert time.perf_counter() - began < 5
+
+
+def test_records_that_are_alike_are_never_held_out_from_each_other(prepare):
+    code, result, _ = prepare([GOOD[1], {**GOOD[1], "prompt": "Say number 1: ="}])
+    assert code == EXIT_CODES[FailureClass.BAD_INPUT]
+    assert "1 different record can't be held out" in result.failure.message
+
+
+def test_places_are_bounded_and_counts_are_not(prepare):
+    report = prepare([*GOOD, *GOOD, {"prompt": "a@b.de " * 3, "completion": "x"}])[2]
+    duplicates = report["splits"]["training"]["duplicates"]
+    assert (duplicates["exact"], len(duplicates["first"])) == (20, 5)
+    assert [(hint["count"], len(hint["first"])) for hint in report["hints"]] == [(3, 1)]
