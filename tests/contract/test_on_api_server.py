@@ -123,6 +123,10 @@ FULL = {
     "model": {"huggingFace": {"repo": "a/b", "secretRef": {"name": "s"}}},
     "training": {"epochs": 0.5, "learningRate": 2e-4, "globalBatchSize": 6, "microBatchSize": 3},
     "parallelism": {"gpusPerNode": 2},
+    "dataset": {
+        "training": {"s3": {"bucket": "data", "key": "a b/ü.jsonl", "secretRef": {"name": "s"}}},
+        "test": {"http": {"url": "http://files.data.svc:80/t.parquet?v=1", "sha256": "0" * 64}},
+    },
 }
 
 

@@ -112,6 +112,22 @@ def test_the_hub_token_reaches_the_prepare_pod_alone() -> None:
         assert "HF_TOKEN" not in env_of(plan, stage)
 
 
+def test_the_keys_of_a_bucket_reach_the_prepare_pod_alone() -> None:
+    s3 = {"bucket": "data", "key": "t.jsonl", "secretRef": {"name": "store"}}
+    by_mistake = [{"name": "AWS_ACCESS_KEY_ID", "value": "by mistake"}]
+    plan = frozen(job_spec(dataset={"training": {"s3": s3}}), env=by_mistake)
+    found = {name: value for name, value in env_of(plan, Stage.PREPARE).items() if name.startswith("AWS_")}
+    assert found == {
+        "AWS_ACCESS_KEY_ID": {"secretKeyRef": {"name": "store", "key": "AWS_ACCESS_KEY_ID"}},
+        "AWS_SECRET_ACCESS_KEY": {"secretKeyRef": {"name": "store", "key": "AWS_SECRET_ACCESS_KEY"}},
+        "AWS_SESSION_TOKEN": {
+            "secretKeyRef": {"name": "store", "key": "AWS_SESSION_TOKEN", "optional": True}
+        },
+    }
+    for stage in (Stage.TRAIN, Stage.PUBLISH):
+        assert not [name for name in env_of(plan, stage) if name.startswith("AWS_")]
+
+
 def mounted(plan: Frozen, stage: Stage) -> dict[str, tuple[str, bool]]:
     """Path -> (claim, read-only)."""
     pod = pod_of(plan, stage)

@@ -5,6 +5,7 @@ import json
 
 from fake_world import KEY, World
 from operator_samples import (
+    PREPARE_FACTS,
     TRAIN_FACTS,
     job_spec,
     result_text,
@@ -55,6 +56,21 @@ def test_a_job_goes_through_every_step_to_succeeded() -> None:
     assert [attempt.outcome for attempt in status.attempts] == ["Succeeded"] * 3
     assert status.started is not None
     assert status.ended is not None
+
+
+def test_what_was_found_in_the_data_is_said_where_the_job_says_that_it_is_ready() -> None:
+    world = World()
+    world.settle()
+    pod = world.make_pod("a-prepare-1")
+    found = {"duplicateRecords": 3, "leakedRecords": 0, "personalDataHints": 7}
+    text = result_text(Stage.PREPARE, world.digest, facts=PREPARE_FACTS | found)
+    world.end_pod(pod, message=text)
+    world.settle()
+    assert world.conditions()["DataReady"] == ("True", reasons.PREPARED)
+    [ready] = [condition for condition in world.status.conditions if condition.type == "DataReady"]
+    assert ready.message == (
+        "100 records in 20 sequences, 20000 tokens, 2 truncated, 3 duplicates, 7 hints at personal data"
+    )
 
 
 def test_the_happy_path_costs_at_most_eight_requests_above_its_objects() -> None:

@@ -150,7 +150,7 @@ def job_of(tmp_path: Path) -> Callable[..., ResolvedJob]:
             "registryPath": str(tmp_path / "registry"),
         }
         for key, value in changes.items():
-            content[key] = content[key] | value if isinstance(value, dict) else value
+            content[key] = content.get(key, {}) | value if isinstance(value, dict) else value
         return ResolvedJob.model_validate(content)
 
     return build

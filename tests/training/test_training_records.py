@@ -4,6 +4,8 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tuneyard_trainer.failures import StageFailure
 from tuneyard_trainer.records import Place, Problems, Record, read_records
 from tuneyard_trainer.templates import RecordProblem, renderer_of
@@ -124,3 +126,128 @@ def test_unknown_columns_name_what_would_be_understood():
         StageFailure, match=r"columns are `Prompts`, `answer`; did you mean `prompt` by `Prompts`\?"
     ):
         renderer_of("auto", None, None, record_of('{"Prompts": "a", "answer": "b"}'))
+
+
+def test_row_of_a_parquet_file_is_named_by_its_number(tmp_path):
+    rows = [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": None}]
+    records, problems = written_and_read(tmp_path, "parquet", rows)
+    assert [record.values for record in records] == rows
+    render = renderer_of("auto", None, None, records[0])
+    with pytest.raises(RecordProblem, match=r"`completion` must be a string \(got null\)") as caught:
+        render(records[1])
+    assert str(caught.value.place) == "t.parquet:row 2"
+    assert not problems.count
+
+
+def test_chats_in_a_parquet_file_are_read_with_their_messages(tmp_path):
+    chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    records, _ = written_and_read(tmp_path, "parquet", [chat])
+    assert records[0].values == chat
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet at all" * 10])
+def test_broken_parquet_file_is_one_problem(tmp_path, content):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "t.parquet").write_bytes(content)
+    problems = Problems()
+    assert list(read_records(tmp_path / "t.parquet", "t.parquet", problems)) == []
+    assert problems.report().startswith("t.parquet: this is no readable parquet file")
+
+
+LIMITS = {
+    "half of a surrogate pair": (
+        r'{"text": "\uD83D"}',
+        "half of a surrogate pair, which is no text; try the whole character, or U+FFFD",
+    ),
+    "a number of 5000 digits": (
+        '{"text": ' + "1" * 5000 + "}",
+        "malformed JSON: a number of more than 4300 digits",
+    ),
+    "a list in a list in a list": ("[" * 100_000, "malformed JSON: nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+@pytest.mark.parametrize(("text", "message"), LIMITS.values(), ids=LIMITS.keys())
+def test_json_that_can_be_written_but_not_used_is_a_problem(tmp_path, name, text, message):
+    is_array = name == "t.json"
+    (tmp_path / name).write_text(f"[{text}]" if is_array else text)
+    problems = Problems()
+    assert list(read_records(tmp_path / name, name, problems)) == []
+    assert problems.report() == f"{name}:1:{2 if is_array else 1}: {message}"
+
+
+def test_whole_surrogate_pair_is_the_character_that_it_means(tmp_path):
+    (tmp_path / "t.jsonl").write_text(r'{"text": "\uD83D\uDE00"}')
+    assert [r.values for r in read_records(tmp_path / "t.jsonl", "t.jsonl", Problems())] == [{"text": "😀"}]
+
+
+def written_and_read(folder, kind, rows):
+    """Records and problems of a file `t.<kind>` that holds `rows`."""
+    path = folder / f"t.{kind}"
+    if kind == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=2)
+    else:
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        path.write_text(
+            "[" + ",\n ".join(lines) + "]" if kind == "json" else "".join(f"{x}\n" for x in lines)
+        )
+    problems = Problems()
+    return list(read_records(path, path.name, problems)), problems
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+ROWS = st.lists(st.dictionaries(TEXTS, VALUES, max_size=4), max_size=5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=ROWS, kind=st.sampled_from(["json", "jsonl"]))
+def test_what_is_written_is_read_record_by_record_and_key_by_key(tmp_path_factory, rows, kind):
+    folder = tmp_path_factory.mktemp("rows")
+    records, problems = written_and_read(folder, kind, rows)
+    assert not problems.count
+    assert [record.values for record in records] == rows
+    lines = (folder / f"t.{kind}").read_bytes().decode().split("\n")
+    for record in records:
+        for key in record.values:
+            place = record.place_of(key)
+            assert lines[place.line - 1][place.column - 1 :].startswith(json.dumps(key, ensure_ascii=False))
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.lists(st.fixed_dictionaries({"a": TEXTS | st.none(), "b": st.integers(-(2**62), 2**62)})))
+def test_rows_of_parquet_are_read_back_in_order(tmp_path_factory, rows):
+    records, problems = written_and_read(tmp_path_factory.mktemp("rows"), "parquet", rows)
+    assert [record.values for record in records] == rows
+    assert [record.place.line for record in records] == list(range(1, len(rows) + 1))
+    assert not problems.count
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=st.lists(st.dictionaries(TEXTS, VALUES, max_size=3), min_size=1, max_size=5), data=st.data())
+def test_line_that_is_cut_is_the_line_that_is_named(tmp_path_factory, rows, data):
+    lines = [json.dumps(row) for row in rows]
+    at = data.draw(st.integers(0, len(lines) - 1))
+    lines[at] = lines[at][: data.draw(st.integers(1, len(lines[at]) - 1))]
+    path = tmp_path_factory.mktemp("cut") / "t.jsonl"
+    path.write_text("\n".join(lines))
+    problems = Problems()
+    records = list(read_records(path, "t.jsonl", problems))
+    assert [record.values for record in records] == rows[:at] + rows[at + 1 :]
+    assert problems.count == 1
+    file, line, column, _ = problems.report().split(":", 3)
+    assert (file, int(line)) == ("t.jsonl", at + 1)
+    assert 1 <= int(column) <= len(lines[at]) + 1
+
+
+def test_key_inside_a_value_is_not_mistaken_for_a_column():
+    record = record_of('{"meta": {"prompt": 1}, "text": "\\"prompt\\": ", "prompt" : 2}')
+    assert str(record.place_of("prompt")) == "t.jsonl:3:49"

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 
 from tuneyard_api import job_rules
 from tuneyard_api.base import HUB_REPO, METHOD, BaseUrl, Contract, Label, ObjectName, Rule, VolumePath
+from tuneyard_api.remote_files import HttpFile, S3File
 
 
 class SecretKey(Contract):
@@ -52,10 +53,21 @@ class ClaimSource(Contract):
     """Path inside the claim; absent: its root."""
 
 
+class AdapterSource(Contract):
+    """A LoRA adapter to train on, in PEFT's layout: exactly one of the sources."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.NO_ADAPTER, job_rules.TWO_ADAPTERS)
+
+    published: Label | None = None
+    """Name of an adapter in the job's registry, as an earlier job published it."""
+    pvc: ClaimSource | None = None
+    """A folder with adapter_config.json and adapter_model.safetensors."""
+
+
 class ModelSource(Contract):
     """Where the base model comes from: exactly one of the sources."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.NO_SOURCE, job_rules.TWO_SOURCES)
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.NO_MODEL, job_rules.TWO_MODELS)
 
     hugging_face: HuggingFaceSource | None = None
     """A model repository."""
@@ -63,6 +75,10 @@ class ModelSource(Contract):
     """A folder with config.json, tokenizer.json and safetensors."""
     trust_remote_code: bool = False
     """Run Python that comes with the model; refused unless the runtime allows it."""
+    adapter: AdapterSource | None = None
+    """Go on from this adapter instead of a new one; it must fit the model, and `lora` where that is given."""
+    quantization: Literal["nf4", "int8"] | None = None
+    """Keep the frozen base model in 4 (QLoRA) or 8 bits; the runtime must have it."""
 
 
 class HuggingFaceFile(HuggingFaceSource):
@@ -75,12 +91,16 @@ class HuggingFaceFile(HuggingFaceSource):
 class DataSource(Contract):
     """Where one split of the data set comes from: exactly one of the sources."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.NO_SOURCE, job_rules.TWO_SOURCES)
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.NO_DATA, job_rules.TWO_DATA)
 
     hugging_face: HuggingFaceFile | None = None
     """A file of a data set repository."""
     pvc: ClaimSource | None = None
-    """A .jsonl or .parquet file on a claim."""
+    """A .jsonl, .json or .parquet file on a claim."""
+    s3: S3File | None = None
+    """A file in a bucket."""
+    http: HttpFile | None = None
+    """A file behind a URL."""
 
 
 class Template(Contract):
@@ -279,7 +299,12 @@ class Serve(Contract):
 class FineTuneJobSpec(Contract):
     """What a data scientist asks for; model, dataset and method are enough."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.OPTIONS_OF_METHOD, job_rules.BATCH_DIVIDES)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        job_rules.OPTIONS_OF_METHOD,
+        job_rules.QUANTIZED_IS_FROZEN,
+        job_rules.ADAPTER_IS_LORA,
+        job_rules.BATCH_DIVIDES,
+    )
 
     model: ModelSource
     """The base model."""

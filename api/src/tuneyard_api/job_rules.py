@@ -69,15 +69,46 @@ OPTIONS_OF_METHOD = _rule(
     "the options of lora go with method lora (got method {method}); try leaving them out",
     field="lora",
 )
-NO_SOURCE = _rule(
-    "has(self.huggingFace) || has(self.pvc)",
-    lambda source: source.hugging_face is not None or source.pvc is not None,
-    "one of huggingFace and pvc is wanted (got neither); try huggingFace",
+
+
+def _sources(*names: str) -> tuple[Rule, Rule]:
+    """The two rules of an object that is exactly one of several sources: not none, and not more than one."""
+    attributes = [re.sub("(?=[A-Z])", "_", name).lower() for name in names]
+    given = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in names)
+    listed = f"{', '.join(names[:-1])} and {names[-1]}"
+    none, more = ("neither", "both") if len(names) == 2 else ("none", "several")  # noqa: PLR2004
+
+    def count(source: Any) -> int:
+        return sum(getattr(source, name) is not None for name in attributes)
+
+    return (
+        _rule(
+            f"{given} > 0",
+            lambda source: count(source) > 0,
+            f"one of {listed} is wanted (got {none}); try {names[0]}",
+        ),
+        _rule(
+            f"{given} < 2",
+            lambda source: count(source) < 2,  # noqa: PLR2004
+            f"only one of {listed} is wanted (got {more}); try removing {'one' if more == 'both' else 'all but one'}",
+        ),
+    )
+
+
+NO_MODEL, TWO_MODELS = _sources("huggingFace", "pvc")
+NO_DATA, TWO_DATA = _sources("huggingFace", "pvc", "s3", "http")
+NO_ADAPTER, TWO_ADAPTERS = _sources("published", "pvc")
+QUANTIZED_IS_FROZEN = _rule(
+    "!has(self.model.quantization) || self.method == 'lora'",
+    lambda spec: spec.model.quantization is None or spec.method == "lora",
+    "a base model in fewer bits stays as it is, so the method is lora (got {method}); try lora, or leave it out",
+    field="model.quantization",
 )
-TWO_SOURCES = _rule(
-    "!has(self.huggingFace) || !has(self.pvc)",
-    lambda source: source.hugging_face is None or source.pvc is None,
-    "only one of huggingFace and pvc is wanted (got both); try removing one",
+ADAPTER_IS_LORA = _rule(
+    "!has(self.model.adapter) || self.method == 'lora'",
+    lambda spec: spec.model.adapter is None or spec.method == "lora",
+    "an adapter is trained on by method lora (got {method}); try lora, or leave it out",
+    field="model.adapter",
 )
 ONE_VALIDATION = _rule(
     "!has(self.validation) || !has(self.validationFraction)",

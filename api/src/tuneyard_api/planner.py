@@ -12,9 +12,18 @@ from dataclasses import dataclass
 
 from tuneyard_api import pod_contract as pod
 from tuneyard_api import reasons
-from tuneyard_api.job import ClaimSource, DataSource, FineTuneJob, Lora, ModelSource, SecretKey
+from tuneyard_api.job import ClaimSource, FineTuneJob, Lora, ModelSource, SecretKey
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.names import workspace_name
+from tuneyard_api.planned_sources import (
+    adapter_claim,
+    hub_tokens,
+    inside,
+    resolved_adapter,
+    resolved_source,
+    s3_secrets,
+    splits,
+)
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.runtime import FineTuneRuntime
 
@@ -75,6 +84,8 @@ class Plan:
     """Claims of all stages."""
     hub_token: SecretKey | None
     """Where the prepare pod's hub token comes from."""
+    s3_secret: str | None
+    """Secret that the prepare pod's S3 credentials come from."""
     digest: str
     """SHA-256 of job.json without uid, hex."""
 
@@ -99,8 +110,11 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         *_method_problems(job, runtime, others),
         *_batch_problems(job),
         *_permission_problems(job, runtime),
+        *_capability_problems(job, runtime),
         *_token_problems(job),
+        *_s3_problems(job),
         *_destination_problems(job, runtime, registry, endpoint),
+        *_adapter_problems(job),
     )
     if problems or registry is None:
         raise PlanRefused(problems)
@@ -115,8 +129,10 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
             model_families=offered.model_families,
             trust_remote_code=spec.model.trust_remote_code,
         ),
-        model=_resolved_source("model", spec.model),
+        model=resolved_source("model", spec.model),
         dataset=_resolved_dataset(job),
+        adapter=resolved_adapter(job, registry),
+        quantization=spec.model.quantization,
         method=spec.method,
         lora=spec.lora or Lora(),
         training=_resolved_training(job, micro),
@@ -125,7 +141,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         checkpoint=spec.checkpoint,
         evaluation=spec.evaluation,
         adapter_name=spec.publish.adapter_name or job.metadata.name,
-        registry_path=_inside(pod.REGISTRY_DIR, registry),
+        registry_path=inside(pod.REGISTRY_DIR, registry),
     )
     return Plan(
         resolved=resolved,
@@ -136,7 +152,8 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         workspace_size_gib=spec.workspace.size_gib or offered.defaults.workspace_size_gib,
         storage_class_name=spec.workspace.storage_class_name or offered.defaults.storage_class_name,
         mounts=_mounts(job, runtime, registry),
-        hub_token=next((secret for _, secret in _hub_tokens(job)), None),
+        hub_token=next((secret for _, secret in hub_tokens(job)), None),
+        s3_secret=next((name for _, name in s3_secrets(job)), None),
         digest=digest_of(resolved),
     )
 
@@ -194,8 +211,46 @@ def _permission_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable
         )
 
 
+def _capability_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
+    asked, has = job.spec.model.quantization, runtime.spec.quantizations
+    if asked is not None and asked not in has:
+        other = f"{' or '.join(has)}, or leave it out" if has else "leaving it out, or another runtime"
+        yield Problem(
+            "spec.model.quantization",
+            f"runtime {runtime.metadata.name} has {', '.join(has) or 'none'} (got {asked}); try {other}",
+        )
+    gpus = job.spec.parallelism.gpus_per_node
+    if asked is not None and gpus > 1:
+        yield Problem(
+            "spec.model.quantization",
+            f"a base model in fewer bits trains on one GPU (got {asked} on {gpus}); try parallelism.gpusPerNode 1, or"
+            " leave it out",
+        )
+
+
+def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
+    """A name that is taken is never overwritten: better said now than after the training."""
+    adapter, own = job.spec.model.adapter, job.spec.publish.adapter_name or job.metadata.name
+    if adapter is not None and adapter.published == own:
+        yield Problem(
+            "spec.model.adapter.published",
+            f"the job would publish under the name that it goes on from, which is taken (got {own}); try another"
+            " publish.adapterName",
+        )
+
+
+def _s3_problems(job: FineTuneJob) -> Iterable[Problem]:
+    secrets = s3_secrets(job)
+    for path, name in secrets[1:]:
+        if name != secrets[0][1]:
+            yield Problem(
+                f"{path}.secretRef",
+                f"a job has one Secret for S3 (got {name}); try {secrets[0][1]}, as in {secrets[0][0]}",
+            )
+
+
 def _token_problems(job: FineTuneJob) -> Iterable[Problem]:
-    tokens = _hub_tokens(job)
+    tokens = hub_tokens(job)
     for path, secret in tokens[1:]:
         if secret != tokens[0][1]:
             first, other = tokens[0][1], f"{secret.name}/{secret.key}"
@@ -223,54 +278,19 @@ def _destination_problems(
         )
 
 
-def _splits(job: FineTuneJob) -> Iterable[tuple[str, DataSource]]:
-    dataset = job.spec.dataset
-    for name, source in (
-        ("training", dataset.training),
-        ("validation", dataset.validation),
-        ("test", dataset.test),
-    ):
-        if source is not None:
-            yield name, source
-
-
-def _hub_tokens(job: FineTuneJob) -> list[tuple[str, SecretKey]]:
-    """Every secretRef of the job under its path, the model's first."""
-    sources = [("spec.model", job.spec.model.hugging_face)]
-    sources += [(f"spec.dataset.{name}", split.hugging_face) for name, split in _splits(job)]
-    return [
-        (f"{path}.huggingFace.secretRef", hub.secret_ref)
-        for path, hub in sources
-        if hub is not None and hub.secret_ref
-    ]
-
-
-def _inside(folder: str, claim: ClaimSource) -> str:
-    return f"{folder}/{claim.path}" if claim.path else folder
-
-
-def _resolved_source(role: str, source: ModelSource | DataSource) -> pod.ResolvedSource:
-    if source.pvc is not None:
-        return pod.ResolvedSource(path=_inside(f"{pod.SOURCES_DIR}/{role}", source.pvc))
-    hub = source.hugging_face
-    if hub is None:
-        raise AssertionError(f"{role} has no source, which its model does not allow")
-    return pod.ResolvedSource(repo=hub.repo, revision=hub.revision, path=getattr(hub, "path", None))
-
-
 def _resolved_dataset(job: FineTuneJob) -> pod.ResolvedDataset:
     dataset = job.spec.dataset
-    splits = {name: _resolved_source(name, split) for name, split in _splits(job)}
+    sources = {name: resolved_source(name, split) for name, split in splits(job)}
     fraction = dataset.validation_fraction
     if dataset.validation is not None:
         fraction = 0.0
     elif fraction is None:
         fraction = DEFAULT_VALIDATION_FRACTION
     return pod.ResolvedDataset(
-        training=splits["training"],
-        validation=splits.get("validation"),
+        training=sources["training"],
+        validation=sources.get("validation"),
         validation_fraction=fraction,
-        test=splits.get("test"),
+        test=sources.get("test"),
         format=dataset.format,
         template=dataset.template,
         loss_on=dataset.loss_on,
@@ -294,7 +314,11 @@ def _resolved_training(job: FineTuneJob, micro: int) -> pod.ResolvedTraining:
 
 def _mounts(job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource) -> tuple[Mount, ...]:
     """Data reaches the prepare pod alone, the registry the publish pod alone; training reads the workspace."""
-    sources = [("model", job.spec.model.pvc), *((name, split.pvc) for name, split in _splits(job))]
+    sources = [
+        ("model", job.spec.model.pvc),
+        ("adapter", adapter_claim(job, registry)),
+        *((name, split.pvc) for name, split in splits(job)),
+    ]
     mounts = []
     for stage in Stage:
         mounts.append(Mount(stage, workspace_name(job.metadata.name), pod.WORKSPACE_DIR, read_only=False))

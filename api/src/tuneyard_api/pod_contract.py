@@ -14,6 +14,7 @@ from pydantic import Field, JsonValue
 
 from tuneyard_api.base import Contract, Tolerant
 from tuneyard_api.job import Checkpoint, Evaluation, Lora, Template
+from tuneyard_api.remote_files import HttpFile, S3Object
 
 SCHEMA_VERSION = 1
 CONTAINER = "trainer"
@@ -23,7 +24,7 @@ JOB_DIR = "/etc/tuneyard"
 JOB_FILE = "/etc/tuneyard/job.json"
 WORKSPACE_DIR = "/workspace"
 SOURCES_DIR = "/sources"
-"""Claims of model and data appear under /sources/{model,training,validation,test}."""
+"""Claims of model, adapter and data appear under /sources/{model,adapter,training,validation,test}."""
 REGISTRY_DIR = "/registry"
 MODEL_CACHE_DIR = "/model-cache"
 TERMINATION_LOG = "/dev/termination-log"
@@ -34,8 +35,10 @@ PROGRESS_PORT = 9470
 ENV_JOB_FILE, ENV_WORKSPACE, ENV_ATTEMPT = "TUNEYARD_JOB_FILE", "TUNEYARD_WORKSPACE", "TUNEYARD_ATTEMPT"
 ENV_TERMINATION_LOG, ENV_PORT = "TUNEYARD_TERMINATION_LOG", "TUNEYARD_PORT"
 ENV_HUB_TOKEN = "HF_TOKEN"  # noqa: S105  the name of a variable
-"""Only in the prepare pod. Training processes find torchrun's PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK,
+"""Only in the prepare pod, as the next ones. Training processes find torchrun's PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK,
 PET_MASTER_ADDR and PET_MASTER_PORT in their environment."""
+ENV_S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""Credentials of S3: keys of the job's Secret by the same names; the last may be missing."""
 
 
 class Stage(StrEnum):
@@ -82,12 +85,23 @@ RETRIABLE = frozenset({FailureClass.INTERRUPTED, FailureClass.UPSTREAM})
 
 
 class ResolvedSource(Contract):
-    """A model or a split: a hub repository, or a path that the pod can read."""
+    """A model or a split: a hub repository, a path that the pod can read, an object in a bucket, or a URL."""
 
     repo: str | None = None
     revision: str | None = None
     path: str | None = None
-    """Absolute path in the pod when `repo` is None; file inside the repository of a data set otherwise."""
+    """File inside the repository of a data set when `repo` is set; absolute path in the pod otherwise."""
+    s3: S3Object | None = None
+    http: HttpFile | None = None
+
+
+class ResolvedAdapter(Contract):
+    """An adapter to train on."""
+
+    path: str
+    """Absolute path in the prepare pod."""
+    must_match_lora: bool
+    """The job wrote its `lora` options: an adapter with other ones is refused. Otherwise the adapter's are taken."""
 
 
 class ResolvedDataset(Contract):
@@ -145,6 +159,9 @@ class ResolvedJob(Contract):
     runtime: ResolvedRuntime
     model: ResolvedSource
     dataset: ResolvedDataset
+    adapter: ResolvedAdapter | None = None
+    quantization: Literal["nf4", "int8"] | None = None
+    """Of the base model."""
     method: str
     lora: Lora
     training: ResolvedTraining
@@ -193,6 +210,12 @@ class PrepareFacts(Tolerant):
     learned_tokens: int
     """Tokens under the loss."""
     truncated_records: int
+    duplicate_records: int = 0
+    """Training records that are there before, word for word."""
+    leaked_records: int = 0
+    """Validation and test records that the training data holds too, perhaps in other spelling."""
+    personal_data_hints: int = 0
+    """Places that look like e-mail addresses, phone or card numbers, keys: see prepare-report.json."""
     dataset_digest: str
     warnings: tuple[str, ...] = ()
 

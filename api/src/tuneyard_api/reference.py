@@ -23,13 +23,22 @@ _STAGES: Mapping[pod.Stage, tuple[type[BaseModel], str]] = {
 _PLACES = (
     ("TUNEYARD_JOB_FILE", pod.JOB_FILE, "The resolved job (`ResolvedJob`), read-only."),
     ("TUNEYARD_WORKSPACE", pod.WORKSPACE_DIR, "The job's claim, shared by its stages."),
-    ("", pod.SOURCES_DIR, "Claims of model and data: `model`, `training`, `validation`, `test`, read-only."),
+    (
+        "",
+        pod.SOURCES_DIR,
+        "Claims of model and data: `model`, `adapter`, `training`, `validation`, `test`, read-only.",
+    ),
     ("", pod.MODEL_CACHE_DIR, "The runtime's model cache; written by prepare alone."),
     ("", pod.REGISTRY_DIR, "The adapter registry; in the publish pod alone."),
     ("TUNEYARD_TERMINATION_LOG", pod.TERMINATION_LOG, "Where the StageResult goes."),
     ("TUNEYARD_PORT", str(pod.PROGRESS_PORT), "`GET /progress` (JSON) and `GET /metrics` (Prometheus)."),
     ("TUNEYARD_ATTEMPT", "1, 2, ...", "The attempt of the stage."),
     ("HF_TOKEN", "", "Hub token, from `secretRef`; in the prepare pod alone."),
+    (
+        ", ".join(pod.ENV_S3),
+        "",
+        "Credentials of S3, from `secretRef`; in the prepare pod alone, the last if it is there.",
+    ),
 )
 
 

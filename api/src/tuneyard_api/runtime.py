@@ -84,6 +84,8 @@ class FineTuneRuntimeSpec(Contract):
         "fp32",
     )
     """Precisions, best first."""
+    quantizations: Annotated[tuple[Literal["nf4", "int8"], ...], Field(max_length=4)] = ()
+    """Bits that the image can keep a base model in; empty: none."""
     allow_trust_remote_code: bool = False
     """Whether a job may run Python that comes with a model."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tuneyard_api import base, names
+from tuneyard_api import base, names, remote_files
 from tuneyard_api.crd import Schema, structural_schema
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.planner import PlanRefused
@@ -43,6 +43,10 @@ _PATTERNS = {
     base.METHOD: "a word such as lora",
     base.QUANTITY: "a quantity such as 500m or 4Gi",
     base.HTTP_URL: "an address such as http://nim.models:8000",
+    remote_files.BUCKET: "lower case letters, digits, inner dashes and dots",
+    remote_files.DATA_KEY: "a key that ends in .jsonl, .json or .parquet",
+    remote_files.DATA_URL: "https, or http of a Service (name.namespace.svc), to a path ending in .jsonl, .json or .parquet",
+    remote_files.SHA256: "64 lower-case hex digits, as `sha256sum FILE` prints them",
 }
 _BOUNDS = {
     "greater_than": ("more than", "gt"),

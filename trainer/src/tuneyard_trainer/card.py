@@ -10,6 +10,8 @@ from pathlib import Path
 import jinja2
 from tuneyard_api.pod_contract import PrepareFacts, Stage, StageResult, TrainFacts
 
+from tuneyard_trainer.former_adapter import lora_as_trained
+from tuneyard_trainer.layout import PREPARED
 from tuneyard_trainer.metrics import read_metrics
 from tuneyard_trainer.prepared import Index
 from tuneyard_trainer.results import earlier_success
@@ -33,6 +35,7 @@ def render_card(context: StageContext, trained: StageResult, digest: str, *, has
     index = Index.load(context.workspace)
     return environment.from_string(template).render(
         job=context.job,
+        lora=lora_as_trained(context.job, context.workspace / PREPARED),
         base=base_name(context.job),
         index=index,
         data=PrepareFacts.model_validate(prepared.facts) if prepared else None,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the file behind each split of the data set."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -8,9 +9,11 @@ from pathlib import Path
 
 from tuneyard_api.pod_contract import FailureClass, ResolvedDataset, ResolvedSource
 
+from tuneyard_trainer import object_store
 from tuneyard_trainer.failures import StageFailure, bad_input
 from tuneyard_trainer.hub import fetch_data_file
 from tuneyard_trainer.records import SUFFIXES
+from tuneyard_trainer.web import fetch_url, shown_url
 
 SPLITS = ("training", "validation", "test")
 
@@ -25,13 +28,15 @@ class DataFile:
     """What it is called towards people."""
 
 
-def find_data_files(dataset: ResolvedDataset, cache: Path) -> list[DataFile]:
+def find_data_files(dataset: ResolvedDataset, cache: Path, received: Path) -> list[DataFile]:
     """One file for each split that the job names, in the order of SPLITS.
 
+    `cache` keeps what comes from a hub, by commit; `received` is a folder for what comes from S3 or a URL.
+
     Raises:
-        StageFailure: DataMissing or BadInput, for the first split that has none.
+        StageFailure: for the first split that has none.
     """
-    return [_find(split, source, cache) for split, source in _sources(dataset)]
+    return [_find(split, source, cache, received) for split, source in _sources(dataset)]
 
 
 def _sources(dataset: ResolvedDataset) -> Iterator[tuple[str, ResolvedSource]]:
@@ -41,8 +46,16 @@ def _sources(dataset: ResolvedDataset) -> Iterator[tuple[str, ResolvedSource]]:
             yield split, source
 
 
-def _find(split: str, source: ResolvedSource, cache: Path) -> DataFile:
-    if source.repo is not None:
+def _find(split: str, source: ResolvedSource, cache: Path, received: Path) -> DataFile:
+    if source.s3 is not None:
+        name = object_store.name_of(source.s3)
+        path = received / f"{split}{Path(source.s3.key).suffix}"
+        object_store.fetch_object(source.s3, path, os.environ)
+    elif source.http is not None:
+        name = shown_url(source.http.url)
+        path = received / f"{split}{Path(name).suffix}"
+        fetch_url(source.http, path)
+    elif source.repo is not None:
         name = f"{source.repo}/{source.path}"
         path = fetch_data_file(source, cache)
     else:

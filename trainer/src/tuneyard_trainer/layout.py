@@ -3,6 +3,8 @@
 
 PREPARED = "prepared"
 """What prepare leaves for train."""
+FORMER_ADAPTER = "former-adapter"
+"""Inside PREPARED: the adapter that the job goes on from."""
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 """Loss, learning rate and speed of every step."""

@@ -81,7 +81,10 @@ def _runtime(job: FineTuneJob, file: Path | None) -> FineTuneRuntime:
 def build_local_runtime(name: str) -> FineTuneRuntime:
     """What this very installation can do, as a FineTuneRuntime."""
     spec = FineTuneRuntimeSpec(
-        image="this-installation:local", accelerator="nvidia" if name == "hf" else "none", methods=("lora",)
+        image="this-installation:local",
+        accelerator="nvidia" if name == "hf" else "none",
+        methods=("lora",),
+        quantizations=("nf4", "int8"),
     )
     return FineTuneRuntime(metadata=ObjectMeta(name=name), spec=spec)
 
@@ -120,6 +123,7 @@ def with_local_paths(plan: Plan, folders: Mapping[str, Path]) -> ResolvedJob:
     return job.model_copy(
         update={
             "model": local_source(job.model),
+            "adapter": job.adapter and job.adapter.model_copy(update={"path": local(job.adapter.path)}),
             "dataset": job.dataset.model_copy(update=splits),
             "registry_path": local(job.registry_path),
         }
@@ -135,7 +139,8 @@ def _run_stage(stage: Stage, workspace: Path) -> int:
         pod.ENV_PORT: os.environ.get(pod.ENV_PORT, ""),
     }
     if stage is not Stage.PREPARE:
-        environ.pop(pod.ENV_HUB_TOKEN, None)
+        for variable in (pod.ENV_HUB_TOKEN, *pod.ENV_S3):
+            environ.pop(variable, None)
     process = subprocess.Popen(
         [sys.executable, "-m", "tuneyard_trainer.main", "stage", stage.value], env=environ
     )

@@ -14,8 +14,10 @@ import torch
 from tuneyard_api.pod_contract import FailureClass, ResolvedJob
 
 from tuneyard_trainer import durable
+from tuneyard_trainer.continued import with_former_adapter
 from tuneyard_trainer.failures import StageFailure, bad_input
 from tuneyard_trainer.layout import ADAPTER_FILES
+from tuneyard_trainer.quantized import hold_weights_still, quantization_options
 from tuneyard_trainer.surroundings import usable_cores
 
 
@@ -68,13 +70,14 @@ def choose_device(job: ResolvedJob, local_rank: int) -> Device:
     return Device(torch.device("cuda", local_rank), dtype, is_autocast=precision == "bf16")
 
 
-def load_model(folder: Path, job: ResolvedJob, device: Device) -> Any:
-    """The base model with a new adapter, the same in every process: a PeftModel.
+def load_model(folder: Path, job: ResolvedJob, device: Device, former: Path | None = None) -> Any:
+    """The base model with an adapter, the same in every process: a PeftModel.
+
+    The adapter is a new one, or the one in `former` if the job goes on from one.
 
     Raises:
         StageFailure: BadInput, if lora.targetModules names what the model does not have.
     """
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415  seconds
     from transformers import AutoModelForCausalLM  # noqa: PLC0415  seconds
     from transformers.utils import logging  # noqa: PLC0415
 
@@ -87,7 +90,21 @@ def load_model(folder: Path, job: ResolvedJob, device: Device) -> Any:
         use_safetensors=True,
         trust_remote_code=job.runtime.trust_remote_code,
         attn_implementation="sdpa",
-    ).to(device.torch_device)
+        **quantization_options(job, device.torch_device, device.weights),
+    )
+    if job.quantization is None:
+        base = base.to(device.torch_device)
+    else:
+        hold_weights_still(base)
+    model = with_former_adapter(base, former, job) if job.adapter else _with_new_adapter(base, job)
+    if job.training.gradient_checkpointing:
+        base.activation_checkpointing_enable()
+    return model
+
+
+def _with_new_adapter(base: Any, job: ResolvedJob) -> Any:
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415  seconds
+
     targets = _target_modules(base, job)
     torch.manual_seed(job.training.seed)
     config = LoraConfig(
@@ -100,10 +117,7 @@ def load_model(folder: Path, job: ResolvedJob, device: Device) -> Any:
     with warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5 for a property under its old name.
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
-        model = get_peft_model(base, config)
-    if job.training.gradient_checkpointing:
-        base.activation_checkpointing_enable()
-    return model
+        return get_peft_model(base, config)
 
 
 def _target_modules(base: Any, job: ResolvedJob) -> list[str]:

@@ -5,7 +5,6 @@ Problems are collected, not raised: all of a file is looked at before anything i
 """
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record begins: `train.jsonl:12:1`. Rows of a parquet file have no column."""
+    """Where a record begins: `train.jsonl:12:1`; of a parquet file, whose rows have no column, `train.parquet:row 12`."""
 
     file: str
     line: int
@@ -29,7 +28,11 @@ class Place:
 
     def __str__(self) -> str:
         """As editors open it."""
-        return f"{self.file}:{self.line}" + (f":{self.column}" if self.column is not None else "")
+        return (
+            f"{self.file}:row {self.line}"
+            if self.column is None
+            else f"{self.file}:{self.line}:{self.column}"
+        )
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,14 @@ class Record:
     """Its text, to find the column of a value."""
 
     def place_of(self, key: str) -> Place:
-        """Where the value of `key` is named, as well as it can be found."""
-        match = re.search(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:", self.source)
-        if match is None or self.place.column is None:
+        """Where `key` stands in its text; where the record begins if it does not."""
+        at = _key_positions(self.source).get(key)
+        if at is None or self.place.column is None:
             return self.place
-        before = self.source[: match.start()]
+        before = self.source[:at]
         line = self.place.line + before.count("\n")
         start = self.place.column if line == self.place.line else 1
-        return Place(self.place.file, line, start + match.start() - (before.rfind("\n") + 1))
+        return Place(self.place.file, line, start + at - (before.rfind("\n") + 1))
 
 
 class Problems:
@@ -114,8 +117,8 @@ def _read_jsonl(path: Path, name: str, problems: Problems) -> Iterator[Record]:
                 value = json.loads(text)
             except json.JSONDecodeError as error:
                 problems.add(Place(name, number, error.colno), _describe(error, text, error.pos))
-            except RecursionError:
-                problems.add(place, "malformed JSON: nested too deeply")
+            except (ValueError, RecursionError) as error:
+                problems.add(place, _describe_limit(error))
             else:
                 yield from _record(place, value, text, problems)
 
@@ -139,6 +142,9 @@ def _read_json(path: Path, name: str, problems: Problems) -> Iterator[Record]:
         except json.JSONDecodeError as error:
             problems.add(_place_at(name, text, error.pos), _describe(error, text, error.pos))
             return
+        except (ValueError, RecursionError) as error:
+            problems.add(_place_at(name, text, position), _describe_limit(error))
+            return
         yield from _record(_place_at(name, text, position), value, text[position:end], problems)
         position = _skip_space(text, end)
         if text[position : position + 1] == ",":
@@ -155,23 +161,49 @@ def _read_parquet(path: Path, name: str, problems: Problems) -> Iterator[Record]
         from pyarrow import ArrowException, parquet  # noqa: PLC0415  optional: only for files of this kind
     except ImportError:
         raise bad_input(
-            f"{name}: this image can't read parquet files; try .jsonl, or an image with tuneyard-trainer[parquet]"
+            f"{name}: this image can't read parquet files; try .jsonl, or an image with tuneyard-trainer[data]"
         ) from None
     try:
-        row = 0
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
-            for values in batch.to_pylist():
-                row += 1
-                yield Record(Place(name, row, None), values)
+        with parquet.ParquetFile(path) as file:
+            row = 0
+            for batch in file.iter_batches(batch_size=1024):
+                for values in batch.to_pylist():
+                    row += 1
+                    yield Record(Place(name, row, None), values)
     except (ArrowException, OSError) as error:
         problems.add(name, f"this is no readable parquet file: {error}")
 
 
 def _record(place: Place, value: Any, source: str, problems: Problems) -> Iterator[Record]:
-    if isinstance(value, dict):
-        yield Record(place, value, source)
-    else:
+    if not isinstance(value, dict):
         problems.add(place, f"expected an object with named columns (got {_kind(value)})")
+    elif "\\ud" in source.lower() and not _is_text(value):
+        problems.add(place, "half of a surrogate pair, which is no text; try the whole character, or U+FFFD")
+    else:
+        yield Record(place, value, source)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether every string in `value` can be written; JSON's escapes can make others."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _key_positions(source: str) -> dict[str, int]:
+    """Where each column of a JSON object is named; of one that is named twice the last, whose value counts."""
+    found: dict[str, int] = {}
+    if not source.startswith("{"):
+        return found
+    decoder, position = json.JSONDecoder(), _skip_space(source, 1)
+    while source.startswith('"', position):
+        key, end = decoder.raw_decode(source, position)
+        found[key] = position
+        _, end = decoder.raw_decode(source, _skip_space(source, _skip_space(source, end) + 1))
+        position = _skip_space(source, _skip_space(source, end) + 1)
+    return found
 
 
 def _decode(raw: bytes, place: Place, problems: Problems) -> str | None:
@@ -192,6 +224,11 @@ def _describe(error: json.JSONDecodeError, text: str, position: int) -> str:
     found = text[position : position + 20].splitlines()
     got = repr(found[0]) if found and found[0] else "the end"
     return f"malformed JSON: {error.msg[:1].lower()}{error.msg[1:]} (got {got})"
+
+
+def _describe_limit(error: Exception) -> str:
+    is_deep = isinstance(error, RecursionError)
+    return "malformed JSON: " + ("nested too deeply" if is_deep else "a number of more than 4300 digits")
 
 
 def _kind(value: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from tuneyard_api.pod_contract import EvaluationFacts, ResolvedJob, TrainFacts
 
 from tuneyard_trainer.failures import bad_input
-from tuneyard_trainer.layout import ADAPTER, CHECKPOINTS, METRICS, PREPARED, SAMPLES
+from tuneyard_trainer.layout import ADAPTER, CHECKPOINTS, FORMER_ADAPTER, METRICS, PREPARED, SAMPLES
 from tuneyard_trainer.prepared import Index, Split, load_prompts
 from tuneyard_trainer.stages import StageContext, is_distributed
 
@@ -37,7 +37,7 @@ def train_here(context: StageContext) -> TrainFacts:
     losses = None
     device = choose_device(job, int(os.environ.get("LOCAL_RANK", "0")))
     with joined_world(device.torch_device) as world:
-        model = load_model(Path(index.model), job, device)
+        model = load_model(Path(index.model), job, device, workspace / PREPARED / FORMER_ADAPTER)
         trained = Loop(
             job=job,
             model=model,

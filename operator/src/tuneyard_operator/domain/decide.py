@@ -155,11 +155,17 @@ def _prepare(work: Work) -> float | None:
         doing = Verdict(reasons.PREPARING, f"prepares model and data (attempt {stand.attempt})")
         return _stop(work, ConditionType.DATA_READY, doing, _soon(work, stand))
     facts = PrepareFacts.model_validate(stand.facts)
-    cut = f", {facts.truncated_records} truncated" if facts.truncated_records else ""
+    counts = (
+        (facts.truncated_records, "truncated"),
+        (facts.duplicate_records, "duplicates"),
+        (facts.leaked_records, "leaked"),
+        (facts.personal_data_hints, "hints at personal data"),
+    )
+    found = "".join(f", {count} {what}" for count, what in counts if count)
     report.meet(
         ConditionType.DATA_READY,
         reasons.PREPARED,
-        f"{facts.train_records} records in {facts.train_sequences} sequences, {facts.train_tokens} tokens{cut}",
+        f"{facts.train_records} records in {facts.train_sequences} sequences, {facts.train_tokens} tokens{found}",
     )
     report.change_result(dataset_digest=facts.dataset_digest, model_revision=facts.model_revision)
     return None

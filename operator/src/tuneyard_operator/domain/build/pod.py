@@ -97,13 +97,26 @@ def _environment(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> li
         contract.ENV_TERMINATION_LOG: {"value": contract.TERMINATION_LOG},
         contract.ENV_PORT: {"value": str(contract.PROGRESS_PORT)},
     }
-    env.pop(contract.ENV_HUB_TOKEN, None)
-    token = frozen.plan.hub_token
-    if stage is Stage.PREPARE and token is not None:
-        env[contract.ENV_HUB_TOKEN] = {"valueFrom": {"secretKeyRef": {"name": token.name, "key": token.key}}}
+    for name in (contract.ENV_HUB_TOKEN, *contract.ENV_S3):
+        env.pop(name, None)
+    if stage is Stage.PREPARE:
+        env |= _credentials(frozen)
     if stage is Stage.TRAIN and frozen.plan.resolved.nodes > 1:
         env |= _rendezvous(owner, frozen, attempt)
     return [{"name": name, **value} for name, value in env.items()]
+
+
+def _credentials(frozen: Frozen) -> dict[str, Any]:
+    """What the sources of model and data are read with, from the Secrets that the job names."""
+    keys: dict[str, dict[str, Any]] = {}
+    token, secret = frozen.plan.hub_token, frozen.plan.s3_secret
+    if token is not None:
+        keys[contract.ENV_HUB_TOKEN] = {"name": token.name, "key": token.key}
+    if secret is not None:
+        keys |= {name: {"name": secret, "key": name} for name in contract.ENV_S3}
+        # Only temporary credentials have a session.
+        keys[contract.ENV_S3[-1]]["optional"] = True
+    return {name: {"valueFrom": {"secretKeyRef": key}} for name, key in keys.items()}
 
 
 def _rendezvous(owner: Owner, frozen: Frozen, attempt: int) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where model, adapter and data come from, as the pods are told: paths under claims, repositories, objects, URLs."""
+
+from collections.abc import Iterable
+
+from tuneyard_api import pod_contract as pod
+from tuneyard_api.job import ClaimSource, DataSource, FineTuneJob, ModelSource, SecretKey
+from tuneyard_api.remote_files import S3Object
+
+
+def splits(job: FineTuneJob) -> Iterable[tuple[str, DataSource]]:
+    """The splits that the job names, the training data first."""
+    dataset = job.spec.dataset
+    for name, source in (
+        ("training", dataset.training),
+        ("validation", dataset.validation),
+        ("test", dataset.test),
+    ):
+        if source is not None:
+            yield name, source
+
+
+def hub_tokens(job: FineTuneJob) -> list[tuple[str, SecretKey]]:
+    """Every secretRef of the job under its path, the model's first."""
+    sources = [("spec.model", job.spec.model.hugging_face)]
+    sources += [(f"spec.dataset.{name}", split.hugging_face) for name, split in splits(job)]
+    return [
+        (f"{path}.huggingFace.secretRef", hub.secret_ref)
+        for path, hub in sources
+        if hub is not None and hub.secret_ref
+    ]
+
+
+def s3_secrets(job: FineTuneJob) -> list[tuple[str, str]]:
+    """Every Secret for S3 under the path of its source."""
+    return [
+        (f"spec.dataset.{name}.s3", split.s3.secret_ref.name)
+        for name, split in splits(job)
+        if split.s3 is not None and split.s3.secret_ref is not None
+    ]
+
+
+def inside(folder: str, claim: ClaimSource) -> str:
+    """The path of a claim that is mounted at `folder`."""
+    return f"{folder}/{claim.path}" if claim.path else folder
+
+
+def resolved_source(role: str, source: ModelSource | DataSource) -> pod.ResolvedSource:
+    """What a pod is told; `role` is the folder of a claim below SOURCES_DIR. Never the name of a Secret."""
+    if source.pvc is not None:
+        return pod.ResolvedSource(path=inside(f"{pod.SOURCES_DIR}/{role}", source.pvc))
+    if isinstance(source, DataSource) and source.s3 is not None:
+        return pod.ResolvedSource(s3=S3Object(**source.s3.model_dump(by_alias=False, exclude={"secret_ref"})))
+    if isinstance(source, DataSource) and source.http is not None:
+        return pod.ResolvedSource(http=source.http)
+    hub = source.hugging_face
+    if hub is None:
+        raise AssertionError(f"{role} has no source, which its model does not allow")
+    return pod.ResolvedSource(repo=hub.repo, revision=hub.revision, path=getattr(hub, "path", None))
+
+
+def resolved_adapter(job: FineTuneJob, registry: ClaimSource) -> pod.ResolvedAdapter | None:
+    """What the prepare pod is told of the adapter that is trained on, if there is one."""
+    claim = adapter_claim(job, registry)
+    if claim is None:
+        return None
+    path = inside(f"{pod.SOURCES_DIR}/adapter", claim)
+    return pod.ResolvedAdapter(path=path, must_match_lora=job.spec.lora is not None)
+
+
+def adapter_claim(job: FineTuneJob, registry: ClaimSource) -> ClaimSource | None:
+    """The folder of the adapter that is trained on: one that was published lies in the registry."""
+    adapter = job.spec.model.adapter
+    if adapter is None or adapter.published is None:
+        return None if adapter is None else adapter.pvc
+    folder = f"{registry.path}/{adapter.published}" if registry.path else adapter.published
+    return ClaimSource(claim_name=registry.claim_name, path=folder)
