@@ -31,7 +31,7 @@ class Reconciler:
     _began: dict[Key, float] = field(default_factory=dict)
 
     async def run(self, workers: int) -> None:
-        """Work for ever, on at most `workers` keys at once; that also bounds the requests under way."""
+        """Work until cancelled, on at most `workers` keys at once; that also bounds the requests under way."""
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(self._work())
@@ -68,7 +68,11 @@ class Reconciler:
                 after = await self.reconcile(key)
                 failed = False
             except ClusterError as error:
-                log.warning("%s: %s; again in %.0f s", key, error, self.queue.failed(key))
+                delay = self.queue.failed(key, at_least=error.retry_after)
+                log.warning("%s: %s; again in %.0f s", key, error, delay)
+            except asyncio.CancelledError:
+                self.queue.done(key, requeue_after=0.0)  # the lease is lost: due again if it ever comes back
+                raise
             except Exception:
                 delay = self.queue.failed(key)
                 log.exception("%s: a bug in the operator; again in %.0f s", key, delay)
