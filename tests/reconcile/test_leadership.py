@@ -100,6 +100,16 @@ def test_what_is_given_back_is_free_at_once(race: Race) -> None:
     assert race.holds(second)
 
 
+def test_a_replica_that_was_paused_knows_it_by_its_clock_before_it_asks_anybody(race: Race) -> None:
+    first = race.replica("first")
+    assert not first.is_safe()
+    assert race.holds(first)
+    race.steady += SECONDS - 1
+    assert first.is_safe()
+    race.steady += 1
+    assert not first.is_safe()
+
+
 class Worker:
     """Counts how often it was started and whether it is at work."""
 

@@ -3,8 +3,8 @@
 
 A lease of another replica counts as expired when it has not changed for its duration by our own steady clock: no two
 wall clocks are compared, so clocks that differ or jump do no harm. Who holds the lease gives up well before others may
-take it. That bounds how long two work at once and doesn't rule it out (a process may be paused between looking and
-writing), which is why every write of a pass is create-only or bound to the version that it was decided on.
+take it, and looks at its steady clock before it creates anything (the process may have been paused). Should two work at
+once all the same, neither undoes what the other did: a write is create-only, or bound to the version it was decided on.
 """
 
 import asyncio
@@ -44,6 +44,12 @@ class Leadership:
     _since: float = 0.0
     """When it was first seen so, by the steady clock."""
     _said: str = ""
+    _renewed: float = float("-inf")
+    """When the request that renewed our lease last was sent, by the steady clock."""
+
+    def is_safe(self) -> bool:
+        """Whether nobody else can hold the lease: false in a process that was paused, before it knows that it was."""
+        return self.steady() - self._renewed < self.seconds
 
     async def work_while_held(self, work: Callable[[], Awaitable[None]]) -> None:
         """For ever: wait for the lease, do `work` until the lease is lost, cancel it, wait again.
@@ -51,7 +57,7 @@ class Leadership:
         The lease is given back when this is cancelled or `work` ends by an error, so that the next replica need not wait.
         """
         while True:
-            while not await self.try_to_hold(self.seconds * _RENEW_WITHIN):
+            while not await self.try_to_hold(self.seconds * _RENEW_WITHIN):  # noqa: ASYNC110  others' doing, no event
                 await asyncio.sleep(self.seconds * _TRY_EVERY)
             log.info("%s holds the lease %s/%s and works", self.identity, self.namespace, LEASE)
             working = asyncio.ensure_future(work())
@@ -65,17 +71,14 @@ class Leadership:
             log.warning("the lease %s/%s is lost; %s only watches", self.namespace, LEASE, self.identity)
 
     async def _renew_until_lost(self, working: asyncio.Future[None]) -> None:
-        renewed = self.steady()
         while True:
             await asyncio.wait({working}, timeout=self.seconds * _TRY_EVERY)
             if working.done():
                 working.result()
                 raise AssertionError("the work of an operator does not end")
-            began = self.steady()
-            left = renewed + self.seconds * _RENEW_WITHIN - began
-            if left > 0 and await self.try_to_hold(left):
-                renewed = began
-            elif self._holder() != self.identity or self.steady() >= renewed + self.seconds * _RENEW_WITHIN:
+            left = self._renewed + self.seconds * _RENEW_WITHIN - self.steady()
+            renewed = left > 0 and await self.try_to_hold(left)
+            if not renewed and (left <= 0 or self._holder() != self.identity):
                 return
 
     async def try_to_hold(self, seconds: float) -> bool:
@@ -109,13 +112,13 @@ class Leadership:
 
     async def _write(self, former: Object | None) -> bool:
         """Put our name into the lease as it was last seen; False when somebody else has written it since."""
-        now = self.clock.now().astimezone(UTC)
+        now, began = self.clock.now().astimezone(UTC), self.steady()
         body = build_lease(self.namespace, self.identity, self.seconds, now, former)
         written = await (self.cluster.create(body) if former is None else self.cluster.replace(body))
         if written is None:
             return False
         self._see(written)
-        self._said = ""
+        self._said, self._renewed = "", began
         return True
 
     async def _give_back(self) -> None:

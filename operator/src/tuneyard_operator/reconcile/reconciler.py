@@ -4,6 +4,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tuneyard_operator.domain.decide import decide, refuse
@@ -28,6 +29,8 @@ class Reconciler:
     cluster: Cluster
     clock: Clock
     meter: Meter
+    may_write: Callable[[], bool] = lambda: True
+    """Whether no other replica can have begun to work."""
     _began: dict[Key, float] = field(default_factory=dict)
 
     async def run(self, workers: int) -> None:
@@ -49,7 +52,7 @@ class Reconciler:
             self.queue.forget(key)
             return None
         decision = decide(seen, now)
-        outcome = await apply(self.cluster, self.store, seen, decision.actions)
+        outcome = await apply(self.cluster, self.store, seen, decision.actions, self.may_write)
         if isinstance(outcome, Refusal):
             decision = refuse(seen, decision, outcome, now)
         elif outcome.frozen is not None:
