@@ -26,16 +26,16 @@ from tuneyard_local.errors import ClusterError
 from tuneyard_local.parts import KUBERNETES
 from tuneyard_local.progress import Progress
 
-_REPOSITORY = Path(__file__).resolve().parents[1]
-_RESULT = _REPOSITORY / "bench" / "results" / "soak.json"
-sys.path.insert(0, str(_REPOSITORY / "tests" / "plugins"))
-sys.path.insert(0, str(_REPOSITORY / "tests" / "faults" / "harness"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "plugins"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "faults" / "harness"))
 
 from e2e_bench import NAMESPACE, Bench, build_job
 from history import History
 from invariants import Problem, find_problems, orphans
 from killing import WEIGHTS, Killer
 
+_REPOSITORY = Path(__file__).resolve().parents[1]
+_RESULT = _REPOSITORY / "bench" / "results" / "soak.json"
 ENDS = {"Succeeded", "Failed"}
 _BETWEEN_KILLS = (2.0, 7.0)
 """Seconds between two kills, uniformly."""

@@ -174,6 +174,9 @@ def lost_adapters(jobs: Iterable[Body], registry: Path) -> list[Problem]:
         if status.state.value != "Succeeded" or status.result is None or status.result.adapter is None:
             continue
         folder = registry / status.result.adapter.name
+        left = [path.name for path in registry.glob(f".{folder.name}.*")]
+        if left:
+            problems.append(Problem("orphaned", f"{registry}: {left}"))
         found = adapter_digest(folder) if folder.is_dir() else "nothing"
         if found != status.result.adapter.digest:
             problems.append(Problem("lost", f"{folder}: {found}, not {status.result.adapter.digest}"))
