@@ -109,10 +109,8 @@ def ends_that_were_left(happened: Iterable[Happened]) -> list[Problem]:
         former[each.uid] = now
         if before is None:
             continue
-        met = {kind for kind, status in conditions(before).items() if status == "True"}
-        kept = {kind for kind, status in conditions(now).items() if status == "True"}
-        if met - kept:
-            problems.append(Problem("lost", f"{name}: {sorted(met - kept)} had been met"))
+        if met(before) - met(now):
+            problems.append(Problem("lost", f"{name}: {sorted(met(before) - met(now))} had been met"))
         if before.state.value in ENDS and (before.state, before.attempts) != (now.state, now.attempts):
             problems.append(Problem("lost", f"{name}: was {before.state}, then {now.state}"))
         if [(a.stage, a.number) for a in now.attempts][: len(before.attempts)] != [
@@ -196,8 +194,9 @@ def status_of(body: Body) -> FineTuneJobStatus:
     return FineTuneJobStatus.model_validate(body.get("status") or {})
 
 
-def conditions(status: FineTuneJobStatus) -> dict[str, str]:
-    return {each.type.value: each.status for each in status.conditions}
+def met(status: FineTuneJobStatus) -> set[str]:
+    """Conditions that are met for good. Scheduled is not: a pod that is gone has no place, and the next one waits."""
+    return {each.type.value for each in status.conditions if each.status == "True"} - {"Scheduled"}
 
 
 def attempt_of(job: Body) -> Attempt:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a test with faults has on its stage, and how every such test ends."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,8 @@ from invariants import assert_nothing_lost
 from operator_process import JobOnCluster, OperatorProcess
 from operator_samples import job_spec
 from pod_player import PodPlayer
+from tuneyard_api import names
+from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import FineTuneJobStatus, State
 from tuneyard_local.cluster import Cluster
 
@@ -75,13 +76,14 @@ class Scene:
         """The invariants hold."""
         assert_nothing_lost(self.history, self.job.namespace)
 
+    def is_running(self, stage: Stage) -> bool:
+        """Whether a pod of a stage runs."""
+        return any(
+            pod["metadata"]["labels"][names.LABEL_STAGE] == stage and pod["status"].get("phase") == "Running"
+            for pod in self.history.present("Pod")
+            if pod["metadata"]["namespace"] == self.job.namespace
+        )
+
     def wait(self, what: str, look: Callable[[], object], seconds: float = 30) -> None:
         """Wait for anything."""
         wait_until(what, look, seconds)
-
-    def stays(self, seconds: float, is_so: Callable[[], bool]) -> None:
-        """It is so all the time."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            assert is_so()
-            time.sleep(0.1)

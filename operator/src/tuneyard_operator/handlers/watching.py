@@ -24,7 +24,7 @@ _SOURCES: dict[Watched, tuple[str, str, str]] = {
 }
 _CHUNK = 200
 _CLIENT_GRACE = 10
-_RETRY_SECONDS = 2.0
+_RETRY_SECONDS = 1.0
 """Between tries of a list or watch that fails. kopf's own are fewer and ever longer, and then it ends the process."""
 _IDLE_SECONDS = 1.0
 """kopf keeps a task and a queue for every object that has had an event; under a burst they are most of the memory."""

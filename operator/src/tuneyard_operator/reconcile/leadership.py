@@ -90,7 +90,9 @@ class Leadership:
                 self._see(await self.cluster.read("Lease", self.namespace, LEASE))
                 return self._is_free() and await self._write(self._lease)
         except (ClusterError, TimeoutError) as error:
-            said = f"can't take or renew the lease {self.namespace}/{LEASE}: {error or 'no answer in time'}"
+            said = (
+                f"can't take or renew the lease {self.namespace}/{LEASE}: {str(error) or 'no answer in time'}"
+            )
             if said != self._said:
                 log.warning("%s; tries again", said)
             self._said = said
