@@ -191,9 +191,13 @@ def test_sigterm_is_a_checkpoint_and_an_interruption(ward: Ward) -> None:
     assert "SIGTERM" in second["message"]
 
 
-@pytest.mark.parametrize(("number", "how"), [(3, "deleted"), (4, "evicted")])
-def test_a_pod_that_is_taken_away_is_an_interruption(ward: Ward, number: int, how: str) -> None:
-    assert ward.patient("killed").attempt("train", number)["failureClass"] == "Interrupted", how
+@pytest.mark.parametrize(
+    ("number", "disruption"), [(3, ""), (4, "EvictionByEvictionAPI")], ids=["deleted", "evicted"]
+)
+def test_a_pod_that_is_taken_away_is_an_interruption(ward: Ward, number: int, disruption: str) -> None:
+    patient = ward.patient("killed")
+    assert patient.attempt("train", number)["failureClass"] == "Interrupted"
+    assert patient.disruption(number) == disruption
 
 
 def test_what_was_interrupted_four_times_has_trained_each_step_once(ward: Ward) -> None:
@@ -212,9 +216,9 @@ def test_a_corrupt_checkpoint_is_passed_over_for_the_one_before(ward: Ward) -> N
 
 
 def test_a_preempted_pod_starts_again_when_there_is_room(ward: Ward) -> None:
-    first = ward.patient("unlucky").attempt("train", 1)
-    assert first["failureClass"] == "Interrupted"
-    assert "preempt" in first["message"].lower()
+    patient = ward.patient("unlucky")
+    assert patient.attempt("train", 1)["failureClass"] == "Interrupted"
+    assert patient.disruption(1) == "PreemptionByScheduler"
 
 
 def test_while_a_node_is_away_nothing_else_is_started_and_then_it_goes_on(ward: Ward) -> None:

@@ -51,6 +51,7 @@ class Patient:
     history: History
     name: str
     evidence: dict[str, Any] = field(default_factory=dict)
+    _workspace: Path | None = None
 
     @property
     def status(self) -> dict[str, Any]:
@@ -100,14 +101,32 @@ class Patient:
         return status
 
     def workspace(self) -> Path:
-        """The folder behind its workspace."""
-        claim = self.bench.get("pvc", names.workspace_name(self.name)) or {"spec": {}}
-        volume = self.bench.cluster.get(f"/api/v1/persistentvolumes/{claim['spec'].get('volumeName', '-')}")
-        return Path(volume["spec"]["hostPath"]["path"]) if volume else Path("/nowhere")
+        """The folder behind its workspace, as soon as that is bound."""
+        if self._workspace is None:
+            cluster, name = self.bench.cluster, names.workspace_name(self.name)
+            claim = cluster.get(f"/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims/{name}") or {
+                "spec": {}
+            }
+            volume = cluster.get(f"/api/v1/persistentvolumes/{claim['spec'].get('volumeName', '-')}")
+            if volume is None:
+                return Path("/nowhere")
+            self._workspace = Path(volume["spec"]["hostPath"]["path"])
+        return self._workspace
 
     def steps(self) -> list[int]:
         """Its checkpoints, oldest first."""
         return sorted(int(path.name[5:]) for path in (self.workspace() / "checkpoints").glob("step-*"))
+
+    def disruption(self, attempt: int) -> str:
+        """Why Kubernetes took a training's pod away, in its own word; nothing when it did not."""
+        for each in self.history.happened(namespace=NAMESPACE):
+            labels = each.body["metadata"].get("labels") or {}
+            mine = (labels.get(names.LABEL_JOB), labels.get(names.LABEL_ATTEMPT)) == (self.name, str(attempt))
+            if each.kind == "Pod" and mine and labels[names.LABEL_STAGE] == "train":
+                for condition in each.body["status"].get("conditions", ()):
+                    if condition["type"] == "DisruptionTarget":
+                        return str(condition["reason"])
+        return ""
 
     def resumed_from(self) -> int:
         """The step at which the training that succeeded began, by its own words."""

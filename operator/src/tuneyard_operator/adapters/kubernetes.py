@@ -30,6 +30,7 @@ _MAX_WARNINGS = 500
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
 _BUSY = frozenset({429, 503})
 """Come with Retry-After."""
+_LONGEST_RETRY_AFTER = 120.0
 _INVALID = frozenset({400, 422})
 _ERROR = 400
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
@@ -190,7 +191,7 @@ def _checked(status: int, answer: dict[str, Any]) -> dict[str, Any]:
 
 def _seconds(text: str) -> float:
     """Retry-After in seconds, as the API server writes it; proxies may write a date, which is not worth reading."""
-    return float(text) if text.isdecimal() else 0.0
+    return min(float(text), _LONGEST_RETRY_AFTER) if text.isdecimal() else 0.0
 
 
 def _message(answer: Mapping[str, Any]) -> str:
