@@ -8,6 +8,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from history import Api, Body, Happened, History
@@ -57,6 +58,7 @@ def find_problems(history: History, namespace: str, registry: Path | None = None
     jobs = [body for body in history.present("FineTuneJob") if body["metadata"]["namespace"] == namespace]
     return [
         *two_live_attempts(happened),
+        *overlapping_runs(happened),
         *repeated_work(happened),
         *ends_that_were_left(happened),
         *(problem for body in jobs for problem in untrue_status(body, happened)),
@@ -79,6 +81,26 @@ def two_live_attempts(happened: Iterable[Happened]) -> list[Problem]:
         if len(set(pods.values())) > 1:
             problems.append(Problem("doubled", f"two live attempts: {sorted(set(pods.values()))}"))
     return problems
+
+
+def overlapping_runs(happened: Iterable[Happened]) -> list[Problem]:
+    """No two attempts ran at once by the containers' own clock, which also tells of what no watch saw."""
+    last = {each.uid: each.body for each in happened if each.kind == "Pod"}
+    runs: dict[str, list[tuple[str, str, str, str]]] = defaultdict(list)
+    for body in last.values():
+        for container in body["status"].get("containerStatuses", ()):
+            ended = container["state"].get("terminated") or {}
+            if ended.get("startedAt") and ended.get("finishedAt"):
+                metadata = body["metadata"]
+                owner = str(metadata["ownerReferences"][0]["uid"])
+                run = (ended["startedAt"], ended["finishedAt"], owner, str(metadata["name"]))
+                runs[metadata["labels"][names.LABEL_JOB]].append(run)
+    return [
+        Problem("doubled", f"{former[3]} ended at {former[1]}, and {later[3]} began at {later[0]}")
+        for each in runs.values()
+        for former, later in pairwise(sorted(each))
+        if former[2] != later[2] and later[0] < former[1]
+    ]
 
 
 def repeated_work(happened: Iterable[Happened]) -> list[Problem]:
