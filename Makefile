@@ -59,9 +59,12 @@ test-unit: ## The tests that need no cluster and no PyTorch
 	@TUNEYARD_TIERS=unit $(RUN) pytest
 
 ##@ Measure it
-.PHONY: bench-operator
+.PHONY: bench-operator soak
 bench-operator: ## 500 FineTuneJobs against the same chain as plain Jobs: bench/results/operator.json
 	@$(RUN) python bench/operator_throughput.py
+
+soak: ## 20 jobs on real nodes under 100 random kills (half an hour, root): bench/results/soak.json
+	@$(RUN) python bench/soak.py
 
 ##@ Ship it
 .PHONY: images clean

@@ -6,8 +6,9 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from e2e_bench import NAMESPACE, Bench
 from tier_selection import tier_of
-from tuneyard_local import native
+from tuneyard_local import native, workbench
 from tuneyard_local.cluster import Cluster, down_orphans
 from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 from tuneyard_local.native import NativeCluster
@@ -55,6 +56,15 @@ def cluster(_no_orphans: None) -> Iterator[NativeCluster]:
     name = f"nodes-{os.getpid()}"
     with native.running(name, native.NativeOptions(nodes=2, gpus=8), Progress()) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def bench(cluster: NativeCluster) -> Bench:
+    """The cluster of real nodes with Tuneyard installed as the demo installs it."""
+    progress = Progress()
+    parts = workbench.build(progress)
+    workbench.install(cluster, parts, NAMESPACE, progress)
+    return Bench(cluster, parts, NAMESPACE)
 
 
 @pytest.fixture

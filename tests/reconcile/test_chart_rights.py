@@ -9,16 +9,21 @@ from typing import Any
 
 import yaml
 from tuneyard_operator.adapters.resources import CLIENT_VERBS, OWNER_VERBS, RESOURCES, WATCHED_KINDS
+from tuneyard_operator.reconcile.leadership import LEASE
 from tuneyard_operator.settings import Settings
 
 CHART = Path(__file__).parents[2] / "charts" / "tuneyard-operator"
 Rights = dict[tuple[str, str], set[str]]
 
 
+def rules_of(template: str) -> list[dict[str, Any]]:
+    text = re.sub(r"\{\{.*?\}\}", "x", (CHART / "templates" / template).read_text())
+    return [rule for body in yaml.safe_load_all(text) for rule in body.get("rules", ())]
+
+
 def rights_of_the_role() -> Rights:
-    text = re.sub(r"\{\{.*?\}\}", "x", (CHART / "templates" / "clusterrole.yaml").read_text())
     rights: Rights = {}
-    for rule in yaml.safe_load(text)["rules"]:
+    for rule in rules_of("clusterrole.yaml") + rules_of("role.yaml"):
         for group in rule["apiGroups"]:
             for resource in rule["resources"]:
                 rights.setdefault((group, resource), set()).update(rule["verbs"])
@@ -38,6 +43,12 @@ def rights_that_are_used() -> Rights:
 
 def test_the_role_is_exactly_what_the_operator_uses() -> None:
     assert rights_of_the_role() == rights_that_are_used()
+
+
+def test_leases_are_written_in_the_operator_s_own_namespace_and_only_its_own() -> None:
+    assert "leases" not in str(rules_of("clusterrole.yaml"))
+    named = [rule["verbs"] for rule in rules_of("role.yaml") if rule.get("resourceNames") == [LEASE]]
+    assert named == [["get", "update"]]
 
 
 def test_the_role_reads_no_secret_and_has_no_wildcard() -> None:
@@ -70,7 +81,7 @@ def test_the_chart_s_settings_are_the_operator_s_with_the_same_defaults() -> Non
     snake = {
         re.sub(r"[A-Z]", lambda match: "_" + match[0].lower(), name): value for name, value in values.items()
     }
-    fixed_in_a_pod = {"host", "port"}
+    fixed_in_a_pod = {"host", "port", "identity"}
     assert snake == {
         name: field.default for name, field in Settings.model_fields.items() if name not in fixed_in_a_pod
     }

@@ -93,6 +93,49 @@ def test_what_may_work_later_is_no_refusal(status: int) -> None:
     assert not isinstance(caught.value, RefusedError)
 
 
+def test_a_status_is_bound_to_the_uid_and_the_version_it_was_decided_on() -> None:
+    bodies: list[Any] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        return web.json_response({"message": "the object has been modified"}, status=409)
+
+    async def write() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        async with TestServer(app) as server:
+            credentials = Credentials(kopf.ConnectionInfo(server=str(server.make_url("")), token="t"))
+            cluster = KubernetesCluster(credentials, 1, lambda *_: None)
+            try:
+                await cluster.patch_status("team", "a", "uid-a", {"state": "Training"}, version=7)
+            finally:
+                await cluster.close()
+
+    with pytest.raises(ClusterError, match="modified"):
+        asyncio.run(write())
+    assert bodies == [{"metadata": {"uid": "uid-a", "resourceVersion": "7"}, "status": {"state": "Training"}}]
+
+
+def test_the_api_server_says_when_to_come_back() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"message": "later"}, status=429, headers={"Retry-After": "7"})
+
+    async def ask_once() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        async with TestServer(app) as server:
+            credentials = Credentials(kopf.ConnectionInfo(server=str(server.make_url("")), token="t"))
+            cluster = KubernetesCluster(credentials, 1, lambda *_: None)
+            try:
+                await cluster.create(JOB)
+            finally:
+                await cluster.close()
+
+    with pytest.raises(ClusterError, match="answered 429: later") as caught:
+        asyncio.run(ask_once())
+    assert caught.value.retry_after == 7
+
+
 def test_no_server_at_all_is_an_error_with_what_was_tried() -> None:
     async def work() -> None:
         cluster = KubernetesCluster(

@@ -3,6 +3,7 @@
 
 import asyncio
 import logging
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any, get_args
@@ -22,6 +23,7 @@ from tuneyard_operator.adapters.progress import HttpProgress
 from tuneyard_operator.handlers.watching import build_registry, build_settings
 from tuneyard_operator.ports import Cluster, ClusterError, NotServedError
 from tuneyard_operator.reconcile.gather import Gatherer
+from tuneyard_operator.reconcile.leadership import Leadership
 from tuneyard_operator.reconcile.queue import KeyedQueue
 from tuneyard_operator.reconcile.reconciler import Reconciler
 from tuneyard_operator.reconcile.resync import resync
@@ -43,10 +45,18 @@ async def operate(settings: Settings) -> None:
     queue = KeyedQueue(store.has_begun)
     store.changed = queue.add
     metrics = Metrics(store.state_counts, lambda: len(queue))
-    cluster = KubernetesCluster(Credentials(), settings.workers + _SPARE_CONNECTIONS, metrics.requested)
+    credentials, clock = Credentials(), SystemClock()
+    cluster = KubernetesCluster(credentials, settings.workers + _SPARE_CONNECTIONS, metrics.requested)
+    leadership = Leadership(
+        cluster,
+        clock,
+        namespace=credentials.info.default_namespace or "default",
+        identity=settings.identity or socket.gethostname(),
+        seconds=settings.lease_seconds,
+    )
     async with aiohttp.ClientSession() as session:
         gatherer = Gatherer(store, cluster, OpenAIEndpoint(session), HttpProgress(session))
-        reconciler = Reconciler(store, queue, gatherer, cluster, SystemClock(), metrics)
+        reconciler = Reconciler(store, queue, gatherer, cluster, clock, metrics, leadership.is_safe)
         ready = asyncio.Event()
         pages = build_app(metrics, lambda: reconciler.longest_pass() < settings.stuck_seconds, ready.is_set)
         runner = web.AppRunner(pages, access_log=None)
@@ -55,9 +65,7 @@ async def operate(settings: Settings) -> None:
             await web.TCPSite(runner, settings.host, settings.port).start()
             log.info("probes and metrics on %s", ", ".join(str(address) for address in runner.addresses))
             tasks = [
-                asyncio.create_task(
-                    _reconcile(settings, cluster, store, reconciler, ready), name="reconcile"
-                ),
+                asyncio.create_task(_reconcile(settings, reconciler, leadership, ready), name="reconcile"),
                 asyncio.create_task(_watch(settings, store, ready), name="kopf"),
             ]
             await _until_one_ends(tasks)
@@ -67,14 +75,20 @@ async def operate(settings: Settings) -> None:
 
 
 async def _reconcile(
-    settings: Settings, cluster: Cluster, store: Store, reconciler: Reconciler, ready: asyncio.Event
+    settings: Settings, reconciler: Reconciler, leadership: Leadership, ready: asyncio.Event
 ) -> None:
-    """First see everything, then decide, then look again from time to time."""
+    """First see everything, then decide while the lease is ours, and look again from time to time."""
+    cluster, store = reconciler.cluster, reconciler.store
     await _first_sync(cluster, store)
     log.info("sees the cluster: %s", store.state_counts() or "no FineTuneJob yet")
     ready.set()
+
+    async def work() -> None:
+        await _first_sync(cluster, store)  # the watches may not have told yet what the former holder did last
+        await reconciler.run(settings.workers)
+
     async with asyncio.TaskGroup() as group:
-        group.create_task(reconciler.run(settings.workers))
+        group.create_task(leadership.work_while_held(work))
         group.create_task(_resync_for_ever(settings.resync_seconds, cluster, store))
 
 

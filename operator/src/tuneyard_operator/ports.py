@@ -20,6 +20,11 @@ Watched = Literal["FineTuneJob", "FineTuneRuntime", "Job", "Pod"]
 class ClusterError(Exception):
     """The API server could not be asked or did not do it; the same call may work later."""
 
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds that the API server wants to be left alone."""
+
 
 class NotServedError(ClusterError):
     """The API server does not know a kind: its CustomResourceDefinition is not there (yet)."""
@@ -68,8 +73,18 @@ class Cluster(Protocol):
     async def warnings(self, namespace: str) -> tuple[SeenEvent, ...]:
         """Warning events of a namespace but the scheduler's, which pods repeat; some seconds old at most."""
 
-    async def patch_status(self, namespace: str, name: str, uid: str, status: Object) -> Object | None:
-        """Merge `status` into a FineTuneJob's; None when that FineTuneJob is gone."""
+    async def replace(self, body: Object) -> Object | None:
+        """Put an object in the place of the one of its resourceVersion; None when it has changed or is gone."""
+
+    async def patch_status(
+        self, namespace: str, name: str, uid: str, status: Object, *, version: int
+    ) -> Object | None:
+        """Merge `status` into a FineTuneJob's; None when that FineTuneJob is gone.
+
+        Raises:
+            ClusterError: also when it is not of resourceVersion `version` any more, so that what was decided on
+                something older, by this operator or by another one, is never written.
+        """
 
     async def post_event(self, namespace: str, event: Object) -> None:
         """Post a core/v1 Event; one of that name is left as it is."""

@@ -28,5 +28,9 @@ class Settings(BaseModel):
     """Length of one watch request; the client gives up on a silent one 10 s later."""
     stuck_seconds: Annotated[float, Field(ge=30, le=3600)] = 300.0
     """A pass that takes longer makes /healthz fail, so that the kubelet restarts the operator."""
+    lease_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
+    """Duration of the lease: how long others wait for a replica that died; it is renewed every 2/15 of that."""
+    identity: str = ""
+    """Name of this replica in the lease; empty: the host's name, which in a pod is the pod's."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is logged; kopf's own lines are kept to warnings unless this is debug."""

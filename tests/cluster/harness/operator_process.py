@@ -36,16 +36,28 @@ def until(what: str, look: Callable[[], Found | None], seconds: float = 20) -> F
     raise AssertionError(f"{what}: not within {seconds} s")
 
 
-def restricted_kubeconfig(cluster: Cluster, folder: Path) -> Path:
-    """A kubeconfig of a service account with the chart's ClusterRole and nothing else."""
-    role = yaml.safe_load(
-        re.sub(r"\{\{.*?\}\}", "operator-under-test", (CHART / "templates" / "clusterrole.yaml").read_text())
-    )
+def _rendered(template: str) -> list[dict[str, Any]]:
+    text = (CHART / "templates" / template).read_text()
+    return list(yaml.safe_load_all(re.sub(r"\{\{.*?\}\}", "operator-under-test", text)))
+
+
+def _lease_role(namespace: str, account: dict[str, str]) -> list[dict[str, Any]]:
+    role, binding = _rendered("role.yaml")
+    for body in (role, binding):
+        body["metadata"] = {"name": "operator-under-test", "namespace": namespace}
+    binding["subjects"] = [{"kind": "ServiceAccount", **account}]
+    return [role, binding]
+
+
+def restricted_kubeconfig(cluster: Cluster, folder: Path, namespaces: tuple[str, ...] = ("default",)) -> Path:
+    """A kubeconfig of a service account with the chart's roles and nothing else; `namespaces`: where it may have a lease."""
+    [role] = _rendered("clusterrole.yaml")
     role["metadata"] = {"name": "operator-under-test"}
     account = {"name": "operator-under-test", "namespace": "default"}
     cluster.apply(
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account},
         role,
+        *(body for namespace in namespaces for body in _lease_role(namespace, account)),
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRoleBinding",
@@ -73,6 +85,11 @@ class OperatorProcess:
         self.kubeconfig, self.log = kubeconfig, log
         self.process: subprocess.Popen[bytes] | None = None
         self._began = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self.process is not None and self.process.poll() is None
 
     def start(self, *flags: str, wait: bool = True) -> None:
         """Start, and wait until it has seen the cluster."""

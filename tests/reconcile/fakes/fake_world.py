@@ -85,6 +85,14 @@ class FakeCluster:
             return None
         return self.store(body["kind"], body)
 
+    async def replace(self, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        metadata = body["metadata"]
+        self._called(f"update {body['kind']} {metadata['name']}")
+        there = self.objects.get((body["kind"], metadata["namespace"], metadata["name"]))
+        if there is None or there["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+            return None
+        return self.store(body["kind"], body)
+
     async def read(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         self._called(f"get {kind} {name}")
         return copy.deepcopy(self.objects.get((kind, namespace, name)))
@@ -118,12 +126,14 @@ class FakeCluster:
         return self.seen_events
 
     async def patch_status(
-        self, namespace: str, name: str, uid: str, status: Mapping[str, Any]
+        self, namespace: str, name: str, uid: str, status: Mapping[str, Any], *, version: int
     ) -> Mapping[str, Any] | None:
         self._called("patch status")
         body = self.objects.get((names.JOB_KIND, namespace, name))
-        if body is None or body["metadata"]["uid"] != uid:
+        if body is None:
             return None
+        if body["metadata"]["uid"] != uid or body["metadata"]["resourceVersion"] != str(version):
+            raise ClusterError("the object has been modified")
         return self.store(names.JOB_KIND, {**body, "status": merged(body.get("status") or {}, status)})
 
     async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from tuneyard_operator.domain.observed import SeenEvent
 from tuneyard_operator.domain.sightings import see_event
 from tuneyard_operator.ports import ClusterError, Listed, NotServedError, Object, RefusedError, Watched
 
-_METHODS = {"create": "POST", "get": "GET", "list": "GET", "patch": "PATCH"}
+_METHODS = {"create": "POST", "get": "GET", "list": "GET", "patch": "PATCH", "update": "PUT"}
 _JSON, _MERGE = "application/json", "application/merge-patch+json"
 _NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 200
@@ -28,6 +28,9 @@ _WARNINGS_SECONDS = 10.0
 """How old a list of warnings may be: to select events, the API server reads all of a namespace."""
 _MAX_WARNINGS = 500
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
+_BUSY = frozenset({429, 503})
+"""Come with Retry-After."""
+_LONGEST_RETRY_AFTER = 120.0
 _INVALID = frozenset({400, 422})
 _ERROR = 400
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
@@ -100,14 +103,24 @@ class KubernetesCluster:
         """See `ports.Cluster`."""
         return await self._warnings.get(namespace)
 
-    async def patch_status(self, namespace: str, name: str, uid: str, status: Object) -> Object | None:
-        """See `ports.Cluster`; the uid in the patch makes the API server refuse another job of that name."""
-        body = {"metadata": {"uid": uid}, "status": status}
+    async def replace(self, body: Object) -> Object | None:
+        """See `ports.Cluster`."""
+        metadata, query = body["metadata"], {"fieldManager": names.FIELD_MANAGER}
+        status, answer = await self._call(
+            "update", body["kind"], metadata["namespace"], metadata["name"], query=query, body=body
+        )
+        return None if status in {_NOT_FOUND, _CONFLICT} else _checked(status, answer)
+
+    async def patch_status(
+        self, namespace: str, name: str, uid: str, status: Object, *, version: int
+    ) -> Object | None:
+        """See `ports.Cluster`; the API server compares uid and version with its own in the same transaction."""
+        body = {"metadata": {"uid": uid, "resourceVersion": str(version)}, "status": status}
         query = {"fieldManager": names.FIELD_MANAGER}
         code, answer = await self._call(
             "patch", f"{names.JOB_KIND}/status", namespace, name, query=query, body=body, content_type=_MERGE
         )
-        return None if code in {_NOT_FOUND, _CONFLICT} else _checked(code, answer)
+        return None if code == _NOT_FOUND else _checked(code, answer)
 
     async def post_event(self, namespace: str, event: Object) -> None:
         """See `ports.Cluster`."""
@@ -140,7 +153,7 @@ class KubernetesCluster:
         """HTTP status and parsed answer.
 
         Raises:
-            ClusterError: when there is no answer.
+            ClusterError: when there is no answer, or one that says to come back later.
         """
         if verb not in CLIENT_VERBS[kind]:
             raise AssertionError(f"{verb} of {kind} is not among the rights of the operator")
@@ -164,6 +177,9 @@ class KubernetesCluster:
             answer = orjson.loads(raw) if raw else {}
         except orjson.JSONDecodeError:
             answer = {"message": raw[:200].decode(errors="replace")}
+        if response.status in _BUSY:
+            after = _seconds(response.headers.get("Retry-After", ""))
+            raise ClusterError(f"the API server answered {response.status}: {_message(answer)}", after)
         return response.status, answer
 
 
@@ -171,6 +187,11 @@ def _checked(status: int, answer: dict[str, Any]) -> dict[str, Any]:
     if status >= _ERROR:
         raise ClusterError(f"the API server answered {status}: {_message(answer)}")
     return answer
+
+
+def _seconds(text: str) -> float:
+    """Retry-After in seconds, as the API server writes it; proxies may write a date, which is not worth reading."""
+    return min(float(text), _LONGEST_RETRY_AFTER) if text.isdecimal() else 0.0
 
 
 def _message(answer: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ RESOURCES = {
     "PersistentVolumeClaim": Resource("", "v1", "persistentvolumeclaims"),
     "Service": Resource("", "v1", "services"),
     "Event": Resource("", "v1", "events"),
+    "Lease": Resource("coordination.k8s.io", "v1", "leases"),
 }
 
 CLIENT_VERBS: dict[str, frozenset[str]] = {
@@ -51,6 +52,7 @@ CLIENT_VERBS: dict[str, frozenset[str]] = {
     "PersistentVolumeClaim": frozenset({"create", "get", "list"}),
     "Service": frozenset({"create", "get"}),
     "Event": frozenset({"create", "list"}),
+    "Lease": frozenset({"create", "get", "update"}),
 }
 """What the client does; a call with another verb is refused before it is made."""
 

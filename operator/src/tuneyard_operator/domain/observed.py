@@ -137,6 +137,8 @@ class Observed:
     events: tuple[SeenEvent, ...] = ()
     endpoint: EndpointAnswer | None = None
     progress: Progress | None = None
+    version: int = 0
+    """resourceVersion of the FineTuneJob: what is decided is written to no other."""
 
     def job_of(self, stage: Stage, attempt: int) -> SeenJob | None:
         """The Job of one attempt, if it exists and is this FineTuneJob's."""

@@ -5,6 +5,7 @@ Only `on.event` is used: `on.create`, `on.update` and timers would write annotat
 every object, one request and one echo each. See docs/adr/0002-operator-core.md for what was measured.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ _SOURCES: dict[Watched, tuple[str, str, str]] = {
 }
 _CHUNK = 200
 _CLIENT_GRACE = 10
+_RETRY_SECONDS = 1.0
+"""Between tries of a list or watch that fails. kopf's own are fewer and ever longer, and then it ends the process."""
 _IDLE_SECONDS = 1.0
 """kopf keeps a task and a queue for every object that has had an event; under a burst they are most of the memory."""
 
@@ -53,6 +56,7 @@ def build_settings(watch_seconds: int) -> kopf.OperatorSettings:
     settings.watching.client_timeout = watch_seconds + _CLIENT_GRACE
     settings.watching.connect_timeout = _CLIENT_GRACE
     settings.watching.chunk_size = _CHUNK
+    settings.networking.error_backoffs = itertools.repeat(_RETRY_SECONDS)
     for kind in ("Job", "Pod"):
         settings.watching.label_selectors[_SOURCES[kind]] = names.LABEL_JOB
     return settings

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Creates what a decision asks for. Never changes an object: one that is there is ours and the same, or a conflict."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tuneyard_api import names
@@ -23,15 +23,18 @@ class Applied:
 
 
 async def apply(
-    cluster: Cluster, store: Store, seen: Observed, actions: Sequence[Create]
+    cluster: Cluster, store: Store, seen: Observed, actions: Sequence[Create], may_write: Callable[[], bool]
 ) -> Applied | Refusal:
     """Carry the actions out in order, up to the first that is refused.
 
     Raises:
-        ClusterError: when the API server could not be asked; what was created stays and is found again.
+        ClusterError: when the API server could not be asked or another replica may be at work by now; what was
+            created stays and is found again.
     """
     frozen: Frozen | None = None
     for action in actions:
+        if not may_write():
+            raise ClusterError("the lease may be another replica's by now")
         try:
             body = created = await cluster.create(action.body)
         except RefusedError as refused:

@@ -57,6 +57,7 @@ class Gatherer:
             namespace=key.namespace,
             name=key.name,
             uid=stored.uid,
+            version=stored.version,
             generation=stored.generation,
             spec=stored.spec,
             status=stored.status,

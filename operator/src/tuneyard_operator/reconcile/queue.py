@@ -84,10 +84,10 @@ class KeyedQueue:
         self._failures.pop(key, None)
         self._release(key, requeue_after)
 
-    def failed(self, key: Key) -> float:
+    def failed(self, key: Key, at_least: float = 0.0) -> float:
         """The pass failed: the key comes back after a growing delay, whatever happens before; its seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(LAST_DELAY, FIRST_DELAY * 2.0 ** (failures - 1))
+        delay = max(at_least, min(LAST_DELAY, FIRST_DELAY * 2.0 ** (failures - 1)))
         self._again.discard(key)
         self._release(key, delay)
         return delay

@@ -4,6 +4,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tuneyard_operator.domain.decide import decide, refuse
@@ -28,10 +29,12 @@ class Reconciler:
     cluster: Cluster
     clock: Clock
     meter: Meter
+    may_write: Callable[[], bool] = lambda: True
+    """Whether no other replica can have begun to work."""
     _began: dict[Key, float] = field(default_factory=dict)
 
     async def run(self, workers: int) -> None:
-        """Work for ever, on at most `workers` keys at once; that also bounds the requests under way."""
+        """Work until cancelled, on at most `workers` keys at once; that also bounds the requests under way."""
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(self._work())
@@ -49,7 +52,7 @@ class Reconciler:
             self.queue.forget(key)
             return None
         decision = decide(seen, now)
-        outcome = await apply(self.cluster, self.store, seen, decision.actions)
+        outcome = await apply(self.cluster, self.store, seen, decision.actions, self.may_write)
         if isinstance(outcome, Refusal):
             decision = refuse(seen, decision, outcome, now)
         elif outcome.frozen is not None:
@@ -68,7 +71,11 @@ class Reconciler:
                 after = await self.reconcile(key)
                 failed = False
             except ClusterError as error:
-                log.warning("%s: %s; again in %.0f s", key, error, self.queue.failed(key))
+                delay = self.queue.failed(key, at_least=error.retry_after)
+                log.warning("%s: %s; again in %.0f s", key, error, delay)
+            except asyncio.CancelledError:
+                self.queue.done(key, requeue_after=0.0)  # the lease is lost: due again if it ever comes back
+                raise
             except Exception:
                 delay = self.queue.failed(key)
                 log.exception("%s: a bug in the operator; again in %.0f s", key, delay)

@@ -17,6 +17,9 @@ from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.ports import Object, Watched
 from tuneyard_operator.reconcile.queue import Key
 
+_REMEMBERED = 2048
+"""Deletions that are remembered, the latest: longer than any list takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -51,6 +54,7 @@ class Store:
         self._runtime_versions: dict[str, int] = {}
         self._jobs: dict[Key, Stored] = {}
         self._children: dict[Key, _Children] = {}
+        self._gone: dict[tuple[str, str, str], int] = {}
 
     def job(self, key: Key) -> Stored | None:
         """The FineTuneJob of a key."""
@@ -75,6 +79,8 @@ class Store:
 
     def put(self, kind: Watched, body: Object, *, is_own: bool = False) -> None:
         """An object as the API server has it now; `is_own`: as the answer to a write of ours, which is no news."""
+        if version_of(body) <= self._gone.get(_name_of(kind, body), -1):
+            return  # a list that was read before the watch told of the deletion, or an event that comes late
         if kind == "FineTuneRuntime":
             self._put_runtime(body)
         elif kind == "FineTuneJob":
@@ -84,6 +90,9 @@ class Store:
 
     def drop(self, kind: Watched, body: Object) -> None:
         """An object that was deleted."""
+        if len(self._gone) >= _REMEMBERED:
+            del self._gone[next(iter(self._gone))]
+        self._gone[_name_of(kind, body)] = version_of(body)
         self._drop_named(kind, _key_of(kind, body), str(body["metadata"]["name"]), version_of(body))
 
     def drop_absent(self, kind: Watched, present: Collection[tuple[str, str]], version: int) -> None:
@@ -178,6 +187,11 @@ class Store:
         for key, stored in self._jobs.items():
             if stored.status.plan is None and not stored.is_over:
                 self.changed(key)
+
+
+def _name_of(kind: Watched, body: Object) -> tuple[str, str, str]:
+    metadata = body["metadata"]
+    return kind, str(metadata.get("namespace", "")), str(metadata["name"])
 
 
 def _key_of(kind: Watched, body: Object) -> Key | None:

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is decided on an old view of the world is never written over what is newer."""
+
+import asyncio
+import copy
+
+import pytest
+from fake_world import KEY, World
+from operator_samples import runtime_without_endpoint
+from tuneyard_api.pod_contract import Stage
+from tuneyard_api.status import State
+from tuneyard_operator.ports import ClusterError
+
+
+def test_a_late_event_does_not_bring_a_deleted_pod_back() -> None:
+    world = World()
+    world.settle()
+    pod = world.make_pod("a-prepare-1")
+    world.deliver()
+    late = copy.deepcopy(world.cluster.objects["Pod", "team", pod])
+    world.cluster.remove("Pod", pod)
+    world.deliver()
+    world.operator_store.put("Pod", late)
+    assert world.operator_store.children(KEY)[1] == ()
+
+
+def test_a_pod_of_the_same_name_made_later_is_seen() -> None:
+    world = World()
+    world.settle()
+    world.cluster.remove("Pod", world.make_pod("a-prepare-1"))
+    world.deliver()
+    world.make_pod("a-prepare-1")
+    world.deliver()
+    assert len(world.operator_store.children(KEY)[1]) == 1
+
+
+@pytest.mark.parametrize("may_create", [True, False])
+def test_an_operator_that_slept_through_a_stage_writes_no_status(may_create: bool) -> None:
+    world = World(runtime=runtime_without_endpoint())
+    world.settle()
+    sleeper = copy.deepcopy(world.operator_store)
+    awake = world.operator_store
+    world.carry_out(Stage.PREPARE)
+    status = world.status
+    world.operator_store = world.reconciler.store = world.reconciler.gatherer.store = sleeper
+    world.cluster.objects.pop(("Job", "team", "a-prepare-1"))
+    sleeper.drop_absent("Job", (), 10_000)  # it learns of the end of the Job before it learns of the status
+    world.reconciler.may_write = lambda: may_create
+    with pytest.raises(ClusterError, match="modified" if may_create else "another replica"):
+        asyncio.run(world.reconciler.reconcile(KEY))
+    assert world.status == status
+    assert ("a-prepare-2" in world.jobs()) is may_create, "only its clock can tell it, see Leadership.is_safe"
+    world.operator_store = world.reconciler.store = world.reconciler.gatherer.store = awake
+    world.reconciler.may_write = lambda: True
+    world.carry_out(Stage.TRAIN)
+    world.carry_out(Stage.PUBLISH)
+    assert world.status.state is State.SUCCEEDED
