@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field
 
 from tuneyard_api import job_rules
 from tuneyard_api.base import HUB_REPO, METHOD, BaseUrl, Contract, Label, ObjectName, Rule, VolumePath
+from tuneyard_api.survival import Deadlines, Retry, Ttl
 
 
 class SecretKey(Contract):
@@ -184,9 +185,11 @@ class Workspace(Contract):
     """The claim that the stages of the job share."""
 
     size_gib: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Size in GiB; from the runtime when absent."""
+    """Size in GiB; absent: estimated from model and method, and at least what the runtime says."""
     storage_class_name: ObjectName | None = None
     """Storage class; from the runtime, else the cluster's default."""
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] | None = None
+    """Absent: ReadWriteMany for several nodes, else ReadWriteOnce."""
 
 
 class Resources(Contract):
@@ -240,13 +243,6 @@ class Checkpoint(Contract):
     """Optimizer steps between checkpoints."""
     keep: Annotated[int, Field(ge=1, le=100)] = 2
     """Newest checkpoints kept."""
-
-
-class Retry(Contract):
-    """How often a stage that was interrupted, not wrong, is started again."""
-
-    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    """Attempts of one stage, the first included."""
 
 
 class Evaluation(Contract):
@@ -303,8 +299,14 @@ class FineTuneJobSpec(Contract):
     """Placement of the training pod."""
     checkpoint: Checkpoint = Checkpoint()
     """Checkpoints."""
+    suspend: bool = False
+    """Stop at the next checkpoint, give the GPUs back, and go on from there when this is false again."""
     retry: Retry = Retry()
     """Attempts."""
+    deadlines: Deadlines = Deadlines()
+    """Longest times."""
+    ttl: Ttl = Ttl()
+    """Clean-up after the end."""
     evaluation: Evaluation = Evaluation()
     """Comparison with the base model."""
     publish: Publish = Publish()

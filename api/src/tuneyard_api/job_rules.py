@@ -5,7 +5,7 @@ CEL sees the object after defaulting, so fields with a default need no `has()`.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tuneyard_api.base import DNS_LABEL, Rule
@@ -124,9 +124,46 @@ JOB_NAME_LABEL = _rule(
     " try dashes, as names of pods are made of it",
     field="metadata.name",
 )
+BACKOFF_HAS_ROOM = Rule(
+    cel="self.maxBackoffSeconds >= self.backoffSeconds",
+    cel_message=(
+        "'maxBackoffSeconds is at least backoffSeconds, %d (got %d); try %d'.format(["
+        "self.backoffSeconds, self.maxBackoffSeconds, self.backoffSeconds])"
+    ),
+    broken=lambda retry: (
+        None
+        if retry.max_backoff_seconds >= retry.backoff_seconds
+        else f"maxBackoffSeconds is at least backoffSeconds, {retry.backoff_seconds} (got"
+        f" {retry.max_backoff_seconds}); try {retry.backoff_seconds}"
+    ),
+    sentence="maxBackoffSeconds is at least backoffSeconds",
+    field="maxBackoffSeconds",
+)
 FIXED_IMAGE = _rule(
     f"self.image.matches('{_IMAGE}') && !self.image.endsWith(':latest')",
     lambda runtime: re.search(_IMAGE, runtime.image) is not None and not runtime.image.endswith(":latest"),
     "an image has a fixed tag or a digest (got {image}); try one with :<tag> or @sha256:<digest>",
     field="image",
 )
+
+
+_HAS_STARTED = "has(oldSelf.status) && (has(oldSelf.status.plan) || has(oldSelf.status.ended))"
+
+
+def frozen_rules(fields: Iterable[str], changeable: Iterable[str]) -> list[dict[str, str]]:
+    """The CRD's own refusal to change any other field of spec once a job has started, one rule for each.
+
+    They stand at the root of the schema, because only there a rule sees both spec and status.
+    """
+    changeable = tuple(changeable)
+    allowed = f"{', '.join(changeable[:-1])} and {changeable[-1]}"
+    message = f"may not change after the job has started; only {allowed} may; try a job of another name"
+    return [
+        {
+            "rule": f"!({_HAS_STARTED}) || self.spec.?{field} == oldSelf.spec.?{field}",
+            "message": f"spec.{field} {message}",
+            "fieldPath": f".spec.{field}",
+        }
+        for field in fields
+        if field not in changeable
+    ]
