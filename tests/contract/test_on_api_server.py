@@ -362,3 +362,55 @@ def test_a_job_whose_spec_stays_is_not_held_up_by_a_runtime_that_changed(
     )
     edited = server.kubectl(*edit)
     assert "runtime changing has sft (got lora)" in edited.stderr
+
+
+STARTED = {"plan": {"digest": "0" * 64, "gpus": 1, "microBatchSize": 1, "gradientAccumulation": 1}}
+ENDED = {"ended": NOW}
+EDITS_ALLOWED: dict[str, Any] = {
+    "suspend": True,
+    "retry": {"maxAttempts": 5, "maxInterruptions": 0},
+    "deadlines": {"activeSeconds": 60},
+    "ttl": {"afterSuccessSeconds": 0},
+}
+
+
+def patch(server: Cluster, namespace: str, spec: dict[str, Any]) -> tuple[int, str]:
+    where = ("patch", "ftj", "answers", "-n", namespace, "--type=merge")
+    result = server.kubectl(*where, "-p", json.dumps({"spec": spec}))
+    return result.returncode, result.stderr
+
+
+def set_status(server: Cluster, namespace: str, status: dict[str, Any]) -> None:
+    where = ("patch", "ftj", "answers", "-n", namespace, "--subresource=status", "--type=merge")
+    patched = server.kubectl(*where, "-p", json.dumps({"status": status}))
+    assert patched.returncode == 0, patched.stderr
+
+
+def test_before_the_start_everything_may_change(server: Cluster, namespace: str) -> None:
+    assert create(server, dump(job()), "-n", namespace) == (0, "")
+    set_status(server, namespace, {"message": "waits for its runtime"})
+    assert patch(server, namespace, {"training": {"seed": 7}, "lora": {"rank": 4}})[0] == 0
+
+
+@pytest.mark.parametrize("status", [STARTED, ENDED], ids=["started", "ended"])
+def test_after_the_start_an_edit_is_refused_field_by_field_with_what_may_change(
+    server: Cluster, namespace: str, status: dict[str, Any]
+) -> None:
+    assert create(server, dump(job()), "-n", namespace) == (0, "")
+    set_status(server, namespace, status)
+    code, message = patch(server, namespace, {"training": {"seed": 7}, "lora": {"rank": 4}, "suspend": True})
+    assert code != 0
+    for field in ("training", "lora"):
+        assert (
+            f"spec.{field} may not change after the job has started; only suspend, retry, deadlines and ttl may"
+            in message
+        )
+    assert "spec.dataset may" not in message
+    assert patch(server, namespace, EDITS_ALLOWED)[0] == 0
+    set_status(server, namespace, {**status, "message": "status is still written"})
+
+
+def test_a_job_that_never_existed_before_has_nothing_to_compare_with(server: Cluster, namespace: str) -> None:
+    assert create(server, dump({**job(), "status": STARTED}), "-n", namespace) == (0, "")
+    server.kubectl("delete", "ftj", "answers", "-n", namespace)
+    assert create(server, dump(job(method="sft")), "-n", namespace) == (0, "")

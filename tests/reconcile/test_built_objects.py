@@ -65,7 +65,7 @@ def test_every_pod_keeps_the_pod_contract(stage: Stage) -> None:
     [container] = pod_of(plan, stage)["containers"]
     assert container["name"] == "trainer"
     assert container["command"] == ["tuneyard-trainer", "stage", stage.value]
-    assert container["terminationMessagePolicy"] == "File"
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
     env = env_of(plan, stage)
     assert env["TUNEYARD_JOB_FILE"] == "/etc/tuneyard/job.json"
     assert env["TUNEYARD_ATTEMPT"] == "2", "the runtime can't change what the contract says"

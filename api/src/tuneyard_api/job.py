@@ -275,7 +275,11 @@ class Serve(Contract):
 class FineTuneJobSpec(Contract):
     """What a data scientist asks for; model, dataset and method are enough."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.OPTIONS_OF_METHOD, job_rules.BATCH_DIVIDES)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        job_rules.OPTIONS_OF_METHOD,
+        job_rules.BATCH_DIVIDES,
+        job_rules.BACKOFF_HAS_ROOM,
+    )
 
     model: ModelSource
     """The base model."""

@@ -40,6 +40,13 @@ def batch_refusal(batch: int, micro: int | None, gpus: int) -> str | None:
     return f"globalBatchSize {batch} is not {factors}; try {fitting}"
 
 
+def backoff_refusal(first: int, longest: int) -> str | None:
+    """What is wrong with waits between attempts that begin at `first` seconds and end at `longest`, or None."""
+    if longest >= first:
+        return None
+    return f"maxBackoffSeconds is at least backoffSeconds (got {longest} and {first}); try {first}"
+
+
 _BATCH, _MICRO, _GPUS = (
     "self.training.globalBatchSize",
     "self.training.microBatchSize",
@@ -125,19 +132,15 @@ JOB_NAME_LABEL = _rule(
     field="metadata.name",
 )
 BACKOFF_HAS_ROOM = Rule(
-    cel="self.maxBackoffSeconds >= self.backoffSeconds",
+    # At spec, not at retry: a default of an object is checked before the defaults of its fields are there.
+    cel="self.retry.maxBackoffSeconds >= self.retry.backoffSeconds",
     cel_message=(
-        "'maxBackoffSeconds is at least backoffSeconds, %d (got %d); try %d'.format(["
-        "self.backoffSeconds, self.maxBackoffSeconds, self.backoffSeconds])"
+        "'maxBackoffSeconds is at least backoffSeconds (got %d and %d); try %d'.format(["
+        "self.retry.maxBackoffSeconds, self.retry.backoffSeconds, self.retry.backoffSeconds])"
     ),
-    broken=lambda retry: (
-        None
-        if retry.max_backoff_seconds >= retry.backoff_seconds
-        else f"maxBackoffSeconds is at least backoffSeconds, {retry.backoff_seconds} (got"
-        f" {retry.max_backoff_seconds}); try {retry.backoff_seconds}"
-    ),
+    broken=lambda spec: backoff_refusal(spec.retry.backoff_seconds, spec.retry.max_backoff_seconds),
     sentence="maxBackoffSeconds is at least backoffSeconds",
-    field="maxBackoffSeconds",
+    field="retry.maxBackoffSeconds",
 )
 FIXED_IMAGE = _rule(
     f"self.image.matches('{_IMAGE}') && !self.image.endsWith(':latest')",

@@ -72,7 +72,8 @@ class Plan:
     serve_timeout_seconds: int
     workspace_size_gib: int
     storage_class_name: str | None
-    access_mode: str
+    access_mode: str | None
+    """As the job says."""
     mounts: tuple[Mount, ...]
     """Claims of all stages."""
     hub_token: SecretKey | None
@@ -137,7 +138,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         serve_timeout_seconds=spec.serve.timeout_seconds if spec.serve else DEFAULT_SERVE_TIMEOUT_SECONDS,
         workspace_size_gib=spec.workspace.size_gib or _workspace_gib(job, runtime),
         storage_class_name=spec.workspace.storage_class_name or offered.defaults.storage_class_name,
-        access_mode=spec.workspace.access_mode or ("ReadWriteMany" if resolved.nodes > 1 else "ReadWriteOnce"),
+        access_mode=spec.workspace.access_mode,
         mounts=_mounts(job, runtime, registry),
         hub_token=next((secret for _, secret in _hub_tokens(job)), None),
         digest=digest_of(resolved),

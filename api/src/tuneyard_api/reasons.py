@@ -140,7 +140,10 @@ PUBLISHING = _reason("Publishing", Fixer.NOBODY, "The adapter is written to the 
 PUBLISHED = _reason("Published", Fixer.NOBODY, "The adapter is in the registry, under its digest.")
 RETRYING = _reason("Retrying", Fixer.NOBODY, "An attempt is over, and the stage starts again.")
 BACKING_OFF = _reason(
-    "BackingOff", Fixer.NOBODY, "The next attempt waits a while; the message says until when.", is_waiting=True
+    "BackingOff",
+    Fixer.NOBODY,
+    "The next attempt waits a while; the message says until when.",
+    is_waiting=True,
 )
 SMALLER_BATCH = _reason(
     "SmallerMicroBatch",

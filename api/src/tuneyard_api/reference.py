@@ -101,8 +101,7 @@ def write_pod_contract_page(*, note: str) -> str:
     stages = [(f"`{stage}`", text) for stage, (_, text) in _STAGES.items()]
     exits = sorted((code, kind) for kind, code in pod.EXIT_CODES.items())
     exit_rows = [
-        (str(code), f"`{kind}`", REASONS[kind].sentence, pod.RETRIED.get(kind, ""))
-        for code, kind in exits
+        (str(code), f"`{kind}`", REASONS[kind].sentence, pod.RETRIED.get(kind, "")) for code, kind in exits
     ]
     places = [
         (f"`{name}`" if name else "", f"`{place}`" if place else "", text) for name, place, text in _PLACES

@@ -163,7 +163,7 @@ class FineTuneJobStatus(Tolerant):
     result: ResultStatus | None = None
     started: Time | None = None
     ended: Time | None = None
-    active_seconds: int = 0
+    active_seconds: int | None = None
     """Time in which attempts that are over have run."""
     cleaned: Time | None = None
     """When the children and the workspace of the ended job were deleted, after spec.ttl."""

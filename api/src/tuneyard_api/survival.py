@@ -5,12 +5,11 @@ They may change while a job runs (`CHANGEABLE`); everything else is frozen when 
 edit (`job_rules.frozen_rules`).
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
-from tuneyard_api import job_rules
-from tuneyard_api.base import Contract, Rule
+from tuneyard_api.base import Contract
 
 CHANGEABLE = ("suspend", "retry", "deadlines", "ttl")
 """Fields of spec that a job follows at once, also after it has started."""
@@ -20,8 +19,6 @@ _Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
 
 class Retry(Contract):
     """When a stage is started again. What would fail the same way again is not."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.BACKOFF_HAS_ROOM,)
 
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
     """Attempts of one stage that may fail of themselves, the first included: no answer from a hub, a hang."""

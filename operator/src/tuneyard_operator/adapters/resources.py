@@ -45,11 +45,11 @@ CLIENT_VERBS: dict[str, frozenset[str]] = {
     names.JOB_KIND: frozenset({"list"}),
     f"{names.JOB_KIND}/status": frozenset({"patch"}),
     names.RUNTIME_KIND: frozenset({"list"}),
-    "Job": frozenset({"create", "get", "list"}),
+    "Job": frozenset({"create", "get", "list", "delete"}),
     "Pod": frozenset({"list"}),
-    "ConfigMap": frozenset({"create", "get"}),
-    "PersistentVolumeClaim": frozenset({"create", "get", "list"}),
-    "Service": frozenset({"create", "get"}),
+    "ConfigMap": frozenset({"create", "get", "delete"}),
+    "PersistentVolumeClaim": frozenset({"create", "get", "list", "delete"}),
+    "Service": frozenset({"create", "get", "delete"}),
     "Event": frozenset({"create", "list"}),
 }
 """What the client does; a call with another verb is refused before it is made."""
