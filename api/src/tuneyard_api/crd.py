@@ -9,11 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tuneyard_api import job_rules, names
+from tuneyard_api import names
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.status import FineTuneJobStatus
-from tuneyard_api.survival import CHANGEABLE
 
 Schema = dict[str, Any]
 
@@ -59,8 +58,6 @@ RUNTIME_COLUMNS = (
 def build_job_crd() -> dict[str, Any]:
     """FineTuneJob, namespaced, with its status."""
     schema = _object_schema(FineTuneJob)
-    spec_fields = schema["properties"]["spec"]["properties"]
-    schema["x-kubernetes-validations"] += job_rules.frozen_rules(spec_fields, CHANGEABLE)
     schema["properties"]["status"] = _without_defaults(structural_schema(FineTuneJobStatus))
     kind = {"kind": names.JOB_KIND, "plural": names.JOB_PLURAL, "shortNames": [names.JOB_SHORT]}
     return _build_crd(kind, "Namespaced", schema, JOB_COLUMNS, subresources={"status": {}})

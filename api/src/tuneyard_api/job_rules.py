@@ -5,7 +5,7 @@ CEL sees the object after defaulting, so fields with a default need no `has()`.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from tuneyard_api.base import DNS_LABEL, Rule
@@ -148,25 +148,3 @@ FIXED_IMAGE = _rule(
     "an image has a fixed tag or a digest (got {image}); try one with :<tag> or @sha256:<digest>",
     field="image",
 )
-
-
-_HAS_STARTED = "has(oldSelf.status) && (has(oldSelf.status.plan) || has(oldSelf.status.ended))"
-
-
-def frozen_rules(fields: Iterable[str], changeable: Iterable[str]) -> list[dict[str, str]]:
-    """The CRD's own refusal to change any other field of spec once a job has started, one rule for each.
-
-    They stand at the root of the schema, because only there a rule sees both spec and status.
-    """
-    changeable = tuple(changeable)
-    allowed = f"{', '.join(changeable[:-1])} and {changeable[-1]}"
-    message = f"may not change after the job has started; only {allowed} may; try a job of another name"
-    return [
-        {
-            "rule": f"!({_HAS_STARTED}) || self.spec.?{field} == oldSelf.spec.?{field}",
-            "message": f"spec.{field} {message}",
-            "fieldPath": f".spec.{field}",
-        }
-        for field in fields
-        if field not in changeable
-    ]

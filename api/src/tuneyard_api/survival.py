@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fields by which a job survives what clusters do: attempts, deadlines, what is kept after the end.
 
-They may change while a job runs (`CHANGEABLE`); everything else is frozen when it starts, and the CRD refuses an
-edit (`job_rules.frozen_rules`).
+They may change while a job runs (`CHANGEABLE`); everything else is frozen when it starts, and an edit is refused
+(`admission.build_edit_policy`).
 """
 
 from typing import Annotated

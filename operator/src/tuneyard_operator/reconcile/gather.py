@@ -113,7 +113,7 @@ class Gatherer:
         self, stored: Stored, namespace: str, pods: tuple[SeenPod, ...]
     ) -> tuple[SeenPod, ...]:
         """Asks for what is left of an attempt that may be followed by another: a watch may lag behind."""
-        last = max(stored.status.attempts, key=lambda each: each.ended or each.started, default=None)
+        last = stored.status.attempts[-1] if stored.status.attempts else None
         if (
             last is None
             or last.outcome not in {"Failed", "Stopped"}
