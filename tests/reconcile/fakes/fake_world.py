@@ -307,7 +307,8 @@ class World:
         body = self.cluster.objects[kind, "team", name]
         if "deletionTimestamp" in body["metadata"]:
             return
-        if kind == "Job" or (kind == "Pod" and body["status"]["phase"] == "Running"):
+        is_running = kind == "Pod" and body["status"]["phase"] == "Running"
+        if kind == "Job" or is_running or (kind == "PersistentVolumeClaim" and self._is_mounted()):
             moment = self.moment + timedelta(seconds=120 if kind == "Pod" else 0)
             metadata = {**body["metadata"], "deletionTimestamp": api_time(moment)}
             self.cluster.store(kind, {**body, "metadata": metadata})
@@ -334,6 +335,8 @@ class World:
                 is_marked = "deletionTimestamp" in metadata
                 if is_marked and kind == "Pod" and body["status"]["phase"] != "Running":
                     return kind, metadata["name"], True
+                if is_marked and kind == "PersistentVolumeClaim" and not self._is_mounted():
+                    return kind, metadata["name"], True
                 if is_marked and kind == "Job":
                     pods = self.pods_of_job(body)
                     for pod in pods:
@@ -344,6 +347,12 @@ class World:
                 if owners and not owners & uids and not is_marked:
                     return kind, metadata["name"], False
         return None
+
+    def _is_mounted(self) -> bool:
+        """Whether a pod may still write to the workspace: then Kubernetes keeps a claim that is deleted."""
+        return any(
+            pod["status"]["phase"] not in {"Succeeded", "Failed"} for pod in self.cluster.of_kind("Pod")
+        )
 
     def pods_of_job(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
         """By owner."""

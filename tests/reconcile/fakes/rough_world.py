@@ -4,6 +4,7 @@
 It also keeps the truth: which pods could write at once, what has really been done, what was promised to be the end.
 """
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from datetime import timedelta
@@ -73,18 +74,15 @@ class RoughWorld(World):
 
     def try_pass(self) -> None:
         """One pass that may fail as passes may."""
-        try:
+        with contextlib.suppress(ClusterError):
             self.one_pass()
-        except ClusterError:
-            pass
 
     def crash(self, calls: int) -> None:
         """SIGKILL before the call after this many, and a new process."""
         self.cluster.die_before = len(self.cluster.calls) + calls
         try:
-            self.try_pass()
-        except Dead:
-            pass
+            with contextlib.suppress(Dead):
+                self.try_pass()
         finally:
             self.cluster.die_before = None
         self.start_operator()
@@ -98,7 +96,7 @@ class RoughWorld(World):
     # What happens to pods
 
     def live_jobs(self) -> set[str]:
-        """uids of Jobs that have, or may yet get, a pod that writes."""
+        """Uids of Jobs that have, or may yet get, a pod that writes."""
         live = set()
         for body in self.cluster.of_kind("Job"):
             pods = self.pods_of_job(body)
@@ -114,6 +112,7 @@ class RoughWorld(World):
 
     def turn(self, outcome: str = "succeed") -> bool:
         """The Job controller and the kubelets do one thing; whether there was one to do."""
+        self.collect_garbage()
         for body in self.cluster.of_kind("Pod"):
             name = body["metadata"]["name"]
             if name not in self.lost and "deletionTimestamp" in body["metadata"]:
@@ -187,6 +186,9 @@ class RoughWorld(World):
     def judge_creation(self, created: Mapping[str, Any]) -> None:
         """Of a Job: when nothing else of the job may write, and its stage has never been done."""
         uid, labels = created["metadata"]["uid"], created["metadata"]["labels"]
+        owner = created["metadata"]["ownerReferences"][0]["uid"]
+        if self.job is None or self.job["metadata"]["uid"] != owner:
+            return  # for a FineTuneJob that was deleted in this moment: the garbage collector takes it
         others = self.live_jobs() - {uid}
         assert not others, f"{created['metadata']['name']} beside {others}"
         assert self.end is None, f"{created['metadata']['name']} after the end"
@@ -243,11 +245,12 @@ class RoughWorld(World):
         self.lost.clear()
         self.cluster.refuse.clear()
         self.progress.answer = None
+        self.deliver()
         if self.job is None:
             self.compare()
+            self.settle()
             while self.turn():
                 pass
-            self.settle()
             assert not [body for kind in ("Job", "Pod") for body in self.cluster.of_kind(kind)], "orphans"
             return
         if self.job["spec"].get("suspend"):
