@@ -1,5 +1,4 @@
--- A FineTuneJob in git: waiting is Progressing, a failure Degraded. An end is one for every later generation too:
--- what may still be edited then (ttl and the like) starts nothing again.
+-- A FineTuneJob in git: waiting is Progressing, a failure Degraded, and an end stays one whatever is edited after it.
 local hs = {status = "Progressing", message = "not seen by the operator yet"}
 local st = obj.status
 if st == nil or st.conditions == nil then return hs end
