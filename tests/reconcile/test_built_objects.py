@@ -210,6 +210,8 @@ def test_the_workspace_is_as_large_and_of_the_class_that_was_asked_for() -> None
         "storageClassName": "fast",
     }
     assert "storageClassName" not in build_workspace(OWNER, frozen())["spec"]
+    shared = build_workspace(OWNER, frozen(job_spec(workspace={"accessMode": "ReadWriteMany"})))
+    assert shared["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
 def test_the_job_s_wishes_for_cpu_and_memory_are_for_training_alone() -> None:

@@ -104,6 +104,16 @@ def test_a_job_that_is_born_suspended_starts_nothing() -> None:
     assert world.jobs() == ["a-prepare-1"]
 
 
+def test_what_an_older_job_of_the_name_has_left_starts_nothing_while_suspended() -> None:
+    world, _ = in_training()
+    world.cluster.remove(names.JOB_KIND, "a")
+    metadata = {"name": "a", "namespace": "team", "uid": "uid-new"}
+    world.cluster.store(names.JOB_KIND, {"metadata": metadata, "spec": job_spec(suspend=True)})
+    world.settle()
+    assert world.status.state is State.SUSPENDED
+    assert world.status.plan is None
+
+
 def test_what_ended_well_while_it_was_to_be_suspended_is_not_done_again() -> None:
     world, pod = in_training()
     world.edit(suspend=True)

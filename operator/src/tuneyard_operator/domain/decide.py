@@ -42,7 +42,11 @@ def decide(seen: Observed, now: datetime) -> Decision:
     if is_terminal(seen.status.conditions):
         return clean_up(seen, now)
     report, conduct = Report(seen.status, seen.generation, now), read_conduct(seen.spec)
-    if conduct.suspend and seen.status.plan is None and not seen.jobs:
+    if (
+        conduct.suspend
+        and seen.status.plan is None
+        and not any(job.owner_uid == seen.uid for job in seen.jobs)
+    ):
         report.hold(HELD.message)
         return Decision((), report.finish(), None, tuple(report.notes))
     if not conduct.suspend:
