@@ -55,6 +55,14 @@ def test_a_restarted_operator_waits_as_long_as_the_one_before() -> None:
     finish(world, 2)
 
 
+def test_a_clock_that_went_back_behind_the_end_of_an_attempt_does_not_hold_the_next_one_back() -> None:
+    world, pod = in_training()
+    fail(world, pod, FailureClass.UPSTREAM)
+    world.advance(-3600)
+    world.one_pass()
+    assert "a-train-2" in world.jobs()
+
+
 def test_an_interruption_resumes_at_once_and_costs_no_attempt() -> None:
     world, pod = in_training(retry={"maxAttempts": 1})
     fail(world, pod, FailureClass.INTERRUPTED)
@@ -102,6 +110,20 @@ def test_a_job_that_is_born_suspended_starts_nothing() -> None:
     world.edit(suspend=False)
     world.settle()
     assert world.jobs() == ["a-prepare-1"]
+
+
+def test_what_an_operator_started_and_did_not_live_to_say_is_stopped_too() -> None:
+    world = World()
+    world.settle()
+    body = world.cluster.objects[names.JOB_KIND, "team", "a"]
+    world.cluster.store(names.JOB_KIND, {**body, "status": {}})
+    world.edit(suspend=True)
+    world.start_operator()
+    world.settle()
+    world.one_pass()
+    world.settle()
+    assert world.jobs() == []
+    assert world.status.state is State.SUSPENDED
 
 
 def test_what_an_older_job_of_the_name_has_left_starts_nothing_while_suspended() -> None:
