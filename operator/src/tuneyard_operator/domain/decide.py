@@ -15,17 +15,18 @@ from tuneyard_api.status import AdapterStatus, ConditionType, FineTuneJobStatus,
 from tuneyard_operator.domain.acceptance import accept
 from tuneyard_operator.domain.build.storage import build_plan_map, build_workspace
 from tuneyard_operator.domain.cleanup import clean_up
-from tuneyard_operator.domain.conditions import api_time, find_condition, is_true, read_time
+from tuneyard_operator.domain.conditions import api_time, is_true, read_time
 from tuneyard_operator.domain.conduct import read_conduct
-from tuneyard_operator.domain.deadlines import running_attempt, why_late
-from tuneyard_operator.domain.decision import Create, Decision, Delete, Refusal
+from tuneyard_operator.domain.deadlines import why_late
+from tuneyard_operator.domain.decision import Create, Decision, Refusal
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.interventions import end_late, hold_or_release
 from tuneyard_operator.domain.observed import Observed, SeenPod
 from tuneyard_operator.domain.progress import READ_EVERY, completed, moved
 from tuneyard_operator.domain.report import Report
 from tuneyard_operator.domain.serving import POLL_EVERY, Serving, why_not_served
-from tuneyard_operator.domain.stages import HELD, Running, Work, carry, has_succeeded
-from tuneyard_operator.domain.state import first_unmet, is_terminal
+from tuneyard_operator.domain.stages import HELD, Running, Work, carry
+from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.domain.verdict import Verdict
 from tuneyard_operator.domain.waiting import EVENTS_AFTER, PATIENCE
 
@@ -42,11 +43,8 @@ def decide(seen: Observed, now: datetime) -> Decision:
     if is_terminal(seen.status.conditions):
         return clean_up(seen, now)
     report, conduct = Report(seen.status, seen.generation, now), read_conduct(seen.spec)
-    if (
-        conduct.suspend
-        and seen.status.plan is None
-        and not any(job.owner_uid == seen.uid for job in seen.jobs)
-    ):
+    has_begun = seen.status.plan is not None or any(job.owner_uid == seen.uid for job in seen.jobs)
+    if conduct.suspend and not has_begun:
         report.hold(HELD.message)
         return Decision((), report.finish(), None, tuple(report.notes))
     if not conduct.suspend:
@@ -56,7 +54,7 @@ def decide(seen: Observed, now: datetime) -> Decision:
     if isinstance(frozen, Verdict):
         return _not_begun(report, frozen, late)
     work = Work(seen, report, frozen, conduct, now)
-    if isinstance(late, Verdict) and _end_late(work, late):
+    if isinstance(late, Verdict) and end_late(work, late):
         return Decision(tuple(work.actions), report.finish(), None, tuple(report.notes))
     requeue: float | None = None
     for step in STEPS:
@@ -71,7 +69,7 @@ def decide(seen: Observed, now: datetime) -> Decision:
     elif isinstance(late, float) and requeue is not None:
         requeue = min(requeue, late)
     if conduct.suspend and requeue is not None:
-        requeue = _suspended(report, requeue)
+        requeue = hold_or_release(report, requeue)
     return Decision(tuple(work.actions), report.finish(), requeue, tuple(report.notes))
 
 
@@ -82,30 +80,6 @@ def _not_begun(report: Report, verdict: Verdict, late: Verdict | float | None) -
         verdict = late
     requeue = None if verdict.final else min([RECHECK_SECONDS, *([late] if isinstance(late, float) else [])])
     return Decision((), report.finish(), requeue, tuple(report.notes))
-
-
-def _end_late(work: Work, late: Verdict) -> bool:
-    """End the job by its deadline, unless what runs has just ended well."""
-    attempt = running_attempt(work.seen.status)
-    if attempt is not None:
-        if has_succeeded(work.seen, work.frozen, attempt):
-            return False
-        job = work.seen.job_of(attempt.stage, attempt.number)
-        if job is not None and not job.is_over and not job.deleting:
-            work.actions.append(Delete("Job", job.name, job.uid))
-        work.report.end(work.report.note(attempt, message=late.message), None)
-    work.report.miss(first_unmet(work.seen.status.conditions), late)
-    return True
-
-
-def _suspended(report: Report, requeue: float) -> float | None:
-    """Says whether the job is held by now; a held job is looked at again when somebody changes it."""
-    step = find_condition(report.status.conditions, first_unmet(report.status.conditions))
-    if step is not None and step.reason == HELD.reason:
-        report.hold(HELD.message)
-        return None
-    report.release(reasons.SUSPENDING, "something of the job runs still")
-    return requeue
 
 
 def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) -> Decision:
