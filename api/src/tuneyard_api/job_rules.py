@@ -40,13 +40,6 @@ def batch_refusal(batch: int, micro: int | None, gpus: int) -> str | None:
     return f"globalBatchSize {batch} is not {factors}; try {fitting}"
 
 
-def backoff_refusal(first: int, longest: int) -> str | None:
-    """What is wrong with waits between attempts that begin at `first` seconds and end at `longest`, or None."""
-    if longest >= first:
-        return None
-    return f"maxBackoffSeconds is at least backoffSeconds (got {longest} and {first}); try {first}"
-
-
 _BATCH, _MICRO, _GPUS = (
     "self.training.globalBatchSize",
     "self.training.microBatchSize",
@@ -131,6 +124,15 @@ JOB_NAME_LABEL = _rule(
     " try dashes, as names of pods are made of it",
     field="metadata.name",
 )
+
+
+def backoff_refusal(first: int, longest: int) -> str | None:
+    """What is wrong with waits between attempts that begin at `first` seconds and end at `longest`, or None."""
+    if longest >= first:
+        return None
+    return f"maxBackoffSeconds is at least backoffSeconds (got {longest} and {first}); try {first}"
+
+
 BACKOFF_HAS_ROOM = Rule(
     # At spec, not at retry: a default of an object is checked before the defaults of its fields are there.
     cel="self.retry.maxBackoffSeconds >= self.retry.backoffSeconds",

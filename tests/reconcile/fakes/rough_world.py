@@ -45,10 +45,8 @@ class RoughCluster(FakeCluster):
         await super().delete(kind, namespace, name, uid)
         self._answered()
 
-    async def patch_status(
-        self, namespace: str, name: str, uid: str, status: Mapping[str, Any]
-    ) -> Mapping[str, Any] | None:
-        body = await super().patch_status(namespace, name, uid, status)
+    async def patch_status(self, *where: Any, **what: Any) -> Mapping[str, Any] | None:
+        body = await super().patch_status(*where, **what)
         self.world.judge_status()
         self._answered()
         return body
