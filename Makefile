@@ -28,7 +28,7 @@ render: ## Write argocd-apps/ and manifests/ of every environment; needs no clus
 	@$(RUN) tuneyard render
 
 ##@ Work on it
-.PHONY: setup fmt lint type test test-unit generate verify
+.PHONY: setup fmt lint type test test-unit generate verify survive
 setup: ## The development environment, PyTorch included (5 GB)
 	@UV_PYTHON_DOWNLOADS=never $(UV) sync --frozen --all-packages --group torch
 
@@ -57,6 +57,9 @@ test: setup lint type verify ## Set up and run every tier that this machine can 
 
 test-unit: ## The tests that need no cluster and no PyTorch
 	@TUNEYARD_TIERS=unit $(RUN) pytest
+
+survive: ## 50,000 steps of faults, edits and deletions against the operator's decisions, in memory
+	@TUNEYARD_SURVIVE_STEPS=50000 $(RUN) pytest -q tests/reconcile/test_survival_machine.py -k survives
 
 ##@ Measure it
 .PHONY: bench-operator soak

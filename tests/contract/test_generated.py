@@ -206,4 +206,4 @@ def test_the_policy_speaks_of_the_runtime_that_the_job_names_alone() -> None:
     assert [document.value["kind"] for document in files] == [
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",
-    ]
+    ] * 2

@@ -65,7 +65,7 @@ def test_every_pod_keeps_the_pod_contract(stage: Stage) -> None:
     [container] = pod_of(plan, stage)["containers"]
     assert container["name"] == "trainer"
     assert container["command"] == ["tuneyard-trainer", "stage", stage.value]
-    assert container["terminationMessagePolicy"] == "File"
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
     env = env_of(plan, stage)
     assert env["TUNEYARD_JOB_FILE"] == "/etc/tuneyard/job.json"
     assert env["TUNEYARD_ATTEMPT"] == "2", "the runtime can't change what the contract says"
@@ -226,6 +226,8 @@ def test_the_workspace_is_as_large_and_of_the_class_that_was_asked_for() -> None
         "storageClassName": "fast",
     }
     assert "storageClassName" not in build_workspace(OWNER, frozen())["spec"]
+    shared = build_workspace(OWNER, frozen(job_spec(workspace={"accessMode": "ReadWriteMany"})))
+    assert shared["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
 def test_the_job_s_wishes_for_cpu_and_memory_are_for_training_alone() -> None:

@@ -10,7 +10,8 @@ from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import Attempt, Condition, ConditionType, FineTuneJobStatus
 from tuneyard_operator.domain.acceptance import accept
 from tuneyard_operator.domain.conditions import api_time
-from tuneyard_operator.domain.decide import RECHECK_SECONDS, Decision, decide
+from tuneyard_operator.domain.decide import RECHECK_SECONDS, decide
+from tuneyard_operator.domain.decision import Delete
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, frozen_data, read_frozen
 from tuneyard_operator.domain.observed import SeenCondition
 
@@ -42,7 +43,9 @@ def test_an_end_absorbs(status: FineTuneJobStatus, generation: int, jobs: list) 
     seen = observed(
         status=status, generation=generation, jobs=tuple(jobs), pods=(seen_pod(),), spec={"new": 1}
     )
-    assert decide(seen, NOW) == Decision((), status)
+    decision = decide(seen, NOW)
+    assert decision.status == status
+    assert decision.actions == tuple(Delete("Job", job.name, job.uid) for job in jobs), "strays are stopped"
 
 
 def test_a_new_job_gets_its_plan_its_workspace_and_its_first_stage_in_one_pass() -> None:
@@ -106,7 +109,10 @@ def test_a_pod_that_has_failed_waits_for_the_job_s_word() -> None:
     assert quiet.status.attempts[0].outcome == "Running"
     job = seen_job(Stage.PREPARE, failed=SeenCondition("BackoffLimitExceeded", ""))
     told = decide(observed(status=status, frozen=frozen, jobs=(job,), pods=pods), NOW)
-    assert [attempt.outcome for attempt in told.status.attempts] == ["Failed", "Running"]
+    assert [attempt.outcome for attempt in told.status.attempts] == ["Failed"]
+    assert told.requeue_after == 0, "what follows is decided from what is written down"
+    later = decide(observed(status=told.status, frozen=frozen, jobs=(job,), pods=pods), NOW)
+    assert [attempt.outcome for attempt in later.status.attempts] == ["Failed", "Running"]
 
 
 def test_a_pod_of_another_job_s_job_is_not_believed() -> None:

@@ -40,7 +40,7 @@ CASES: dict[str, tuple[SeenPod | None, SeenJob | None, FailureClass, str]] = {
         died(reason="Evicted", message=OWN_DISK),
         FAILED,
         FailureClass.DISK_FULL,
-        POD + "evicted: " + OWN_DISK,
+        POD + "evicted: " + OWN_DISK + "; try a larger workspace.sizeGiB or a smaller checkpoint.keep",
     ),
     "preempted": (
         died(disruption=SeenCondition("PreemptionByScheduler", "preempted to accommodate a higher priority pod"), terminated=ended(143)),
@@ -64,41 +64,41 @@ CASES: dict[str, tuple[SeenPod | None, SeenJob | None, FailureClass, str]] = {
         died(terminated=ended(128, "StartError", 'exec: "tuneyard-trainer": executable file not found in $PATH')),
         FAILED,
         FailureClass.BUG,
-        POD + 'could not start: exec: "tuneyard-trainer": executable file not found in $PATH',
+        POD + 'could not start: exec: "tuneyard-trainer": executable file not found in $PATH; try the pod\'s log',
     ),
     "an exit code of the vocabulary without a sentence": (
         died(terminated=ended(14)),
         FAILED,
         FailureClass.ACCELERATOR_MISSING,
-        POD + "exit code 14 (AcceleratorMissing)",
+        POD + "exit code 14 (AcceleratorMissing); try the node's driver and the runtime's runtimeClassName",
     ),
     "SIGTERM": (died(terminated=ended(143)), FAILED, FailureClass.INTERRUPTED, POD + "killed by SIGTERM (exit code 143)"),
     "SIGKILL without OOMKilled": (
         died(terminated=ended(137)), FAILED, FailureClass.INTERRUPTED, POD + "killed by SIGKILL (exit code 137)",
     ),
     "SIGBUS is a full /dev/shm": (
-        died(terminated=ended(135)), FAILED, FailureClass.OUT_OF_MEMORY, POD + "killed by SIGBUS (exit code 135): /dev/shm was full",
+        died(terminated=ended(135)), FAILED, FailureClass.OUT_OF_MEMORY, POD + "killed by SIGBUS (exit code 135): /dev/shm was full; try more memory or a smaller batch",
     ),
     "SIGSEGV, as the runtime reports it": (
-        died(terminated=ended(255, signal=11)), FAILED, FailureClass.BUG, POD + "killed by SIGSEGV (exit code 255)",
+        died(terminated=ended(255, signal=11)), FAILED, FailureClass.BUG, POD + "killed by SIGSEGV (exit code 255); try the pod's log",
     ),
     "a code outside the vocabulary": (
-        died(terminated=ended(3, message="Traceback:\n  boom")), FAILED, FailureClass.BUG, POD + "exit code 3: Traceback: boom",
+        died(terminated=ended(3, message="Traceback:\n  boom")), FAILED, FailureClass.BUG, POD + "exit code 3: Traceback: boom; try the pod's log",
     ),
     "exit 0 without a result": (
-        seen_pod(phase="Succeeded", terminated=ended(0, "Completed")), seen_job(), FailureClass.BUG, POD + "exit code 0, but no termination message",
+        seen_pod(phase="Succeeded", terminated=ended(0, "Completed")), seen_job(), FailureClass.BUG, POD + "exit code 0, but no termination message; try the pod's log",
     ),
     "exit 0 with a result of another plan": (
         seen_pod(phase="Succeeded", terminated=ended(0, "Completed", result_text(Stage.TRAIN, "e" * 64))),
         seen_job(),
         FailureClass.BUG,
-        POD + "exit code 0, but the result is of another plan (eeeeeeeeeeee, not d)",
+        POD + "exit code 0, but the result is of another plan (eeeeeeeeeeee, not d); try the pod's log",
     ),
     "exit 0 with facts that say too little": (
         seen_pod(phase="Succeeded", terminated=ended(0, "Completed", result_text(Stage.TRAIN, "d", facts={"steps": 1}))),
         seen_job(),
         FailureClass.BUG,
-        POD + "exit code 0, but the facts of the result are incomplete (epochs: Field required)",
+        POD + "exit code 0, but the facts of the result are incomplete (epochs: Field required); try the pod's log",
     ),
     "the Job was deleted": (
         None, None, FailureClass.INTERRUPTED, "train attempt 1, its Job: was deleted before it had ended",

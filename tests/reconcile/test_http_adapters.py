@@ -270,3 +270,26 @@ def test_without_credentials_it_says_what_it_looked_for(
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(NoCredentialsError, match=r"\$KUBECONFIG nor ~/.kube/config"):
         log_in()
+
+
+@pytest.mark.parametrize("status", [200, 202, 404, 409])
+def test_an_object_is_deleted_by_its_uid_and_one_that_is_gone_or_another_is_left(status: int) -> None:
+    answers = {f"DELETE {JOBS}/a": (status, {})}
+    _, asked, counted = with_cluster(answers, lambda cluster: cluster.delete("Job", "team", "a", "uid-a"))
+    assert asked == [f"DELETE {JOBS}/a"]
+    assert counted == [("delete", "jobs", status)]
+
+
+def test_a_deletion_that_fails_is_told() -> None:
+    with pytest.raises(ClusterError, match="answered 500"):
+        with_cluster(
+            {f"DELETE {JOBS}/a": (500, {})}, lambda cluster: cluster.delete("Job", "team", "a", "uid-a")
+        )
+
+
+def test_the_jobs_of_a_finetunejob_are_selected_by_label() -> None:
+    found, asked, _ = with_cluster(
+        {f"GET {JOBS}": (200, {"items": [JOB]})}, lambda cluster: cluster.jobs_of("team", "a")
+    )
+    assert found == (JOB,)
+    assert asked == [f"GET {JOBS}?labelSelector=tuneyard.io/job%3Da"]

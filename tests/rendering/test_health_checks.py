@@ -187,11 +187,23 @@ def test_a_failing_service_says_why() -> None:
             "Degraded",
         ),
         ([{"type": "Accepted", "status": "False", "observedGeneration": 1}], 1, False, "Degraded"),
-        ([{"type": "Succeeded", "status": "True", "observedGeneration": 1}], 2, False, "Progressing"),
+        ([{"type": "Succeeded", "status": "True", "observedGeneration": 1}], 2, False, "Healthy"),
+        ([{"type": "Succeeded", "status": "True", "observedGeneration": 1}], 2, True, "Healthy"),
+        ([{"type": "Accepted", "status": "False", "observedGeneration": 1}], 2, False, "Progressing"),
         ([{"type": "Trained", "status": "False", "observedGeneration": 1}], 1, False, "Progressing"),
         ([], 1, True, "Suspended"),
     ],
-    ids=["running", "succeeded", "failed", "refused", "older generation", "another condition", "suspended"],
+    ids=[
+        "running",
+        "succeeded",
+        "failed",
+        "refused",
+        "edited after the end",
+        "suspended after the end",
+        "refused before the edit",
+        "another condition",
+        "suspended",
+    ],
 )
 def test_a_fine_tune_job_in_git(
     conditions: list[dict[str, Any]], generation: int, suspend: bool, status: str

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the API server can tell by job and runtime together: a ValidatingAdmissionPolicy, and no webhook of ours.
+"""What the API server can tell that a CRD's rules can't: two ValidatingAdmissionPolicies, and no webhook of ours.
 
-Every FineTuneRuntime is a parameter, and a rule only speaks about the one that the job names. A runtime that does
+By job and runtime together: every FineTuneRuntime is a parameter, and a rule only speaks about the one that the job names. A runtime that does
 not exist is allowed, since it may come a moment later: the operator waits for it. What is refused here is refused
 by the planner as well, so the policy fails open: an API server takes up to half a minute to find the kind of the
 parameters after the CRDs are applied, and would refuse every job until then.
+
+By what a job was before: once it has started, only the fields of `survival.CHANGEABLE` may be edited. A rule of the
+CRD would have to compare whole objects, which the API server estimates as a hundred times too dear.
 """
 
 from typing import Any
 
 from tuneyard_api import names
+from tuneyard_api.survival import CHANGEABLE
 
 POLICY_NAME = f"finetunejob-fits-runtime.{names.GROUP}"
 _IS_OTHER_RUNTIME = "object.spec.runtime.name != params.metadata.name"
@@ -31,6 +35,15 @@ _RULES = (
 )
 
 
+EDIT_POLICY_NAME = f"finetunejob-stays-as-started.{names.GROUP}"
+_MAY_CHANGE = f"{', '.join(CHANGEABLE[:-1])} and {CHANGEABLE[-1]}"
+_CHANGED = (
+    "(object.spec.map(f, f) + oldObject.spec.map(f, f).filter(f, !(f in object.spec)))"
+    f".filter(f, !(f in {list(CHANGEABLE)})"
+    " && (!(f in object.spec) || !(f in oldObject.spec) || object.spec[f] != oldObject.spec[f]))"
+)
+
+
 def build_policy() -> dict[str, Any]:
     """The rules; a job whose spec stays as it is, is never held up by them."""
     return {
@@ -40,16 +53,7 @@ def build_policy() -> dict[str, Any]:
         "spec": {
             "failurePolicy": "Ignore",
             "paramKind": {"apiVersion": names.API_VERSION, "kind": names.RUNTIME_KIND},
-            "matchConstraints": {
-                "resourceRules": [
-                    {
-                        "apiGroups": [names.GROUP],
-                        "apiVersions": [names.VERSION],
-                        "operations": ["CREATE", "UPDATE"],
-                        "resources": [names.JOB_PLURAL],
-                    }
-                ]
-            },
+            "matchConstraints": {"resourceRules": [_jobs("CREATE", "UPDATE")]},
             "matchConditions": [
                 {"name": "spec-is-new", "expression": "oldObject == null || object.spec != oldObject.spec"}
             ],
@@ -65,15 +69,60 @@ def build_policy() -> dict[str, Any]:
     }
 
 
+def build_edit_policy() -> dict[str, Any]:
+    """What a job was started with stays; all that was changed is named at once, and what may be."""
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": EDIT_POLICY_NAME, "labels": {names.LABEL_APP: "tuneyard"}},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [_jobs("UPDATE")]},
+            "matchConditions": [
+                {
+                    "name": "has-started",
+                    "expression": "has(oldObject.status)"
+                    " && (has(oldObject.status.plan) || has(oldObject.status.ended))",
+                }
+            ],
+            "variables": [{"name": "changed", "expression": _CHANGED}],
+            "validations": [
+                {
+                    "expression": "variables.changed.size() == 0",
+                    "messageExpression": (
+                        "'spec.' + variables.changed[0] + ' may not change after the job has started (changed: '"
+                        f" + variables.changed.join(', ') + '); only {_MAY_CHANGE} may; try a job of another name'"
+                    ),
+                    "reason": "Invalid",
+                }
+            ],
+        },
+    }
+
+
 def build_binding() -> dict[str, Any]:
     """The rules hold in every namespace, with every runtime as their parameter."""
+    return _binding(POLICY_NAME, {"paramRef": {"selector": {}, "parameterNotFoundAction": "Allow"}})
+
+
+def build_edit_binding() -> dict[str, Any]:
+    """The same in every namespace."""
+    return _binding(EDIT_POLICY_NAME, {})
+
+
+def _binding(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": POLICY_NAME, "labels": {names.LABEL_APP: "tuneyard"}},
-        "spec": {
-            "policyName": POLICY_NAME,
-            "paramRef": {"selector": {}, "parameterNotFoundAction": "Allow"},
-            "validationActions": ["Deny"],
-        },
+        "metadata": {"name": name, "labels": {names.LABEL_APP: "tuneyard"}},
+        "spec": {"policyName": name, **parameters, "validationActions": ["Deny"]},
+    }
+
+
+def _jobs(*operations: str) -> dict[str, Any]:
+    return {
+        "apiGroups": [names.GROUP],
+        "apiVersions": [names.VERSION],
+        "operations": list(operations),
+        "resources": [names.JOB_PLURAL],
     }

@@ -34,7 +34,13 @@ def generated_files() -> Mapping[str, str]:
         f"manifests/crds/{job['metadata']['name']}.yaml": dump(job, NOTE),
         f"manifests/crds/{runtime['metadata']['name']}.yaml": dump(runtime, NOTE),
         "manifests/crds/admission.yaml": dump_all(
-            [admission.build_policy(), admission.build_binding()], NOTE
+            [
+                admission.build_policy(),
+                admission.build_binding(),
+                admission.build_edit_policy(),
+                admission.build_edit_binding(),
+            ],
+            NOTE,
         ),
         "examples/sample-finetunejob.yaml": samples.write_sample(samples.JOB, job_schema, NOTE),
         "examples/sample-finetuneruntime.yaml": samples.write_sample(samples.RUNTIME, runtime_schema, NOTE),

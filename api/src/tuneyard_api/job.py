@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from tuneyard_api import job_rules
 from tuneyard_api.base import HUB_REPO, METHOD, BaseUrl, Contract, Label, ObjectName, Rule, VolumePath
 from tuneyard_api.remote_files import HttpFile, S3File
+from tuneyard_api.survival import Deadlines, Retry, Ttl
 
 
 class SecretKey(Contract):
@@ -204,9 +205,11 @@ class Workspace(Contract):
     """The claim that the stages of the job share."""
 
     size_gib: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Size in GiB; from the runtime when absent."""
+    """Size in GiB; absent: estimated from model and method, and at least what the runtime says."""
     storage_class_name: ObjectName | None = None
     """Storage class; from the runtime, else the cluster's default."""
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] | None = None
+    """Absent: ReadWriteMany for several nodes, else ReadWriteOnce."""
 
 
 class Resources(Contract):
@@ -262,13 +265,6 @@ class Checkpoint(Contract):
     """Newest checkpoints kept."""
 
 
-class Retry(Contract):
-    """How often a stage that was interrupted, not wrong, is started again."""
-
-    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    """Attempts of one stage, the first included."""
-
-
 class Evaluation(Contract):
     """The comparison of base and tuned model on the test records."""
 
@@ -304,6 +300,7 @@ class FineTuneJobSpec(Contract):
         job_rules.QUANTIZED_IS_FROZEN,
         job_rules.ADAPTER_IS_LORA,
         job_rules.BATCH_DIVIDES,
+        job_rules.BACKOFF_HAS_ROOM,
     )
 
     model: ModelSource
@@ -328,8 +325,14 @@ class FineTuneJobSpec(Contract):
     """Placement of the training pod."""
     checkpoint: Checkpoint = Checkpoint()
     """Checkpoints."""
+    suspend: bool = False
+    """Stop at the next checkpoint, give the GPUs back, and go on from there when this is false again."""
     retry: Retry = Retry()
     """Attempts."""
+    deadlines: Deadlines = Deadlines()
+    """Longest times."""
+    ttl: Ttl = Ttl()
+    """Clean-up after the end."""
     evaluation: Evaluation = Evaluation()
     """Comparison with the base model."""
     publish: Publish = Publish()

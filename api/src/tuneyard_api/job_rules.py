@@ -155,6 +155,26 @@ JOB_NAME_LABEL = _rule(
     " try dashes, as names of pods are made of it",
     field="metadata.name",
 )
+
+
+def backoff_refusal(first: int, longest: int) -> str | None:
+    """What is wrong with waits between attempts that begin at `first` seconds and end at `longest`, or None."""
+    if longest >= first:
+        return None
+    return f"maxBackoffSeconds is at least backoffSeconds (got {longest} and {first}); try {first}"
+
+
+BACKOFF_HAS_ROOM = Rule(
+    # At spec, not at retry: a default of an object is checked before the defaults of its fields are there.
+    cel="self.retry.maxBackoffSeconds >= self.retry.backoffSeconds",
+    cel_message=(
+        "'maxBackoffSeconds is at least backoffSeconds (got %d and %d); try %d'.format(["
+        "self.retry.maxBackoffSeconds, self.retry.backoffSeconds, self.retry.backoffSeconds])"
+    ),
+    broken=lambda spec: backoff_refusal(spec.retry.backoff_seconds, spec.retry.max_backoff_seconds),
+    sentence="maxBackoffSeconds is at least backoffSeconds",
+    field="retry.maxBackoffSeconds",
+)
 FIXED_IMAGE = _rule(
     f"self.image.matches('{_IMAGE}') && !self.image.endsWith(':latest')",
     lambda runtime: re.search(_IMAGE, runtime.image) is not None and not runtime.image.endswith(":latest"),

@@ -26,6 +26,7 @@ from tuneyard_api.planned_sources import (
 )
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.runtime import FineTuneRuntime
+from tuneyard_api.workspace_size import workspace_gib
 
 DEFAULT_EPOCHS = 1.0
 DEFAULT_VALIDATION_FRACTION = 0.05
@@ -80,6 +81,8 @@ class Plan:
     serve_timeout_seconds: int
     workspace_size_gib: int
     storage_class_name: str | None
+    access_mode: str | None
+    """As the job says."""
     mounts: tuple[Mount, ...]
     """Claims of all stages."""
     hub_token: SecretKey | None
@@ -149,8 +152,9 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         registry=registry,
         endpoint=endpoint,
         serve_timeout_seconds=spec.serve.timeout_seconds if spec.serve else DEFAULT_SERVE_TIMEOUT_SECONDS,
-        workspace_size_gib=spec.workspace.size_gib or offered.defaults.workspace_size_gib,
+        workspace_size_gib=spec.workspace.size_gib or _workspace_gib(job, runtime),
         storage_class_name=spec.workspace.storage_class_name or offered.defaults.storage_class_name,
+        access_mode=spec.workspace.access_mode,
         mounts=_mounts(job, runtime, registry),
         hub_token=next((secret for _, secret in hub_tokens(job)), None),
         s3_secret=next((name for _, name in s3_secrets(job)), None),
@@ -162,6 +166,25 @@ def digest_of(resolved: pod.ResolvedJob) -> str:
     """SHA-256, in hex, of job.json without the uid: a job that is deleted and applied again keeps its digest."""
     content = resolved.model_dump(mode="json", exclude={"uid"})
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def smaller_micro_batch(micro: int, accumulation: int) -> int | None:
+    """Half as many sequences at a time for the same global batch, or fewer where that does not divide; None below 1."""
+    share = micro * accumulation
+    return next((size for size in range(micro // 2, 0, -1) if share % size == 0), None)
+
+
+def _workspace_gib(job: FineTuneJob, runtime: FineTuneRuntime) -> int:
+    spec, defaults = job.spec, runtime.spec.defaults
+    hub, claim = spec.model.hugging_face, spec.model.pvc
+    estimated = workspace_gib(
+        model=hub.repo if hub else (claim.path if claim and claim.path else ""),
+        method=spec.method,
+        rank=(spec.lora or Lora()).rank,
+        checkpoints=spec.checkpoint.keep,
+        is_downloaded=hub is not None and runtime.spec.model_cache is None,
+    )
+    return max(estimated or 0, defaults.workspace_size_gib)
 
 
 def _micro_batch(job: FineTuneJob, runtime: FineTuneRuntime) -> int:

@@ -34,6 +34,8 @@ PROGRESS_PORT = 9470
 
 ENV_JOB_FILE, ENV_WORKSPACE, ENV_ATTEMPT = "TUNEYARD_JOB_FILE", "TUNEYARD_WORKSPACE", "TUNEYARD_ATTEMPT"
 ENV_TERMINATION_LOG, ENV_PORT = "TUNEYARD_TERMINATION_LOG", "TUNEYARD_PORT"
+ENV_MICRO_BATCH = "TUNEYARD_MICRO_BATCH_SIZE"
+"""Only in a training pod after an attempt ran out of memory: job.json is frozen and says what was planned."""
 ENV_HUB_TOKEN = "HF_TOKEN"  # noqa: S105  the name of a variable
 """Only in the prepare pod, as the next ones. Training processes find torchrun's PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK,
 PET_MASTER_ADDR and PET_MASTER_PORT in their environment."""
@@ -63,6 +65,7 @@ class FailureClass(StrEnum):
     ADAPTER_CONFLICT = "AdapterConflict"
     INTERRUPTED = "Interrupted"
     UPSTREAM = "UpstreamUnavailable"
+    HUNG = "Hung"
     BUG = "InternalError"
 
 
@@ -79,9 +82,15 @@ EXIT_CODES: dict[FailureClass, int] = {
     FailureClass.ADAPTER_CONFLICT: 18,
     FailureClass.UPSTREAM: 19,
     FailureClass.INTERRUPTED: 20,
+    FailureClass.HUNG: 21,
 }
-RETRIABLE = frozenset({FailureClass.INTERRUPTED, FailureClass.UPSTREAM})
-"""Started again within `spec.retry.maxAttempts`; everything else would fail the same way."""
+RETRIED: dict[FailureClass, str] = {
+    FailureClass.INTERRUPTED: "from the last checkpoint, within retry.maxInterruptions",
+    FailureClass.UPSTREAM: "within retry.maxAttempts",
+    FailureClass.HUNG: "from the last checkpoint, within retry.maxAttempts",
+    FailureClass.OUT_OF_MEMORY: "training: with a smaller micro batch, until it is 1",
+}
+"""What is started again, and how; everything else would fail the same way."""
 
 
 class ResolvedSource(Contract):
@@ -276,3 +285,5 @@ class Progress(Tolerant):
     loss: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: int | None = None
+    step_seconds: float | None = None
+    """Median of the latest optimizer steps; lets the operator tell a hang from a slow step."""

@@ -138,12 +138,50 @@ TRAINED = _reason("Trained", Fixer.NOBODY, "The training has done its steps.")
 EVALUATED = _reason("Evaluated", Fixer.NOBODY, "Base and tuned model were compared on the test records.")
 PUBLISHING = _reason("Publishing", Fixer.NOBODY, "The adapter is written to the registry.")
 PUBLISHED = _reason("Published", Fixer.NOBODY, "The adapter is in the registry, under its digest.")
-RETRYING = _reason("Retrying", Fixer.NOBODY, "An attempt was interrupted, and the stage starts again.")
+RETRYING = _reason("Retrying", Fixer.NOBODY, "An attempt is over, and the stage starts again.")
+BACKING_OFF = _reason(
+    "BackingOff",
+    Fixer.NOBODY,
+    "The next attempt waits a while; the message says until when.",
+    is_waiting=True,
+)
+SMALLER_BATCH = _reason(
+    "SmallerMicroBatch",
+    Fixer.NOBODY,
+    "A training ran out of memory and starts again with a smaller micro batch at the same global batch.",
+)
 ATTEMPTS_EXHAUSTED = _reason(
     "AttemptsExhausted",
     Fixer.CLUSTER,
-    "Every attempt that the job allows was interrupted; the message has the last.",
+    "Every attempt that the job allows has failed; the message has the last.",
 )
+INTERRUPTED_TOO_OFTEN = _reason(
+    "InterruptedTooOften",
+    Fixer.CLUSTER,
+    "A stage was interrupted more often than retry.maxInterruptions allows; the message has the last.",
+)
+NODE_LOST = _reason(
+    "NodeLost",
+    Fixer.CLUSTER,
+    "The pod's node does not answer. Nothing is started beside a pod that may still write: bring the node back, delete"
+    " its Node object, or taint it node.kubernetes.io/out-of-service.",
+    is_waiting=True,
+)
+ACTIVE_DEADLINE = _reason(
+    "ActiveDeadlineExceeded", Fixer.INPUT, "The stages have run longer than deadlines.activeSeconds."
+)
+PENDING_DEADLINE = _reason(
+    "PendingDeadlineExceeded",
+    Fixer.CLUSTER,
+    "The job has waited longer than deadlines.pendingSeconds; the message says for what.",
+)
+
+# Suspended
+SUSPENDING = _reason(
+    "Suspending", Fixer.NOBODY, "spec.suspend is true: what runs writes its checkpoint and ends."
+)
+SUSPENDED = _reason("Suspended", Fixer.INPUT, "spec.suspend is true, and nothing of the job runs.")
+RESUMED = _reason("Resumed", Fixer.NOBODY, "spec.suspend is false again.")
 
 # Served
 WAITING_FOR_ENDPOINT = _reason(
@@ -161,11 +199,12 @@ _FAILURES = {
     FailureClass.MODEL_MISSING: (Fixer.INPUT, "The model is not where the job says, or is incomplete."),
     FailureClass.PERMISSION_DENIED: (Fixer.INPUT, "The hub or a volume does not let the job read or write."),
     FailureClass.ACCELERATOR_MISSING: (Fixer.CLUSTER, "The runtime needs a GPU, and the pod sees none."),
-    FailureClass.OUT_OF_MEMORY: (Fixer.INPUT, "GPU or pod ran out of memory; a smaller micro batch needs less."),
+    FailureClass.OUT_OF_MEMORY: (Fixer.INPUT, "GPU or pod ran out of memory, at the smallest micro batch too if it was the training."),
     FailureClass.NON_FINITE_LOSS: (Fixer.INPUT, "The loss is not a number any more; a lower learning rate may help."),
     FailureClass.DISK_FULL: (Fixer.INPUT, "The workspace or the registry is full."),
     FailureClass.ADAPTER_CONFLICT: (Fixer.INPUT, "The registry holds another adapter under this name."),
-    FailureClass.INTERRUPTED: (Fixer.CLUSTER, "The pod was stopped from outside; started again while attempts are left."),
+    FailureClass.INTERRUPTED: (Fixer.CLUSTER, "The pod was stopped from outside; started again from its checkpoint, free of charge."),
+    FailureClass.HUNG: (Fixer.BUG, "The training made no step for three times the median step, 120 s at least; started again."),
     FailureClass.UPSTREAM: (Fixer.UPSTREAM, "A service that the job needs did not answer; tried again."),
     FailureClass.BUG: (Fixer.BUG, "Something that should not happen; the pod's log has the traceback."),
 }  # fmt: skip

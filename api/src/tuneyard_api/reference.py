@@ -13,6 +13,7 @@ from tuneyard_api.base import Rule
 from tuneyard_api.crd import Schema, structural_schema
 from tuneyard_api.reasons import REASONS
 from tuneyard_api.samples import constraints
+from tuneyard_api.survival import CHANGEABLE
 
 _SENTENCES = {rule.cel: rule.sentence for rule in vars(job_rules).values() if isinstance(rule, Rule)}
 _STAGES: Mapping[pod.Stage, tuple[type[BaseModel], str]] = {
@@ -33,6 +34,11 @@ _PLACES = (
     ("TUNEYARD_TERMINATION_LOG", pod.TERMINATION_LOG, "Where the StageResult goes."),
     ("TUNEYARD_PORT", str(pod.PROGRESS_PORT), "`GET /progress` (JSON) and `GET /metrics` (Prometheus)."),
     ("TUNEYARD_ATTEMPT", "1, 2, ...", "The attempt of the stage."),
+    (
+        "TUNEYARD_MICRO_BATCH_SIZE",
+        "",
+        "Instead of `training.microBatchSize`, at the same global batch; only after a training ran out of memory.",
+    ),
     ("HF_TOKEN", "", "Hub token, from `secretRef`; in the prepare pod alone."),
     (
         ", ".join(pod.ENV_S3),
@@ -60,9 +66,17 @@ def write_object_page(title: str, intro: str, crd: dict[str, Any], *, note: str)
             _field_table(schema["properties"]["status"], "status"),
         ]
     rules = dict.fromkeys(
-        f"- `{path or 'metadata.name'}`: {_SENTENCES[rule['rule']]}." for path, rule in _rules(schema, "")
+        f"- `{path or 'metadata.name'}`: {_SENTENCES[rule['rule']]}."
+        for path, rule in _rules(schema, "")
+        if rule["rule"] in _SENTENCES
     )
     parts += ["## Rules between fields", "\n".join(rules)]
+    if "status" in schema["properties"]:
+        changeable = ", ".join(f"`spec.{name}`" for name in CHANGEABLE)
+        parts += [
+            "## After the start",
+            f"From the moment that `status.plan` is there, {changeable} may change, and nothing else of spec.",
+        ]
     columns = version["additionalPrinterColumns"]
     rows = [
         (
@@ -96,8 +110,7 @@ def write_pod_contract_page(*, note: str) -> str:
     stages = [(f"`{stage}`", text) for stage, (_, text) in _STAGES.items()]
     exits = sorted((code, kind) for kind, code in pod.EXIT_CODES.items())
     exit_rows = [
-        (str(code), f"`{kind}`", REASONS[kind].sentence, "yes" if kind in pod.RETRIABLE else "")
-        for code, kind in exits
+        (str(code), f"`{kind}`", REASONS[kind].sentence, pod.RETRIED.get(kind, "")) for code, kind in exits
     ]
     places = [
         (f"`{name}`" if name else "", f"`{place}`" if place else "", text) for name, place, text in _PLACES
@@ -114,7 +127,7 @@ def write_pod_contract_page(*, note: str) -> str:
         "## Places",
         _table(("Variable", "Value", "What is there"), places),
         "## Exit codes",
-        "0 is success. Those that are retried start again while the job has attempts left.",
+        "0 is success.",
         _table(("Exit code", "Failure class", "Meaning", "Retried"), exit_rows),
         "## StageResult",
         (

@@ -43,7 +43,7 @@ class RuntimeDefaults(Contract):
     """What a job that does not say gets."""
 
     workspace_size_gib: Annotated[int, Field(ge=1, le=65_536)] = 20
-    """Workspace size in GiB."""
+    """Least workspace size in GiB of a job that does not say."""
     storage_class_name: ObjectName | None = None
     """Workspace storage class."""
     registry: ClaimSource | None = None

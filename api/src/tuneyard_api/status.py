@@ -25,6 +25,8 @@ class ConditionType(StrEnum):
     EVALUATED = "Evaluated"
     PUBLISHED = "Published"
     SERVED = "Served"
+    SUSPENDED = "Suspended"
+    """No step: True while the job is held by spec.suspend and nothing of it runs."""
     SUCCEEDED = "Succeeded"
 
 
@@ -39,6 +41,8 @@ class State(StrEnum):
     PUBLISHING = "Publishing"
     SERVING = "Serving"
     """Published; waiting for the endpoint to answer with the adapter."""
+    SUSPENDED = "Suspended"
+    """Held by spec.suspend; no pod of the job exists."""
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
 
@@ -90,9 +94,20 @@ class Attempt(Tolerant):
     """Name of the batch/v1 Job."""
     started: Time
     ended: Time | None = None
-    outcome: Literal["Running", "Succeeded", "Failed"]
+    running_since: Time | None = None
+    """When all pods of a training attempt were first seen to run."""
+    outcome: Literal["Running", "Succeeded", "Failed", "Stopped"]
+    """Stopped: by the operator, for spec.suspend or a deadline."""
+    stopping: Short | None = None
+    """Why the operator ends the attempt; written before its Job is deleted."""
     failure_class: FailureClass | None = None
     message: Long | None = None
+    micro_batch_size: int | None = None
+    """Of a training attempt after one that ran out of memory; else what was planned."""
+    charged: int = 0
+    """Failed attempts of the stage so far that count against retry.maxAttempts."""
+    interrupted: int = 0
+    """Interruptions of the stage so far, which count against retry.maxInterruptions."""
 
 
 class AdapterStatus(Tolerant):
@@ -148,3 +163,7 @@ class FineTuneJobStatus(Tolerant):
     result: ResultStatus | None = None
     started: Time | None = None
     ended: Time | None = None
+    active_seconds: int | None = None
+    """Time in which attempts that are over have run."""
+    cleaned: Time | None = None
+    """When the children and the workspace of the ended job were deleted, after spec.ttl."""

@@ -64,6 +64,12 @@ class Cluster(Protocol):
     def pages(self, kind: Watched) -> AsyncIterator[Listed]:
         """All watched objects of a kind, page by page, all pages at one resourceVersion."""
 
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        """Delete this very object, and before it what it owns; one that is gone, or is another, is left alone."""
+
+    async def jobs_of(self, namespace: str, name: str) -> tuple[Object, ...]:
+        """The batch/v1 Jobs that are labelled with a FineTuneJob's name."""
+
     async def pods_of(self, namespace: str, job: str) -> tuple[Object, ...]:
         """The pods of a batch/v1 Job as they are now, not as a watch that may lag behind says."""
 

@@ -108,13 +108,26 @@ class FakeCluster:
         for part in (bodies[:half], bodies[half:]):
             yield Listed(tuple(copy.deepcopy(part)), self._version)
 
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        self._called(f"delete {kind} {name}")
+        body = self.objects.get((kind, namespace, name))
+        if body is not None and body["metadata"]["uid"] == uid:
+            self.world.delete(kind, name)
+
+    async def jobs_of(self, namespace: str, name: str) -> tuple[Mapping[str, Any], ...]:
+        self._called(f"list jobs of {name}")
+        return tuple(
+            copy.deepcopy(body)
+            for body in self.of_kind("Job")
+            if body["metadata"]["labels"].get(names.LABEL_JOB) == name
+        )
+
     async def pods_of(self, namespace: str, job: str) -> tuple[Mapping[str, Any], ...]:
         self._called(f"list pods of {job}")
-        owners = {body["metadata"]["uid"] for body in self.of_kind("Job") if body["metadata"]["name"] == job}
         return tuple(
             copy.deepcopy(body)
             for body in self.of_kind("Pod")
-            if {each["uid"] for each in body["metadata"].get("ownerReferences", ())} & owners
+            if job in {each["name"] for each in body["metadata"].get("ownerReferences", ())}
         )
 
     async def claims(self, namespace: str) -> frozenset[str]:
@@ -174,12 +187,14 @@ class NoMeter:
 class World:
     """One FineTuneJob `team/a`, a runtime `hf`, and an operator that can be killed."""
 
+    cluster_class = FakeCluster
+
     def __init__(
         self, *, spec: Mapping[str, Any] | None = None, runtime: Mapping[str, Any] | None = None
     ) -> None:
         self.moment = NOW
         self.told: list[tuple[str, str, dict[str, Any]]] = []
-        self.cluster, self.endpoint, self.progress = FakeCluster(self), FakeEndpoint(), FakeProgress()
+        self.cluster, self.endpoint, self.progress = self.cluster_class(self), FakeEndpoint(), FakeProgress()
         self.requeue: float | None = None
         self.cluster.store(
             names.RUNTIME_KIND, {"metadata": {"name": "hf"}, "spec": runtime or runtime_spec()}
@@ -296,6 +311,73 @@ class World:
             failed=1,
             conditions=[{"type": "Failed", "status": "True", "reason": reason, "message": "Job has failed"}],
         )
+
+    def delete(self, kind: str, name: str) -> None:
+        """The API server's part of a foreground deletion: a Job stays until its pods are gone, a pod until it ends."""
+        body = self.cluster.objects[kind, "team", name]
+        if "deletionTimestamp" in body["metadata"]:
+            return
+        is_running = kind == "Pod" and body["status"]["phase"] == "Running"
+        if kind == "Job" or is_running or (kind == "PersistentVolumeClaim" and self._is_mounted()):
+            moment = self.moment + timedelta(seconds=120 if kind == "Pod" else 0)
+            metadata = {**body["metadata"], "deletionTimestamp": api_time(moment)}
+            self.cluster.store(kind, {**body, "metadata": metadata})
+        else:
+            self.cluster.remove(kind, name)
+        self.collect_garbage()
+
+    def collect_garbage(self) -> None:
+        """The garbage collector's part: deletions go down to the pods and come up again; orphans go."""
+        while (found := self._garbage()) is not None:
+            kind, name, is_done = found
+            if is_done:
+                self.cluster.remove(kind, name)
+            else:
+                self.delete(kind, name)
+
+    def _garbage(self) -> tuple[str, str, bool] | None:
+        """The next object to go: kind, name, and whether nothing keeps it any more."""
+        uids = {body["metadata"]["uid"] for body in self.cluster.objects.values()}
+        for kind in ("Pod", "Job", "ConfigMap", "PersistentVolumeClaim", "Service"):
+            for body in self.cluster.of_kind(kind):
+                metadata = body["metadata"]
+                owners = {owner["uid"] for owner in metadata.get("ownerReferences", ())}
+                is_marked = "deletionTimestamp" in metadata
+                if is_marked and kind == "Pod" and body["status"]["phase"] != "Running":
+                    return kind, metadata["name"], True
+                if is_marked and kind == "PersistentVolumeClaim" and not self._is_mounted():
+                    return kind, metadata["name"], True
+                if is_marked and kind == "Job":
+                    pods = self.pods_of_job(body)
+                    for pod in pods:
+                        if "deletionTimestamp" not in pod["metadata"]:
+                            return "Pod", pod["metadata"]["name"], False
+                    if not pods:
+                        return kind, metadata["name"], True
+                if owners and not owners & uids and not is_marked:
+                    return kind, metadata["name"], False
+        return None
+
+    def _is_mounted(self) -> bool:
+        """Whether a pod may still write to the workspace: then Kubernetes keeps a claim that is deleted."""
+        return any(
+            pod["status"]["phase"] not in {"Succeeded", "Failed"} for pod in self.cluster.of_kind("Pod")
+        )
+
+    def pods_of_job(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """By owner."""
+        uid = job["metadata"]["uid"]
+        return [
+            body
+            for body in self.cluster.of_kind("Pod")
+            if uid in {owner["uid"] for owner in body["metadata"].get("ownerReferences", ())}
+        ]
+
+    def edit(self, **spec: Any) -> None:
+        """A person changes the spec."""
+        body = self.cluster.objects[names.JOB_KIND, "team", "a"]
+        metadata = {**body["metadata"], "generation": body["metadata"].get("generation", 1) + 1}
+        self.cluster.store(names.JOB_KIND, {**body, "metadata": metadata, "spec": {**body["spec"], **spec}})
 
     def carry_out(self, stage: Stage, attempt: int = 1) -> None:
         """The stage's pod is made, runs and succeeds."""

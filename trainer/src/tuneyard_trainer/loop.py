@@ -134,7 +134,13 @@ class Loop:
             self._tokens += pace.tokens
             done, speed = step + 1, self._pace.tokens_per_second
             left = round(self._pace.seconds_per_step * (steps - done))
-            self.board.update(step=done, loss=loss, tokens_per_second=speed, eta_seconds=left)
+            self.board.update(
+                step=done,
+                loss=loss,
+                tokens_per_second=speed,
+                eta_seconds=left,
+                step_seconds=round(self._pace.median_step_seconds, 3),
+            )
             if metrics is not None:
                 metrics.add(step=done, loss=loss, learningRate=rate, tokensPerSecond=round(speed, 1))
             if is_stopped and done < steps:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 
@@ -74,3 +75,8 @@ class Pace:
     def seconds_per_step(self) -> float:
         """0 before the first step."""
         return sum(pace.seconds for pace in self._steps) / len(self._steps) if self._steps else 0.0
+
+    @property
+    def median_step_seconds(self) -> float:
+        """0 before the first step."""
+        return median(pace.seconds for pace in self._steps) if self._steps else 0.0

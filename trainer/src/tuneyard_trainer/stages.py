@@ -23,7 +23,7 @@ from tuneyard_api.pod_contract import Failure, ResolvedJob, Stage, StageResult
 from tuneyard_trainer.failures import Interrupted, StageFailure, bad_input, classify, exit_code
 from tuneyard_trainer.progress import Board, served
 from tuneyard_trainer.results import earlier_success, encode, write_result
-from tuneyard_trainer.surroundings import Surroundings, settle_libraries
+from tuneyard_trainer.surroundings import Surroundings, at_micro_batch, settle_libraries
 
 GRACE_SECONDS = 20.0
 """After SIGTERM; Kubernetes is told 25 s at least, and the result must be written before the kill."""
@@ -81,7 +81,13 @@ def run_stage(stage: Stage, surroundings: Surroundings) -> int:
         port = surroundings.port
         stop = StopRequest(raises=stage is not Stage.TRAIN)
         context = StageContext(
-            job, digest, surroundings.workspace, surroundings.model_cache, board, stop, port
+            at_micro_batch(job, surroundings.micro_batch_size),
+            digest,
+            surroundings.workspace,
+            surroundings.model_cache,
+            board,
+            stop,
+            port,
         )
         with _told_to_stop(stop, lambda: _give_up(stage, digest, surroundings)):
             own_port = None if stage is Stage.TRAIN and is_distributed(job) else port

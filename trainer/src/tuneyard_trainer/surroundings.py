@@ -19,6 +19,8 @@ class Surroundings:
     attempt: int
     port: int | None
     """None when the variable is empty: nothing is served."""
+    micro_batch_size: int | None = None
+    """Instead of the plan's, after an attempt that ran out of memory."""
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Surroundings":
@@ -30,6 +32,7 @@ class Surroundings:
             termination_log=Path(environ.get(pod.ENV_TERMINATION_LOG, pod.TERMINATION_LOG)),
             attempt=int(environ.get(pod.ENV_ATTEMPT, "1")),
             port=int(port) if port else None,
+            micro_batch_size=int(environ.get(pod.ENV_MICRO_BATCH) or 0) or None,
         )
 
     @property
@@ -37,6 +40,21 @@ class Surroundings:
         """The runtime's model cache if this pod may write it, else a folder of the workspace."""
         shared = Path(pod.MODEL_CACHE_DIR)
         return shared if os.access(shared, os.W_OK) else self.workspace / "models"
+
+
+def at_micro_batch(job: pod.ResolvedJob, size: int | None) -> pod.ResolvedJob:
+    """The job with `size` sequences at a time and the same global batch; its plan, and so its digest, stays the old one.
+
+    Raises:
+        ValueError: if the global batch is no multiple of it.
+    """
+    if size is None or size == job.training.micro_batch_size:
+        return job
+    share = job.training.micro_batch_size * job.training.gradient_accumulation
+    if share % size:
+        raise ValueError(f"{pod.ENV_MICRO_BATCH}: {share} sequences are no multiple of {size}")
+    changes = {"micro_batch_size": size, "gradient_accumulation": share // size}
+    return job.model_copy(update={"training": job.training.model_copy(update=changes)})
 
 
 def settle_libraries(environ: MutableMapping[str, str], workspace: Path, stage: pod.Stage) -> None:

@@ -15,7 +15,7 @@ from tuneyard_trainer.launch import workers_folder
 from tuneyard_trainer.progress import Board, served
 from tuneyard_trainer.results import encode
 from tuneyard_trainer.stages import StageContext, StopRequest, read_job
-from tuneyard_trainer.surroundings import Surroundings
+from tuneyard_trainer.surroundings import Surroundings, at_micro_batch
 from tuneyard_trainer.train import train_here
 
 
@@ -29,7 +29,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     board = Board(Stage.TRAIN, is_quiet=rank > 0)
     context = StageContext(
-        job, digest, surroundings.workspace, surroundings.model_cache, board, stop, surroundings.port
+        at_micro_batch(job, surroundings.micro_batch_size),
+        digest,
+        surroundings.workspace,
+        surroundings.model_cache,
+        board,
+        stop,
+        surroundings.port,
     )
     result = StageResult(stage=Stage.TRAIN, outcome="Succeeded", plan_digest=digest)
     try:

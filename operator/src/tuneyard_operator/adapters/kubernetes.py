@@ -15,7 +15,14 @@ from tuneyard_operator.domain.observed import SeenEvent
 from tuneyard_operator.domain.sightings import see_event
 from tuneyard_operator.ports import ClusterError, Listed, NotServedError, Object, RefusedError, Watched
 
-_METHODS = {"create": "POST", "get": "GET", "list": "GET", "patch": "PATCH", "update": "PUT"}
+_METHODS = {
+    "create": "POST",
+    "get": "GET",
+    "list": "GET",
+    "patch": "PATCH",
+    "update": "PUT",
+    "delete": "DELETE",
+}
 _JSON, _MERGE = "application/json", "application/merge-patch+json"
 _NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 200
@@ -88,6 +95,25 @@ class KubernetesCluster:
             if not metadata.get("continue"):
                 return
             query["continue"] = metadata["continue"]
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        """See `ports.Cluster`."""
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Foreground",
+            "preconditions": {"uid": uid},
+        }
+        status, answer = await self._call("delete", kind, namespace, name, body=options)
+        if status not in {_NOT_FOUND, _CONFLICT}:
+            _checked(status, answer)
+
+    async def jobs_of(self, namespace: str, name: str) -> tuple[Object, ...]:
+        """See `ports.Cluster`."""
+        status, answer = await self._call(
+            "list", "Job", namespace, query={"labelSelector": f"{names.LABEL_JOB}={name}"}
+        )
+        return tuple(_checked(status, answer)["items"])
 
     async def pods_of(self, namespace: str, job: str) -> tuple[Object, ...]:
         """See `ports.Cluster`."""

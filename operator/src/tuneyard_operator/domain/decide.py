@@ -14,14 +14,18 @@ from tuneyard_api.status import AdapterStatus, ConditionType, FineTuneJobStatus,
 
 from tuneyard_operator.domain.acceptance import accept
 from tuneyard_operator.domain.build.storage import build_plan_map, build_workspace
-from tuneyard_operator.domain.conditions import api_time, find_condition, is_true, read_time
+from tuneyard_operator.domain.cleanup import clean_up
+from tuneyard_operator.domain.conditions import api_time, is_true, read_time
+from tuneyard_operator.domain.conduct import read_conduct
+from tuneyard_operator.domain.deadlines import why_late
 from tuneyard_operator.domain.decision import Create, Decision, Refusal
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.interventions import end_late, hold_or_release
 from tuneyard_operator.domain.observed import Observed, SeenPod
 from tuneyard_operator.domain.progress import READ_EVERY, completed, moved
 from tuneyard_operator.domain.report import Report
 from tuneyard_operator.domain.serving import POLL_EVERY, Serving, why_not_served
-from tuneyard_operator.domain.stages import Running, Work, carry
+from tuneyard_operator.domain.stages import HELD, Running, Work, carry
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.domain.verdict import Verdict
 from tuneyard_operator.domain.waiting import EVENTS_AFTER, PATIENCE
@@ -35,14 +39,23 @@ STARTING_AFTER = timedelta(seconds=5)
 
 
 def decide(seen: Observed, now: datetime) -> Decision:
-    """What this pass does. A terminal job is left alone; applying a decision and deciding again changes nothing."""
+    """What this pass does. A terminal job is only cleaned up; applying a decision and deciding again changes nothing."""
     if is_terminal(seen.status.conditions):
-        return Decision((), seen.status)
-    report = Report(seen.status, seen.generation, now)
+        return clean_up(seen, now)
+    report, conduct = Report(seen.status, seen.generation, now), read_conduct(seen.spec)
+    has_begun = seen.status.plan is not None or any(job.owner_uid == seen.uid for job in seen.jobs)
+    if conduct.suspend and not has_begun:
+        report.hold(HELD.message)
+        return Decision((), report.finish(), None, tuple(report.notes))
+    if not conduct.suspend:
+        report.release(reasons.RESUMED, "spec.suspend is false again")
+    late = None if conduct.suspend else why_late(seen, conduct.deadlines, now)
     frozen = _begin(seen, report)
     if isinstance(frozen, Verdict):
-        return Decision((), report.finish(), None if frozen.final else RECHECK_SECONDS, tuple(report.notes))
-    work = Work(seen, report, frozen, now)
+        return _not_begun(report, frozen, late)
+    work = Work(seen, report, frozen, conduct, now)
+    if isinstance(late, Verdict) and end_late(work, late):
+        return Decision(tuple(work.actions), report.finish(), None, tuple(report.notes))
     requeue: float | None = None
     for step in STEPS:
         stop = step(work)
@@ -53,7 +66,20 @@ def decide(seen: Observed, now: datetime) -> Decision:
         report.succeed(_summary(report.status))
     if is_terminal(report.status.conditions):
         requeue = None
+    elif isinstance(late, float) and requeue is not None:
+        requeue = min(requeue, late)
+    if conduct.suspend and requeue is not None:
+        requeue = hold_or_release(report, requeue)
     return Decision(tuple(work.actions), report.finish(), requeue, tuple(report.notes))
+
+
+def _not_begun(report: Report, verdict: Verdict, late: Verdict | float | None) -> Decision:
+    """Not accepted (yet), or too late for that."""
+    if isinstance(late, Verdict) and not verdict.final:
+        report.miss(ConditionType.ACCEPTED, late)
+        verdict = late
+    requeue = None if verdict.final else min([RECHECK_SECONDS, *([late] if isinstance(late, float) else [])])
+    return Decision((), report.finish(), requeue, tuple(report.notes))
 
 
 def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) -> Decision:
@@ -62,12 +88,15 @@ def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) 
     What was found out before the refused object is kept; attempts that have not been made are not.
     """
     action = refusal.action
-    unmade = {each.attempt for each in decision.actions[decision.actions.index(action) :]}
+    after = decision.actions[decision.actions.index(action) :]
+    unmade = {each.attempt for each in after if isinstance(each, Create)}
     report = Report(seen.status, seen.generation, now)
     conditions = tuple(
         condition
         for condition in decision.status.conditions
-        if _place(condition.type) < _place(action.step) or condition in seen.status.conditions
+        if _place(condition.type) < _place(action.step)
+        or condition.type is ConditionType.SUSPENDED
+        or condition in seen.status.conditions
     )
     attempts = tuple(
         attempt
@@ -152,7 +181,7 @@ def _prepare(work: Work) -> float | None:
     if isinstance(stand, Verdict):
         return _stop(work, ConditionType.DATA_READY, stand)
     if isinstance(stand, Running):
-        doing = Verdict(reasons.PREPARING, f"prepares model and data (attempt {stand.attempt})")
+        doing = Verdict(reasons.PREPARING, f"prepares model and data ({_which(stand)})")
         return _stop(work, ConditionType.DATA_READY, doing, _soon(work, stand))
     facts = PrepareFacts.model_validate(stand.facts)
     counts = (
@@ -208,15 +237,17 @@ def _follow_training(work: Work, stand: Running) -> float:
     ):
         if not report.is_met(ConditionType.SCHEDULED) or not pods:
             waits = Verdict(
-                reasons.WAITING_FOR_POD, f"waits for the training pod to be placed (attempt {stand.attempt})"
+                reasons.WAITING_FOR_POD, f"waits for the training pod to be placed ({_which(stand)})"
             )
             return _stop(work, ConditionType.SCHEDULED, waits, _soon(work, stand))
         return _soon(work, stand)
     if not report.is_met(ConditionType.SCHEDULED):
         report.meet(ConditionType.SCHEDULED, reasons.SCHEDULED, _placed(pods))
-    doing = Verdict(reasons.TRAINING, f"trains (attempt {stand.attempt})")
+    doing = Verdict(reasons.TRAINING, f"trains ({_which(stand)})")
     if not running:
-        doing = Verdict(reasons.STARTING, f"the training pod starts (attempt {stand.attempt})")
+        doing = Verdict(reasons.STARTING, f"the training pod starts ({_which(stand)})")
+    elif stand.attempt.running_since is None:
+        report.note(stand.attempt, running_since=api_time(work.now))
     _stop(work, ConditionType.TRAINED, doing)
     if work.seen.progress is not None and work.seen.progress.stage is Stage.TRAIN:
         step = moved(report.status.progress, work.seen.progress)
@@ -233,7 +264,7 @@ def _publish(work: Work) -> float | None:
     if isinstance(stand, Verdict):
         return _stop(work, ConditionType.PUBLISHED, stand)
     if isinstance(stand, Running):
-        doing = Verdict(reasons.PUBLISHING, f"publishes the adapter (attempt {stand.attempt})")
+        doing = Verdict(reasons.PUBLISHING, f"publishes the adapter ({_which(stand)})")
         return _stop(work, ConditionType.PUBLISHED, doing, _soon(work, stand))
     facts = PublishFacts.model_validate(stand.facts)
     report.meet(
@@ -249,8 +280,14 @@ def _serve(work: Work) -> float | None:
     endpoint, report = work.frozen.plan.endpoint, work.report
     if endpoint is None or report.is_met(ConditionType.SERVED):
         return None
-    published = find_condition(report.status.conditions, ConditionType.PUBLISHED)
-    since = read_time(published.last_transition_time) if published else work.now
+    if work.conduct.suspend:
+        return _stop(work, ConditionType.SERVED, HELD)
+    moments = [
+        read_time(condition.last_transition_time)
+        for condition in report.status.conditions
+        if condition.type in {ConditionType.PUBLISHED, ConditionType.SUSPENDED}
+    ]
+    since = max(moments, default=work.now)
     serving = Serving(
         endpoint=endpoint,
         adapter=work.frozen.plan.resolved.adapter_name,
@@ -274,7 +311,13 @@ STEPS: tuple[Callable[[Work], float | None], ...] = (_plan, _prepare, _train, _p
 
 def _stop(work: Work, step: ConditionType, verdict: Verdict, requeue: float = RECHECK_SECONDS) -> float:
     work.report.miss(step, verdict)
-    return requeue
+    return requeue if verdict.again_after is None else verdict.again_after
+
+
+def _which(stand: Running) -> str:
+    """`attempt 2, micro batch 1`."""
+    micro = stand.attempt.micro_batch_size
+    return f"attempt {stand.attempt.number}" + (f", micro batch {micro}" if micro else "")
 
 
 def _soon(work: Work, stand: Running) -> float:

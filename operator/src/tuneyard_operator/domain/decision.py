@@ -35,6 +35,18 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete one object, this very one; its pods get SIGTERM and it stays until they are gone."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+Action = Create | Delete
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """An Event for people who look at the job with `kubectl describe`."""
 
@@ -47,7 +59,7 @@ class Note:
 class Decision:
     """The outcome of one pass."""
 
-    actions: tuple[Create, ...]
+    actions: tuple[Action, ...]
     status: FineTuneJobStatus
     requeue_after: float | None = None
     """Seconds until the next look, if nothing happens before; None: only when something happens."""

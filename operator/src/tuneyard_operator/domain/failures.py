@@ -19,7 +19,7 @@ from tuneyard_api.pod_contract import (
     TrainFacts,
 )
 
-from tuneyard_operator.domain.observed import SeenJob, SeenPod, SeenTerminated
+from tuneyard_operator.domain.observed import SeenEvent, SeenJob, SeenPod, SeenTerminated
 from tuneyard_operator.domain.verdict import StageFailure
 
 _CLASS_OF_EXIT: Mapping[int, FailureClass] = {code: kind for kind, code in EXIT_CODES.items()}
@@ -47,6 +47,8 @@ class Ending:
     job: SeenJob | None
     memory: str
     """Memory limit of the stage's container."""
+    events: tuple[SeenEvent, ...] = ()
+    """Warnings about its Job and pods, looked up when the pod itself says nothing."""
 
     @property
     def terminated(self) -> SeenTerminated | None:
@@ -79,7 +81,7 @@ def classify(ending: Ending) -> StageFailure:
     for explain in CHAIN:
         failure = explain(ending)
         if failure is not None:
-            return failure
+            return failure if explain is said_by_the_stage else _with_advice(failure)
     return StageFailure(FailureClass.BUG, ending.named("ended, and nothing says why"))
 
 
@@ -97,7 +99,7 @@ def out_of_memory(ending: Ending) -> StageFailure | None:
     """The kernel killed the container at its memory limit."""
     if ending.terminated is None or ending.terminated.reason != "OOMKilled":
         return None
-    text = f"OOMKilled at its memory limit of {ending.memory}; try more memory or a smaller batch"
+    text = f"OOMKilled at its memory limit of {ending.memory}"
     return StageFailure(FailureClass.OUT_OF_MEMORY, ending.named(text))
 
 
@@ -188,15 +190,26 @@ def other_exit_code(ending: Ending) -> StageFailure | None:
 
 def pod_gone(ending: Ending) -> StageFailure | None:
     """Nothing is left of the pod: it or its Job was deleted."""
+    told = _latest_event(ending)
     if ending.job is None:
-        return StageFailure(FailureClass.INTERRUPTED, ending.named("was deleted before it had ended"))
-    words = "its pod was deleted before its result was read"
+        return StageFailure(FailureClass.INTERRUPTED, ending.named(f"was deleted before it had ended{told}"))
+    words = f"its pod was deleted before its result was read{told}"
     if ending.pod is not None and not ending.pod.deleting:
         words = f"its pod failed without a word{_parenthesis(ending.pod.reason, ending.pod.message)}"
     if ending.job.failed is not None:
         words += _parenthesis(ending.job.failed.reason, ending.job.failed.message)
     return StageFailure(FailureClass.INTERRUPTED, ending.named(words))
 
+
+ADVICE: Mapping[FailureClass, str] = {
+    FailureClass.OUT_OF_MEMORY: "more memory or a smaller batch",
+    FailureClass.ACCELERATOR_MISSING: "the node's driver and the runtime's runtimeClassName",
+    FailureClass.PERMISSION_DENIED: "a token or a volume that the job may use",
+    FailureClass.DISK_FULL: "a larger workspace.sizeGiB or a smaller checkpoint.keep",
+    FailureClass.NON_FINITE_LOSS: "a lower training.learningRate",
+    FailureClass.BUG: "the pod's log",
+}
+"""For failures that the stage could not put into words itself; what is tried again by itself needs none."""
 
 CHAIN: tuple[Callable[[Ending], StageFailure | None], ...] = (
     said_by_the_stage,
@@ -219,7 +232,25 @@ def _excerpt(text: str) -> str:
 
 
 def _said(ended: SeenTerminated) -> str:
-    return f": {_excerpt(ended.message)}" if ended.message else ""
+    """The last words: where a pod wrote no result, the kubelet keeps the end of its log as its message."""
+    text = " ".join(ended.message.split())
+    if not text:
+        return ""
+    return f": {text}" if len(text) <= _EXCERPT else f": …{text[1 - _EXCERPT :]}"
+
+
+def _latest_event(ending: Ending) -> str:
+    """What Kubernetes last warned of about the attempt's pods or Job, in parentheses."""
+    event = max(ending.events, key=lambda each: each.at, default=None)
+    return _parenthesis(event.reason, event.message) if event else ""
+
+
+def _with_advice(failure: StageFailure) -> StageFailure:
+    """What to do, unless the sentence says so already."""
+    advice = ADVICE.get(failure.failure_class)
+    if advice is None or "; try " in failure.message:
+        return failure
+    return StageFailure(failure.failure_class, f"{failure.message}; try {advice}")
 
 
 def _parenthesis(reason: str, message: str) -> str:

@@ -12,6 +12,7 @@ from tuneyard_api.pod_contract import Progress, Stage
 from tuneyard_api.status import FineTuneJobStatus
 
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.watchdog import Pulse
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class SeenPod:
     """`Evicted`, `NodeLost`, ... from status.reason."""
     message: str = ""
     deleting: bool = False
+    gone_by: datetime | None = None
+    """When the kubelet should have ended it, once it is being deleted."""
     scheduled: datetime | None = None
     unschedulable: SeenCondition | None = None
     """The PodScheduled condition while it is False."""
@@ -85,6 +88,7 @@ class SeenJob:
     complete: bool = False
     pods_made: bool = False
     """Whether the Job controller has ever made a pod."""
+    deleting: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -101,6 +105,15 @@ class SeenEvent:
     reason: str
     message: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A child of a job that is over, looked up only when it is to be removed."""
+
+    kind: str
+    name: str
+    uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +152,9 @@ class Observed:
     progress: Progress | None = None
     version: int = 0
     """resourceVersion of the FineTuneJob: what is decided is written to no other."""
+    pulse: Pulse | None = None
+    """Whether the training moves."""
+    leftovers: tuple[Leftover, ...] = ()
 
     def job_of(self, stage: Stage, attempt: int) -> SeenJob | None:
         """The Job of one attempt, if it exists and is this FineTuneJob's."""

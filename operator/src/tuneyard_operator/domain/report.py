@@ -5,12 +5,14 @@ from datetime import datetime
 from typing import Any, Literal
 
 from tuneyard_api import reasons
-from tuneyard_api.pod_contract import Stage, StageResult
+from tuneyard_api.pod_contract import FailureClass, Stage, StageResult
 from tuneyard_api.status import Attempt, ConditionType, FineTuneJobStatus, ResultStatus
 
 from tuneyard_operator.domain.conditions import api_time, clip, is_true, set_condition
+from tuneyard_operator.domain.deadlines import ran
 from tuneyard_operator.domain.decision import Note
-from tuneyard_operator.domain.state import derive_state
+from tuneyard_operator.domain.retries import CHARGED
+from tuneyard_operator.domain.state import derive_state, is_after
 from tuneyard_operator.domain.verdict import StageFailure, Verdict
 
 _MAX_ATTEMPTS_KEPT = 64
@@ -42,7 +44,11 @@ class Report:
         self._set(step, "True", reason, message)
 
     def miss(self, step: ConditionType, verdict: Verdict) -> None:
-        """A step is not done: the sentence to read first is why."""
+        """A step is not done: the sentence to read first is why. What was said of later steps is no longer so."""
+        met = tuple(
+            each for each in self.status.conditions if each.status == "True" or not is_after(each.type, step)
+        )
+        self.change(conditions=met)
         self._set(step, "False", verdict.reason, verdict.message)
         former = self.former.waiting_for
         waiting = verdict.waiting_for
@@ -76,23 +82,54 @@ class Report:
         """The attempts of a stage."""
         return [attempt for attempt in self.status.attempts if attempt.stage is stage]
 
-    def begin(self, stage: Stage, number: int, job: str, started: datetime) -> Attempt:
+    def begin(self, stage: Stage, number: int, job: str, micro_batch: int | None) -> Attempt:
         """A new attempt runs."""
-        attempt = Attempt(stage=stage, number=number, job=job, started=api_time(started), outcome="Running")
+        former = self.latest_attempt(stage)
+        attempt = Attempt(
+            stage=stage,
+            number=number,
+            job=job,
+            started=api_time(self.now),
+            outcome="Running",
+            micro_batch_size=micro_batch,
+            charged=former.charged if former else 0,
+            interrupted=former.interrupted if former else 0,
+        )
         self.change(attempts=(*self.status.attempts, attempt)[-_MAX_ATTEMPTS_KEPT:])
         return attempt
 
-    def end(self, attempt: Attempt, ending: StageResult | StageFailure) -> Attempt:
-        """An attempt is over."""
-        outcome: Literal["Succeeded", "Failed"] = (
-            "Failed" if isinstance(ending, StageFailure) else "Succeeded"
-        )
-        fields: dict[str, Any] = {"ended": api_time(self.now), "outcome": outcome}
-        if isinstance(ending, StageFailure):
-            fields |= {"failure_class": ending.failure_class, "message": clip(ending.message)}
-        ended = attempt.model_copy(update=fields)
-        self.change(attempts=tuple(ended if each == attempt else each for each in self.status.attempts))
-        return ended
+    def note(self, attempt: Attempt, **fields: Any) -> Attempt:
+        """Change fields of an attempt."""
+        noted = attempt.model_copy(update=fields)
+        self.change(attempts=tuple(noted if each == attempt else each for each in self.status.attempts))
+        return noted
+
+    def end(self, attempt: Attempt, ending: StageResult | StageFailure | None) -> Attempt:
+        """An attempt is over; None: by the operator's own will."""
+        fields: dict[str, Any] = {"ended": api_time(self.now), "outcome": "Stopped"}
+        if isinstance(ending, StageResult):
+            fields["outcome"] = "Succeeded"
+        elif ending is not None:
+            kind = ending.failure_class
+            fields |= {
+                "outcome": "Failed",
+                "failure_class": kind,
+                "message": clip(ending.message),
+                "charged": attempt.charged + (kind in CHARGED),
+                "interrupted": attempt.interrupted + (kind is FailureClass.INTERRUPTED),
+            }
+        self.change(active_seconds=(self.status.active_seconds or 0) + ran(attempt, self.now))
+        return self.note(attempt, **fields)
+
+    def hold(self, message: str) -> None:
+        """Nothing of the job runs, because it is suspended."""
+        self._set(ConditionType.SUSPENDED, "True", reasons.SUSPENDED, message)
+        self.change(waiting_for=None, message=message)
+
+    def release(self, reason: str, message: str) -> None:
+        """The job is not (yet) held."""
+        if self.is_met(ConditionType.SUSPENDED):
+            self._set(ConditionType.SUSPENDED, "False", reason, message)
 
     def _set(self, step: ConditionType, status: Literal["True", "False"], reason: str, message: str) -> None:
         conditions = set_condition(

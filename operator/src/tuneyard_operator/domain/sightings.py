@@ -59,6 +59,7 @@ def see_job(body: Object) -> SeenJob | None:
         failed=_condition(failed) if failed else None,
         complete="Complete" in ended,
         pods_made=any(status.get(count) for count in ("active", "succeeded", "failed", "terminating")),
+        deleting="deletionTimestamp" in metadata,
     )
 
 
@@ -86,6 +87,7 @@ def see_pod(body: Object) -> SeenPod | None:
         reason=status.get("reason", ""),
         message=status.get("message", ""),
         deleting="deletionTimestamp" in metadata,
+        gone_by=read_time(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
         scheduled=_time(scheduled) if is_scheduled and scheduled else None,
         unschedulable=_condition(scheduled) if scheduled and not is_scheduled else None,
         disruption=_condition(disruption) if disruption and disruption.get("status") == "True" else None,

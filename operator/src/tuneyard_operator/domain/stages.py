@@ -1,23 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries one stage from its first attempt to a result: start, watch, judge, start again or give up."""
+"""Carries one stage from its first attempt to a result: start, watch, judge, stop, start again or give up.
+
+Two attempts of a stage never run at once: the next one is made only when status says that the last is over, and
+nothing of it is left. Why an attempt is stopped is in status before its Job is deleted.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from tuneyard_api import names, reasons
-from tuneyard_api.pod_contract import RETRIABLE, FailureClass, Stage, StageResult
+from tuneyard_api.pod_contract import FailureClass, Stage, StageResult
 from tuneyard_api.status import Attempt, ConditionType, WaitingFor
 
 from tuneyard_operator.domain.build.metadata import Owner
+from tuneyard_operator.domain.build.micro_batch import with_micro_batch
 from tuneyard_operator.domain.build.pod import memory_limit
 from tuneyard_operator.domain.build.stage_job import build_rendezvous_service, build_stage_job, stage_nodes
-from tuneyard_operator.domain.decision import Create, Note
+from tuneyard_operator.domain.conditions import api_time
+from tuneyard_operator.domain.conduct import Conduct
+from tuneyard_operator.domain.decision import Action, Create, Delete, Note
 from tuneyard_operator.domain.failures import Ending, classify, read_result
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
 from tuneyard_operator.domain.report import Report
+from tuneyard_operator.domain.retries import next_attempt
 from tuneyard_operator.domain.verdict import StageFailure, Verdict
-from tuneyard_operator.domain.waiting import Start, why_waiting
+from tuneyard_operator.domain.waiting import Start, lost_pod, why_waiting
 
 STEP_OF_STAGE = {
     Stage.PREPARE: ConditionType.DATA_READY,
@@ -25,6 +33,7 @@ STEP_OF_STAGE = {
     Stage.PUBLISH: ConditionType.PUBLISHED,
 }
 """The first condition of each stage: what a refused Job is reported under."""
+HELD = Verdict(reasons.SUSPENDED, "held by spec.suspend; nothing of the job runs")
 
 
 @dataclass
@@ -34,8 +43,9 @@ class Work:
     seen: Observed
     report: Report
     frozen: Frozen
+    conduct: Conduct
     now: datetime
-    actions: list[Create] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
 
     @property
     def owner(self) -> Owner:
@@ -47,7 +57,7 @@ class Work:
 class Running:
     """An attempt that is under way, with nothing in its way."""
 
-    attempt: int
+    attempt: Attempt
     pods: tuple[SeenPod, ...]
 
 
@@ -65,36 +75,70 @@ def carry(work: Work, stage: Stage) -> StageResult | Running | Verdict:
     return _again(work, stage, attempt)
 
 
-def _start(work: Work, stage: Stage, number: int) -> Running:
-    body = build_stage_job(work.owner, work.frozen, stage, number)
+def has_succeeded(seen: Observed, frozen: Frozen, attempt: Attempt) -> bool:
+    """Whether all pods of an attempt ended well."""
+    pods = seen.pods_of(attempt.stage, attempt.number)
+    return sum(pod.phase == "Succeeded" for pod in pods) >= stage_nodes(frozen, attempt.stage)
+
+
+def _start(work: Work, stage: Stage, number: int, micro_batch: int | None = None) -> Running | Verdict:
+    if work.conduct.suspend and work.seen.job_of(stage, number) is None:
+        return HELD
+    body = with_micro_batch(build_stage_job(work.owner, work.frozen, stage, number), micro_batch)
     step = STEP_OF_STAGE[stage]
     if stage_nodes(work.frozen, stage) > 1:
         work.actions.append(
             Create(step, build_rendezvous_service(work.owner, work.frozen, number), (stage, number))
         )
     work.actions.append(Create(step, body, (stage, number)))
-    work.report.begin(stage, number, names.stage_job_name(work.seen.name, stage, number), work.now)
-    return Running(number, ())
+    name = names.stage_job_name(work.seen.name, stage, number)
+    return Running(work.report.begin(stage, number, name, micro_batch), ())
 
 
 def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running | Verdict:
     job, pods = work.seen.job_of(stage, attempt.number), work.seen.pods_of(stage, attempt.number)
-    result = _succeeded(work, stage, pods) if job is not None else None
+    ended_well = has_succeeded(work.seen, work.frozen, attempt)
+    result = _result(work, stage, pods) if job is not None and ended_well else None
     if result is not None:
         work.report.end(attempt, result)
         return result
-    if job is None or job.failed is not None or job.complete or _all_succeeded(work, stage, pods):
+    if attempt.stopping is not None:
+        return _finish_stopping(work, attempt, job, pods)
+    if job is None or job.is_over or ended_well:
         failure = classify(_ending(work, stage, attempt.number, job, pods))
-        ended = work.report.end(attempt, failure)
-        return _again(work, stage, ended)
+        return _again(work, stage, work.report.end(attempt, failure))
+    if work.conduct.suspend:
+        return _stop(work, attempt, reasons.SUSPENDING, "spec.suspend is true: checkpoint and leave")
+    pulse = work.seen.pulse
+    if pulse is not None and pulse.is_hung and any(pod.uid == pulse.pod for pod in pods):
+        still = f"no step after step {pulse.step} for {pulse.still:.0f} s"
+        usual = f"median step {pulse.step_seconds:.1f} s" if pulse.step_seconds else "no step yet"
+        return _stop(work, attempt, FailureClass.HUNG, f"{stage} attempt {attempt.number}: {still} ({usual})")
     trouble = why_waiting(Start(job, pods, work.seen.events, work.frozen.runtime, work.now))
-    return trouble or Running(attempt.number, pods)
+    return trouble or Running(attempt, pods)
 
 
-def _succeeded(work: Work, stage: Stage, pods: tuple[SeenPod, ...]) -> StageResult | None:
+def _stop(work: Work, attempt: Attempt, reason: str, message: str) -> Verdict:
+    """First why, then the deed: what is half done is finished by whoever comes next."""
+    work.report.note(attempt, stopping=str(reason), message=message)
+    return Verdict(str(reason), message, again_after=0.0)
+
+
+def _finish_stopping(
+    work: Work, attempt: Attempt, job: SeenJob | None, pods: tuple[SeenPod, ...]
+) -> Running | Verdict:
+    reason, message = attempt.stopping or "", attempt.message or ""
+    alive = [pod for pod in pods if not pod.is_over]
+    if (job is None or job.is_over) and not alive:
+        failure = StageFailure(FailureClass.HUNG, message) if reason == FailureClass.HUNG else None
+        return _again(work, attempt.stage, work.report.end(attempt, failure))
+    if job is not None and not job.is_over and not job.deleting:
+        work.actions.append(Delete("Job", job.name, job.uid))
+    return lost_pod(pods, work.now) or Verdict(reason, message)
+
+
+def _result(work: Work, stage: Stage, pods: tuple[SeenPod, ...]) -> StageResult | None:
     """The result as soon as all pods are seen Succeeded: the Job says so only a second later."""
-    if not _all_succeeded(work, stage, pods):
-        return None
     for pod in pods:
         result = read_result(pod, stage, work.frozen.plan.digest)
         if isinstance(result, StageResult) and result.outcome == "Succeeded":
@@ -102,40 +146,46 @@ def _succeeded(work: Work, stage: Stage, pods: tuple[SeenPod, ...]) -> StageResu
     return None
 
 
-def _all_succeeded(work: Work, stage: Stage, pods: tuple[SeenPod, ...]) -> bool:
-    return sum(pod.phase == "Succeeded" for pod in pods) >= stage_nodes(work.frozen, stage)
-
-
 def _ending(work: Work, stage: Stage, number: int, job: SeenJob | None, pods: tuple[SeenPod, ...]) -> Ending:
     """The pod that failed first tells most; one that was taken down with it only repeats that."""
     failed = [pod for pod in pods if pod.phase == "Failed"]
     telling = next((pod for pod in failed if pod.terminated is not None), None)
     pod = telling or next(iter(failed or pods), None)
-    memory = memory_limit(work.frozen, stage)
-    return Ending(stage, number, work.frozen.plan.digest, pod, job, memory)
+    memory, name = memory_limit(work.frozen, stage), names.stage_job_name(work.seen.name, stage, number)
+    events = tuple(each for each in work.seen.events if each.name == name or each.name.startswith(f"{name}-"))
+    return Ending(stage, number, work.frozen.plan.digest, pod, job, memory, events)
 
 
 def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
-    """After a failed attempt: another one when that can help, once nothing of this one runs any more."""
-    failure = StageFailure(
-        attempt.failure_class or FailureClass.INTERRUPTED, attempt.message or "its facts were lost"
-    )
-    allowed = work.frozen.spec.retry.max_attempts
-    if failure.failure_class not in RETRIABLE:
-        return Verdict(failure.failure_class.value, failure.message, final=True)
-    if attempt.number >= allowed:
-        message = f"gave up after {allowed} attempts of {stage}; the last: {failure.message}"
-        return Verdict(reasons.ATTEMPTS_EXHAUSTED, message, final=True)
-    alive = [pod for pod in work.seen.pods_of(stage, attempt.number) if not pod.is_over]
+    """After an attempt that did not succeed: another one when that can help, once nothing of this one runs any more.
+
+    Not in the pass that found it over: what the next attempt is must follow from what is written down.
+    """
+    attempts = work.report.attempts(stage)
+    plan = next_attempt(attempts, work.conduct.retry, work.frozen.plan.resolved.training)
+    if isinstance(plan, Verdict):
+        return plan
+    alive = tuple(pod for pod in work.seen.pods_of(stage, attempt.number) if not pod.is_over)
     if alive:
-        message = (
-            f"attempt {attempt.number} failed ({failure.message}); its pod {alive[0].name} has not ended yet"
-        )
+        why = attempt.message or ""
+        message = f"attempt {attempt.number} is over ({why}); its pod {alive[0].name} has not ended yet"
         waiting = WaitingFor(
-            kind="Pod", name=alive[0].name, reason=reasons.FORMER_POD_ENDING, message=message
+            kind="Pod", name=alive[0].name, reason=reasons.FORMER_POD_ENDING, message=message[:2048]
         )
-        return Verdict(reasons.FORMER_POD_ENDING, message, waiting_for=waiting)
-    if work.report.latest_attempt(stage) == attempt:
-        note = f"{stage} starts again (attempt {attempt.number + 1} of {allowed}): {failure.message}"
-        work.report.notes.append(Note("Warning", reasons.RETRYING, note))
-    return _start(work, stage, attempt.number + 1)
+        ending = Verdict(reasons.FORMER_POD_ENDING, message, waiting_for=waiting)
+        return lost_pod(alive, work.now) or ending
+    if work.conduct.suspend and work.seen.job_of(stage, attempt.number + 1) is None:
+        return HELD
+    last = api_time(work.now) if attempt.ended is None else attempt.ended
+    # A clock that went back behind the attempt's end can't tell how long ago that was.
+    if last <= api_time(work.now) and work.now < plan.not_before:
+        name = names.stage_job_name(work.seen.name, stage, attempt.number + 1)
+        message = f"attempt {attempt.number + 1} of {stage} starts at {api_time(plan.not_before)}: {plan.why}"
+        waiting = WaitingFor(kind="Job", name=name, reason=reasons.BACKING_OFF, message=message[:2048])
+        left = (plan.not_before - work.now).total_seconds()
+        return Verdict(reasons.BACKING_OFF, message, waiting_for=waiting, again_after=left + 0.1)
+    if attempt not in work.seen.status.attempts:
+        return Verdict(plan.reason, plan.why, again_after=0.0)
+    note = f"{stage} starts again (attempt {attempt.number + 1}): {plan.why}"
+    work.report.notes.append(Note("Warning", plan.reason, note))
+    return _start(work, stage, attempt.number + 1, plan.micro_batch)

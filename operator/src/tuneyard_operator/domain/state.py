@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from tuneyard_api import reasons
 from tuneyard_api.status import ConditionType, State
 
-from tuneyard_operator.domain.conditions import Conditions, find_condition
+from tuneyard_operator.domain.conditions import Conditions, find_condition, is_true
 
 _STATE_OF_STEP: Mapping[ConditionType, State] = {
     ConditionType.ACCEPTED: State.PENDING,
@@ -32,6 +32,8 @@ def derive_state(conditions: Conditions) -> State:
     end = find_condition(conditions, ConditionType.SUCCEEDED)
     if end is not None and end.status != "Unknown":
         return State.SUCCEEDED if end.status == "True" else State.FAILED
+    if is_true(conditions, ConditionType.SUSPENDED):
+        return State.SUSPENDED
     for condition in conditions:
         if condition.status == "True" or condition.type not in _STATE_OF_STEP:
             continue
@@ -39,3 +41,20 @@ def derive_state(conditions: Conditions) -> State:
             return State.WAITING
         return _STATE_OF_STEP[condition.type]
     return State.PENDING
+
+
+def first_unmet(conditions: Conditions) -> ConditionType:
+    """The step at which a job stands."""
+    return next(
+        step for step in ConditionType if step is ConditionType.SUCCEEDED or not _is_met(conditions, step)
+    )
+
+
+def _is_met(conditions: Conditions, step: ConditionType) -> bool:
+    return step is ConditionType.SUSPENDED or is_true(conditions, step)
+
+
+def is_after(kind: ConditionType, step: ConditionType) -> bool:
+    """Whether a condition is a later step than another."""
+    steps = list(_STATE_OF_STEP)
+    return kind in steps and steps.index(kind) > steps.index(step)

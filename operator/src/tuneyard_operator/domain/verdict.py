@@ -22,6 +22,8 @@ class Verdict:
     """Whether the job has failed for good."""
     waiting_for: WaitingFor | None = None
     """The object that holds the job up, where it is one object."""
+    again_after: float | None = None
+    """Seconds until the next look, where the check knows better than the step."""
 
 
 @dataclass(frozen=True, slots=True)

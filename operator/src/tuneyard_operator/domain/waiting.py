@@ -18,6 +18,8 @@ from tuneyard_operator.domain.verdict import Check, Verdict, first_verdict
 
 PATIENCE = timedelta(seconds=2)
 """A pod that is younger is not called waiting: most troubles of the first moments pass by themselves."""
+LOST_AFTER = timedelta(seconds=30)
+"""How long after its grace period a pod that is being deleted may still be there."""
 EVENTS_AFTER = timedelta(seconds=10)
 """From when on events are looked up for what does not start and does not say why."""
 
@@ -63,6 +65,23 @@ def needs_events(job: SeenJob | None, pods: tuple[SeenPod, ...], now: datetime) 
     if not pods:
         return now - job.created >= EVENTS_AFTER
     return any(_is_silent(pod) and pod.scheduled and now - pod.scheduled >= EVENTS_AFTER for pod in pods)
+
+
+def has_lost_pod(start: Start) -> Verdict | None:
+    """A pod that is being deleted and does not end."""
+    return lost_pod(start.pods, start.now)
+
+
+def lost_pod(pods: tuple[SeenPod, ...], now: datetime) -> Verdict | None:
+    """A pod that should be gone: its kubelet does not answer, so nobody knows whether it still writes."""
+    for pod in pods:
+        if pod.gone_by is not None and not pod.is_over and now - pod.gone_by >= LOST_AFTER:
+            message = (
+                f"should have ended by {pod.gone_by:%H:%M:%SZ}, but node {pod.node} does not answer; bring it back, delete"
+                " its Node object, or taint it node.kubernetes.io/out-of-service"
+            )
+            return _verdict("Pod", pod.name, reasons.NODE_LOST, message)
+    return None
 
 
 def has_unbindable_pod(start: Start) -> Verdict | None:
@@ -136,6 +155,7 @@ def has_refused_pods(start: Start) -> Verdict | None:
 
 
 CHAIN: tuple[Check[Start], ...] = (
+    has_lost_pod,
     has_unbindable_pod,
     has_image_trouble,
     has_config_trouble,

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Creates what a decision asks for. Never changes an object: one that is there is ours and the same, or a conflict."""
+"""Creates and deletes what a decision asks for.
+
+Never changes an object: one that is there is ours and the same, or a conflict.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tuneyard_api import names
 
-from tuneyard_operator.domain.decision import Create, Refusal
+from tuneyard_operator.domain.decision import Action, Create, Delete, Refusal
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
 from tuneyard_operator.domain.observed import Observed
 from tuneyard_operator.domain.sightings import owner_uid
@@ -23,7 +26,7 @@ class Applied:
 
 
 async def apply(
-    cluster: Cluster, store: Store, seen: Observed, actions: Sequence[Create], may_write: Callable[[], bool]
+    cluster: Cluster, store: Store, seen: Observed, actions: Sequence[Action], may_write: Callable[[], bool]
 ) -> Applied | Refusal:
     """Carry the actions out in order, up to the first that is refused.
 
@@ -35,6 +38,9 @@ async def apply(
     for action in actions:
         if not may_write():
             raise ClusterError("the lease may be another replica's by now")
+        if isinstance(action, Delete):
+            await cluster.delete(action.kind, seen.namespace, action.name, action.uid)
+            continue
         try:
             body = created = await cluster.create(action.body)
         except RefusedError as refused:

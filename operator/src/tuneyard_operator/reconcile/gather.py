@@ -6,15 +6,17 @@ from datetime import datetime
 
 from tuneyard_api import names
 from tuneyard_api.pod_contract import PROGRESS_PORT, Progress, Stage
-from tuneyard_api.status import ConditionType
+from tuneyard_api.status import ConditionType, State
 
+from tuneyard_operator.domain.cleanup import cleaning_due
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decide import needs_claims
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
-from tuneyard_operator.domain.observed import EndpointAnswer, Observed, SeenEvent, SeenJob, SeenPod
+from tuneyard_operator.domain.observed import EndpointAnswer, Leftover, Observed, SeenEvent, SeenJob, SeenPod
 from tuneyard_operator.domain.progress import READ_EVERY
 from tuneyard_operator.domain.sightings import owner_uid, see_pod
 from tuneyard_operator.domain.waiting import needs_events
+from tuneyard_operator.domain.watchdog import Pulse, next_pulse
 from tuneyard_operator.ports import Cluster, Endpoint, ProgressReader
 from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store, Stored
@@ -29,6 +31,7 @@ class _Known:
     """Also in the job's ConfigMap."""
     looked: datetime | None = None
     """When its progress was last asked for."""
+    pulse: Pulse | None = None
 
 
 @dataclass
@@ -46,6 +49,8 @@ class Gatherer:
         stored = self.store.job(key)
         if stored is None or stored.is_over:
             return None
+        if stored.has_ended:
+            return await self._ended(key, stored, now)
         known = self._known.get(key)
         if known is None or known.uid != stored.uid:
             known = self._known[key] = _Known(stored.uid)
@@ -53,6 +58,7 @@ class Gatherer:
             known.frozen = await self._read_plan(key, stored.uid)
         jobs, pods = self.store.children(key)
         pods = await self._with_ended_pods(stored, key.namespace, jobs, pods)
+        pods = await self._with_former_pods(stored, key.namespace, pods)
         seen = Observed(
             namespace=key.namespace,
             name=key.name,
@@ -67,12 +73,14 @@ class Gatherer:
             pods=pods,
         )
         claims = await self.cluster.claims(key.namespace) if needs_claims(seen) else None
+        progress = await self._progress(seen, known, now)
         return replace(
             seen,
             claims=claims,
             events=await self._events(seen, now),
             endpoint=await self._endpoint(seen),
-            progress=await self._progress(seen, known, now),
+            progress=progress,
+            pulse=known.pulse,
         )
 
     def remember(self, key: Key, frozen: Frozen) -> None:
@@ -102,6 +110,60 @@ class Gatherer:
                 )
         return pods
 
+    async def _with_former_pods(
+        self, stored: Stored, namespace: str, pods: tuple[SeenPod, ...]
+    ) -> tuple[SeenPod, ...]:
+        """Asks for what is left of an attempt that may be followed by another: a watch may lag behind."""
+        last = stored.status.attempts[-1] if stored.status.attempts else None
+        if (
+            last is None
+            or last.outcome not in {"Failed", "Stopped"}
+            or stored.status.state is State.SUSPENDED
+        ):
+            return pods
+        now = [see_pod(body) for body in await self.cluster.pods_of(namespace, last.job)]
+        return (
+            *(pod for pod in pods if (pod.stage, pod.attempt) != (last.stage, last.number)),
+            *(pod for pod in now if pod is not None),
+        )
+
+    async def _ended(self, key: Key, stored: Stored, now: datetime) -> Observed:
+        """Of a job that has ended: what must be removed, once it must."""
+        self.forget(key)
+        seen = Observed(
+            namespace=key.namespace,
+            name=key.name,
+            uid=stored.uid,
+            generation=stored.generation,
+            spec=stored.spec,
+            status=stored.status,
+            runtimes={},
+            jobs=self.store.children(key)[0],
+        )
+        due = cleaning_due(seen)
+        return (
+            replace(seen, leftovers=await self._leftovers(seen)) if due is not None and now >= due else seen
+        )
+
+    async def _leftovers(self, seen: Observed) -> tuple[Leftover, ...]:
+        """Children of this very job: Jobs (and with them pods), Services, plan, workspace."""
+        bodies = [("Job", body) for body in await self.cluster.jobs_of(seen.namespace, seen.name)]
+        wanted = [
+            ("PersistentVolumeClaim", names.workspace_name(seen.name)),
+            ("ConfigMap", names.plan_name(seen.name)),
+        ]
+        wanted += [
+            ("Service", body["metadata"]["name"]) for _, body in bodies if body["spec"]["completions"] > 1
+        ]
+        for kind, name in wanted:
+            found = await self.cluster.read(kind, seen.namespace, name)
+            bodies += [(kind, found)] if found is not None else []
+        return tuple(
+            Leftover(kind, body["metadata"]["name"], body["metadata"]["uid"])
+            for kind, body in bodies
+            if owner_uid(body) == seen.uid
+        )
+
     async def _read_plan(self, key: Key, uid: str) -> Frozen | None:
         """After a restart, once a job. What another version wrote is made again and must have the same digest."""
         body = await self.cluster.read("ConfigMap", key.namespace, names.plan_name(key.name))
@@ -119,7 +181,10 @@ class Gatherer:
                 seen.job_of(attempt.stage, attempt.number),
                 seen.pods_of(attempt.stage, attempt.number),
             )
-            if attempt.outcome == "Running" and needs_events(job, pods, now):
+            if attempt.outcome != "Running":
+                continue
+            is_silent_end = (job is None or job.is_over) and not any(pod.terminated for pod in pods)
+            if is_silent_end or needs_events(job, pods, now):
                 return await self.cluster.warnings(seen.namespace)
         return ()
 
@@ -127,18 +192,22 @@ class Gatherer:
         """Only between Published and Served."""
         if seen.frozen is None or seen.frozen.plan.endpoint is None:
             return None
-        if not is_true(seen.status.conditions, ConditionType.PUBLISHED):
+        if not is_true(seen.status.conditions, ConditionType.PUBLISHED) or seen.spec.get("suspend"):
             return None
         return await self.endpoint.ask(seen.frozen.plan.endpoint, seen.frozen.plan.resolved.adapter_name)
 
     async def _progress(self, seen: Observed, known: _Known, now: datetime) -> Progress | None:
         """Only while training, and not more often than it may be written."""
-        if known.looked is not None and (now - known.looked).total_seconds() < READ_EVERY:
+        if known.looked is not None and 0 <= (now - known.looked).total_seconds() < READ_EVERY:
             return None
         running = [pod for pod in seen.pods if pod.stage is Stage.TRAIN and pod.running and pod.ip]
         if not running or is_true(seen.status.conditions, ConditionType.EVALUATED):
             return None
+        elapsed = (now - known.looked).total_seconds() if known.looked is not None else 0.0
         known.looked = now
         ip = running[0].ip or ""
         host = f"[{ip}]" if ":" in ip else ip
-        return await self.progress.read(f"http://{host}:{PROGRESS_PORT}/progress")
+        progress = await self.progress.read(f"http://{host}:{PROGRESS_PORT}/progress")
+        if progress is not None:
+            known.pulse = next_pulse(known.pulse, running[0].uid, progress, elapsed)
+        return progress

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tuneyard_operator.domain.decide import decide, refuse
-from tuneyard_operator.domain.decision import Refusal
+from tuneyard_operator.domain.decision import Create, Refusal
 from tuneyard_operator.ports import Clock, Cluster, ClusterError, Meter
 from tuneyard_operator.reconcile.apply import apply
 from tuneyard_operator.reconcile.gather import Gatherer
@@ -57,7 +57,7 @@ class Reconciler:
             decision = refuse(seen, decision, outcome, now)
         elif outcome.frozen is not None:
             self.gatherer.remember(key, outcome.frozen)
-            if outcome.frozen not in (action.frozen for action in decision.actions):
+            if outcome.frozen not in (each.frozen for each in decision.actions if isinstance(each, Create)):
                 return 0.0  # written by an earlier life of the operator, and it counts: decide again with it
         await report(self.cluster, self.store, seen, decision, now)
         return decision.requeue_after

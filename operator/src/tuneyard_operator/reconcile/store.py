@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import FineTuneJobStatus
 
 from tuneyard_operator.domain.observed import SeenJob, SeenPod
@@ -30,13 +31,20 @@ class Stored:
     generation: int
     deleting: bool
     spec: Mapping[str, object]
-    """Empty when the job is over: nobody reads it any more."""
+    """Of a job that has ended only what is kept to: how long its children stay."""
     status: FineTuneJobStatus
+    known: frozenset[tuple[Stage, int]] = frozenset()
+    """The attempts of a job that has ended."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no child of the job is started or followed any more."""
+        return self.deleting or is_terminal(self.status.conditions)
 
     @property
     def is_over(self) -> bool:
         """Whether no pass can have anything to do."""
-        return self.deleting or is_terminal(self.status.conditions)
+        return self.deleting or (self.has_ended and self.status.cleaned is not None)
 
 
 @dataclass(slots=True)
@@ -130,8 +138,8 @@ class Store:
             spec=body.get("spec") or {},
             status=FineTuneJobStatus.model_validate(body.get("status") or {}),
         )
-        if stored.is_over:
-            stored = replace(stored, spec={}, status=_end_of(stored.status))
+        if stored.has_ended:
+            stored = _end_of(stored)
             self._children.pop(key, None)
         self._jobs[key] = stored
         if former is None or _is_news(former, stored, is_own=is_own):
@@ -143,7 +151,9 @@ class Store:
         parent = self._jobs.get(key) if key else None
         if key is None or seen is None:
             return
-        if parent is not None and (parent.is_over or _has_succeeded(parent.status, seen)):
+        if parent is not None and parent.has_ended and not _is_stray(parent, seen):
+            return
+        if parent is not None and _has_succeeded(parent.status, seen):
             return  # what is done is in status and is never looked at again
         if _update(self._held_of(kind, self._children.setdefault(key, _Children())), seen) and not is_own:
             self.changed(key)
@@ -185,7 +195,7 @@ class Store:
     def _wake_unbegun(self) -> None:
         """A runtime that came or changed may be what somebody waits for."""
         for key, stored in self._jobs.items():
-            if stored.status.plan is None and not stored.is_over:
+            if stored.status.plan is None and not stored.has_ended:
                 self.changed(key)
 
 
@@ -221,11 +231,30 @@ def _has_succeeded(status: FineTuneJobStatus, child: SeenJob | SeenPod) -> bool:
 
 def _is_news(former: Stored, stored: Stored, *, is_own: bool) -> bool:
     """Whether a pass would see something new; of what we wrote ourselves only what somebody else has added."""
-    if is_own and not stored.is_over:
+    if is_own and not stored.has_ended:
         return (former.generation, former.deleting) != (stored.generation, stored.deleting)
     return replace(former, version=stored.version) != stored
 
 
-def _end_of(status: FineTuneJobStatus) -> FineTuneJobStatus:
-    """What is still asked of a job that is over: its state, and that it is over."""
-    return FineTuneJobStatus(state=status.state, conditions=status.conditions[-1:], plan=status.plan)
+def _is_stray(parent: Stored, seen: SeenJob | SeenPod) -> bool:
+    """Whether a Job of a job that has ended runs without anybody knowing: the answer to its creation was lost."""
+    if parent.is_over or not isinstance(seen, SeenJob) or seen.is_over or seen.deleting:
+        return False
+    return seen.owner_uid == parent.uid and (seen.stage, seen.attempt) not in parent.known
+
+
+def _end_of(stored: Stored) -> Stored:
+    """What is still asked of a job that has ended: its state, that it has, and when it is to be cleaned up."""
+    status = stored.status
+    return replace(
+        stored,
+        spec={"ttl": stored.spec["ttl"]} if "ttl" in stored.spec else {},
+        status=FineTuneJobStatus(
+            state=status.state,
+            conditions=status.conditions[-1:],
+            plan=status.plan,
+            ended=status.ended,
+            cleaned=status.cleaned,
+        ),
+        known=frozenset((each.stage, each.number) for each in status.attempts),
+    )

@@ -81,7 +81,7 @@ def _trainer(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> dict[s
             "capabilities": {"drop": ["ALL"]},
         },
         "terminationMessagePath": contract.TERMINATION_LOG,
-        "terminationMessagePolicy": "File",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": _mounts(frozen, stage),
     }
 

@@ -24,8 +24,9 @@ def build_plan_map(owner: Owner, frozen: Frozen) -> dict[str, Any]:
 def build_workspace(owner: Owner, frozen: Frozen) -> dict[str, Any]:
     """The claim that the stages share; pods of several nodes need it at once."""
     plan = frozen.plan
+    usual = "ReadWriteMany" if plan.resolved.nodes > 1 else "ReadWriteOnce"
     spec: dict[str, Any] = {
-        "accessModes": ["ReadWriteMany" if plan.resolved.nodes > 1 else "ReadWriteOnce"],
+        "accessModes": [plan.access_mode or usual],
         "resources": {"requests": {"storage": f"{plan.workspace_size_gib}Gi"}},
     }
     if plan.storage_class_name is not None:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fields by which a job survives what clusters do: attempts, deadlines, what is kept after the end.
+
+They may change while a job runs (`CHANGEABLE`); everything else is frozen when it starts, and an edit is refused
+(`admission.build_edit_policy`).
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tuneyard_api.base import Contract
+
+CHANGEABLE = ("suspend", "retry", "deadlines", "ttl")
+"""Fields of spec that a job follows at once, also after it has started."""
+
+_Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
+
+
+class Retry(Contract):
+    """When a stage is started again. What would fail the same way again is not."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """Attempts of one stage that may fail of themselves, the first included: no answer from a hub, a hang."""
+    max_interruptions: Annotated[int, Field(ge=0, le=1000)] = 20
+    """Interruptions of one stage from outside (evicted, preempted, node lost) that cost no attempt."""
+    backoff_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
+    """Wait before the first repetition; doubled each time, and forgotten after an attempt of ten minutes."""
+    max_backoff_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """Longest wait."""
+
+
+class Deadlines(Contract):
+    """How long a job may take; suspended time counts for neither, and absent is for ever."""
+
+    pending_seconds: _Seconds | None = None
+    """Longest single wait: for runtime and claims, for a stage's pods to start, for a lost pod to end."""
+    active_seconds: _Seconds | None = None
+    """Time in which stages run, all attempts together; a training that waits for its pods does not run."""
+
+
+class Ttl(Contract):
+    """How long Jobs, pods, logs and workspace stay after the end. The FineTuneJob itself always stays."""
+
+    after_success_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
+    """After Succeeded; the published adapter is not in the workspace."""
+    after_failure_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 604_800
+    """After Failed; the workspace holds the checkpoints."""

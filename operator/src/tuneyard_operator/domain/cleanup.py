@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""After the end: what was overlooked is stopped at once, the rest is removed after spec.ttl, the FineTuneJob never.
+
+A FineTuneJob that lives in git would be created again by whoever deletes it, and trained again.
+"""
+
+from datetime import datetime, timedelta
+
+from tuneyard_api.status import FineTuneJobStatus
+
+from tuneyard_operator.domain.conditions import api_time, read_time
+from tuneyard_operator.domain.conduct import read_conduct
+from tuneyard_operator.domain.decision import Decision, Delete
+from tuneyard_operator.domain.observed import Observed
+
+
+def cleaning_due(seen: Observed) -> datetime | None:
+    """When the children of an ended job are to go, or None when they are gone."""
+    status = seen.status
+    if status.cleaned is not None or status.ended is None:
+        return None
+    ttl = read_conduct(seen.spec).ttl
+    seconds = ttl.after_success_seconds if _succeeded(status) else ttl.after_failure_seconds
+    return read_time(status.ended) + timedelta(seconds=seconds)
+
+
+def clean_up(seen: Observed, now: datetime) -> Decision:
+    """Of a job that has ended; its status only ever gains `cleaned`."""
+    strays = tuple(Delete("Job", job.name, job.uid) for job in seen.jobs if job.owner_uid == seen.uid)
+    due = cleaning_due(seen)
+    if due is None or now < due:
+        left = (due - now).total_seconds() + 0.5 if due is not None else None
+        return Decision(strays, seen.status, left)
+    leftovers = tuple(Delete(each.kind, each.name, each.uid) for each in seen.leftovers)
+    return Decision(strays + leftovers, seen.status.model_copy(update={"cleaned": api_time(now)}))
+
+
+def _succeeded(status: FineTuneJobStatus) -> bool:
+    """By the last condition, Succeeded: nothing else is remembered of a job that is over."""
+    return bool(status.conditions) and status.conditions[-1].status == "True"

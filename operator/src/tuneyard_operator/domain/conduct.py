@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fields of spec that a job follows as they are now; all others are followed as they were at its start."""
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+from tuneyard_api.base import Tolerant
+from tuneyard_api.survival import CHANGEABLE, Deadlines, Retry, Ttl
+
+
+class Conduct(Tolerant):
+    """How a job is carried on: the fields of `CHANGEABLE`, with the defaults of the CRD."""
+
+    suspend: bool = False
+    retry: Retry = Retry()
+    deadlines: Deadlines = Deadlines()
+    ttl: Ttl = Ttl()
+
+
+def read_conduct(spec: Mapping[str, object]) -> Conduct:
+    """From a spec as the API server has it; a field that a newer CRD has made unreadable counts as not said."""
+    said = {name: spec[name] for name in CHANGEABLE if name in spec}
+    try:
+        return Conduct.model_validate(said)
+    except ValidationError as error:
+        unreadable = {problem["loc"][0] for problem in error.errors()}
+        return Conduct.model_validate({name: said[name] for name in said.keys() - unreadable})

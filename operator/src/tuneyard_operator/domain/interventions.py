@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a job does not just take its course: a deadline ends it, or a person holds it."""
+
+from tuneyard_api import reasons
+
+from tuneyard_operator.domain.conditions import find_condition
+from tuneyard_operator.domain.deadlines import running_attempt
+from tuneyard_operator.domain.decision import Delete
+from tuneyard_operator.domain.report import Report
+from tuneyard_operator.domain.stages import HELD, Work, has_succeeded
+from tuneyard_operator.domain.state import first_unmet
+from tuneyard_operator.domain.verdict import Verdict
+
+
+def end_late(work: Work, late: Verdict) -> bool:
+    """End the job by its deadline, unless what runs has just ended well."""
+    attempt = running_attempt(work.seen.status)
+    if attempt is not None:
+        if has_succeeded(work.seen, work.frozen, attempt):
+            return False
+        job = work.seen.job_of(attempt.stage, attempt.number)
+        if job is not None and not job.is_over and not job.deleting:
+            work.actions.append(Delete("Job", job.name, job.uid))
+        work.report.end(work.report.note(attempt, message=late.message), None)
+    work.report.miss(first_unmet(work.seen.status.conditions), late)
+    return True
+
+
+def hold_or_release(report: Report, requeue: float) -> float | None:
+    """Says whether the job is held by now; a held job is looked at again when somebody changes it."""
+    step = find_condition(report.status.conditions, first_unmet(report.status.conditions))
+    if step is not None and step.reason == HELD.reason:
+        report.hold(HELD.message)
+        return None
+    report.release(reasons.SUSPENDING, "something of the job runs still")
+    return requeue

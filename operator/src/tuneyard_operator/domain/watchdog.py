@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Has a training stopped making steps? Counted in looks, not read off a clock, so that a clock that jumps kills nobody.
+
+Only what the training pod says of itself counts: `training`, and the same step as before. A port that does not
+answer is no evidence, since it is best effort; spec.deadlines bounds what this can't see.
+"""
+
+from dataclasses import dataclass, replace
+
+from tuneyard_api.pod_contract import Progress
+
+FLOOR_SECONDS = 120.0
+"""Less than this is never a hang."""
+STEPS = 3.0
+"""A hang is this many median steps without one."""
+FIRST_STEP_SECONDS = 1800.0
+"""Before a median is known: what PyTorch gives a collective before it gives up."""
+_LONGEST_GAP = 30.0
+"""Seconds that one look may add: a late look or a clock that jumped proves no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What is remembered of a training pod between looks; a restarted operator begins anew, which only delays it."""
+
+    pod: str
+    """uid."""
+    step: int
+    is_training: bool
+    step_seconds: float | None
+    still: float = 0.0
+    """Seconds for which it has been seen at the same step."""
+
+    @property
+    def is_hung(self) -> bool:
+        """Whether it has been still for too long."""
+        return self.still >= self.patience
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a step may take."""
+        if self.step_seconds is None:
+            return FIRST_STEP_SECONDS
+        return max(FLOOR_SECONDS, STEPS * self.step_seconds)
+
+
+def next_pulse(former: Pulse | None, pod: str, progress: Progress, elapsed: float) -> Pulse:
+    """The pulse after a look, `elapsed` seconds after the one before."""
+    pulse = Pulse(pod, progress.step, progress.phase == "training", progress.step_seconds)
+    if former is None or not pulse.is_training:
+        return pulse
+    if (former.pod, former.step, former.is_training) != (pod, pulse.step, True):
+        return pulse
+    return replace(pulse, still=former.still + min(max(elapsed, 0.0), _LONGEST_GAP))
