@@ -139,6 +139,7 @@ class Gatherer:
             status=stored.status,
             runtimes={},
             jobs=self.store.children(key)[0],
+            version=stored.version,
         )
         due = cleaning_due(seen)
         return (
