@@ -186,7 +186,8 @@ class RoughWorld(World):
         uid, labels = created["metadata"]["uid"], created["metadata"]["labels"]
         owner = created["metadata"]["ownerReferences"][0]["uid"]
         if self.job is None or self.job["metadata"]["uid"] != owner:
-            return  # for a FineTuneJob that was deleted in this moment: the garbage collector takes it
+            self.collect_garbage()  # it was for a FineTuneJob that is gone, and goes at once
+            return
         others = self.live_jobs() - {uid}
         assert not others, f"{created['metadata']['name']} beside {others}"
         assert self.end is None, f"{created['metadata']['name']} after the end"
