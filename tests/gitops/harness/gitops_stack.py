@@ -187,6 +187,39 @@ class GitOpsStack:
                 lines.append(f"  {name}: {'; '.join(words)[:600]}")
         return "\n".join(lines)
 
+    def restart_controller(self) -> None:
+        """Let the application controller read argocd-cmd-params-cm again."""
+        self.cluster.processes.stop("argocd-application-controller")
+        self.argocd.start()
+
+    def path(self, kind: str, namespace: str, name: str) -> str:
+        found = next(k for k in KINDS if k.kind == kind)
+        return found.path({"namespace": namespace, "name": name})
+
+    def wipe(self) -> None:
+        """Take an environment away by force: Applications, then namespaces and kinds with all that is in them."""
+        for name in (f"{APPLICATION.everywhere}", f"{APPLICATION.root}/namespaces/{NAMESPACE}/appprojects"):
+            for entry in self.api.items(name):
+                metadata = entry["metadata"]
+                path = f"{APPLICATION.root}/namespaces/{NAMESPACE}/{name.rsplit('/', 1)[1]}/{metadata['name']}"
+                if metadata["name"] != "default":
+                    self.api.send("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
+                    self.api.send("DELETE", path)
+        crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        spared = ("argoproj.io", PROBE.group, "external-secrets.io")
+        for entry in self.api.items(crds):
+            if entry["spec"]["group"] not in spared:
+                self.api.send("DELETE", f"{crds}/{entry['metadata']['name']}")
+        system = ("default", "kube-system", "kube-public", "kube-node-lease", NAMESPACE)
+        spaces = "/api/v1/namespaces"
+
+        def left() -> list[str]:
+            return [n for e in self.api.items(spaces) if (n := e["metadata"]["name"]) not in system]
+
+        for name in left():
+            self.api.send("DELETE", f"{spaces}/{name}")
+        until("the namespaces are gone", lambda: not left() or None, 60)
+
     def breaches(self, tree: Tree, version: int) -> list[str]:
         """Where the order of a tree's needs was not kept after a version."""
         return breaches(tree.needs, self.history.started(version), self.history.settled(version))

@@ -135,7 +135,7 @@ class History:
         """Application -> version at which it or an object of it was first made or changed after `version`."""
         found: dict[str, int] = {}
         for write in self.changes(version):
-            if write.application and not write.gone:
+            if write.application and not write.gone:  # a prune is not a start
                 found.setdefault(write.application, write.version)
         return found
 
