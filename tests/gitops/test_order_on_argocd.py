@@ -16,7 +16,7 @@ from rendered_trees import Json, Tree, change_values
 pytestmark = pytest.mark.gitops
 UPDATED = ("cloudnative-pg", "minio", "mlflow")
 """Of `open`: mlflow needs minio and postgres, which needs cloudnative-pg."""
-SETTLE_SECONDS = 150
+SETTLE_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def installed(request: pytest.FixtureRequest, gitops: GitOpsStack) -> Iterator[I
     gitops.wipe()
 
 
-every = pytest.mark.parametrize("installed", ["lab", "airgapped", "open"], indirect=True)
+every = pytest.mark.parametrize("installed", ["open", "lab", "airgapped"], indirect=True)
 cascading = pytest.mark.parametrize("installed", ["airgapped"], indirect=True)
 small = pytest.mark.parametrize("installed", ["open"], indirect=True)
 
@@ -100,7 +100,9 @@ def test_without_the_gate_the_same_update_breaks_the_order(installed: Installed)
         stack.render_takes(0)
         stack.add_settings("argocd-cm", {gate: settings["data"][gate]})
     mlflow, minio = tree.application("mlflow"), tree.application("minio")
-    assert any(breach.startswith(f"{mlflow} ") and minio in breach for breach in stack.breaches(tree, version))
+    assert any(
+        breach.startswith(f"{mlflow} ") and minio in breach for breach in stack.breaches(tree, version)
+    )
 
 
 @small
@@ -118,7 +120,9 @@ def test_a_failing_component_holds_later_waves_and_a_fix_recovers_unaided(instal
         until("the fix is taken", lambda: has_value(stack, minio, "fixed") or None, 120)
     stack.wait_until_settled(fixed, SETTLE_SECONDS)
     assert stack.breaches(fixed, version) == []
-    applied = [w for w in stack.history.changes(version) if w.kind == "Application" and w.application == mlflow]
+    applied = [
+        w for w in stack.history.changes(version) if w.kind == "Application" and w.application == mlflow
+    ]
     assert len(applied) == 1, "mlflow saw the bad release"
 
 
@@ -145,7 +149,9 @@ def test_a_component_that_hangs_is_recovered_by_a_commit_alone(installed: Instal
 @small
 def test_drift_is_healed(installed: Installed) -> None:
     stack = installed.stack
-    quota = next(e for e in stack.api.items("/api/v1/resourcequotas") if e["metadata"]["namespace"] == "fine-tuning")
+    quota = next(
+        e for e in stack.api.items("/api/v1/resourcequotas") if e["metadata"]["namespace"] == "fine-tuning"
+    )
     path = f"/api/v1/namespaces/fine-tuning/resourcequotas/{quota['metadata']['name']}"
     probe = stack.path("Probe", "data", "minio")
     content = stack.api.get(probe)["spec"]
@@ -179,7 +185,9 @@ def test_full_deletion_goes_backwards_and_keeps_what_holds_data(installed: Insta
     assert all(kept.values())
     assert services
     version = stack.history.now()
-    stack.api.send("DELETE", f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}/applications/{tree.name}-platform")
+    stack.api.send(
+        "DELETE", f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}/applications/{tree.name}-platform"
+    )
     until("all Applications are gone", lambda: not stack.applications() or None, 150)
     gone = {
         w.application: w.version for w in stack.history.since(version) if w.gone and w.kind == "Application"

@@ -85,8 +85,8 @@ class ArgoCd:
                 settings["stringData"] = {"server.secretkey": secrets.token_hex(16)}
             objects.append(settings)
         self.cluster.apply(*objects)
-        path = f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/applications"
-        wait_until("Argo CD's kinds", lambda: self.cluster.get(path) is not None, 30)
+        applications = f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/applications"
+        wait_until("Argo CD's kinds", lambda: self.cluster.get(applications) is not None, 30)
 
     def start(self) -> None:
         """Start the programs with what argocd-cm and argocd-cmd-params-cm say now. Raises ClusterError."""
@@ -109,7 +109,9 @@ class ArgoCd:
         self._wait_for("repo-server")
         self._run(
             "argocd-application-controller",
-            self._variables(base / "application-controller" / "argocd-application-controller-statefulset.yaml"),
+            self._variables(
+                base / "application-controller" / "argocd-application-controller-statefulset.yaml"
+            ),
             f"--kubeconfig={self.cluster.kubeconfig}",
             f"--namespace={self.options.namespace}",
             f"--metrics-port={self.ports['controller-metrics']}",

@@ -101,7 +101,14 @@ CONTROL_PLANE_PARTS = ("kubernetes", "etcd")
 def part_digest(part: Part, toolchain: str) -> str:
     """The digest of all that goes into a part: its files, the toolchain's version and the flags."""
     digest = hashlib.sha256()
-    for word in (toolchain, GO_FLAGS, part.package, part.link_flags, *part.programs, *map("/".join, part.module_files)):
+    for word in (
+        toolchain,
+        GO_FLAGS,
+        part.package,
+        part.link_flags,
+        *part.programs,
+        *map("/".join, part.module_files),
+    ):
         digest.update(word.encode() + b"\0")
     for path in sorted(path for path in part.source.rglob("*") if path.is_file()):
         content = path.read_bytes()

@@ -5,9 +5,9 @@ import heapq
 import itertools
 import threading
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Self
 
 from api_watch import MERGE, ApiWatch
 from history import TRACKING, History
@@ -30,7 +30,7 @@ class AbsentOperators:
         self._thread = threading.Thread(target=self._work, daemon=True)
         history.listeners.append(self._hear)
 
-    def __enter__(self) -> "AbsentOperators":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -80,7 +80,7 @@ class AbsentOperators:
             stamp = entry["metadata"]["uid"], entry["metadata"].get("generation", 1)
             if begun.get(path) != stamp:
                 begun[path] = stamp
-                self._say(kind, path, entry, "Working")
+                self._say(path, entry, "Working")
                 self._plan(self.seconds, kind, path)
                 continue
             application = entry["metadata"].get("annotations", {}).get(TRACKING, "").split(":")[0]
@@ -88,9 +88,9 @@ class AbsentOperators:
             if state != "Ready":
                 self._plan(0.5, kind, path)  # until the test lets go of it
             if not is_ready(entry, has_status=True) or state != "Ready":
-                self._say(kind, path, entry, state)
+                self._say(path, entry, state)
 
-    def _say(self, kind: Kind, path: str, entry: Json, state: str) -> None:
+    def _say(self, path: str, entry: Json, state: str) -> None:
         status = build_status(entry, state)
         if status_without_times(entry.get("status") or {}) != status_without_times(status):
             self.api.send("PATCH", f"{path}/status", {"status": status}, MERGE)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from absent_operators import AbsentOperators
 from api_watch import MERGE, ApiWatch
@@ -55,7 +55,7 @@ class GitOpsStack:
         self._stack = ExitStack()
         self._delay = folder / "render-seconds"
 
-    def __enter__(self) -> "GitOpsStack":
+    def __enter__(self) -> Self:
         with ExitStack() as stack:
             plane = ControlPlaneOptions(kcm_args=(f"--controllers={','.join(CONTROLLERS)}",))
             self.cluster = stack.enter_context(ControlPlane(self._name, plane))
@@ -171,10 +171,10 @@ class GitOpsStack:
             until(f"{tree.name} is settled", is_settled, seconds)
         except AssertionError as error:
             words = "\n".join(f"  {name}: {state}" for name, state in sorted(self.states().items()))
-            raise AssertionError(f"{error}\n{words}\n{self.messages(tree)}") from None
+            raise AssertionError(f"{error}\n{words}\n{self.messages()}") from None
         return time.monotonic() - start
 
-    def messages(self, tree: Tree) -> str:
+    def messages(self) -> str:
         """What Argo CD says about each Application that is not well."""
         lines = []
         for name, entry in sorted(self.applications().items()):
@@ -201,7 +201,9 @@ class GitOpsStack:
         for name in (f"{APPLICATION.everywhere}", f"{APPLICATION.root}/namespaces/{NAMESPACE}/appprojects"):
             for entry in self.api.items(name):
                 metadata = entry["metadata"]
-                path = f"{APPLICATION.root}/namespaces/{NAMESPACE}/{name.rsplit('/', 1)[1]}/{metadata['name']}"
+                path = (
+                    f"{APPLICATION.root}/namespaces/{NAMESPACE}/{name.rsplit('/', 1)[1]}/{metadata['name']}"
+                )
                 if metadata["name"] != "default":
                     self.api.send("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
                     self.api.send("DELETE", path)
@@ -223,4 +225,3 @@ class GitOpsStack:
     def breaches(self, tree: Tree, version: int) -> list[str]:
         """Where the order of a tree's needs was not kept after a version."""
         return breaches(tree.needs, self.history.started(version), self.history.settled(version))
-

@@ -8,10 +8,9 @@ ready is a comparison of two numbers, not of clocks.
 import hashlib
 import json
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from api_watch import ApiWatch
 from kinds import APPLICATION, KINDS, Kind, is_ready
@@ -25,8 +24,6 @@ class Write:
     """One object as it was at one resource version."""
 
     version: int
-    at: float
-    """Seconds on the monotonic clock when the test saw it."""
     kind: str
     name: str
     """`<namespace>/<name>`."""
@@ -36,7 +33,6 @@ class Write:
     """A digest of all but status and metadata."""
     ready: bool
     gone: bool
-    uid: str
 
     @property
     def key(self) -> tuple[str, str]:
@@ -60,7 +56,7 @@ class History:
             threading.Thread(target=self._follow, args=(kind,), daemon=True) for kind in (APPLICATION, *KINDS)
         ]
 
-    def __enter__(self) -> "History":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -92,14 +88,12 @@ class History:
         is_application = kind is APPLICATION
         write = Write(
             version=int(metadata["resourceVersion"]),
-            at=time.monotonic(),
             kind=kind.kind,
             name=f"{metadata.get('namespace', '')}/{metadata['name']}",
             application=metadata["name"] if is_application else tracking.split(":")[0],
             content=_content(entry),
             ready=not is_application and is_ready(entry, kind.has_status),
             gone=gone,
-            uid=metadata["uid"],
         )
         with self._lock:
             self.writes.append(write)
@@ -153,13 +147,14 @@ class History:
             application = next((w.application for w in reversed(writes) if w.application), "")
             if kind == "Application" or application not in changed or writes[-1].gone:
                 continue
-            since = _ready_since(writes)
+            since = ready_since(writes)
             before = found[application]
             found[application] = None if since is None or before is None else max(before, since)
         return found
 
 
-def _ready_since(writes: Iterable[Write]) -> int | None:
+def ready_since(writes: Iterable[Write]) -> int | None:
+    """From which version on an object has been ready with the content that it has now; None: it is not."""
     since, content = None, ""
     for write in writes:
         if not write.ready or write.gone:
@@ -189,5 +184,7 @@ def breaches(
             if ready is None:
                 found.append(f"{application} was applied at {version}, but {provider} is not ready at all")
             elif ready >= version:
-                found.append(f"{application} was applied at {version}, before {provider} was ready at {ready}")
+                found.append(
+                    f"{application} was applied at {version}, before {provider} was ready at {ready}"
+                )
     return found

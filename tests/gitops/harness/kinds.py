@@ -59,7 +59,15 @@ class Kind:
         }
 
 
-NIM = ("NIMCache", "NIMService", "NemoCustomizer", "NemoDatastore", "NemoEntitystore", "NemoEvaluator", "NemoGuardrail")
+NIM = (
+    "NIMCache",
+    "NIMService",
+    "NemoCustomizer",
+    "NemoDatastore",
+    "NemoEntitystore",
+    "NemoEvaluator",
+    "NemoGuardrail",
+)
 APPLICATION = Kind("argoproj.io", "v1alpha1", "Application")
 PROBE = Kind("gitops.tuneyard.test", "v1", "Probe", has_status=True)
 """What each stand-in chart makes: ready when the test says so, for the generation that it has."""
@@ -94,32 +102,35 @@ KINDS = (
 )
 
 
-def condition(kind: str, is_true: bool) -> Json:
-    return {"type": kind, "status": "True" if is_true else "False", "reason": "Test", "message": "by the test"}
+def condition(kind: str, *, is_true: bool) -> Json:
+    return {
+        "type": kind,
+        "status": "True" if is_true else "False",
+        "reason": "Test",
+        "message": "by the test",
+    }
 
 
 def build_status(entry: Json, state: str) -> Json:
     """The status of an object whose operator says `Working`, `Ready` or `Failed`."""
     generation, is_ready = entry["metadata"].get("generation", 1), state == "Ready"
-    match entry["kind"]:
-        case "Probe":
-            return {"observedGeneration": generation, "state": state}
-        case "ClusterPolicy":
-            return {"state": "ready" if is_ready else "notReady"}
-        case "Cluster":
-            return {"phase": "Cluster in healthy state" if is_ready else "Setting up primary", "conditions": []}
-        case "ClusterQueue":
-            return {"conditions": [condition("Active", is_ready)]}
-        case "ExternalSecret":
-            return {"conditions": [condition("Ready", True)] if is_ready else []}
-        case "Deployment":
-            count = entry["spec"].get("replicas", 1)
-            done = count if is_ready else 0
-            counts = dict.fromkeys(("updatedReplicas", "readyReplicas", "availableReplicas"), done or None)
-            conditions = [condition("Available", is_ready)]
-            return {"observedGeneration": generation, "replicas": count, **counts, "conditions": conditions}
-        case _:
-            return {"state": state if state != "Working" else "NotReady"}
+    if entry["kind"] == "Deployment":
+        count = entry["spec"].get("replicas", 1)
+        done = count if is_ready else None
+        counts = dict.fromkeys(("updatedReplicas", "readyReplicas", "availableReplicas"), done)
+        conditions = [condition("Available", is_true=is_ready)]
+        return {"observedGeneration": generation, "replicas": count, **counts, "conditions": conditions}
+    special: dict[str, Json] = {
+        "Probe": {"observedGeneration": generation, "state": state},
+        "ClusterPolicy": {"state": "ready" if is_ready else "notReady"},
+        "Cluster": {
+            "phase": "Cluster in healthy state" if is_ready else "Setting up primary",
+            "conditions": [],
+        },
+        "ClusterQueue": {"conditions": [condition("Active", is_true=is_ready)]},
+        "ExternalSecret": {"conditions": [condition("Ready", is_true=True)] if is_ready else []},
+    }
+    return special.get(entry["kind"], {"state": state if state != "Working" else "NotReady"})
 
 
 def is_ready(entry: Json, has_status: bool) -> bool:

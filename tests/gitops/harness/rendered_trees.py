@@ -122,5 +122,3 @@ def change_values(*components: str, to: str) -> Change:
             options.setdefault("values", {})["testedChange"] = to
 
     return change
-
-
