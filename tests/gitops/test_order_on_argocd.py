@@ -91,7 +91,7 @@ def test_without_the_gate_the_same_update_breaks_the_order(installed: Installed)
     gate = "resource.customizations.health.argoproj.io_Application"
     (settings,) = (e for e in installed.tree.documents("bootstrap/") if gate in e.get("data", {}))
     stack.add_settings("argocd-cm", {gate: None})
-    stack.render_takes(3)
+    stack.render_takes(8)
     try:
         tree = stack.tree("open", change_values(*UPDATED, to="ungated"))
         version = stack.commit(tree, "several at once, without the gate")
@@ -130,7 +130,7 @@ def test_a_failing_component_holds_later_waves_and_a_fix_recovers_unaided(instal
 def test_a_component_that_hangs_is_recovered_by_a_commit_alone(installed: Installed) -> None:
     stack, minio = installed.stack, installed.tree.application("minio")
     mlflow = installed.tree.application("mlflow")
-    set_sync_timeout(stack, "30")
+    set_sync_timeout(stack, "40")
     try:
         with stack.operators.saying(minio, "Working"):
             stuck = stack.tree("open", change_values("minio", "mlflow", to="stuck"))

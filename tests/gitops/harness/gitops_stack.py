@@ -198,13 +198,13 @@ class GitOpsStack:
 
     def wipe(self) -> None:
         """Take an environment away by force: Applications, then namespaces and kinds with all that is in them."""
-        for name in (f"{APPLICATION.everywhere}", f"{APPLICATION.root}/namespaces/{NAMESPACE}/appprojects"):
-            for entry in self.api.items(name):
-                metadata = entry["metadata"]
-                path = (
-                    f"{APPLICATION.root}/namespaces/{NAMESPACE}/{name.rsplit('/', 1)[1]}/{metadata['name']}"
-                )
-                if metadata["name"] != "default":
+        inside = f"{APPLICATION.root}/namespaces/{NAMESPACE}"
+        for plural in ("applications", "appprojects"):
+            names = [entry["metadata"]["name"] for entry in self.api.items(f"{inside}/{plural}")]
+            # Roots first: they would make again what goes before them.
+            for name in sorted(names, key=lambda n: (not n.endswith("-platform"), not n.endswith("-models"))):
+                if name != "default":
+                    path = f"{inside}/{plural}/{name}"
                     self.api.send("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
                     self.api.send("DELETE", path)
         crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
