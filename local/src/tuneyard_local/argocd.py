@@ -107,6 +107,11 @@ class ArgoCd:
             "--disable-tls",
         )
         self._wait_for("repo-server")
+        self.start_controller()
+
+    def start_controller(self) -> None:
+        """Start the application controller alone, after it was stopped: it reads its settings only now."""
+        base = part_files("argo-cd") / "manifests" / "base"
         self._run(
             "argocd-application-controller",
             self._variables(
@@ -115,8 +120,8 @@ class ArgoCd:
             f"--kubeconfig={self.cluster.kubeconfig}",
             f"--namespace={self.options.namespace}",
             f"--metrics-port={self.ports['controller-metrics']}",
-            f"--redis={address['redis']}",
-            f"--repo-server={address['repo-server']}",
+            f"--redis=127.0.0.1:{self.ports['redis']}",
+            f"--repo-server=127.0.0.1:{self.ports['repo-server']}",
             "--repo-server-plaintext",
         )
         self._wait_for("controller-metrics")

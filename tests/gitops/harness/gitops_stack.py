@@ -190,7 +190,7 @@ class GitOpsStack:
     def restart_controller(self) -> None:
         """Let the application controller read argocd-cmd-params-cm again."""
         self.cluster.processes.stop("argocd-application-controller")
-        self.argocd.start()
+        self.argocd.start_controller()
 
     def path(self, kind: str, namespace: str, name: str) -> str:
         found = next(k for k in KINDS if k.kind == kind)
