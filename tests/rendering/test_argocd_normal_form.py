@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Argo CD or the API server would write back differently is never rendered: it would be OutOfSync for ever.
 
-Each of these was seen on the real Argo CD, where it stopped the platform half-way.
+Each of these was seen on the real Argo CD or read in its source; the first stopped the platform half-way.
 """
 
 from functools import cache
