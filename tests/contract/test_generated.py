@@ -103,7 +103,9 @@ def test_names_columns_and_subresource() -> None:
     assert spec["names"]["shortNames"] == ["ftj"]
     assert spec["versions"][0]["subresources"] == {"status": {}}
     shown = [
-        column["name"] for column in spec["versions"][0]["additionalPrinterColumns"] if not column["priority"]
+        column["name"]
+        for column in spec["versions"][0]["additionalPrinterColumns"]
+        if "priority" not in column
     ]
     assert shown == ["State", "Progress", "Loss", "Tok/s", "ETA", "Waiting", "Adapter", "Age"]
     paths = {path.replace(".items", "") for path, _ in nodes(schema_of(CRDS[0]))} | {

@@ -166,7 +166,9 @@ def _build_crd(
         "storage": True,
         **({"subresources": subresources} if subresources else {}),
         "additionalPrinterColumns": [
-            {"name": name, "type": type_, "jsonPath": path, "priority": priority, "description": description}
+            # A priority of 0 is not kept by the API server, and Argo CD would see a difference for ever.
+            {"name": name, "type": type_, "jsonPath": path, "description": description}
+            | ({"priority": priority} if priority else {})
             for name, type_, path, priority, description in columns
         ],
         "schema": {"openAPIV3Schema": schema},

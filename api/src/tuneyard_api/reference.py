@@ -82,7 +82,7 @@ def write_object_page(title: str, intro: str, crd: dict[str, Any], *, note: str)
         (
             column["name"],
             f"`{column['jsonPath']}`",
-            column["description"] + (" With `-o wide`." if column["priority"] else ""),
+            column["description"] + (" With `-o wide`." if column.get("priority") else ""),
         )
         for column in columns
     ]

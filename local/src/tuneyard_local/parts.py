@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Part:
     programs: tuple[str, ...] = ()
     """File names that all lead to the one binary, which looks at its name; empty: the part's name."""
     link_flags: str = ""
+    module_files: tuple[tuple[str, str], ...] = ()
+    """(module, folder): folders of its modules that are kept beside the programs; see `part_files`."""
     disk_gib: float = 1.0
     memory_gib: float = 1.0
 
@@ -74,6 +77,22 @@ PARTS: Mapping[str, Part] = {
         Part("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
         Part("helm", "helm.sh/helm/v3/cmd/helm"),
         Part("pause", disk_gib=0.2),
+        Part(
+            "argo-cd",
+            programs=(
+                "argocd-application-controller",
+                "argocd-repo-server",
+                "argocd-git-ask-pass",
+                "memory-redis",
+                "git-server",
+            ),
+            module_files=(
+                ("github.com/argoproj/argo-cd/v3", "manifests/crds"),
+                ("github.com/argoproj/argo-cd/v3", "manifests/base"),
+            ),
+            disk_gib=4,
+            memory_gib=2.5,
+        ),
     )
 }
 CONTROL_PLANE_PARTS = ("kubernetes", "etcd")
@@ -82,7 +101,14 @@ CONTROL_PLANE_PARTS = ("kubernetes", "etcd")
 def part_digest(part: Part, toolchain: str) -> str:
     """The digest of all that goes into a part: its files, the toolchain's version and the flags."""
     digest = hashlib.sha256()
-    for word in (toolchain, GO_FLAGS, part.package, part.link_flags, *part.programs):
+    for word in (
+        toolchain,
+        GO_FLAGS,
+        part.package,
+        part.link_flags,
+        *part.programs,
+        *map("/".join, part.module_files),
+    ):
         digest.update(word.encode() + b"\0")
     for path in sorted(path for path in part.source.rglob("*") if path.is_file()):
         content = path.read_bytes()
@@ -103,6 +129,11 @@ def program(name: str) -> Path:
                 return path
             raise ClusterError(f"{name} is not built; try: tuneyard-local build {part.name}")
     raise ClusterError(f"no part builds {name!r}")
+
+
+def part_files(name: str) -> Path:
+    """The folder that holds a built part's `module_files`, by their paths in their modules."""
+    return _built(PARTS[name]) / "files"
 
 
 def missing_parts(names: Iterable[str]) -> list[str]:
@@ -152,7 +183,19 @@ def _build(part: Part, progress: Progress) -> None:
     )  # fmt: skip
     for name in part.programs:
         (fresh / name).symlink_to(part.name)
+    for module, folder in part.module_files:
+        shutil.copytree(_module_folder(part, module) / folder, fresh / "files" / folder)
     fresh.rename(target)
+
+
+def _module_folder(part: Part, module: str) -> Path:
+    result = subprocess.run(
+        [_go(), "list", "-m", "-f", "{{.Dir}}", module],
+        capture_output=True, text=True, check=False, env=_go_environment(), cwd=part.source,
+    )  # fmt: skip
+    if result.returncode:
+        raise ClusterError(f"{part.name}: go list {module}: {result.stderr.strip()}")
+    return Path(result.stdout.strip())
 
 
 def _go() -> Path:

@@ -5,8 +5,12 @@ from typing import Any
 
 from tuneyard_api.names import LABEL_MANAGED_BY
 
-KEPT = {"argocd.argoproj.io/sync-options": "Prune=false,Delete=false"}
-"""Annotation of what holds data: neither a prune nor a teardown deletes it."""
+KEPT = {
+    "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+    "argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+}
+"""Annotations of what holds data: neither a prune nor a teardown deletes it. When it is not rendered any more, its
+Application is Synced all the same: otherwise what is kept would hold up every later wave for ever."""
 
 Json = dict[str, Any]
 

@@ -129,8 +129,8 @@ def build_root(environment: Environment, root: str, wave: int | None) -> Json:
         "source": {
             "repoURL": environment.argocd.repo_url,
             "targetRevision": environment.argocd.revision,
+            # No `directory`: Argo CD takes an empty one out of the object and would differ from git for ever.
             "path": f"argocd-apps/{environment.name}/{root}",
-            "directory": {"recurse": False},
         },
         # Applications live beside Argo CD, wherever their own objects go.
         "destination": {
