@@ -72,7 +72,9 @@ def add_chart(path: Path, root: Path, version: str | None = None) -> ChartKey:
 def kept_charts(root: Path) -> dict[ChartKey, KeptChart]:
     """Every chart whose values are kept."""
     entries = [json.loads(path.read_text()) for path in sorted(folder(root).glob("*.json"))]
-    return {(e["name"], e["version"]): KeptChart(**{**e, "subcharts": tuple(e["subcharts"])}) for e in entries}
+    return {
+        (e["name"], e["version"]): KeptChart(**{**e, "subcharts": tuple(e["subcharts"])}) for e in entries
+    }
 
 
 def _read(path: Path) -> KeptChart:
@@ -125,7 +127,9 @@ def check_chart_values(stack: Stack, root: Path) -> list[Finding]:
         if chart and component.values:
             values = derived_values(stack, component)
             for path, near in unknown_keys(values, chart.values, chart.subcharts):
-                found.append(_placed(stack, component.name, path, f"{pin.chart} {pin.version} has no such value", near))
+                found.append(
+                    _placed(stack, component.name, path, f"{pin.chart} {pin.version} has no such value", near)
+                )
             found += [_placed(stack, component.name, *rest) for rest in _refused(values, chart)]
     return found
 
@@ -162,7 +166,9 @@ def unknown_keys(
             yield from unknown_keys(value, inner, (), (*path, key))
 
 
-_FREE = frozenset({"resources", "requests", "limits", "nodeSelector", "labels", "annotations", "data", "config"})
+_FREE = frozenset(
+    {"resources", "requests", "limits", "nodeSelector", "labels", "annotations", "data", "config"}
+)
 """Maps that the API or the program reads, and of which charts name only examples."""
 
 

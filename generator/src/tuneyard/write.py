@@ -148,6 +148,30 @@ def write(files: Sequence[File], environment: str, root: Path) -> Changes:
     return changes
 
 
+def abandoned(environments: Iterable[str], root: Path) -> tuple[str, ...]:
+    """Environments whose trees are there and whose files are not: the index says that a tree is ours."""
+    trees = {path.parent.name for path in (root / "manifests").glob("*/index.yaml")}
+    return tuple(sorted(name for name in trees - set(environments) if read_index(name, root)))
+
+
+def remove_tree(environment: str, root: Path, *, dry_run: bool = False) -> tuple[str, ...]:
+    """Remove every file that we wrote for an environment, and the folders that are empty then; people's files stay.
+
+    Raises:
+        InputError: the disk refused.
+    """
+    index = index_path(environment)
+    is_ours = _MARK.encode() in (root / index).read_bytes()[:400]
+    paths = (*_orphans((), environment, root), *((index,) if is_ours else ()))
+    try:
+        for path in paths if not dry_run else ():
+            _remove(root / path, root)
+    except OSError as error:
+        problem = f"can't be removed: {error.strerror or error}"
+        raise InputError([Finding("write", problem, file=str(error.filename or root))]) from error
+    return paths
+
+
 def _make_folder(folder: Path) -> list[Path]:
     """Folders that did not exist, outermost first."""
     missing = []

@@ -62,7 +62,8 @@ def _mirrored_images(stack: "Stack") -> Json:
     nfd = {"repository": stack.mirrored("registry.k8s.io/nfd/node-feature-discovery")}
     return {
         **dict.fromkeys(
-            ("operator", "validator", "devicePlugin", "gfd", "nodeStatusExporter", "sandboxDevicePlugin"), plain
+            ("operator", "validator", "devicePlugin", "gfd", "nodeStatusExporter", "sandboxDevicePlugin"),
+            plain,
         ),
         **dict.fromkeys(
             ("dcgm", "migManager", "gds", "gdrcopy", "kataSandboxDevicePlugin", "ccManager"), cloud_native

@@ -55,7 +55,9 @@ def pins() -> Mapping[str, Pin]:
 def read_pins(text: str) -> dict[str, Pin]:
     """The pins in a text like components.yaml."""
     entries: dict[str, dict[str, Any]] = load(text, "components.yaml").value["components"]
-    return {
-        name: Pin(name=name, **{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
-        for name, entry in entries.items()
-    }
+    return {name: _pin(name, entry) for name, entry in entries.items()}
+
+
+def _pin(name: str, entry: dict[str, Any]) -> Pin:
+    lists = {key: tuple(entry.get(key, ())) for key in ("versions", "deploys")}
+    return Pin(name=name, **{**entry, **lists})

@@ -16,7 +16,7 @@ from tuneyard.commands.reporting import (
     stop_on_errors,
 )
 from tuneyard.pipeline import Built, build
-from tuneyard.write import compare, write
+from tuneyard.write import abandoned, compare, remove_tree, write
 
 
 @click.command()
@@ -31,7 +31,8 @@ from tuneyard.write import compare, write
 def command(environments: tuple[str, ...], root: Path, output: Path | None, check: bool) -> None:
     """Write argocd-apps/<env>/ and manifests/<env>/ of ENVIRONMENTS (names or files; all if none is named).
 
-    Everything is checked first; nothing is written if anything is wrong.
+    Everything is checked first; nothing is written if anything is wrong. When none is named, trees of environments
+    whose files are gone are removed.
 
     \b
     Examples:
@@ -54,8 +55,21 @@ def command(environments: tuple[str, ...], root: Path, output: Path | None, chec
         )
         if not check:
             _next_steps(entry)
+    if not environments:
+        differs = _remove_abandoned(root, target, check=check) or differs
     if check and differs:
         raise SystemExit(EXIT_INPUT)
+
+
+def _remove_abandoned(root: Path, target: Path, *, check: bool) -> bool:
+    """Trees of environments whose files are gone; whether there were any."""
+    names = [path.stem for path in (root / "environments").glob("*.yaml")]
+    gone = abandoned(names, target)
+    for name in gone:
+        paths = one(partial(remove_tree, name, target, dry_run=check))
+        verb = "would be removed" if check else "removed"
+        click.echo(f"{name}: environments/{name}.yaml is gone, {len(paths)} files {verb}")
+    return bool(gone)
 
 
 def _next_steps(entry: Built) -> None:

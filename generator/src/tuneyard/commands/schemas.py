@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`tuneyard schemas`: schemas of custom resources for `tuneyard check`."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -30,7 +31,7 @@ def add_command(paths: tuple[Path, ...], root: Path, chart_version: str | None) 
     """Keep what PATHS hold: CustomResourceDefinitions (files, folders), values of charts (folders, .tgz)."""
     charts = [path for path in paths if is_chart(path)]
     for path in charts:
-        name, version = one(lambda path=path: add_chart(path, root, chart_version))
+        name, version = one(partial(add_chart, path, root, chart_version))
         click.echo(f"chart {name} {version}")
     others = [path for path in paths if path not in charts]
     others += [path / "crds" for path in charts if (path / "crds").is_dir()]
