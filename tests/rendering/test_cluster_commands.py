@@ -49,9 +49,13 @@ def argocd_crds(control_plane: Cluster) -> None:
         files = sorted(cache_root().glob(MODULE.format(name)))
         crd = load(files[-1].read_text()).value if files else minimal_crd(kind, f"{name}s")
         if not files:
-            warnings.warn(pytest.PytestWarning(f"Argo CD's module is not here: {kind} has no real schema"), stacklevel=1)
+            warnings.warn(
+                pytest.PytestWarning(f"Argo CD's module is not here: {kind} has no real schema"), stacklevel=1
+            )
         control_plane.apply(crd)
-        control_plane.kubectl("wait", "--for=condition=Established", f"crd/{name}s.argoproj.io", "--timeout=30s")
+        control_plane.kubectl(
+            "wait", "--for=condition=Established", f"crd/{name}s.argoproj.io", "--timeout=30s"
+        )
 
 
 @pytest.fixture
@@ -91,7 +95,9 @@ def root(tmp_path: Path, argocd: str) -> Path:
         shutil.copytree(ROOT / folder, tmp_path / folder)
     text = (ROOT / "environments/open.yaml").read_text()
     (tmp_path / "environments").mkdir()
-    (tmp_path / "environments/open.yaml").write_text(text.replace("argocd:\n", f"argocd:\n  namespace: {argocd}\n"))
+    (tmp_path / "environments/open.yaml").write_text(
+        text.replace("argocd:\n", f"argocd:\n  namespace: {argocd}\n")
+    )
     return tmp_path
 
 
@@ -103,7 +109,9 @@ def settings(cluster: Cluster, namespace: str, name: str = "argocd-cm") -> dict[
     return cluster.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}")["data"]
 
 
-def test_bootstrap_patches_and_a_second_run_changes_nothing(control_plane: Cluster, argocd: str, root: Path) -> None:
+def test_bootstrap_patches_and_a_second_run_changes_nothing(
+    control_plane: Cluster, argocd: str, root: Path
+) -> None:
     dry = run(control_plane, root, "bootstrap", "open", "--dry-run")
     assert (dry.exit_code, "ConfigMap argocd-cm: would be changed" in dry.stdout) == (0, True), dry.output
     assert len(settings(control_plane, argocd)) == 2
@@ -119,11 +127,19 @@ def test_bootstrap_patches_and_a_second_run_changes_nothing(control_plane: Clust
     assert settings(control_plane, argocd) == data
 
 
-def test_bootstrap_overwrites_nobody_s_key_unless_forced(control_plane: Cluster, argocd: str, root: Path) -> None:
-    theirs = {"data": {"resource.customizations.health.argoproj.io_Application": "return {status = 'Healthy'}"}}
-    control_plane.kubectl("-n", argocd, "patch", "configmap", "argocd-cm", "--type=merge", "-p", json.dumps(theirs))
+def test_bootstrap_overwrites_nobody_s_key_unless_forced(
+    control_plane: Cluster, argocd: str, root: Path
+) -> None:
+    theirs = {
+        "data": {"resource.customizations.health.argoproj.io_Application": "return {status = 'Healthy'}"}
+    }
+    control_plane.kubectl(
+        "-n", argocd, "patch", "configmap", "argocd-cm", "--type=merge", "-p", json.dumps(theirs)
+    )
     refused = run(control_plane, root, "bootstrap", "open")
-    assert (refused.exit_code, "--force, if ours may replace it" in refused.stderr) == (1, True), refused.output
+    assert (refused.exit_code, "--force, if ours may replace it" in refused.stderr) == (1, True), (
+        refused.output
+    )
     assert "kubectl" in refused.stderr
     assert set(settings(control_plane, argocd)) == {"url", "timeout.reconciliation", *theirs["data"]}
     assert "another check" in run(control_plane, root, "doctor", "open").stdout
@@ -153,7 +169,11 @@ def test_doctor_before_and_after_bootstrap(control_plane: Cluster, argocd: str, 
     assert (before.exit_code, "waves do not wait; try `tuneyard bootstrap`" in before.stdout) == (1, True)
     run(control_plane, root, "bootstrap", "open")
     after = run(control_plane, root, "doctor", "open").stdout
-    lines = {line[:8].strip() for line in after.splitlines() if "http" not in line or str(control_plane.server) in line}
+    lines = {
+        line[:8].strip()
+        for line in after.splitlines()
+        if "http" not in line or str(control_plane.server) in line
+    }
     assert "failure" not in lines, after
     assert "3.2.11" in after
 
@@ -173,7 +193,16 @@ def test_status_shows_waves_and_what_blocks(control_plane: Cluster, argocd: str,
                            "health": {"status": "Degraded", "message": "out of disk"}}],
         }
     }  # fmt: skip
-    done = control_plane.kubectl("-n", argocd, "patch", "applications.argoproj.io", "open-minio", "--type=merge", "-p", json.dumps(status))
+    done = control_plane.kubectl(
+        "-n",
+        argocd,
+        "patch",
+        "applications.argoproj.io",
+        "open-minio",
+        "--type=merge",
+        "-p",
+        json.dumps(status),
+    )
     assert done.returncode == 0, done.stderr
     shown = run(control_plane, root, "status", "open")
     assert "Deployment/minio: out of disk" in shown.stdout
@@ -186,7 +215,11 @@ def test_status_shows_waves_and_what_blocks(control_plane: Cluster, argocd: str,
 @pytest.fixture
 def gpu_node(control_plane: Cluster) -> Iterator[str]:
     name = f"gpu-{uuid.uuid4().hex[:6]}"
-    labels = {"nvidia.com/gpu.product": "NVIDIA-L40S", "nvidia.com/gpu.memory": "46068", "nvidia.com/gpu.count": "4"}
+    labels = {
+        "nvidia.com/gpu.product": "NVIDIA-L40S",
+        "nvidia.com/gpu.memory": "46068",
+        "nvidia.com/gpu.count": "4",
+    }
     control_plane.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
     storage = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast-block"},
                "provisioner": "example.com/none"}  # fmt: skip
@@ -196,14 +229,20 @@ def gpu_node(control_plane: Cluster) -> Iterator[str]:
     control_plane.kubectl("delete", "storageclass", "fast-block")
 
 
-def test_init_reads_the_cluster_and_check_holds_it_against_it(control_plane: Cluster, root: Path, gpu_node: str) -> None:
+def test_init_reads_the_cluster_and_check_holds_it_against_it(
+    control_plane: Cluster, root: Path, gpu_node: str
+) -> None:
     done = run(control_plane, root, "init", "live", "--from-cluster", "--storage-class", "fast-block")
     assert done.exit_code == 0, done.output
     written = load((root / "environments/live.yaml").read_text()).value
-    assert written["gpus"]["nodes"] == [{"product": "NVIDIA-L40S", "nodes": 1, "gpusPerNode": 4, "memoryGiB": 45}]
+    assert written["gpus"]["nodes"] == [
+        {"product": "NVIDIA-L40S", "nodes": 1, "gpusPerNode": 4, "memoryGiB": 45}
+    ]
     assert written["use"] == {"gpu": "existing-gpus"}
     fine = run(control_plane, root, "check", "live", "--cluster")
-    assert "live-gpus" not in json.dumps(json.loads(run(control_plane, root, "check", "live", "--cluster", "--format", "json").stdout))
+    assert "live-gpus" not in json.dumps(
+        json.loads(run(control_plane, root, "check", "live", "--cluster", "--format", "json").stdout)
+    )
     assert fine.exit_code == 0, fine.output
     wrong = run(control_plane, root, "check", "open", "--cluster", "--format", "json")
     rules = {row["rule"]: row for row in json.loads(wrong.stdout)}
@@ -222,5 +261,7 @@ def test_a_server_that_does_not_answer_is_said_in_one_line(tmp_path: Path, root:
     file.write_text(json.dumps(dead))
     result = CliRunner().invoke(cli, ["status", "open", "--root", str(root), "--kubeconfig", str(file)])
     assert (result.exit_code, "does not answer" in result.stderr) == (1, True)
-    result = CliRunner().invoke(cli, ["status", "open", "--root", str(root), "--kubeconfig", str(file), "--context", "x"])
+    result = CliRunner().invoke(
+        cli, ["status", "open", "--root", str(root), "--kubeconfig", str(file), "--context", "x"]
+    )
     assert (result.exit_code, "no cluster is configured" in result.stderr) == (1, True)

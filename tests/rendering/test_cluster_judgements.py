@@ -77,16 +77,28 @@ def test_contradictions(name: str) -> None:
 def test_nodes_become_kinds_of_nodes() -> None:
     def node(product: str | None, gpus: str, memory: str = "81920") -> dict[str, Any]:
         labels = {"nvidia.com/gpu.product": product, "nvidia.com/gpu.memory": memory} if product else {}
-        return {"metadata": {"labels": labels}, "status": {"capacity": {"nvidia.com/gpu": gpus} if gpus else {}}}
+        return {
+            "metadata": {"labels": labels},
+            "status": {"capacity": {"nvidia.com/gpu": gpus} if gpus else {}},
+        }
 
-    nodes = [node("A100", "4"), node("A100", "4"), node("L40S-SHARED", "8", "46068"), node(None, "1"), node(None, "")]
+    nodes = [
+        node("A100", "4"),
+        node("A100", "4"),
+        node("L40S-SHARED", "8", "46068"),
+        node(None, "1"),
+        node(None, ""),
+    ]
     assert gpu_nodes(nodes) == (
         GpuNodesFound("A100", 4, 80, 2), GpuNodesFound("L40S", 8, 45, 1), GpuNodesFound("unknown", 1, 0, 1),
     )  # fmt: skip
 
 
 def test_who_tracks_an_object() -> None:
-    assert tracker({"annotations": {"argocd.argoproj.io/tracking-id": "lab-volcano:v1/Pod:a/b"}}) == "lab-volcano"
+    assert (
+        tracker({"annotations": {"argocd.argoproj.io/tracking-id": "lab-volcano:v1/Pod:a/b"}})
+        == "lab-volcano"
+    )
     assert tracker({"labels": {"argocd.argoproj.io/instance": "lab-volcano"}}) == "lab-volcano"
     assert tracker({}) == ""
 
@@ -105,7 +117,12 @@ GOOD = {"controller.sync.wave.delay.seconds": "2", "controller.sync.timeout.seco
         ({}, GOOD, "3.2.11", []),
         ({GATE: None}, GOOD, "3.2.11", ["failure the gate"]),
         ({GATE: "return {}"}, GOOD, "3.2.11", ["failure the gate"]),
-        ({"resource.customizations.health.apps.nvidia.com_NIMCache": None}, GOOD, "3.2.11", ["failure health checks"]),
+        (
+            {"resource.customizations.health.apps.nvidia.com_NIMCache": None},
+            GOOD,
+            "3.2.11",
+            ["failure health checks"],
+        ),
         ({}, {**GOOD, "controller.sync.wave.delay.seconds": "0"}, "3.2.11", ["failure wave delay"]),
         ({}, {}, "3.2.11", ["warning sync timeout"]),
         ({}, GOOD, "3.1.0", ["failure Argo CD"]),

@@ -38,7 +38,10 @@ BASE: dict[str, Any] = {
     "argocd": {"repoUrl": "https://git.example.com/g.git"},
     "gpus": {"nodes": [{"product": "NVIDIA-H100-80GB-HBM3", "nodes": 4, "gpusPerNode": 8, "memoryGiB": 80}]},
     "storage": {"readWriteOnce": {"className": "block"}, "readWriteMany": {"className": "files"}},
-    "fineTuning": {"runtimes": [{"name": "hf"}], "namespaces": [{"name": "team", "gpus": 4, "storageGiB": 2000}]},
+    "fineTuning": {
+        "runtimes": [{"name": "hf"}],
+        "namespaces": [{"name": "team", "gpus": 4, "storageGiB": 2000}],
+    },
     "components": {"kube-prometheus-stack": {"enabled": True}, "leader-worker-set": {"enabled": True}},
 }
 MIG = {"strategy": "mixed", "config": "all-1g.10gb", "partsPerGpu": 7, "memoryGiB": 10}
@@ -65,7 +68,9 @@ RELEASED = {
 """What a project's release job puts in place of what its git tree says."""
 API_VERSIONS = ("monitoring.coreos.com/v1", "resource.k8s.io/v1/DeviceClass")
 _IMAGE = re.compile(r"(?:[a-z0-9-]+(?:\.[a-z0-9-]+)+/)+[\w./-]+:[\w.-]+")
-WITH_CHART = sorted(c.name for c in static_components() if c.values and c.name in pins() and pins()[c.name].chart)
+WITH_CHART = sorted(
+    c.name for c in static_components() if c.values and c.name in pins() and pins()[c.name].chart
+)
 HERE = [name for name in WITH_CHART if (CHARTS / name / "Chart.yaml").is_file()]
 
 
@@ -122,11 +127,20 @@ def rendered(charts: Path, name: str, variant: str, folder: Path) -> list[dict[s
         helm = program("helm")
     except ClusterError as error:
         pytest.skip(str(error))
-    argv = [helm, "template", name, charts / name, "-f", folder / "values.yaml", "--namespace", component.namespace]
+    argv = [
+        helm,
+        "template",
+        name,
+        charts / name,
+        "-f",
+        folder / "values.yaml",
+        "--namespace",
+        component.namespace,
+    ]
     argv += ["--kube-version", "1.34", *(word for api in API_VERSIONS for word in ("--api-versions", api))]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    documents = yaml.load_all(done.stdout, Lenient)  # noqa: S506  a safe loader
+    documents = yaml.load_all(done.stdout, Lenient)
     return [entry for entry in documents if entry and entry["kind"] != "CustomResourceDefinition"]
 
 
@@ -181,7 +195,9 @@ def test_the_chart_takes_our_values(charts: Path, name: str, variant: str, tmp_p
     for entry in objects:
         group = entry["apiVersion"].rpartition("/")[0]
         if is_cluster_scoped(entry):
-            assert {(group, entry["kind"]), (group, "*")} & allowed, f"the AppProject refuses {group} {entry['kind']}"
+            assert {(group, entry["kind"]), (group, "*")} & allowed, (
+                f"the AppProject refuses {group} {entry['kind']}"
+            )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -198,6 +214,6 @@ def test_no_pinned_image_is_left_over(charts: Path, tmp_path: Path) -> None:
         if not stack(variant).environment.registries.mirror:
             objects = rendered(charts, name, variant, tmp_path)
             found.setdefault(name, set()).update(RELEASED.get(i, i) for e in objects for i in images_in(e))
-    assert {name: sorted(set(pins()[name].deploys) - images) for name, images in found.items()} == dict.fromkeys(
-        found, []
-    )
+    assert {
+        name: sorted(set(pins()[name].deploys) - images) for name, images in found.items()
+    } == {name: [] for name in found}

@@ -14,6 +14,7 @@ from tuneyard.commands.reporting import (
     root_option,
     stop_on_errors,
 )
+from tuneyard.core_schemas import check_core_kinds
 from tuneyard.findings import Finding, InputError, Severity
 from tuneyard.pipeline import Built, build
 
@@ -22,6 +23,9 @@ from tuneyard.pipeline import Built, build
 @environments_argument
 @root_option
 @format_option
+@click.option(
+    "--schemas", is_flag=True, help="Also hold core kinds against Kubernetes' own schemas (slower)."
+)
 @click.option("--cluster", is_flag=True, help="Also hold them against the live cluster (reads only).")
 @kubeconfig_option
 @context_option
@@ -29,6 +33,7 @@ def command(  # noqa: PLR0917  click passes them by name
     environments: tuple[str, ...],
     root: Path,
     style: str,
+    schemas: bool,
     cluster: bool,
     kubeconfig: Path | None,
     context: str | None,
@@ -38,7 +43,7 @@ def command(  # noqa: PLR0917  click passes them by name
     \b
     Examples:
       tuneyard check lab
-      tuneyard check lab --cluster
+      tuneyard check lab --schemas --cluster
       tuneyard check environments/*.yaml --format sarif > findings.sarif
     """
     findings: list[Finding] = []
@@ -47,6 +52,8 @@ def command(  # noqa: PLR0917  click passes them by name
         try:
             built = build(path, root)
             findings += built.findings
+            if schemas:
+                findings += check_core_kinds(built.files, built.loaded.environment.cluster.kubernetes)
             if cluster:
                 findings += _live(built, kubeconfig, context)
         except InputError as error:
