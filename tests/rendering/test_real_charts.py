@@ -214,6 +214,6 @@ def test_no_pinned_image_is_left_over(charts: Path, tmp_path: Path) -> None:
         if not stack(variant).environment.registries.mirror:
             objects = rendered(charts, name, variant, tmp_path)
             found.setdefault(name, set()).update(RELEASED.get(i, i) for e in objects for i in images_in(e))
-    assert {
-        name: sorted(set(pins()[name].deploys) - images) for name, images in found.items()
-    } == {name: [] for name in found}
+    assert {name: sorted(set(pins()[name].deploys) - images) for name, images in found.items()} == {
+        name: [] for name in found
+    }

@@ -108,11 +108,38 @@ def is_inside(path: str, environment: str) -> bool:
     return ".." not in parts and parts[:2] in (("argocd-apps", environment), ("manifests", environment))
 
 
-def write(files: Sequence[File], environment: str, root: Path) -> Changes:
-    """Bring the tree to `files`; returns what was done. A failure before the renames leaves the tree as it was.
+@dataclass(frozen=True)
+class Staged:
+    """Files of one environment beside their targets, not yet in their place. Holds paths only, so many fit in memory."""
+
+    environment: str
+    root: Path
+    changes: Changes
+    pairs: tuple[tuple[Path, Path], ...]
+    folders: tuple[Path, ...]
+
+    def commit(self) -> Changes:
+        """Rename everything into place, and remove what is gone; returns what was done.
+
+        The index goes last: a crash between renames leaves an index that still knows every older file.
+        """
+        index = self.root / index_path(self.environment)
+        for temporary, target in sorted(self.pairs, key=lambda pair: pair[1] == index):
+            temporary.replace(target)
+        for path in self.changes.removed:
+            _remove(self.root / path, self.root)
+        return self.changes
+
+    def undo(self) -> None:
+        """Leave the tree as it was."""
+        _undo(self.pairs, self.folders)
+
+
+def stage(files: Sequence[File], environment: str, root: Path) -> Staged:
+    """Write what differs beside its target.
 
     Raises:
-        InputError: as `compare`, or the disk refused (full, no permission).
+        InputError: as `compare`, or the disk refused (full, no permission); the tree is as it was.
     """
     changes = compare(files, environment, root)
     texts = {file.path: file.text for file in files}
@@ -130,22 +157,18 @@ def write(files: Sequence[File], environment: str, root: Path) -> Changes:
     except OSError as error:
         _undo(staged, made)
         reason = error.strerror or str(error)
-        raise InputError(
-            [
-                Finding(
-                    "write",
-                    f"can't be written: {reason}; nothing was changed",
-                    file=str(error.filename or root),
-                )
-            ]
-        ) from error
-    # The index goes last: a crash between renames leaves an index that still knows every older file.
-    staged.sort(key=lambda pair: pair[1] == root / index_path(environment))
-    for temporary, target in staged:
-        temporary.replace(target)
-    for path in changes.removed:
-        _remove(root / path, root)
-    return changes
+        problem = f"can't be written: {reason}; nothing was changed"
+        raise InputError([Finding("write", problem, file=str(error.filename or root))]) from error
+    return Staged(environment, root, changes, tuple(staged), tuple(made))
+
+
+def write(files: Sequence[File], environment: str, root: Path) -> Changes:
+    """Bring the tree to `files`; returns what was done. A failure before the renames leaves the tree as it was.
+
+    Raises:
+        InputError: as `stage`.
+    """
+    return stage(files, environment, root).commit()
 
 
 def abandoned(environments: Iterable[str], root: Path) -> tuple[str, ...]:
