@@ -59,9 +59,13 @@ test-unit: ## The tests that need no cluster and no PyTorch
 	@TUNEYARD_TIERS=unit $(RUN) pytest
 
 ##@ Measure it
-.PHONY: bench-operator
+.PHONY: bench-operator bench-generator
 bench-operator: ## 500 FineTuneJobs against the same chain as plain Jobs: bench/results/operator.json
 	@$(RUN) python bench/operator_throughput.py
+
+bench-generator: ## Our render beside kustomize and helm template: bench/results/generator.json
+	@$(RUN) python -c "from tuneyard_local.parts import build_parts; from tuneyard_local.progress import Progress; build_parts(['helm'], Progress())"
+	@$(RUN) python bench/generator_speed.py
 
 ##@ Ship it
 .PHONY: images clean

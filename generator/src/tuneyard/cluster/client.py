@@ -115,8 +115,9 @@ class ClusterClient:
         from urllib3.exceptions import HTTPError  # noqa: PLC0415  comes with the extra
 
         headers = {"Accept": "application/json", "User-Agent": "tuneyard", **headers}
-        if token := self._configuration.get_api_key_with_prefix("authorization"):
-            headers["Authorization"] = token
+        for setting in self._configuration.auth_settings().values():
+            if setting["in"] == "header" and setting["value"]:
+                headers[setting["key"]] = setting["value"]
         try:
             answer = self._pool.request(
                 method, self.server + path, body=body, headers=headers, timeout=TIMEOUT_S, retries=1
