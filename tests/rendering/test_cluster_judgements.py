@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is concluded from a cluster: facts, contradictions, diagnoses, progress, newer pins. Tables, no cluster."""
 
+import io
+import urllib.error
 from datetime import UTC, datetime
+from email.message import Message
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from tuneyard.catalog import catalog
 from tuneyard.catalog.pins import pins
 from tuneyard.cluster.bootstrapping import outcome_of
 from tuneyard.cluster.contradictions import contradictions
-from tuneyard.cluster.diagnosis import GATE, argocd_settings
+from tuneyard.cluster.diagnosis import GATE, argocd_settings, repositories
 from tuneyard.cluster.facts import CRD_OF, ClusterFacts, GpuNodesFound, gpu_nodes, tracker
 from tuneyard.cluster.progress import as_text, duration, progress_of
 from tuneyard.environment.model import Environment
@@ -140,6 +143,26 @@ def test_doctor_on_argo_cd(
     looks = list(argocd_settings(facts, settings, parameters))
     assert [f"{look.level} {look.what}" for look in looks if look.level != "ok"] == expected
     assert [look.level for look in argocd_settings(facts, None, {})] == ["failure"]
+
+
+@pytest.mark.parametrize(
+    ("status", "level"), [(200, "ok"), (401, "ok"), (403, "ok"), (404, "failure"), (None, "warning")]
+)
+def test_doctor_on_repositories(status: int | None, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(request: Any, timeout: float) -> io.BytesIO:
+        asked.append(request.full_url)
+        if status is None:
+            raise OSError(111, "refused")
+        if status != 200:
+            raise urllib.error.HTTPError(request.full_url, status, "no", Message(), None)
+        return io.BytesIO()
+
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    looks = list(repositories({"https://a/g.git": "git", "https://b/charts/": "helm", "c/charts": "oci"}))
+    assert [look.level for look in looks] == ["warning", level, level]
+    assert asked == ["https://a/g.git/info/refs?service=git-upload-pack", "https://b/charts/index.yaml"]
 
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)

@@ -137,3 +137,12 @@ def test_the_table_of_pitfalls_names_checks_that_exist() -> None:
     assert named - known == set()
     tests = set(re.findall(r"`(tests/[\w/]+\.py)`", page))
     assert [path for path in sorted(tests) if not (ROOT / path).is_file()] == []
+
+
+def test_charts_whose_images_nobody_knows_are_named_in_an_air_gap() -> None:
+    findings = {finding.rule: finding for finding in lab().findings}
+    assert "nemo-operator" in findings["air-gap-knows-images"].problem
+    page = next(file.text for file in lab().files if file.path.endswith("/images.md"))
+    assert "| mlflow | docker.io/busybox:1.38.0 | registry.internal/docker.io/busybox:1.38.0 |" in page
+    assert "the images of nemo-operator" in page
+    assert "air-gap-knows-images" not in {finding.rule for finding in lab("lab").findings}
