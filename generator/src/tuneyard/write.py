@@ -115,7 +115,8 @@ class Staged:
     environment: str
     root: Path
     changes: Changes
-    pairs: tuple[tuple[Path, Path], ...]
+    pairs: tuple[tuple[str, str], ...]
+    """Where each file is and where it belongs; text, because a Path takes five times the memory."""
     folders: tuple[Path, ...]
 
     def commit(self) -> Changes:
@@ -123,9 +124,9 @@ class Staged:
 
         The index goes last: a crash between renames leaves an index that still knows every older file.
         """
-        index = self.root / index_path(self.environment)
+        index = str(self.root / index_path(self.environment))
         for temporary, target in sorted(self.pairs, key=lambda pair: pair[1] == index):
-            temporary.replace(target)
+            Path(temporary).replace(target)
         for path in self.changes.removed:
             _remove(self.root / path, self.root)
         return self.changes
@@ -143,14 +144,14 @@ def stage(files: Sequence[File], environment: str, root: Path) -> Staged:
     """
     changes = compare(files, environment, root)
     texts = {file.path: file.text for file in files}
-    staged: list[tuple[Path, Path]] = []
+    staged: list[tuple[str, str]] = []
     made: list[Path] = []
     try:
         for path in (*changes.added, *changes.changed):
             target = root / path
             made += _make_folder(target.parent)
             handle, name = tempfile.mkstemp(prefix=".tuneyard-", dir=target.parent)
-            staged.append((Path(name), target))
+            staged.append((name, str(target)))
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
                 stream.write(texts[path])
             Path(name).chmod(0o644)
@@ -206,9 +207,9 @@ def _make_folder(folder: Path) -> list[Path]:
     return missing[::-1]
 
 
-def _undo(staged: Iterable[tuple[Path, Path]], made: Iterable[Path]) -> None:
+def _undo(staged: Iterable[tuple[str, str]], made: Iterable[Path]) -> None:
     for temporary, _ in staged:
-        temporary.unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
     for folder in reversed(list(made)):
         if not any(folder.iterdir()):
             folder.rmdir()
