@@ -2,9 +2,12 @@
 """The worked example of docs/how-to/add-a-component.md is run as it stands there."""
 
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+import tuneyard.catalog as package
 from tuneyard.catalog import catalog
 from tuneyard.catalog.pins import pins, read_pins
 from tuneyard.environment.model import Environment
@@ -19,6 +22,17 @@ def block(language: str) -> str:
     found = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
     assert found
     return found[1]
+
+
+def test_a_module_in_the_folder_is_all_that_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "external_dns.py").write_text(block("python"))
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    package.static_components.cache_clear()
+    try:
+        assert "external-dns" in {component.name for component in package.static_components()}
+    finally:
+        sys.modules.pop("tuneyard.catalog.external_dns", None)
+        package.static_components.cache_clear()
 
 
 def test_the_documented_component_renders_after_what_it_needs() -> None:

@@ -8,6 +8,7 @@ is written plain only if no schema could take it for anything else. The one numb
 
 import math
 import re
+from functools import lru_cache
 
 _CONSTANTS: dict[str, bool | float | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -87,6 +88,7 @@ def write_float(number: float) -> str:
     return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}"
 
 
+@lru_cache(maxsize=1 << 14)
 def is_plain(text: str) -> bool:
     """Whether every reader takes `text`, unquoted on one line, for this string."""
     return (

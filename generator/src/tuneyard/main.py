@@ -18,7 +18,15 @@ _COMMANDS = {
         "Say what a key does, where its value came from, what it influences.",
     ),
     "query": ("tuneyard.commands.query", "Print one resolved value, for scripts."),
-    "schemas": ("tuneyard.commands.schemas", "Keep schemas of custom resources for check."),
+    "doctor": ("tuneyard.commands.doctor", "Look at tools, cluster and Argo CD's settings."),
+    "bootstrap": ("tuneyard.commands.bootstrap", "Give Argo CD what it must have before the roots."),
+    "status": ("tuneyard.commands.status", "Show each wave in the cluster and what blocks it."),
+    "upgrade": ("tuneyard.commands.upgrade", "Show which pins are older than a list says."),
+    "completion": ("tuneyard.commands.completion", "Print the completion script of a shell."),
+    "schemas": (
+        "tuneyard.commands.schemas",
+        "Keep schemas of custom resources and values of charts for check.",
+    ),
     "docs": ("tuneyard.commands.docs", "Write what is generated from the model: sample, reference pages."),
 }
 
@@ -55,7 +63,8 @@ def cli() -> None:
       tuneyard render environments/*.yaml
       tuneyard graph environments/lab.yaml --format svg > lab.svg
 
-    Exit codes: 0 all is well; 1 the input is wrong, or --check found a difference; 2 the command was called wrongly.
+    Exit codes: 0 all is well; 1 the input is wrong, something failed, or --check or --exit-code found a difference;
+    2 the command was called wrongly. Findings go to standard error, results to standard output. NO_COLOR is respected.
     """
 
 

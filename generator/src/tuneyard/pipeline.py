@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tuneyard.catalog import catalog
 from tuneyard.catalog.pins import pins
+from tuneyard.chart_values import check_chart_values
 from tuneyard.checks import check_files, check_stack, is_renderable
 from tuneyard.environment.load import Loaded, load
 from tuneyard.findings import Finding, InputError, has_errors, in_order
@@ -75,7 +76,8 @@ def build_loaded(loaded: Loaded, root: Path) -> Built:
     except InputError as error:
         raise InputError(f if f.file else loaded.at_place(f) for f in (*found, *error.findings)) from error
     # What follows from an error of the environment is not said a second time.
-    found += [] if has_errors(found) else [*check_files(stack, files), *check_schemas(files, root)]
+    if not has_errors(found):
+        found += [*check_files(stack, files), *check_schemas(files, root), *check_chart_values(stack, root)]
     findings = in_order(finding if finding.file else loaded.at_place(finding) for finding in found)
     return Built(loaded, stack, files, tuple(findings))
 

@@ -4,6 +4,7 @@
 from tuneyard.catalog import static_components
 from tuneyard.catalog.pins import pins
 from tuneyard.checks import FILE_CHECKS, STACK_CHECKS
+from tuneyard.cluster.contradictions import CHECKS as LIVE_CHECKS
 from tuneyard.environment.reference import reference_page
 from tuneyard.environment.sample import sample
 from tuneyard.health import health_checks
@@ -26,11 +27,12 @@ def components_page() -> str:
     lines = [
         _MARK + "# Components\n",
         (
-            "Values by *source*: their paths were read in the chart's or operator's own files at this version; by *documentation*: "
-            "in its documentation only. No chart of this table has been rendered by the tests yet.\n"
+            "Values *rendered*: real Helm rendered the real chart of this version with them; *source*: fields read in the project's own "
+            "files at this version; *documentation*: in its documentation only. Public charts are held against our values, images and "
+            "Services by `tests/rendering/test_real_charts.py` when `TUNEYARD_CHARTS` names a folder with them.\n"
         ),
-        "| component | what | provides | chart and version | values by | licence gate |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| component | what | provides | chart and version | values by | licence gate | not confirmed |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     pinned = pins()
     for component in sorted(static_components(), key=lambda c: c.name):
@@ -45,7 +47,7 @@ def components_page() -> str:
         )
         lines.append(
             f"| {component.name} | {component.summary} | {', '.join(component.provides)} | {chart or 'no chart'} | "
-            f"{evidence} | {pin.licence if pin else ''} |"
+            f"{evidence} | {pin.licence if pin else ''} | {pin.unconfirmed if pin else ''} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -61,6 +63,15 @@ def checks_page() -> str:
     for check in (*STACK_CHECKS, *FILE_CHECKS):
         says = " ".join((check.__doc__ or "").split()).replace("|", "\\|")
         lines.append(f"| {check.__name__} | {says} |")
+    lines += [
+        "",
+        "With `--cluster`, the environment against the live cluster:",
+        "",
+        "| check | what is compared |",
+        "| --- | --- |",
+    ]
+    for live in LIVE_CHECKS:
+        lines.append(f"| {live.__name__} | {' '.join((live.__doc__ or '').split())} |")
     lines += ["", "Health checks for Argo CD are rendered for:", ""]
     lines += [
         f"- `{key}`: {text.splitlines()[0].removeprefix('-- ')}" for key, text in health_checks().items()

@@ -108,44 +108,92 @@ def is_inside(path: str, environment: str) -> bool:
     return ".." not in parts and parts[:2] in (("argocd-apps", environment), ("manifests", environment))
 
 
-def write(files: Sequence[File], environment: str, root: Path) -> Changes:
-    """Bring the tree to `files`; returns what was done. A failure before the renames leaves the tree as it was.
+@dataclass(frozen=True)
+class Staged:
+    """Files of one environment beside their targets, not yet in their place. Holds paths only, so many fit in memory."""
+
+    environment: str
+    root: Path
+    changes: Changes
+    pairs: tuple[tuple[str, str], ...]
+    """Where each file is and where it belongs; text, because a Path takes five times the memory."""
+    folders: tuple[Path, ...]
+
+    def commit(self) -> Changes:
+        """Rename everything into place, and remove what is gone; returns what was done.
+
+        The index goes last: a crash between renames leaves an index that still knows every older file.
+        """
+        index = str(self.root / index_path(self.environment))
+        for temporary, target in sorted(self.pairs, key=lambda pair: pair[1] == index):
+            Path(temporary).replace(target)
+        for path in self.changes.removed:
+            _remove(self.root / path, self.root)
+        return self.changes
+
+    def undo(self) -> None:
+        """Leave the tree as it was."""
+        _undo(self.pairs, self.folders)
+
+
+def stage(files: Sequence[File], environment: str, root: Path) -> Staged:
+    """Write what differs beside its target.
 
     Raises:
-        InputError: as `compare`, or the disk refused (full, no permission).
+        InputError: as `compare`, or the disk refused (full, no permission); the tree is as it was.
     """
     changes = compare(files, environment, root)
     texts = {file.path: file.text for file in files}
-    staged: list[tuple[Path, Path]] = []
+    staged: list[tuple[str, str]] = []
     made: list[Path] = []
     try:
         for path in (*changes.added, *changes.changed):
             target = root / path
             made += _make_folder(target.parent)
             handle, name = tempfile.mkstemp(prefix=".tuneyard-", dir=target.parent)
-            staged.append((Path(name), target))
+            staged.append((name, str(target)))
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
                 stream.write(texts[path])
             Path(name).chmod(0o644)
     except OSError as error:
         _undo(staged, made)
         reason = error.strerror or str(error)
-        raise InputError(
-            [
-                Finding(
-                    "write",
-                    f"can't be written: {reason}; nothing was changed",
-                    file=str(error.filename or root),
-                )
-            ]
-        ) from error
-    # The index goes last: a crash between renames leaves an index that still knows every older file.
-    staged.sort(key=lambda pair: pair[1] == root / index_path(environment))
-    for temporary, target in staged:
-        temporary.replace(target)
-    for path in changes.removed:
-        _remove(root / path, root)
-    return changes
+        problem = f"can't be written: {reason}; nothing was changed"
+        raise InputError([Finding("write", problem, file=str(error.filename or root))]) from error
+    return Staged(environment, root, changes, tuple(staged), tuple(made))
+
+
+def write(files: Sequence[File], environment: str, root: Path) -> Changes:
+    """Bring the tree to `files`; returns what was done. A failure before the renames leaves the tree as it was.
+
+    Raises:
+        InputError: as `stage`.
+    """
+    return stage(files, environment, root).commit()
+
+
+def abandoned(environments: Iterable[str], root: Path) -> tuple[str, ...]:
+    """Environments whose trees are there and whose files are not: the index says that a tree is ours."""
+    trees = {path.parent.name for path in (root / "manifests").glob("*/index.yaml")}
+    return tuple(sorted(name for name in trees - set(environments) if read_index(name, root)))
+
+
+def remove_tree(environment: str, root: Path, *, dry_run: bool = False) -> tuple[str, ...]:
+    """Remove every file that we wrote for an environment, and the folders that are empty then; people's files stay.
+
+    Raises:
+        InputError: the disk refused.
+    """
+    index = index_path(environment)
+    is_ours = _MARK.encode() in (root / index).read_bytes()[:400]
+    paths = (*_orphans((), environment, root), *((index,) if is_ours else ()))
+    try:
+        for path in paths if not dry_run else ():
+            _remove(root / path, root)
+    except OSError as error:
+        problem = f"can't be removed: {error.strerror or error}"
+        raise InputError([Finding("write", problem, file=str(error.filename or root))]) from error
+    return paths
 
 
 def _make_folder(folder: Path) -> list[Path]:
@@ -159,9 +207,9 @@ def _make_folder(folder: Path) -> list[Path]:
     return missing[::-1]
 
 
-def _undo(staged: Iterable[tuple[Path, Path]], made: Iterable[Path]) -> None:
+def _undo(staged: Iterable[tuple[str, str]], made: Iterable[Path]) -> None:
     for temporary, _ in staged:
-        temporary.unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
     for folder in reversed(list(made)):
         if not any(folder.iterdir()):
             folder.rmdir()

@@ -1,36 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The catalog: every component that an environment can have. One module each, one line here, one pin."""
+"""The catalog: every component that an environment can have. A module of this folder that has COMPONENTS is part of it."""
 
-from tuneyard.catalog import (
-    certificates,
-    databases,
-    foundation,
-    gpu,
-    nemo,
-    nemo_charts,
-    nemo_customizer,
-    nim_operator,
-    object_stores,
-    observability,
-    scheduling,
-    tracking,
-    tuneyard,
-    vectors,
-    workflows,
-)
+import pkgutil
+from functools import cache
+from importlib import import_module
+
 from tuneyard.catalog.component import Component
 from tuneyard.catalog.models import model_components
 from tuneyard.environment.model import Environment
 
-_MODULES = (
-    certificates, databases, foundation, gpu, nemo, nemo_charts, nemo_customizer, nim_operator, object_stores,
-    observability, scheduling, tracking, tuneyard, vectors, workflows,
-)  # fmt: skip
 
-
+@cache
 def static_components() -> tuple[Component, ...]:
-    """Every component that does not depend on what an environment says."""
-    return tuple(component for module in _MODULES for component in module.COMPONENTS)
+    """Every component that does not depend on what an environment says, by module and place in it."""
+    modules = [import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)]
+    return tuple(component for module in modules for component in getattr(module, "COMPONENTS", ()))
 
 
 def catalog(environment: Environment) -> tuple[Component, ...]:

@@ -10,12 +10,15 @@ if TYPE_CHECKING:
 
 
 def _values(stack: "Stack") -> Json:
-    """https://cert-manager.io/docs/installation/helm/ (crds.*, prometheus.*), https://artifacthub.io/packages/helm/cert-manager/cert-manager."""
-    return {
+    """The chart's values.yaml; `imageRegistry` is new in 1.20 and holds for all five images."""
+    values: Json = {
         # Kept when the release goes: deleting the CRDs would delete every certificate of the cluster.
         "crds": {"enabled": True, "keep": True},
         "prometheus": {"enabled": True, "servicemonitor": {"enabled": stack.has("metrics")}},
     }
+    if stack.environment.registries.mirror:
+        values["imageRegistry"] = stack.mirrored("quay.io")
+    return values
 
 
 COMPONENTS = (

@@ -4,6 +4,7 @@
 from typing import TYPE_CHECKING
 
 from tuneyard.catalog.component import Component, Json, Need
+from tuneyard.catalog.objects import merged
 
 if TYPE_CHECKING:
     from tuneyard.stack import Stack
@@ -32,10 +33,10 @@ def _gpu_operator(stack: "Stack") -> Json:
         "mig": {"strategy": gpus.mig.strategy if gpus.mig else "none"},
         "migManager": {"enabled": gpus.mig is not None},
         "dcgmExporter": {"enabled": True, "serviceMonitor": {"enabled": stack.has("metrics")}},
-        # v26.7 can deploy a GPUCluster (preview) in place of the ClusterPolicy; never both.
-        "clusterPolicy": {"deployCR": True},
-        "gpuCluster": {"deployCR": False},
     }
+    if not stack.pin("gpu-operator").version.startswith("v26.3."):
+        # v26.7 can deploy a GPUCluster (preview) in place of the ClusterPolicy; never both.
+        values |= {"clusterPolicy": {"deployCR": True}, "gpuCluster": {"deployCR": False}}
     if gpus.driver == "operator" and gpus.driver_version:
         values["driver"]["version"] = gpus.driver_version
     if gpus.toolkit == "operator" and stack.environment.cluster.distribution in RUNTIME_PATHS:
@@ -49,10 +50,31 @@ def _gpu_operator(stack: "Stack") -> Json:
     if gpus.mig:
         values["migManager"]["config"] = {"default": gpus.mig.config}
     if stack.environment.registries.mirror:
-        values |= {"validator": {"repository": stack.mirrored("nvcr.io/nvidia/cloud-native")}}
-        values["operator"]["repository"] = stack.mirrored("nvcr.io/nvidia")
-        values["driver"]["repository"] = stack.mirrored("nvcr.io/nvidia")
+        values = merged(values, _mirrored_images(stack))
     return values
+
+
+def _mirrored_images(stack: "Stack") -> Json:
+    """Every operand has a repository of its own; those that stay off are mirrored too, for who switches them on."""
+    plain, cloud_native, k8s = (
+        {"repository": stack.mirrored(f"nvcr.io/nvidia{part}")} for part in ("", "/cloud-native", "/k8s")
+    )
+    nfd = {"repository": stack.mirrored("registry.k8s.io/nfd/node-feature-discovery")}
+    return {
+        **dict.fromkeys(
+            ("operator", "validator", "devicePlugin", "gfd", "nodeStatusExporter", "sandboxDevicePlugin"),
+            plain,
+        ),
+        **dict.fromkeys(
+            ("dcgm", "migManager", "gds", "gdrcopy", "kataSandboxDevicePlugin", "ccManager"), cloud_native
+        ),
+        **dict.fromkeys(("toolkit", "dcgmExporter"), k8s),
+        "driver": {**plain, "manager": cloud_native},
+        "vgpuManager": {"driverManager": cloud_native},
+        "vgpuDeviceManager": cloud_native,
+        "vfioManager": {**cloud_native, "driverManager": cloud_native},
+        "node-feature-discovery": {"image": nfd},
+    }
 
 
 def _time_slicing(replicas: int) -> Json:
@@ -64,13 +86,17 @@ def _time_slicing(replicas: int) -> Json:
     return {"create": True, "name": "time-slicing", "default": "shared", "data": {"shared": text}}
 
 
-def _dra_driver(_: "Stack") -> Json:
-    """https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/dra-intro-install.html (resources.*)."""
-    return {
-        "nvidiaDriverRoot": "/run/nvidia/driver",
+def _dra_driver(stack: "Stack") -> Json:
+    """The chart's values.yaml at 25.12.0; nodes that come with their driver have it at the root of the host."""
+    by_operator = stack.environment.gpus.driver == "operator"
+    values: Json = {
+        "nvidiaDriverRoot": "/run/nvidia/driver" if by_operator else "/",
         "gpuResourcesEnabledOverride": True,
         "resources": {"gpus": {"enabled": True}, "computeDomains": {"enabled": False}},
     }
+    if stack.environment.registries.mirror:
+        values["image"] = {"repository": stack.mirrored("nvcr.io/nvidia/k8s-dra-driver-gpu")}
+    return values
 
 
 COMPONENTS = (

@@ -64,6 +64,13 @@ def build_tolerations(keys: tuple[str, ...]) -> list[Json]:
     return [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in names]
 
 
+def merged(base: Any, over: Any) -> Any:
+    """`over` laid over `base`: mappings merge, everything else is replaced."""
+    if isinstance(base, dict) and isinstance(over, dict):
+        return {**base, **{key: merged(base.get(key), value) for key, value in over.items()}}
+    return over
+
+
 def without_empty(value: Any) -> Any:
     """The value without nulls, empty strings, maps and lists: NVIDIA's operators drop them, which would look like drift."""
     if isinstance(value, dict):

@@ -4,6 +4,7 @@
 from typing import TYPE_CHECKING
 
 from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Service
+from tuneyard.catalog.objects import merged
 
 if TYPE_CHECKING:
     from tuneyard.stack import Stack
@@ -12,7 +13,7 @@ NAMESPACE = "observability"
 
 
 def _prometheus(stack: "Stack") -> Json:
-    """https://github.com/prometheus-community/helm-charts/blob/main/charts/kube-prometheus-stack/values.yaml."""
+    """The chart's values.yaml and those of its subcharts grafana, kube-state-metrics and prometheus-node-exporter."""
     volume = {
         "volumeClaimTemplate": {
             "spec": {
@@ -34,12 +35,35 @@ def _prometheus(stack: "Stack") -> Json:
         },
         "grafana": {
             "admin": {"existingSecret": "grafana-admin", "userKey": "username", "passwordKey": "password"},
+            # Its pod is a Helm test, and its image the only one that nothing else needs.
+            "testFramework": {"enabled": False},
             "sidecar": {"dashboards": {"enabled": True, "searchNamespace": "ALL"}},
         },
     }
     if stack.environment.registries.mirror:
-        values["global"] = {"imageRegistry": stack.environment.registries.mirror}
+        values = merged(values, _mirrored_images(stack))
     return values
+
+
+def _mirrored_images(stack: "Stack") -> Json:
+    """One registry for each image: `global.imageRegistry` would drop the part that says where it came from."""
+    quay, hub, k8s, github = (
+        {"image": {"registry": stack.mirrored(name)}}
+        for name in ("quay.io", "docker.io", "registry.k8s.io", "ghcr.io")
+    )
+    return {
+        "alertmanager": {"alertmanagerSpec": quay},
+        "prometheus": {"prometheusSpec": quay},
+        "prometheusOperator": {
+            **quay,
+            "prometheusConfigReloader": quay,
+            "thanosImage": quay["image"],
+            "admissionWebhooks": {"deployment": quay, "patch": github},
+        },
+        "kube-state-metrics": k8s,
+        "prometheus-node-exporter": quay,
+        "grafana": {**hub, "sidecar": quay},
+    }
 
 
 def _collector(stack: "Stack") -> Json:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tuneyard_api.yaml_io import load
 
-Evidence = Literal["source", "documentation"]
+Evidence = Literal["rendered", "source", "documentation"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Pin:
     path: str = ""
     """A chart in this repository instead of a published one."""
     images: Mapping[str, str] = field(default_factory=dict)
+    deploys: tuple[str, ...] = ()
+    """Every image that the chart runs with our values; empty where the chart could not be had."""
     licence: str = ""
     """What must be accepted before it can be pulled; empty: nothing."""
     private: bool = False
@@ -33,6 +35,8 @@ class Pin:
     evidence: Evidence = "documentation"
     source: str = ""
     """Where the value paths are documented."""
+    unconfirmed: str = ""
+    """What of this entry could not be confirmed; `tuneyard check` warns with it."""
     kubernetes: str = "1.31"
     """Lowest Kubernetes."""
 
@@ -51,7 +55,9 @@ def pins() -> Mapping[str, Pin]:
 def read_pins(text: str) -> dict[str, Pin]:
     """The pins in a text like components.yaml."""
     entries: dict[str, dict[str, Any]] = load(text, "components.yaml").value["components"]
-    return {
-        name: Pin(name=name, **{**entry, "versions": tuple(entry.get("versions", ()))})
-        for name, entry in entries.items()
-    }
+    return {name: _pin(name, entry) for name, entry in entries.items()}
+
+
+def _pin(name: str, entry: dict[str, Any]) -> Pin:
+    lists = {key: tuple(entry.get(key, ())) for key in ("versions", "deploys")}
+    return Pin(name=name, **{**entry, **lists})

@@ -54,13 +54,20 @@ def _mlflow(stack: "Stack") -> Json:
                 for name in (host, host.removesuffix(".cluster.local"), f"mlflow.{NAMESPACE}")
             ),
         },
-        "serviceMonitor": {"enabled": stack.has("metrics")},
+        # The chart would put it in a namespace `monitoring`, which nobody makes.
+        "serviceMonitor": {"enabled": stack.has("metrics"), "namespace": NAMESPACE},
         "postgresql": {"enabled": False},
         "mysql": {"enabled": False},
         "minio": {"enabled": False},
     }
     if stack.environment.registries.mirror:
-        values["image"] = {"repository": stack.mirrored("docker.io/burakince/mlflow")}
+        server, tools = stack.mirrored("docker.io/burakince/mlflow"), stack.mirrored("docker.io/busybox")
+        values["image"] = {"repository": server}
+        values["initImages"] = {
+            "dbchecker": {"repository": tools},
+            "mlflowDbMigration": {"repository": server},
+            "iniFileInitializer": {"repository": tools},
+        }
     return values
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tuneyard.stack import Stack
 
 NAMESPACE = "tuneyard-system"
+KUEUE = "kueue.x-k8s.io/v1beta2"
+"""The version that Kueue stores since 0.16; what is written in an older one would come back changed."""
 REGISTRY_CLAIM, CACHE_CLAIM = "adapters", "model-cache"
 
 
@@ -127,7 +129,7 @@ def _queues(stack: "Stack") -> list[Json]:
             for namespace in tuning.namespaces
         ]
     flavor = {
-        "apiVersion": "kueue.x-k8s.io/v1beta1",
+        "apiVersion": KUEUE,
         "kind": "ResourceFlavor",
         "metadata": build_metadata("gpu"),
     }
@@ -137,11 +139,11 @@ def _queues(stack: "Stack") -> list[Json]:
 def _kueue_queues(namespace: TuningNamespace) -> list[Json]:
     """A ClusterQueue for each namespace in one cohort, so that idle GPUs are lent, and the LocalQueue that jobs name."""
     cluster_queue = {
-        "apiVersion": "kueue.x-k8s.io/v1beta1",
+        "apiVersion": KUEUE,
         "kind": "ClusterQueue",
         "metadata": build_metadata(namespace.name),
         "spec": {
-            "cohort": "fine-tuning",
+            "cohortName": "fine-tuning",
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
             "resourceGroups": [
                 {
@@ -162,7 +164,7 @@ def _kueue_queues(namespace: TuningNamespace) -> list[Json]:
         },
     }
     local_queue = {
-        "apiVersion": "kueue.x-k8s.io/v1beta1",
+        "apiVersion": KUEUE,
         "kind": "LocalQueue",
         "metadata": build_metadata("fine-tuning", namespace.name),
         "spec": {"clusterQueue": namespace.name},

@@ -8,6 +8,16 @@ from tuneyard.catalog.component import Claim, Component, Json, Service
 if TYPE_CHECKING:
     from tuneyard.stack import Stack
 
+_USER_CONFIG = """\
+etcd:
+  use:
+    embed: true
+  data:
+    dir: /var/lib/milvus/etcd
+common:
+  storageType: local
+"""
+
 
 def _milvus(stack: "Stack") -> Json:
     """Standalone with embedded etcd and local storage, as NVIDIA's own installer sets it up for the evaluator.
@@ -18,7 +28,8 @@ def _milvus(stack: "Stack") -> Json:
         "cluster": {"enabled": False},
         "etcd": {"enabled": False},
         "pulsar": {"enabled": False},
-        "minio": {"enabled": False},
+        # The templates read minio.tls even when MinIO is off.
+        "minio": {"enabled": False, "tls": {"enabled": False}},
         "standalone": {
             "messageQueue": "rocksmq",
             "persistence": {
@@ -29,16 +40,15 @@ def _milvus(stack: "Stack") -> Json:
                     "storageClass": stack.storage_class(),
                 },
             },
-            "extraEnv": [
-                {"name": "ETCD_USE_EMBED", "value": "true"},
-                {"name": "ETCD_DATA_DIR", "value": "/var/lib/milvus/etcd"},
-                {"name": "COMMON_STORAGETYPE", "value": "local"},
-            ],
         },
+        "extraConfigFiles": {"user.yaml": _USER_CONFIG},
         "metrics": {"serviceMonitor": {"enabled": stack.has("metrics")}},
     }
     if stack.environment.registries.mirror:
-        values["image"] = {"all": {"repository": stack.mirrored("docker.io/milvusdb/milvus")}}
+        values["image"] = {
+            "all": {"repository": stack.mirrored("docker.io/milvusdb/milvus")},
+            "tools": {"repository": stack.mirrored("docker.io/milvusdb/milvus-config-tool")},
+        }
     return values
 
 

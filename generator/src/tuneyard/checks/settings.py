@@ -9,9 +9,6 @@ from tuneyard_api.problems import Path
 from tuneyard.findings import Finding, Severity
 from tuneyard.stack import Stack
 
-MAX_RELEASE_NAME = 53
-"""Characters of a Helm release."""
-
 
 def external_services_are_described(stack: Stack) -> Iterator[Finding]:
     """What is used is described, and what is described is used."""
@@ -138,19 +135,6 @@ def gpus_exist_where_needed(stack: Stack) -> Iterator[Finding]:
         )
 
 
-def release_names_fit(stack: Stack) -> Iterator[Finding]:
-    """Helm refuses longer ones; Application names carry the environment's."""
-    for component in stack.components:
-        if len(component.name) > MAX_RELEASE_NAME:
-            yield Finding(
-                "release-name-fits",
-                f"a release has at most {MAX_RELEASE_NAME} characters",
-                ("models",),
-                repr(component.name),
-                "a shorter name",
-            )
-
-
 def namespaces_are_apart(stack: Stack) -> Iterator[Finding]:
     """Jobs run under the restricted profile, so they share no namespace with the platform."""
     platform = {c.namespace for c in stack.components if c.root == "platform" and c.is_rendered()}
@@ -239,5 +223,5 @@ PRECONDITIONS = (external_services_are_described, evaluator_has_milvus)
 
 CHECKS = (
     ingress_has_a_domain, air_gap_has_mirrors, secrets_have_a_store, customizer_has_volcano,
-    gpus_exist_where_needed, release_names_fit, namespaces_are_apart, overlays_keep_the_lessons,
+    gpus_exist_where_needed, namespaces_are_apart, overlays_keep_the_lessons,
 )  # fmt: skip

@@ -8,9 +8,10 @@ from typing import Any
 from tuneyard_api.problems import Path
 
 from tuneyard.catalog.foundation import namespaces_of
-from tuneyard.findings import Finding
+from tuneyard.findings import Finding, Severity
 from tuneyard.order import waves
 from tuneyard.render.files import File
+from tuneyard.render.images import images_in, unseen_charts
 from tuneyard.resolve import edges
 from tuneyard.stack import Stack
 
@@ -205,7 +206,27 @@ def needs_come_first(stack: Stack, _: Sequence[File]) -> Iterator[Finding]:
             )
 
 
+def air_gap_has_every_image(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """In an air gap every image comes by way of the mirror; charts whose images nobody knows are named."""
+    registries = stack.environment.registries
+    if not registries.air_gapped or not registries.mirror:
+        return
+    for file, entry in plain_objects(files):
+        for image in sorted(set(images_in(entry.get("spec")))):
+            if not image.startswith(f"{registries.mirror}/"):
+                yield Finding("air-gap-has-image", f"{image} is not pulled from the mirror", file=file.path)
+    if unseen := unseen_charts(stack):
+        yield Finding(
+            "air-gap-knows-images",
+            f"the images of {', '.join(unseen)} are not known, and may not come from the mirror",
+            ("registries", "airGapped"),
+            None,
+            "`helm template` of these charts with manifests/<env>/<component>/values.yaml",
+            Severity.WARNING,
+        )
+
+
 CHECKS = (
-    paths_are_written_once, objects_are_unique, namespaces_are_made, addresses_are_provided, secrets_are_listed,
+    air_gap_has_every_image, paths_are_written_once, objects_are_unique, namespaces_are_made, addresses_are_provided, secrets_are_listed,
     nvidia_objects_have_no_empty_fields, images_are_fixed, needs_come_first,
 )  # fmt: skip

@@ -202,7 +202,34 @@ def dra_needs_kubernetes(stack: Stack) -> Iterator[Finding]:
         )
 
 
+def pins_are_confirmed(stack: Stack) -> Iterator[Finding]:
+    """What of an enabled component could not be looked up is said, so that somebody looks before the first sync."""
+    for component in stack.components:
+        if text := stack.pin(component.name).unconfirmed:
+            yield Finding(
+                "pin-is-confirmed",
+                f"{component.name}: {text}",
+                ("components", component.name),
+                None,
+                "the chart with `tuneyard schemas add`, and a look at its pods",
+                Severity.WARNING,
+            )
+
+
+def openshift_is_not_tried(stack: Stack) -> Iterator[Finding]:
+    """Nothing of this was tried on OpenShift, where operators take fields out of manifests and security contexts differ."""
+    if stack.environment.cluster.distribution == "openshift":
+        yield Finding(
+            "openshift-is-not-tried",
+            "not tried on OpenShift: fields that its operators remove read as drift for ever",
+            ("cluster", "distribution"),
+            "'openshift'",
+            None,
+            Severity.WARNING,
+        )
+
+
 CHECKS = (
-    kubernetes_is_supported, chart_versions_are_known, nim_2_reads_folders_only, nim_variables_exist, driver_knows_gpus,
+    pins_are_confirmed, openshift_is_not_tried, kubernetes_is_supported, chart_versions_are_known, nim_2_reads_folders_only, nim_variables_exist, driver_knows_gpus,
     driver_version_is_used, argocd_can_order, wave_delay_is_long_enough, dra_needs_kubernetes,
 )  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from tuneyard.commands.cluster_options import connect, context_option, kubeconfig_option
 from tuneyard.commands.reporting import (
     chosen,
     environments_argument,
@@ -13,30 +14,68 @@ from tuneyard.commands.reporting import (
     root_option,
     stop_on_errors,
 )
-from tuneyard.findings import Finding, InputError
-from tuneyard.pipeline import build
+from tuneyard.core_schemas import check_core_kinds
+from tuneyard.findings import Finding, InputError, Severity
+from tuneyard.pipeline import Built, build
 
 
 @click.command()
 @environments_argument
 @root_option
 @format_option
-def command(environments: tuple[str, ...], root: Path, style: str) -> None:
+@click.option(
+    "--schemas", is_flag=True, help="Also hold core kinds against Kubernetes' own schemas (slower)."
+)
+@click.option("--cluster", is_flag=True, help="Also hold them against the live cluster (reads only).")
+@kubeconfig_option
+@context_option
+def command(  # noqa: PLR0917  click passes them by name
+    environments: tuple[str, ...],
+    root: Path,
+    style: str,
+    schemas: bool,
+    cluster: bool,
+    kubeconfig: Path | None,
+    context: str | None,
+) -> None:
     """Say everything that is wrong with ENVIRONMENTS (names or files; all if none is named). Writes nothing.
 
     \b
     Examples:
       tuneyard check lab
+      tuneyard check lab --schemas --cluster
       tuneyard check environments/*.yaml --format sarif > findings.sarif
     """
     findings: list[Finding] = []
     paths = chosen(environments, root)
     for path in paths:
         try:
-            findings += build(path, root).findings
+            built = build(path, root)
+            findings += built.findings
+            if schemas:
+                findings += check_core_kinds(built.files, built.loaded.environment.cluster.kubernetes)
+            if cluster:
+                findings += _live(built, kubeconfig, context)
         except InputError as error:
             findings += error.findings
     report(findings, style)
     stop_on_errors(findings)
     if style == "text":
         click.echo(f"{len(paths)} checked, {len(findings)} warnings", err=True)
+
+
+def _live(built: Built, kubeconfig: Path | None, context: str | None) -> list[Finding]:
+    """What contradicts the cluster, and the secrets that it lacks."""
+    from tuneyard.cluster.contradictions import contradictions  # noqa: PLC0415  with --cluster only
+    from tuneyard.cluster.facts import gather  # noqa: PLC0415
+
+    client, stack = connect(kubeconfig, context), built.stack
+    found = contradictions(stack, gather(client, stack.environment.argocd.namespace))
+    missing = [
+        f"{s.namespace}/{s.name}" for s in stack.secrets() if not client.has_secret(s.namespace, s.name)
+    ]
+    if missing:
+        problem = f"{len(missing)} expected secrets are not in the cluster: {', '.join(missing[:5])}"
+        hint = f"manifests/{built.name}/secrets.md"
+        found.append(Finding("live-secrets", problem, ("secrets",), None, hint, Severity.WARNING))
+    return [built.loaded.at_place(finding) for finding in found]

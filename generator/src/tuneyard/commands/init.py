@@ -7,6 +7,8 @@ from typing import Any
 import click
 from tuneyard_api.yaml_io import dump
 
+from tuneyard.cluster.facts import ClusterFacts, gather
+from tuneyard.commands.cluster_options import connect, context_option, kubeconfig_option
 from tuneyard.commands.reporting import EXIT_INPUT, one, root_option
 from tuneyard.environment.load import parse
 from tuneyard.environment.presets import PRESETS
@@ -27,11 +29,17 @@ _HEAD = (
 @click.option("--storage-class", help="StorageClass for volumes that one node mounts.")
 @click.option("--shared-storage-class", help="StorageClass for volumes that several nodes mount.")
 @click.option("--kubernetes", help="Minor version, such as 1.33.")
+@click.option(
+    "--from-cluster", is_flag=True, help="Read versions, GPUs and storage classes from the live cluster."
+)
+@kubeconfig_option
+@context_option
 @click.option("--ask", is_flag=True, help="Ask for what no flag says.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 def command(  # noqa: PLR0917  click passes them by name
     name: str, root: Path, preset: str | None, repo_url: str | None, gpu: str | None, storage_class: str | None,
-    shared_storage_class: str | None, kubernetes: str | None, ask: bool, force: bool,
+    shared_storage_class: str | None, kubernetes: str | None, from_cluster: bool, kubeconfig: Path | None,
+    context: str | None, ask: bool, force: bool,
 ) -> None:  # fmt: skip
     """Write environments/NAME.yaml. Needs no cluster and, without --ask, no answer.
 
@@ -39,7 +47,15 @@ def command(  # noqa: PLR0917  click passes them by name
     Examples:
       tuneyard init
       tuneyard init lab --preset nemo-microservices --gpu NVIDIA-A100-SXM4-80GB:4:80
+      tuneyard init lab --from-cluster --kubeconfig lab.kubeconfig
     """
+    facts = one(lambda: gather(connect(kubeconfig, context))) if from_cluster else None
+    if facts:
+        kubernetes = kubernetes or facts.kubernetes
+        storage_class = (
+            storage_class or facts.default_storage_class or next(iter(facts.storage_classes), None)
+        )
+        gpu = gpu or ("none" if not facts.gpus else None)
 
     def value(given: str | None, question: str, default: str) -> str:
         return given or (click.prompt(question, default=default) if ask else default)
@@ -57,6 +73,10 @@ def command(  # noqa: PLR0917  click passes them by name
     nodes = value(gpu, "GPU nodes (PRODUCT:GPUS:MEMORY_GIB[:NODES] or none)", "NVIDIA-L40S:1:48")
     if nodes != "none":
         environment["gpus"] = {"nodes": [_gpu_nodes(nodes)]}
+    if facts:
+        environment |= _found(facts, gpu_is_typed=gpu is not None)
+        environment["argocd"] |= {"version": facts.argocd} if facts.argocd else {}
+        nodes = "some" if facts.gpus else nodes
     environment["storage"] = {
         "readWriteOnce": {"className": value(storage_class, "Storage class", "standard")}
     }
@@ -75,6 +95,26 @@ def command(  # noqa: PLR0917  click passes them by name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     click.echo(f"{path} written; next: tuneyard check {name}, tuneyard render {name}")
+
+
+def _found(facts: ClusterFacts, *, gpu_is_typed: bool) -> dict[str, Any]:
+    """What the cluster has: its GPUs, and what is installed already and so is not installed a second time."""
+    found: dict[str, Any] = {}
+    if facts.gpus and not gpu_is_typed:
+        nodes = [
+            {
+                "product": g.product,
+                "nodes": g.nodes,
+                "gpusPerNode": g.gpus_per_node,
+                "memoryGiB": max(g.memory_gib, 4),
+            }
+            for g in facts.gpus
+        ]
+        found["gpus"] = {"nodes": nodes}
+    use = {"gpu": "existing-gpus"} if facts.gpus else {}
+    if "kube-prometheus-stack" in facts.installed:
+        use["metrics"] = "existing-prometheus"
+    return found | ({"use": use} if use else {})
 
 
 def _gpu_nodes(text: str) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from tuneyard.commands.reporting import (
     root_option,
     stop_on_errors,
 )
+from tuneyard.findings import Finding, InputError, has_errors
+from tuneyard.freshness import Freshness
 from tuneyard.pipeline import Built, build
-from tuneyard.write import compare, write
+from tuneyard.write import Changes, Staged, abandoned, compare, remove_tree, stage
 
 
 @click.command()
@@ -31,7 +33,8 @@ from tuneyard.write import compare, write
 def command(environments: tuple[str, ...], root: Path, output: Path | None, check: bool) -> None:
     """Write argocd-apps/<env>/ and manifests/<env>/ of ENVIRONMENTS (names or files; all if none is named).
 
-    Everything is checked first; nothing is written if anything is wrong.
+    Everything is checked first; nothing is written if anything is wrong. When none is named, trees of environments
+    whose files are gone are removed.
 
     \b
     Examples:
@@ -39,26 +42,89 @@ def command(environments: tuple[str, ...], root: Path, output: Path | None, chec
       tuneyard render environments/*.yaml --check
     """
     target = output or root
-    built = [one(partial(build, path, root)) for path in chosen(environments, root)]
-    findings = [finding for entry in built for finding in entry.findings]
-    report(findings)
-    stop_on_errors(findings)
-    differs = False
-    for entry in built:
-        changes = one(partial(compare if check else write, entry.files, entry.name, target))
-        differs = differs or bool(changes)
-        verb = "would change" if check else "done"
-        click.echo(
-            f"{entry.name}: {len(entry.files)} files, {len(changes.added)} added, {len(changes.changed)} changed, "
-            f"{len(changes.removed)} removed ({verb})"
-        )
-        if not check:
-            _next_steps(entry)
+    paths = chosen(environments, root)
+    done = Rendering(root, target, check=check)
+    for path in paths:
+        done.add(path)
+    differs = done.finish()
+    if not environments:
+        differs = _remove_abandoned(root, target, check=check) or differs
     if check and differs:
         raise SystemExit(EXIT_INPUT)
 
 
-def _next_steps(entry: Built) -> None:
-    secrets = len(entry.stack.secrets())
-    if secrets:
-        click.echo(f"  {secrets} secrets are expected: see manifests/{entry.name}/secrets.md")
+class Rendering:
+    """One environment after the other: rendered, checked, written beside its place; put in place when all are well."""
+
+    def __init__(self, root: Path, target: Path, *, check: bool) -> None:
+        self.root, self.target, self.check = root, target, check
+        self.fresh = Freshness(root, target)
+        self.findings: list[Finding] = []
+        self.staged: list[tuple[Staged, bytes, tuple[str, ...], tuple[Finding, ...], str]] = []
+        self.same: list[str] = []
+        self.differs = False
+
+    def add(self, path: Path) -> None:
+        """Render one file; what is wrong is kept for the end, so that all of it is said."""
+        try:
+            source = path.read_bytes()
+        except OSError:
+            source = b""
+        if not self.check and (known := self.fresh.unchanged(path.stem, source)) is not None:
+            self.same.append(path.stem)
+            self.findings += known
+            return
+        try:
+            built = build(path, self.root)
+            self.findings += built.findings
+            if has_errors(self.findings):
+                return
+            if self.check:
+                self._compare(built)
+            else:
+                names = tuple(file.path for file in built.files)
+                note = (source, names, built.findings, _summary(built))
+                self.staged.append((stage(built.files, built.name, self.target), *note))
+        except InputError as error:
+            self.findings += error.findings
+
+    def _compare(self, built: Built) -> None:
+        changes = compare(built.files, built.name, self.target)
+        self.differs = self.differs or bool(changes)
+        click.echo(f"{_line(built.name, len(built.files), changes)} (would change)")
+
+    def finish(self) -> bool:
+        """Say what is wrong, or put everything in place; whether anything would change."""
+        report(self.findings)
+        if has_errors(self.findings):
+            for entry in self.staged:
+                entry[0].undo()
+        stop_on_errors(self.findings)
+        for staged, source, names, warnings, summary in self.staged:
+            changes = staged.commit()
+            self.fresh.keep(staged.environment, source, names, warnings)
+            click.echo(f"{_line(staged.environment, len(names), changes)} (done){summary}")
+        for name in self.same:
+            click.echo(f"{name}: unchanged since the last render")
+        return self.differs
+
+
+def _line(name: str, files: int, changes: Changes) -> str:
+    added, changed, removed = len(changes.added), len(changes.changed), len(changes.removed)
+    return f"{name}: {files} files, {added} added, {changed} changed, {removed} removed"
+
+
+def _remove_abandoned(root: Path, target: Path, *, check: bool) -> bool:
+    """Trees of environments whose files are gone; whether there were any."""
+    names = [path.stem for path in (root / "environments").glob("*.yaml")]
+    gone = abandoned(names, target)
+    for name in gone:
+        paths = one(partial(remove_tree, name, target, dry_run=check))
+        verb = "would be removed" if check else "removed"
+        click.echo(f"{name}: environments/{name}.yaml is gone, {len(paths)} files {verb}")
+    return bool(gone)
+
+
+def _summary(built: Built) -> str:
+    secrets = len(built.stack.secrets())
+    return f"\n  {secrets} secrets are expected: see manifests/{built.name}/secrets.md" if secrets else ""

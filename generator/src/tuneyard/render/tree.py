@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuneyard.catalog.component import Component
+from tuneyard.catalog.objects import merged
 from tuneyard.environment.model import Environment
 from tuneyard.order import waves
 from tuneyard.render.applications import ROOTS, build_application, build_root, inline_chart_path
@@ -15,6 +16,7 @@ from tuneyard.render.argocd import (
     build_settings_patch,
 )
 from tuneyard.render.files import HEADER, File, index_of, yaml_file
+from tuneyard.render.images import images_page
 from tuneyard.render.secrets import secrets_page
 from tuneyard.stack import Stack
 
@@ -43,6 +45,7 @@ def render(stack: Stack, digests: Mapping[str, str]) -> tuple[File, ...]:
     files += _root_files(environment, depth, has_models=any(c.root == "models" for c in stack.components))
     files += _bootstrap_files(stack)
     files.append(File(f"manifests/{environment.name}/secrets.md", secrets_page(stack)))
+    files.append(File(f"manifests/{environment.name}/images.md", images_page(stack, files)))
     files.sort(key=lambda file: file.path)
     return (*files, index_of(files, environment.name))
 
@@ -57,13 +60,6 @@ def derived_values(stack: Stack, component: Component) -> Json:
     derived = component.values(stack) if component.values else {}
     values: Json = sorted_keys(merged(derived, dict(stack.options(component.name).values)))
     return values
-
-
-def merged(base: Any, over: Any) -> Any:
-    """`over` laid over `base`: mappings merge, everything else is replaced."""
-    if isinstance(base, dict) and isinstance(over, dict):
-        return {**base, **{key: merged(base.get(key), value) for key, value in over.items()}}
-    return over
 
 
 def sorted_keys(value: Any) -> Any:

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An environment against the live cluster: what contradicts it. Pure."""
+
+from collections.abc import Iterator
+
+from tuneyard.cluster.facts import EXTERNAL_SECRETS, ClusterFacts
+from tuneyard.findings import Finding, Severity, did_you_mean
+from tuneyard.render.applications import application_name
+from tuneyard.stack import Stack
+
+MEMORY_TOLERANCE = 0.1
+"""A card of 80 GB shows 79.6 to 81.6 GiB to its driver."""
+
+
+def contradictions(stack: Stack, facts: ClusterFacts) -> list[Finding]:
+    """Everything in which they differ."""
+    return [finding for check in CHECKS for finding in check(stack, facts)]
+
+
+def kubernetes_is_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
+    """The minor version."""
+    said = stack.environment.cluster.kubernetes
+    if said != facts.kubernetes:
+        yield Finding(
+            "live-kubernetes", f"the cluster has {facts.kubernetes}", ("cluster", "kubernetes"), repr(said),
+            repr(facts.kubernetes),
+        )  # fmt: skip
+
+
+def gpus_are_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
+    """Products, counts and memory; a cluster whose GPUs are not labelled yet says nothing."""
+    labelled = [found for found in facts.gpus if found.product != "unknown"]
+    there = sum(found.nodes * found.gpus_per_node for found in facts.gpus)
+    products = {found.product for found in labelled}
+    for index, said in enumerate(stack.environment.gpus.nodes):
+        path = ("gpus", "nodes", index)
+        same = [found for found in labelled if found.product == said.product]
+        if not same and labelled:
+            hint = did_you_mean(said.product, products)
+            yield Finding(
+                "live-gpus",
+                "no node of the cluster has this GPU",
+                (*path, "product"),
+                repr(said.product),
+                hint,
+            )
+        elif same:
+            wanted, have = said.nodes * said.gpus_per_node, sum(f.nodes * f.gpus_per_node for f in same)
+            if have < wanted:
+                yield Finding(
+                    "live-gpus", f"the cluster has {have} of these GPUs", path, str(wanted), str(have)
+                )
+            least = min(found.memory_gib for found in same)
+            if least and abs(least - said.memory_gib) > MEMORY_TOLERANCE * said.memory_gib:
+                got = str(said.memory_gib)
+                yield Finding(
+                    "live-gpus", f"these GPUs have {least} GiB", (*path, "memoryGiB"), got, str(least)
+                )
+        elif not there:
+            yield Finding(
+                "live-gpus", "no node of the cluster offers GPUs yet", path, repr(said.product),
+                "waiting for the GPU Operator, if it is what brings them", Severity.WARNING,
+            )  # fmt: skip
+    for product in sorted(products - {said.product for said in stack.environment.gpus.nodes}):
+        yield Finding(
+            "live-gpus", f"the cluster has GPUs that are not declared: {product}", ("gpus",), None, "gpus.nodes",
+            Severity.WARNING,
+        )  # fmt: skip
+
+
+def storage_classes_exist(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
+    """Claims of a class that is not there stay Pending for ever."""
+    storage = stack.environment.storage
+    for key, chosen in (
+        ("readWriteOnce", storage.read_write_once),
+        ("readWriteMany", storage.read_write_many),
+    ):
+        if chosen and chosen.class_name not in facts.storage_classes:
+            yield Finding(
+                "live-storage-class", "the cluster has no such class", ("storage", key, "className"),
+                repr(chosen.class_name), did_you_mean(chosen.class_name, facts.storage_classes),
+            )  # fmt: skip
+
+
+def nothing_is_installed_twice(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
+    """A second copy of an operator fights with the first over CRDs and webhooks."""
+    for component in stack.components:
+        owner = facts.installed.get(component.name)
+        if component.is_rendered() and owner not in (
+            None,
+            application_name(stack.environment, component.name),
+        ):
+            by = f"by the Application {owner}" if owner else "by other means"
+            yield Finding(
+                "live-installed-once", f"{component.name} is in the cluster already, {by}",
+                ("components", component.name), None,
+                f"components.{component.name}.enabled: false, or removing the other", Severity.WARNING,
+            )  # fmt: skip
+
+
+def what_is_taken_for_granted_is_there(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
+    """Components that exist by the environment's word."""
+    if stack.component("existing-prometheus") and "kube-prometheus-stack" not in facts.installed:
+        yield Finding(
+            "live-existing",
+            "the cluster has no Prometheus operator",
+            ("use", "metrics"),
+            None,
+            "kube-prometheus-stack",
+        )
+    if stack.component("existing-gpus") and not facts.gpus:
+        yield Finding(
+            "live-existing",
+            "no node of the cluster offers nvidia.com/gpu",
+            ("use", "gpu"),
+            None,
+            "'device-plugin'",
+        )
+    if stack.environment.secrets.provider == "external-secrets" and EXTERNAL_SECRETS not in facts.crds:
+        yield Finding(
+            "live-existing", "the cluster has no External Secrets operator", ("secrets", "provider"),
+            "'external-secrets'", "installing it first",
+        )  # fmt: skip
+
+
+def argocd_is_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
+    """The version decides what the order may rely on."""
+    said = stack.environment.argocd.version
+    if facts.argocd and facts.argocd != said:
+        yield Finding(
+            "live-argocd",
+            f"the cluster has Argo CD {facts.argocd}",
+            ("argocd", "version"),
+            repr(said),
+            repr(facts.argocd),
+        )
+
+
+CHECKS = (
+    kubernetes_is_as_said, gpus_are_as_said, storage_classes_exist, nothing_is_installed_twice,
+    what_is_taken_for_granted_is_there, argocd_is_as_said,
+)  # fmt: skip

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tuneyard upgrade`: which pins a file has newer, and what it says about them."""
+
+from pathlib import Path
+
+import click
+from tuneyard_api.problems import InputRefused
+from tuneyard_api.yaml_io import load
+
+from tuneyard.catalog.pins import pins
+from tuneyard.commands.reporting import EXIT_INPUT, one
+from tuneyard.findings import Finding, InputError
+from tuneyard.upgrades import Upgrade, upgrades
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--exit-code", is_flag=True, help="Exit 1 if anything is newer.")
+def command(file: Path, exit_code: bool) -> None:
+    """Show which pins are older than in FILE: a components.yaml of another branch, or a list of versions with notes.
+
+    A pin moves by a commit to components.yaml, after the chart's values were looked at (`tuneyard schemas add CHART`).
+
+    \b
+    Examples:
+      git show origin/renovate/charts:generator/src/tuneyard/catalog/components.yaml > new.yaml; tuneyard upgrade new.yaml
+      echo 'versions: {mlflow: {version: 1.12.0, notes: "needs Kubernetes 1.30"}}' > new.yaml; tuneyard upgrade new.yaml
+    """
+
+    def read() -> list[Upgrade]:
+        try:
+            text = file.read_text()
+            return upgrades(pins(), load(text, str(file)).value, text, str(file))
+        except (InputRefused, UnicodeDecodeError) as error:
+            raise InputError([Finding("upgrade", f"can't be read: {error}", file=str(file))]) from error
+
+    found = one(read)
+    for entry in found:
+        part = "" if entry.what == "chart" else f" ({entry.what})"
+        major = "  major: read its notes" if entry.is_major else ""
+        click.echo(f"{entry.component}{part}: {entry.now} -> {entry.newer}{major}")
+        if entry.note:
+            click.echo(f"  {entry.note}")
+    click.echo(f"{len(found)} newer", err=True)
+    if found and exit_code:
+        raise SystemExit(EXIT_INPUT)
