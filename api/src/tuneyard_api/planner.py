@@ -19,6 +19,8 @@ from tuneyard_api.pod_contract import Stage
 from tuneyard_api.runtime import FineTuneRuntime
 
 DEFAULT_EPOCHS = 1.0
+WHOLE_MODEL_METHODS = frozenset({"sft"})
+"""Methods whose result is a model and no adapter."""
 DEFAULT_VALIDATION_FRACTION = 0.05
 DEFAULT_SERVE_TIMEOUT_SECONDS = 600
 
@@ -93,13 +95,14 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
     """
     spec, offered = job.spec, runtime.spec
     registry = spec.publish.pvc or offered.defaults.registry
-    endpoint = (spec.serve and spec.serve.endpoint) or offered.defaults.endpoint
+    endpoint = (spec.serve and spec.serve.endpoint) or _usual_endpoint(job, runtime)
     micro = _micro_batch(job, runtime)
     problems = (
         *_method_problems(job, runtime, others),
         *_batch_problems(job),
         *_permission_problems(job, runtime),
         *_token_problems(job),
+        *_early_stopping_problems(job),
         *_destination_problems(job, runtime, registry, endpoint),
     )
     if problems or registry is None:
@@ -120,7 +123,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         method=spec.method,
         lora=spec.lora or Lora(),
         training=_resolved_training(job, micro),
-        nodes=1,
+        nodes=spec.parallelism.nodes,
         gpus_per_node=spec.parallelism.gpus_per_node,
         checkpoint=spec.checkpoint,
         evaluation=spec.evaluation,
@@ -152,9 +155,19 @@ def _micro_batch(job: FineTuneJob, runtime: FineTuneRuntime) -> int:
     training = job.spec.training
     if training.micro_batch_size is not None:
         return training.micro_batch_size
-    share = training.global_batch_size // job.spec.parallelism.gpus_per_node
+    share = training.global_batch_size // _processes(job)
     largest = min(share, runtime.spec.defaults.micro_batch_size)
     return next((size for size in range(largest, 1, -1) if share % size == 0), 1)
+
+
+def _processes(job: FineTuneJob) -> int:
+    """One for each GPU of each node."""
+    return job.spec.parallelism.nodes * job.spec.parallelism.gpus_per_node
+
+
+def _usual_endpoint(job: FineTuneJob, runtime: FineTuneRuntime) -> str | None:
+    """The runtime's, which serves adapters of a base model: a whole model needs a server of its own."""
+    return None if job.spec.method in WHOLE_MODEL_METHODS else runtime.spec.defaults.endpoint
 
 
 def _method_problems(
@@ -173,7 +186,7 @@ def _method_problems(
 
 def _batch_problems(job: FineTuneJob) -> Iterable[Problem]:
     """Refused by the model already; a job that was copied with other numbers meets it here."""
-    training, gpus = job.spec.training, job.spec.parallelism.gpus_per_node
+    training, gpus = job.spec.training, _processes(job)
     message = batch_refusal(training.global_batch_size, training.micro_batch_size, gpus)
     if message:
         yield Problem("spec.training.globalBatchSize", message)
@@ -205,6 +218,16 @@ def _token_problems(job: FineTuneJob) -> Iterable[Problem]:
             )
 
 
+def _early_stopping_problems(job: FineTuneJob) -> Iterable[Problem]:
+    dataset = job.spec.dataset
+    if job.spec.training.early_stopping and dataset.validation is None and dataset.validation_fraction == 0:
+        yield Problem(
+            "spec.training.earlyStopping",
+            "it looks at the loss of validation records, and there are none (got validationFraction 0); try"
+            " dataset.validation or dataset.validationFraction 0.05",
+        )
+
+
 def _destination_problems(
     job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource | None, endpoint: str | None
 ) -> Iterable[Problem]:
@@ -215,11 +238,31 @@ def _destination_problems(
             f"neither the job nor runtime {name} says where adapters go; try publish.pvc.claimName with the claim"
             " of your adapter registry",
         )
-    if job.spec.serve is not None and endpoint is None:
+    yield from _whole_model_problems(job, runtime)
+    if job.spec.serve is not None and endpoint is None and job.spec.method not in WHOLE_MODEL_METHODS:
         yield Problem(
             "spec.serve",
             f"neither the job nor runtime {name} says which endpoint serves the adapter; try serve.endpoint, or leave"
             " serve out",
+        )
+
+
+def _whole_model_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
+    """A server of adapters neither loads a whole model nor likes to find one among them."""
+    method, served = job.spec.method, runtime.spec.defaults.endpoint
+    if method not in WHOLE_MODEL_METHODS:
+        return
+    if job.spec.serve is not None and job.spec.serve.endpoint is None:
+        yield Problem(
+            "spec.serve.endpoint",
+            f"method {method} publishes a whole model, which a server of adapters does not load (got none); try the"
+            " address of a server that is started on the published folder, or leave serve out",
+        )
+    if job.spec.publish.pvc is None and runtime.spec.defaults.registry is not None and served is not None:
+        yield Problem(
+            "spec.publish.pvc",
+            f"method {method} publishes a whole model, and the registry of runtime {runtime.metadata.name} is read by"
+            f" {served} for adapters (got none); try a claim for models",
         )
 
 
@@ -278,7 +321,7 @@ def _resolved_dataset(job: FineTuneJob) -> pod.ResolvedDataset:
 
 
 def _resolved_training(job: FineTuneJob, micro: int) -> pod.ResolvedTraining:
-    training, gpus = job.spec.training, job.spec.parallelism.gpus_per_node
+    training, gpus = job.spec.training, _processes(job)
     as_written = training.model_dump(by_alias=False, exclude={"epochs", "micro_batch_size"})
     epochs = training.epochs
     if epochs is None and training.max_steps is None:

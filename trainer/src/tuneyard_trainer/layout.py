@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies where in the workspace of a job, for all stages alike."""
 
+from fnmatch import fnmatch
+
 PREPARED = "prepared"
 """What prepare leaves for train."""
 CHECKPOINTS = "checkpoints"
@@ -10,5 +12,15 @@ ADAPTER = "adapter"
 """The finished adapter, in PEFT's layout."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 """What PEFT, NIM and vLLM read of an adapter."""
+MODEL = "model"
+"""The finished model of a full fine-tuning, as transformers and vLLM read it."""
 SAMPLES = "evaluation/samples.jsonl"
 """Answers of base and tuned model side by side."""
+BASE_MEASURES = "evaluation/base.json"
+"""What the base model was measured to be, before training."""
+_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*", "NOTICE*")
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of a model's folder belongs to the model: never pickled weights, never Python."""
+    return any(fnmatch(name, pattern) for pattern in _MODEL_FILES)

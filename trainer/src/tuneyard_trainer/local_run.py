@@ -81,7 +81,7 @@ def _runtime(job: FineTuneJob, file: Path | None) -> FineTuneRuntime:
 def build_local_runtime(name: str) -> FineTuneRuntime:
     """What this very installation can do, as a FineTuneRuntime."""
     spec = FineTuneRuntimeSpec(
-        image="this-installation:local", accelerator="nvidia" if name == "hf" else "none", methods=("lora",)
+        image="this-installation:local", accelerator="nvidia" if name == "hf" else "none", methods=("lora", "sft")
     )
     return FineTuneRuntime(metadata=ObjectMeta(name=name), spec=spec)
 

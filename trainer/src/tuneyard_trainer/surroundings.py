@@ -19,6 +19,8 @@ class Surroundings:
     attempt: int
     port: int | None
     """None when the variable is empty: nothing is served."""
+    node_rank: int = 0
+    """Of several nodes that train together; the first one keeps the result."""
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Surroundings":
@@ -30,6 +32,7 @@ class Surroundings:
             termination_log=Path(environ.get(pod.ENV_TERMINATION_LOG, pod.TERMINATION_LOG)),
             attempt=int(environ.get(pod.ENV_ATTEMPT, "1")),
             port=int(port) if port else None,
+            node_rank=int(environ.get("PET_NODE_RANK", "0")),
         )
 
     @property
