@@ -33,7 +33,7 @@ REFUSED = {
     "an unknown field": (JOB.replace("method", "metod"), "job.yaml:7:3 spec.metod: unknown field"),
     "a method that the runtime lacks": (
         JOB.replace("lora", "ia3"),
-        "spec.method: runtime hf-cpu has lora (got ia3)",
+        "spec.method: runtime hf-cpu has lora, sft (got ia3)",
     ),
     "a batch that does not divide": (
         JOB.replace("maxSteps: 2", "maxSteps: 2, globalBatchSize: 8, microBatchSize: 3"),
