@@ -138,6 +138,7 @@ class Gatherer:
         if not running or is_true(seen.status.conditions, ConditionType.EVALUATED):
             return None
         known.looked = now
-        ip = running[0].ip or ""
+        # Of several pods index 0 tells progress, and its name comes first.
+        ip = min(running, key=lambda pod: pod.name).ip or ""
         host = f"[{ip}]" if ":" in ip else ip
         return await self.progress.read(f"http://{host}:{PROGRESS_PORT}/progress")
