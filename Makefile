@@ -59,9 +59,12 @@ test-unit: ## The tests that need no cluster and no PyTorch
 	@TUNEYARD_TIERS=unit $(RUN) pytest
 
 ##@ Measure it
-.PHONY: bench-operator
+.PHONY: bench-operator bench-trainer
 bench-operator: ## 500 FineTuneJobs against the same chain as plain Jobs: bench/results/operator.json
 	@$(RUN) python bench/operator_throughput.py
+
+bench-trainer: ## Full fine-tuning and LoRA of 1.1 billion parameters on this machine's GPUs: bench/results/trainer-<gpu>-x<n>.json
+	@$(RUN) --group torch python bench/trainer_gpu.py
 
 ##@ Ship it
 .PHONY: images clean

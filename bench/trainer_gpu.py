@@ -26,6 +26,8 @@ import torch
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _TINY = _REPOSITORY / "examples" / "models" / "tiny-llama"
 _RESULTS = _REPOSITORY / "bench" / "results"
+_LIMIT_SECONDS = 1800
+"""Of one training."""
 
 # Llama 3.2 1B but for its vocabulary, which is that of the tokenizer in this repository, and so its embedding.
 _ONE_BILLION = {
@@ -92,7 +94,9 @@ def make_model(folder: Path, shape: Mapping[str, Any]) -> int:
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415  seconds
 
     small = json.loads((_TINY / "config.json").read_text())
-    tokens = {name: small.get(name) for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
+    tokens = {
+        name: small.get(name) for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+    }
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**shape, **tokens)).to(torch.bfloat16)
     model.save_pretrained(folder)
@@ -101,17 +105,28 @@ def make_model(folder: Path, shape: Mapping[str, Any]) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def run(arm: Arm, runtime: str, folder: Path, limit: float) -> dict[str, Any]:
+def run(arm: Arm, runtime: str, folder: Path) -> dict[str, Any]:
     """Carries the job through all stages; its figures."""
     job_file, workspace = folder / f"{arm.name}.json", folder / f"{arm.name}-workspace"
     job_file.write_text(json.dumps(arm.job(runtime)))
-    argv = [sys.executable, "-m", "tuneyard_trainer.main", "run", str(job_file), "--workspace", str(workspace)]
+    argv = [
+        sys.executable,
+        "-m",
+        "tuneyard_trainer.main",
+        "run",
+        str(job_file),
+        "--workspace",
+        str(workspace),
+    ]
     argv += ["--claim", f"models={folder / 'models'}", "--claim", f"datasets={folder / 'datasets'}"]
     print(f"--- {arm.name}", flush=True)
-    ended = subprocess.run(argv, check=False, timeout=limit, env=os.environ | {"TUNEYARD_PORT": ""})
+    ended = subprocess.run(argv, check=False, timeout=_LIMIT_SECONDS, env=os.environ | {"TUNEYARD_PORT": ""})
     if ended.returncode:
         return {"failed": f"exit code {ended.returncode}"}
-    results = {stage: json.loads((workspace / "results" / f"{stage}.json").read_text()) for stage in ("train", "publish")}
+    results = {
+        stage: json.loads((workspace / "results" / f"{stage}.json").read_text())
+        for stage in ("train", "publish")
+    }
     lines = [json.loads(line) for line in (workspace / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
     facts = results["train"]["facts"]
@@ -125,7 +140,9 @@ def run(arm: Arm, runtime: str, folder: Path, limit: float) -> dict[str, Any]:
         "microBatch": arm.micro_batch,
         "precision": arm.precision,
         # Each is a mean over the last 20 steps: those of the second half know nothing of the warm-up.
-        "tokensPerSecondMedian": statistics.median(line["tokensPerSecond"] for line in steps[len(steps) // 2 :]),
+        "tokensPerSecondMedian": statistics.median(
+            line["tokensPerSecond"] for line in steps[len(steps) // 2 :]
+        ),
         "peakMemoryGiBPerGpu": round(facts["peakMemoryBytes"] / 2**30, 2),
         "losses": [round(line["loss"], 5) for line in steps],
         "validationLoss": facts.get("validationLoss"),
@@ -148,14 +165,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def compare_precisions(folder: Path, runtime: str, steps: int, limit: float) -> dict[str, Any]:
+def compare_precisions(folder: Path, runtime: str, steps: int) -> dict[str, Any]:
     """The committed small model, tuned in bfloat16 and in float32: how far the losses are apart."""
     runs = {
         precision: run(
             Arm(f"tiny-{precision}", "tiny-llama", "lora", 1, steps, 256, 8, 8, precision, 1e-3, 8),
             runtime,
             folder,
-            limit,
         )
         for precision in ("bf16", "fp32")
     }
@@ -166,24 +182,29 @@ def compare_precisions(folder: Path, runtime: str, steps: int, limit: float) -> 
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--gpus", type=click.IntRange(1, 8), multiple=True, help="GPUs of a training [one, and all there are]")
-@click.option("--method", "methods", type=click.Choice(["lora", "sft"]), multiple=True, default=("lora", "sft"))
+@click.option(
+    "--gpus", type=click.IntRange(1, 8), multiple=True, help="GPUs of a training [one, and all there are]"
+)
 @click.option("--steps", type=click.IntRange(2, 10_000), default=40, help="Optimizer steps.")
 @click.option("--small", is_flag=True, help="A tiny model on CPU: does the benchmark itself work?")
-@click.option("--limit", type=click.FloatRange(10, 36_000), default=1800.0, help="Seconds of one training.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=_RESULTS, help="Folder of the result.")
-def main(gpus: tuple[int, ...], methods: tuple[str, ...], steps: int, small: bool, limit: float, out: Path) -> None:
-    """Measure full fine-tuning and LoRA of a Llama of 1.2 billion parameters on this machine's GPUs."""
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=_RESULTS, help="Folder of the result."
+)
+def main(gpus: tuple[int, ...], steps: int, small: bool, out: Path) -> None:
+    """Measure full fine-tuning and LoRA of a Llama of 1.1 billion parameters on this machine's GPUs."""
     on = machine()
     if not small and on["gpu"] is None:
-        raise click.ClickException("no GPU is visible to PyTorch; try --small for a look at the benchmark on CPU")
+        raise click.ClickException(
+            "no GPU is visible to PyTorch; try --small for a look at the benchmark on CPU"
+        )
     counts = gpus or tuple(sorted({1, max(1, on["visibleGpus"])}))
     runtime = "hf-cpu" if small else "hf"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(_TINY, folder / "models" / "tiny-llama")
         subprocess.run(
-            [sys.executable, _REPOSITORY / "examples" / "docstrings" / "build.py", folder / "datasets"], check=True
+            [sys.executable, _REPOSITORY / "examples" / "docstrings" / "build.py", folder / "datasets"],
+            check=True,
         )
         parameters = make_model(folder / "models" / "random", _TRY if small else _ONE_BILLION)
         runs = [
@@ -203,12 +224,11 @@ def main(gpus: tuple[int, ...], methods: tuple[str, ...], steps: int, small: boo
                 ),
                 runtime,
                 folder,
-                limit,
             )
             for count in counts
-            for method in methods
+            for method in ("lora", "sft")
         ]
-        precisions = compare_precisions(folder, runtime, 4 if small else 100, limit)
+        precisions = compare_precisions(folder, runtime, 4 if small else 100)
     result = {"machine": on, "parameters": parameters, "runs": runs, "precisions": precisions}
     called = (on["gpu"] or "cpu").lower().replace(" ", "-")
     path = out / f"trainer-{called}-x{max(counts)}.json"

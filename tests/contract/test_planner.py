@@ -66,6 +66,55 @@ def test_the_micro_batch_is_the_largest_divisor_that_the_runtime_allows(
     )
 
 
+def test_processes_are_nodes_times_gpus() -> None:
+    plan = make_plan(
+        make_job(training={"globalBatchSize": 48}, parallelism={"nodes": 3, "gpusPerNode": 4}),
+        make_runtime(defaults={"microBatchSize": 3}),
+    )
+    training = plan.resolved.training
+    assert (plan.resolved.nodes, plan.resolved.gpus_per_node, training.data_parallel) == (3, 4, 12)
+    assert (training.micro_batch_size, training.gradient_accumulation) == (2, 2)
+
+
+def test_a_whole_model_is_not_put_among_adapters_nor_asked_of_their_server() -> None:
+    """An endpoint of adapters would be asked for a model that it never loads."""
+    plain = make_runtime(methods=["lora", "sft"])
+    plan = make_plan(make_job(method="sft"), plain)
+    assert (plan.endpoint, plan.registry.claim_name) == (None, "adapters")
+    serving = make_runtime(methods=["lora", "sft"], defaults={"endpoint": "http://nim"})
+    assert make_plan(make_job(), serving).endpoint == "http://nim"
+    assert problems(make_job(method="sft", serve={}), serving) == [
+        (
+            "spec.serve: method sft publishes a whole model, which a server of adapters does not load (got none); try"
+            " the address of a server that is started on the published folder, or leave serve out"
+        ),
+        (
+            "spec.publish: method sft publishes a whole model, and the registry of runtime hf is read by http://nim for"
+            " adapters (got none); try a claim for models"
+        ),
+    ]
+    own = make_job(method="sft", publish={"pvc": {"claimName": "models"}})
+    plan = make_plan(own, serving)
+    assert (plan.endpoint, plan.registry.claim_name) == (None, "models")
+    asked = make_job(
+        method="sft", publish={"pvc": {"claimName": "models"}}, serve={"endpoint": "http://vllm"}
+    )
+    assert make_plan(asked, serving).endpoint == "http://vllm"
+
+
+def test_early_stopping_needs_something_to_look_at() -> None:
+    stopping = {"earlyStopping": {"patience": 2}}
+    assert make_plan(make_job(training=stopping), make_runtime()).resolved.training.early_stopping is not None
+    test = {"pvc": {"claimName": "data", "path": "test.jsonl"}}
+    blind = MINIMAL["dataset"] | {"validationFraction": 0, "test": test}
+    assert problems(make_job(training=stopping, dataset=blind), make_runtime()) == [
+        (
+            "spec.training.earlyStopping: it looks at the loss of validation records, and there are none (got"
+            " validationFraction 0); try dataset.validation or dataset.validationFraction 0.05"
+        )
+    ]
+
+
 @settings(deadline=None)
 @given(
     gpus=st.integers(1, 16),
@@ -189,7 +238,7 @@ def test_a_method_that_the_runtime_lacks_is_refused_with_runtimes_that_have_it()
 def test_all_problems_come_at_once_and_each_under_a_path_of_the_job() -> None:
     hub = {"huggingFace": {"repo": "a/b", "path": "t.jsonl", "secretRef": {"name": "other"}}}
     job = make_job(
-        method="sft",
+        method="ia3",
         model={"huggingFace": {"repo": "a/b", "secretRef": {"name": "mine"}}, "trustRemoteCode": True},
         dataset={"training": hub},
         training={"precision": "bf16"},
@@ -201,7 +250,7 @@ def test_all_problems_come_at_once_and_each_under_a_path_of_the_job() -> None:
     with pytest.raises(PlanRefused) as refused:
         make_plan(copied, runtime)
     assert str(refused.value).splitlines() == [
-        "spec.method: runtime hf-cpu has lora (got sft); try lora",
+        "spec.method: runtime hf-cpu has lora (got ia3); try lora",
         "spec.training.globalBatchSize: globalBatchSize 10 is not microBatchSize 4 x 1 GPU x accumulation; try 8 or 12",
         "spec.training.precision: runtime hf-cpu has fp32 (got bf16); try auto",
         (

@@ -31,8 +31,11 @@ def test_two_nodes_train_lose_a_pod_and_finish(bench) -> None:
     first = train_pods(bench, name, 1)
     assert len({pod["spec"]["nodeName"] for pod in first}) == 2
     claim = bench.get("pvc", f"{name}-workspace")
-    assert claim and claim["spec"]["accessModes"] == ["ReadWriteMany"]
-    [lost] = [pod for pod in first if pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] == "1"]
+    assert claim
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    [lost] = [
+        pod for pod in first if pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] == "1"
+    ]
     bench.cluster.kubectl(
         "-n", bench.namespace, "delete", "pod", lost["metadata"]["name"], "--force", "--grace-period=0"
     )

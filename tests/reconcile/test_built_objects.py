@@ -197,7 +197,9 @@ def test_pods_of_one_attempt_are_each_on_a_node_of_their_own() -> None:
     pod = pod_of(frozen(TWO_NODES), Stage.TRAIN)
     [term] = pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert term["topologyKey"] == "kubernetes.io/hostname"
-    labels = build_stage_job(OWNER, frozen(TWO_NODES), Stage.TRAIN, 2)["spec"]["template"]["metadata"]["labels"]
+    labels = build_stage_job(OWNER, frozen(TWO_NODES), Stage.TRAIN, 2)["spec"]["template"]["metadata"][
+        "labels"
+    ]
     assert term["labelSelector"]["matchLabels"].items() <= labels.items()
     assert term["labelSelector"]["matchLabels"]["tuneyard.io/attempt"] == "2"
     assert "affinity" not in pod_of(frozen(TWO_NODES), Stage.PREPARE)

@@ -43,6 +43,10 @@ REFUSED = {
         JOB,
         "claim data: try --claim data=FOLDER\nclaim models: try --claim models=FOLDER",
     ),
+    "several nodes on one machine": (
+        JOB + "  parallelism: {nodes: 2}\n",
+        "spec.parallelism.nodes: this machine is one node (got 2); try 1, and gpusPerNode",
+    ),
     "a runtime that is not built in": (
         JOB.replace("hf-cpu", "ours"),
         "built in are hf and hf-cpu (got ours)",

@@ -5,11 +5,14 @@ import json
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
+from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, StageResult, TrainFacts
 
 torch = pytest.importorskip("torch")
 
@@ -118,18 +121,75 @@ def test_two_processes_go_on_with_all_weights_where_one_stopped(plan_of, alone):
     assert all(torch.allclose(again[name], weights[name], atol=1e-4) for name in weights)
 
 
+def start_node(pods, rank, port):
+    """The stage as a pod of several nodes runs it, with a termination log of its own and the shared workspace."""
+    log = pods.log.with_name(f"termination-log-{rank}")
+    rendezvous = {
+        "PET_NNODES": "2",
+        "PET_NODE_RANK": str(rank),
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": str(port),
+        "TUNEYARD_TERMINATION_LOG": str(log),
+    }
+    environ = os.environ | pods.environ() | {"OMP_NUM_THREADS": "1"} | rendezvous
+    command = [sys.executable, "-m", "tuneyard_trainer.main", "stage", "train"]
+    return subprocess.Popen(command, env=environ), log
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_a_lost_node_is_an_interruption_and_two_nodes_train_as_one_with_one_result(plan_of, alone, pods):
+    """Each node runs its own torchrun; all that they share is the workspace and the address of the first."""
+    whole = losses(alone("lora"))
+    plan = plan_of(2).model_copy(update={"nodes": 2, "gpus_per_node": 1})
+    endless = plan.training.model_copy(update={"epochs": None, "max_steps": 100_000})
+    assert pods.run("prepare", plan.model_copy(update={"training": endless}))[0] == 0
+    port = free_port()
+    nodes = [start_node(pods, rank, port) for rank in (0, 1)]
+    try:
+        wait_for_steps(pods, nodes[0][0])
+        for number in stage_processes(nodes[1][0]):
+            os.kill(number, signal.SIGKILL)
+        assert nodes[0][0].wait(60) == EXIT_CODES[FailureClass.INTERRUPTED]
+    finally:
+        for process, _ in nodes:
+            process.kill()
+            process.wait()
+    failure = StageResult.model_validate_json(nodes[0][1].read_bytes()).failure
+    assert "another process of the training is gone" in failure.message
+
+    assert pods.run("prepare", plan)[0] == 0
+    port = free_port()
+    nodes = [start_node(pods, rank, port) for rank in (0, 1)]
+    assert [process.wait(120) for process, _ in nodes] == [0, 0]
+    assert losses(pods) == pytest.approx(whole, abs=1e-4)
+    first, second = (StageResult.model_validate_json(log.read_bytes()) for _, log in nodes)
+    assert first == second
+    assert first.facts["processes"] == 2
+    kept = StageResult.model_validate_json((pods.workspace / "results/train.json").read_bytes())
+    assert kept == first
+
+
 def start_endless(pods, plan_of, processes):
     """A training without an end, as soon as it has done two steps."""
     plan = plan_of(processes, training={"epochs": None, "maxSteps": 100_000})
     plan = plan.model_copy(update={"checkpoint": plan.checkpoint.model_copy(update={"every_steps": 50_000})})
     assert pods.run("prepare", plan)[0] == 0
     process = pods.start("train")
+    wait_for_steps(pods, process)
+    return process
+
+
+def wait_for_steps(pods, process):
     end = time.monotonic() + 120
     while len(losses(pods)) < 2:
         assert process.poll() is None, pods.result()
         assert time.monotonic() < end, "no step within two minutes"
         time.sleep(0.1)
-    return process
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -156,23 +216,22 @@ def parent_of(number):
     return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def last_worker_of(process):
-    """Process id of the training's last worker: its grandparent is the stage."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+def stage_processes(process):
+    """Process ids of a stage, its torchrun and its workers, oldest first."""
+    found = [process.pid]
+    for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda folder: int(folder.name)):
         try:
-            command = (folder / "cmdline").read_text()
-            if "tuneyard_trainer.worker\0" in command and parent_of(parent_of(folder.name)) == process.pid:
+            if parent_of(folder.name) in found:
                 found.append(int(folder.name))
         except OSError:
             continue
-    return max(found)
+    return found
 
 
 def test_a_killed_process_is_an_interruption_and_no_bug(plan_of, pods):
     process = start_endless(pods, plan_of, 2)
     try:
-        os.kill(last_worker_of(process), signal.SIGKILL)
+        os.kill(stage_processes(process)[-1], signal.SIGKILL)
         assert process.wait(60) == EXIT_CODES[FailureClass.INTERRUPTED]
     finally:
         process.kill()

@@ -254,13 +254,13 @@ def _whole_model_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterabl
         return
     if job.spec.serve is not None and job.spec.serve.endpoint is None:
         yield Problem(
-            "spec.serve.endpoint",
+            "spec.serve",
             f"method {method} publishes a whole model, which a server of adapters does not load (got none); try the"
             " address of a server that is started on the published folder, or leave serve out",
         )
     if job.spec.publish.pvc is None and runtime.spec.defaults.registry is not None and served is not None:
         yield Problem(
-            "spec.publish.pvc",
+            "spec.publish",
             f"method {method} publishes a whole model, and the registry of runtime {runtime.metadata.name} is read by"
             f" {served} for adapters (got none); try a claim for models",
         )

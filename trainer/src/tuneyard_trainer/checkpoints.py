@@ -118,9 +118,7 @@ class Checkpoints:
                 raise Interrupted(f"another process could not write the checkpoint of step {step}")
             if self._world.is_first:
                 everyone = {name: digest for part in written if part for name, digest in part.items()}
-                manifest = Manifest(
-                    self._lineage, step, trained_tokens, seconds, dict(validations), everyone
-                )
+                manifest = Manifest(self._lineage, step, trained_tokens, seconds, dict(validations), everyone)
                 (folder / _MANIFEST).write_text(json.dumps(asdict(manifest)), encoding="utf-8")
         if self._world.is_first:
             self._remove_old(best)
@@ -211,9 +209,7 @@ class Checkpoints:
             for name, at, part in _rows_of(folder, _PARAMETERS, wanted):
                 local_part(parameters[name])[at : at + len(part)].copy_(part)
 
-    def _read_optimizer(
-        self, folder: Path, parameters: Parameters, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def _read_optimizer(self, folder: Path, parameters: Parameters, optimizer: torch.optim.Optimizer) -> None:
         optimizer.state.clear()
         wanted = {name: rows_held(parameter, self._world) for name, parameter in parameters.items()}
         for full_name, at, part in _rows_of(folder, _OPTIMIZER, wanted):

@@ -8,7 +8,7 @@ forward pass gathers parameters from all processes: all of them run the same num
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where messages are made: NCCL sends nothing else than memory of a GPU."""
 
     @property
@@ -83,7 +83,9 @@ def is_loss_of_another(error: BaseException) -> bool:
         return True
     # gloo raises plain errors: of connections that were closed or reset, and of waiting in vain.
     text = str(error)
-    return isinstance(error, RuntimeError) and ("/gloo/" in text or "[Gloo]" in text or "onnection closed by" in text)
+    return isinstance(error, RuntimeError) and (
+        "/gloo/" in text or "[Gloo]" in text or "onnection closed by" in text
+    )
 
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:

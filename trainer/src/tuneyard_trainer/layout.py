@@ -18,7 +18,16 @@ SAMPLES = "evaluation/samples.jsonl"
 """Answers of base and tuned model side by side."""
 BASE_MEASURES = "evaluation/base.json"
 """What the base model was measured to be, before training."""
-_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*", "NOTICE*")
+_MODEL_FILES = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.model",
+    "merges.txt",
+    "vocab.txt",
+    "LICENSE*",
+    "NOTICE*",
+)
 
 
 def is_model_file(name: str) -> bool:

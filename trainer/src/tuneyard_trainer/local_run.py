@@ -43,6 +43,11 @@ def run_locally(
     try:
         document = load(job_file.read_text(encoding="utf-8"), str(job_file))
         job = read_job(document)
+        if job.spec.parallelism.nodes > 1:
+            raise RunRefused(
+                f"spec.parallelism.nodes: this machine is one node (got {job.spec.parallelism.nodes}); try 1, and"
+                " gpusPerNode for its GPUs"
+            )
         try:
             plan = make_plan(job, _runtime(job, runtime_file))
         except PlanRefused as refused:
@@ -81,7 +86,9 @@ def _runtime(job: FineTuneJob, file: Path | None) -> FineTuneRuntime:
 def build_local_runtime(name: str) -> FineTuneRuntime:
     """What this very installation can do, as a FineTuneRuntime."""
     spec = FineTuneRuntimeSpec(
-        image="this-installation:local", accelerator="nvidia" if name == "hf" else "none", methods=("lora", "sft")
+        image="this-installation:local",
+        accelerator="nvidia" if name == "hf" else "none",
+        methods=("lora", "sft"),
     )
     return FineTuneRuntime(metadata=ObjectMeta(name=name), spec=spec)
 

@@ -19,7 +19,6 @@ from tuneyard_trainer.failures import StageFailure, bad_input
 from tuneyard_trainer.layout import ADAPTER_FILES, is_model_file
 from tuneyard_trainer.surroundings import usable_cores
 
-
 METHODS = ("lora", "sft")
 
 
@@ -84,7 +83,7 @@ def _best_precision(job: ResolvedJob) -> str:
 
 def _has_bf16() -> bool:
     """In hardware: what PyTorch emulates is slower than float32."""
-    return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def load_model(folder: Path, job: ResolvedJob, device: Device, world: World) -> Any:
