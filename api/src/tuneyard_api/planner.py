@@ -167,7 +167,12 @@ def _processes(job: FineTuneJob) -> int:
 
 def _usual_endpoint(job: FineTuneJob, runtime: FineTuneRuntime) -> str | None:
     """The runtime's, which serves adapters of a base model: a whole model needs a server of its own."""
-    return None if job.spec.method in WHOLE_MODEL_METHODS else runtime.spec.defaults.endpoint
+    return None if _is_whole_model(job, runtime) else runtime.spec.defaults.endpoint
+
+
+def _is_whole_model(job: FineTuneJob, runtime: FineTuneRuntime) -> bool:
+    """Whether the runtime will make a model, not an adapter; a method that it lacks is refused for that alone."""
+    return job.spec.method in WHOLE_MODEL_METHODS and job.spec.method in runtime.spec.methods
 
 
 def _method_problems(
@@ -239,7 +244,7 @@ def _destination_problems(
             " of your adapter registry",
         )
     yield from _whole_model_problems(job, runtime)
-    if job.spec.serve is not None and endpoint is None and job.spec.method not in WHOLE_MODEL_METHODS:
+    if job.spec.serve is not None and endpoint is None and not _is_whole_model(job, runtime):
         yield Problem(
             "spec.serve",
             f"neither the job nor runtime {name} says which endpoint serves the adapter; try serve.endpoint, or leave"
@@ -250,7 +255,7 @@ def _destination_problems(
 def _whole_model_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
     """A server of adapters neither loads a whole model nor likes to find one among them."""
     method, served = job.spec.method, runtime.spec.defaults.endpoint
-    if method not in WHOLE_MODEL_METHODS:
+    if not _is_whole_model(job, runtime):
         return
     if job.spec.serve is not None and job.spec.serve.endpoint is None:
         yield Problem(
