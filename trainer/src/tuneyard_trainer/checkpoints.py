@@ -205,9 +205,15 @@ class Checkpoints:
 
     def _read_parameters(self, folder: Path, parameters: Parameters) -> None:
         wanted = {name: rows_held(parameter, self._world) for name, parameter in parameters.items()}
+        seen = set()
         with torch.no_grad():
             for name, at, part in _rows_of(folder, _PARAMETERS, wanted):
                 local_part(parameters[name])[at : at + len(part)].copy_(part)
+                seen.add(name)
+        if missing := sorted(parameters.keys() - seen):
+            raise ValueError(
+                f"{folder}: valid, and yet without {', '.join(missing[:3])}: of another library?"
+            )
 
     def _read_optimizer(self, folder: Path, parameters: Parameters, optimizer: torch.optim.Optimizer) -> None:
         optimizer.state.clear()

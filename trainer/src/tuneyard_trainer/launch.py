@@ -19,6 +19,8 @@ from tuneyard_trainer.stages import StageContext
 from tuneyard_trainer.surroundings import usable_cores
 
 _POLL_SECONDS = 0.5
+_WORKERS = "workers-{}"
+"""Folder of a node's results in that of all results."""
 _MEETING_SECONDS = 1800
 """How long the nodes wait for each other: one may still be pulling its image."""
 
@@ -35,12 +37,8 @@ def train_distributed(context: StageContext) -> TrainFacts:
         left_over.unlink()
     code = _run(context, _command(job, os.environ))
     results = _results(folder, context.plan_digest)
-    # A worker that fails takes the others down: their end by SIGTERM says nothing.
-    failures = sorted(
-        (r.failure for r in results if r.failure), key=lambda f: f.failure_class is FailureClass.INTERRUPTED
-    )
-    if failures:
-        raise StageFailure(failures[0].failure_class, failures[0].message)
+    if any(result.failure for result in results):
+        raise root_cause(folder.parent, context.plan_digest)
     if code == 0 and len(results) == job.gpus_per_node:
         return TrainFacts.model_validate(results[0].facts)
     if context.stop:
@@ -49,8 +47,9 @@ def train_distributed(context: StageContext) -> TrainFacts:
         )
     if job.nodes > 1 and not results:
         raise Interrupted(
-            f"node {node_rank(os.environ)} of {job.nodes}: torchrun ended with code {code} before its workers had begun;"
-            f" all nodes must be there within {_MEETING_SECONDS // 60} minutes. Goes on from the last checkpoint"
+            f"node {node_rank(os.environ)} of {job.nodes}: torchrun ended with code {code} and no worker left a result: not"
+            f" all nodes were there within {_MEETING_SECONDS // 60} minutes, or a worker was killed; goes on from the last"
+            " checkpoint. If it happens again, look at the log and at the memory limit"
         )
     raise StageFailure(
         FailureClass.BUG,
@@ -59,9 +58,24 @@ def train_distributed(context: StageContext) -> TrainFacts:
     )
 
 
+def root_cause(results: Path, plan_digest: str) -> StageFailure:
+    """What ended the training, out of what the workers of all nodes say in the folder of results.
+
+    A worker that fails takes the others down: an interruption says nothing where another one says more.
+    """
+    said = [
+        result.failure
+        for folder in sorted(results.glob(_WORKERS.format("*")))
+        for result in _results(folder, plan_digest)
+        if result.failure
+    ]
+    first = min(said, key=lambda failure: failure.failure_class is FailureClass.INTERRUPTED)
+    return StageFailure(first.failure_class, first.message)
+
+
 def workers_folder(workspace: Path, node: int) -> Path:
     """Where each worker of a node leaves its StageResult as rank-<n>.json."""
-    return workspace / "results" / f"workers-{node}"
+    return workspace / "results" / _WORKERS.format(node)
 
 
 def node_rank(environ: Mapping[str, str]) -> int:
