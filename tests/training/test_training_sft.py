@@ -24,6 +24,8 @@ def base_in_bf16(tiny_llama, tmp_path):
     folder = tmp_path / "half"
     shutil.copytree(tiny_llama, folder)
     AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.bfloat16).save_pretrained(folder)
+    (folder / "evaluation.json").write_text('{"of": "the base model"}')
+    (folder / "LICENSE").write_text("terms")
     return folder
 
 
@@ -48,7 +50,8 @@ def test_a_whole_model_is_published_with_its_tokenizer_and_answers_as_it_was_mea
         "tokenizer_config.json",
         "README.md",
     } <= names
-    assert not any(name.startswith("adapter") for name in names)
+    assert "LICENSE" in names
+    assert not {name for name in names if name.startswith(("adapter", "evaluation"))}
     assert (folder / "config.json").read_text() == (base_in_bf16 / "config.json").read_text()
 
     model = AutoModelForCausalLM.from_pretrained(folder).eval()

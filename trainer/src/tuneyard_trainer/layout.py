@@ -20,16 +20,21 @@ BASE_MEASURES = "evaluation/base.json"
 """What the base model was measured to be, before training."""
 _MODEL_FILES = (
     "*.safetensors",
-    "*.json",
-    "*.jinja",
-    "*.model",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
     "merges.txt",
-    "vocab.txt",
+    "*.model",
+    "chat_template*",
     "LICENSE*",
     "NOTICE*",
 )
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a file of a model's folder belongs to the model: never pickled weights, never Python."""
+    """Whether a file of a model's folder goes with a tuned one: not pickled weights, not Python, no figures of the base."""
     return any(fnmatch(name, pattern) for pattern in _MODEL_FILES)
