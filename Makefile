@@ -62,13 +62,16 @@ survive: ## 50,000 steps of faults, edits and deletions against the operator's d
 	@TUNEYARD_SURVIVE_STEPS=50000 $(RUN) pytest -q tests/reconcile/test_survival_machine.py -k survives
 
 ##@ Measure it
-.PHONY: bench-operator bench-generator soak
+.PHONY: bench-operator bench-generator bench-trainer soak
 bench-operator: ## 500 FineTuneJobs against the same chain as plain Jobs: bench/results/operator.json
 	@$(RUN) python bench/operator_throughput.py
 
 bench-generator: ## Our render beside kustomize and helm template: bench/results/generator.json
 	@$(RUN) python -c "from tuneyard_local.parts import build_parts; from tuneyard_local.progress import Progress; build_parts(['helm'], Progress())"
 	@$(RUN) python bench/generator_speed.py
+
+bench-trainer: ## Full fine-tuning and LoRA of 1.1 billion parameters on this machine's GPUs: bench/results/trainer-<gpu>-x<n>.json
+	@$(RUN) --group torch python bench/trainer_gpu.py
 
 soak: ## 20 jobs on real nodes under 100 random kills (half an hour, root): bench/results/soak.json
 	@$(RUN) python bench/soak.py

@@ -108,7 +108,8 @@ def test_an_invalid_job_is_refused_with_the_words_that_it_states(server: Cluster
 
 
 @pytest.mark.parametrize(
-    "name", ["sample-finetunejob.yaml", "docstrings-lora.yaml", "sample-finetuneruntime.yaml"]
+    "name",
+    ["sample-finetunejob.yaml", "docstrings-lora.yaml", "two-nodes.yaml", "sample-finetuneruntime.yaml"],
 )
 def test_the_examples_are_taken(server: Cluster, name: str) -> None:
     assert create(server, (ROOT / "examples" / name).read_text(), "--dry-run=server") == (0, "")

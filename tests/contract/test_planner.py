@@ -6,36 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plan_samples import MINIMAL, make_job, make_runtime, problems
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.planner import Mount, Plan, PlanRefused, digest_of, make_plan
-from tuneyard_api.pod_contract import ResolvedAdapter, ResolvedJob, ResolvedSource, Stage
-from tuneyard_api.remote_files import HttpFile
+from tuneyard_api.pod_contract import ResolvedJob, ResolvedSource, Stage
 from tuneyard_api.runtime import FineTuneRuntime
-
-MINIMAL: dict[str, Any] = {
-    "model": {"pvc": {"claimName": "models", "path": "tiny"}},
-    "dataset": {"training": {"pvc": {"claimName": "data", "path": "train.jsonl"}}},
-    "method": "lora",
-}
-
-
-def make_job(name: str = "answers", uid: str = "u1", **spec: Any) -> FineTuneJob:
-    return FineTuneJob.model_validate({"metadata": {"name": name, "uid": uid}, "spec": MINIMAL | spec})
-
-
-def make_runtime(name: str = "hf", **spec: Any) -> FineTuneRuntime:
-    base = {"image": "trainer:1", "accelerator": "nvidia", "methods": ["lora"]}
-    defaults = {"registry": {"claimName": "adapters"}} | spec.pop("defaults", {})
-    return FineTuneRuntime.model_validate(
-        {"metadata": {"name": name}, "spec": base | {"defaults": defaults} | spec}
-    )
-
-
-def problems(job: FineTuneJob, runtime: FineTuneRuntime, *others: FineTuneRuntime) -> list[str]:
-    with pytest.raises(PlanRefused) as refused:
-        make_plan(job, runtime, others)
-    return [str(problem) for problem in refused.value.problems]
 
 
 def test_the_minimal_job_is_filled_in() -> None:
@@ -65,6 +41,55 @@ def test_the_micro_batch_is_the_largest_divisor_that_the_runtime_allows(
         make_plan(job, make_runtime(defaults={"microBatchSize": default})).resolved.training.micro_batch_size
         == micro
     )
+
+
+def test_processes_are_nodes_times_gpus() -> None:
+    plan = make_plan(
+        make_job(training={"globalBatchSize": 48}, parallelism={"nodes": 3, "gpusPerNode": 4}),
+        make_runtime(defaults={"microBatchSize": 3}),
+    )
+    training = plan.resolved.training
+    assert (plan.resolved.nodes, plan.resolved.gpus_per_node, training.data_parallel) == (3, 4, 12)
+    assert (training.micro_batch_size, training.gradient_accumulation) == (2, 2)
+
+
+def test_a_whole_model_is_not_put_among_adapters_nor_asked_of_their_server() -> None:
+    """An endpoint of adapters would be asked for a model that it never loads."""
+    plain = make_runtime(methods=["lora", "sft"])
+    plan = make_plan(make_job(method="sft"), plain)
+    assert (plan.endpoint, plan.registry.claim_name) == (None, "adapters")
+    serving = make_runtime(methods=["lora", "sft"], defaults={"endpoint": "http://nim"})
+    assert make_plan(make_job(), serving).endpoint == "http://nim"
+    assert problems(make_job(method="sft", serve={}), serving) == [
+        (
+            "spec.serve: method sft publishes a whole model, which a server of adapters does not load (got none); try"
+            " the address of a server that is started on the published folder, or leave serve out"
+        ),
+        (
+            "spec.publish: method sft publishes a whole model, and the registry of runtime hf is read by http://nim for"
+            " adapters (got none); try a claim for models"
+        ),
+    ]
+    own = make_job(method="sft", publish={"pvc": {"claimName": "models"}})
+    plan = make_plan(own, serving)
+    assert (plan.endpoint, plan.registry.claim_name) == (None, "models")
+    asked = make_job(
+        method="sft", publish={"pvc": {"claimName": "models"}}, serve={"endpoint": "http://vllm"}
+    )
+    assert make_plan(asked, serving).endpoint == "http://vllm"
+
+
+def test_early_stopping_needs_something_to_look_at() -> None:
+    stopping = {"earlyStopping": {"patience": 2}}
+    assert make_plan(make_job(training=stopping), make_runtime()).resolved.training.early_stopping is not None
+    test = {"pvc": {"claimName": "data", "path": "test.jsonl"}}
+    blind = MINIMAL["dataset"] | {"validationFraction": 0, "test": test}
+    assert problems(make_job(training=stopping, dataset=blind), make_runtime()) == [
+        (
+            "spec.training.earlyStopping: it looks at the loss of validation records, and there are none (got"
+            " validationFraction 0); try dataset.validation or dataset.validationFraction 0.05"
+        )
+    ]
 
 
 @settings(deadline=None)
@@ -190,7 +215,7 @@ def test_a_method_that_the_runtime_lacks_is_refused_with_runtimes_that_have_it()
 def test_all_problems_come_at_once_and_each_under_a_path_of_the_job() -> None:
     hub = {"huggingFace": {"repo": "a/b", "path": "t.jsonl", "secretRef": {"name": "other"}}}
     job = make_job(
-        method="sft",
+        method="ia3",
         model={"huggingFace": {"repo": "a/b", "secretRef": {"name": "mine"}}, "trustRemoteCode": True},
         dataset={"training": hub},
         training={"precision": "bf16"},
@@ -202,7 +227,7 @@ def test_all_problems_come_at_once_and_each_under_a_path_of_the_job() -> None:
     with pytest.raises(PlanRefused) as refused:
         make_plan(copied, runtime)
     assert str(refused.value).splitlines() == [
-        "spec.method: runtime hf-cpu has lora (got sft); try lora",
+        "spec.method: runtime hf-cpu has lora (got ia3); try lora",
         "spec.training.globalBatchSize: globalBatchSize 10 is not microBatchSize 4 x 1 GPU x accumulation; try 8 or 12",
         "spec.training.precision: runtime hf-cpu has fp32 (got bf16); try auto",
         (
@@ -237,99 +262,6 @@ def test_one_hub_token_serves_model_and_data() -> None:
     plan = make_plan(make_job(dataset={"training": hub, "test": hub}), make_runtime())
     assert plan.hub_token is not None
     assert plan.hub_token.model_dump() == token
-
-
-S3 = {
-    "bucket": "data",
-    "key": "team/t.jsonl",
-    "endpoint": "http://minio:9000",
-    "secretRef": {"name": "store"},
-}
-DIGEST = "0" * 64
-
-
-def test_one_secret_serves_all_buckets_and_stays_out_of_the_pods_file() -> None:
-    url = {"url": "https://example.com/v.jsonl", "sha256": DIGEST}
-    job = make_job(dataset={"training": {"s3": S3}, "test": {"s3": S3}, "validation": {"http": url}})
-    plan = make_plan(job, make_runtime())
-    assert plan.s3_secret == "store"
-    source = plan.resolved.dataset.training.s3
-    assert source is not None
-    assert source.model_dump() == {
-        "bucket": "data",
-        "key": "team/t.jsonl",
-        "endpoint": "http://minio:9000",
-        "region": "us-east-1",
-    }
-    assert "store" not in plan.resolved.model_dump_json()
-    assert plan.resolved.dataset.validation == ResolvedSource(http=HttpFile.model_validate(url))
-    assert {mount.claim for mount in plan.stage_mounts(Stage.PREPARE)} == {"answers-workspace", "models"}
-    assert make_plan(make_job(), make_runtime()).s3_secret is None
-
-
-def test_two_secrets_for_buckets_are_refused() -> None:
-    other = S3 | {"secretRef": {"name": "elsewhere"}}
-    job = make_job(dataset={"training": {"s3": S3}, "test": {"s3": other}})
-    assert problems(job, make_runtime()) == [
-        (
-            "spec.dataset.test.s3.secretRef: a job has one Secret for S3 (got elsewhere); try store, as in"
-            " spec.dataset.training.s3"
-        )
-    ]
-
-
-@pytest.mark.parametrize(
-    ("adapter", "claim", "path"),
-    [
-        ({"published": "old"}, "adapters", "/sources/adapter/team/old"),
-        ({"pvc": {"claimName": "mine", "path": "a"}}, "mine", "/sources/adapter/a"),
-    ],
-)
-def test_an_adapter_to_go_on_from_reaches_the_prepare_pod_alone(
-    adapter: dict[str, Any], claim: str, path: str
-) -> None:
-    model = MINIMAL["model"] | {"adapter": adapter}
-    runtime = make_runtime(defaults={"registry": {"claimName": "adapters", "path": "team"}})
-    plan = make_plan(make_job(model=model), runtime)
-    assert plan.resolved.adapter == ResolvedAdapter(path=path, must_match_lora=False)
-    mounts = [mount for mount in plan.mounts if mount.path == "/sources/adapter"]
-    assert mounts == [Mount(Stage.PREPARE, claim, "/sources/adapter", read_only=True)]
-    with_options = make_plan(make_job(model=model, lora={"rank": 8}), runtime).resolved.adapter
-    assert with_options == ResolvedAdapter(path=path, must_match_lora=True)
-
-
-def test_a_job_does_not_publish_over_the_adapter_that_it_goes_on_from() -> None:
-    job = make_job(name="old", model=MINIMAL["model"] | {"adapter": {"published": "old"}})
-    assert problems(job, make_runtime()) == [
-        (
-            "spec.model.adapter.published: the job would publish under the name that it goes on from, which is taken"
-            " (got old); try another publish.adapterName"
-        )
-    ]
-
-
-@pytest.mark.parametrize(
-    ("has", "said"),
-    [
-        ([], "has none (got nf4); try leaving it out, or another runtime"),
-        (["int8"], "has int8 (got nf4); try int8, or leave it out"),
-    ],
-)
-def test_bits_that_the_runtime_lacks_are_refused_by_name(has: list[str], said: str) -> None:
-    job = make_job(model=MINIMAL["model"] | {"quantization": "nf4"})
-    runtime = make_runtime("hf-cpu", quantizations=has)
-    assert problems(job, runtime) == [f"spec.model.quantization: runtime hf-cpu {said}"]
-
-
-def test_bits_that_the_runtime_has_reach_the_pod_but_not_several_gpus() -> None:
-    model, runtime = MINIMAL["model"] | {"quantization": "nf4"}, make_runtime(quantizations=["nf4"])
-    assert make_plan(make_job(model=model), runtime).resolved.quantization == "nf4"
-    assert problems(make_job(model=model, parallelism={"gpusPerNode": 2}), runtime) == [
-        (
-            "spec.model.quantization: a base model in fewer bits trains on one GPU (got nf4 on 2); try"
-            " parallelism.gpusPerNode 1, or leave it out"
-        )
-    ]
 
 
 def refused_paths(job: FineTuneJob, runtime: FineTuneRuntime) -> set[str]:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Kubernetes objects of a job: the pod contract, restricted pods, and nothing where it does not belong."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,15 +14,15 @@ from tuneyard_operator.domain.build.storage import build_plan_map, build_workspa
 from tuneyard_operator.domain.frozen import Frozen
 
 OWNER = Owner("team", "a", "uid-a")
+TWO_NODES = job_spec(parallelism={"nodes": 2, "gpusPerNode": 4})
 HUB = {"repo": "meta/llama", "secretRef": {"name": "hub-token"}}
 
 
-def frozen(spec: dict[str, Any] | None = None, nodes: int = 1, **runtime: Any) -> Frozen:
-    """A plan; `nodes` is set by hand, as no field of a job asks for several yet."""
+def frozen(spec: dict[str, Any] | None = None, **runtime: Any) -> Frozen:
+    """A plan."""
     result = accept(observed(spec=spec or job_spec(), runtimes={"hf": runtime_spec(**runtime)}, claims=None))
     assert isinstance(result, Frozen), result
-    resolved = result.plan.resolved.model_copy(update={"nodes": nodes})
-    return replace(result, plan=replace(result.plan, resolved=resolved))
+    return result
 
 
 def pod_of(plan: Frozen, stage: Stage) -> dict[str, Any]:
@@ -193,7 +192,7 @@ def test_one_node_needs_no_rendezvous() -> None:
 
 
 def test_several_nodes_meet_at_index_0_through_a_headless_service() -> None:
-    plan = frozen(nodes=2)
+    plan = frozen(TWO_NODES)
     env = env_of(plan, Stage.TRAIN)
     assert env["PET_NNODES"] == "2"
     assert env["PET_MASTER_ADDR"] == "a-train-2-0.a-train-2"
@@ -208,6 +207,19 @@ def test_several_nodes_meet_at_index_0_through_a_headless_service() -> None:
     assert build_stage_job(OWNER, plan, Stage.TRAIN, 2)["spec"]["completions"] == 2
     assert build_stage_job(OWNER, plan, Stage.PREPARE, 1)["spec"]["completions"] == 1
     assert build_workspace(OWNER, plan)["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_pods_of_one_attempt_are_each_on_a_node_of_their_own() -> None:
+    pod = pod_of(frozen(TWO_NODES), Stage.TRAIN)
+    [term] = pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    labels = build_stage_job(OWNER, frozen(TWO_NODES), Stage.TRAIN, 2)["spec"]["template"]["metadata"][
+        "labels"
+    ]
+    assert term["labelSelector"]["matchLabels"].items() <= labels.items()
+    assert term["labelSelector"]["matchLabels"]["tuneyard.io/attempt"] == "2"
+    assert "affinity" not in pod_of(frozen(TWO_NODES), Stage.PREPARE)
+    assert "affinity" not in pod_of(frozen(), Stage.TRAIN)
 
 
 def test_the_plan_is_immutable_and_holds_job_json() -> None:

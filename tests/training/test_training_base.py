@@ -10,6 +10,7 @@ from tuneyard_api.pod_contract import FailureClass, TrainFacts
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
+from tuneyard_trainer.distributed import World  # noqa: E402
 from tuneyard_trainer.failures import StageFailure  # noqa: E402
 from tuneyard_trainer.metrics import read_metrics  # noqa: E402
 from tuneyard_trainer.model import Device, load_model  # noqa: E402
@@ -87,7 +88,9 @@ def test_adapter_that_leaves_a_layer_without_weights_is_refused(
 @pytest.fixture
 def loaded(tiny_llama, training_data, job_of):
     """The model of a job as training has it."""
-    return lambda **changes: load_model(tiny_llama, job_of(tiny_llama, training_data(40), **changes), CPU)
+    return lambda **changes: load_model(
+        tiny_llama, job_of(tiny_llama, training_data(40), **changes), CPU, World()
+    )
 
 
 @pytest.mark.parametrize(("kind", "layer"), [("nf4", "Linear4bit"), ("int8", "Linear8bitLt")])

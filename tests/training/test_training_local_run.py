@@ -33,7 +33,7 @@ REFUSED = {
     "an unknown field": (JOB.replace("method", "metod"), "job.yaml:7:3 spec.metod: unknown field"),
     "a method that the runtime lacks": (
         JOB.replace("lora", "ia3"),
-        "spec.method: runtime hf-cpu has lora (got ia3)",
+        "spec.method: runtime hf-cpu has lora, sft (got ia3)",
     ),
     "a batch that does not divide": (
         JOB.replace("maxSteps: 2", "maxSteps: 2, globalBatchSize: 8, microBatchSize: 3"),
@@ -42,6 +42,10 @@ REFUSED = {
     "claims without folders": (
         JOB,
         "claim data: try --claim data=FOLDER\nclaim models: try --claim models=FOLDER",
+    ),
+    "several nodes on one machine": (
+        JOB + "  parallelism: {nodes: 2}\n",
+        "spec.parallelism.nodes: this machine is one node (got 2); try 1, and gpusPerNode",
     ),
     "a runtime that is not built in": (
         JOB.replace("hf-cpu", "ours"),

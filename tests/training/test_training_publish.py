@@ -137,14 +137,14 @@ def test_failing_in_the_middle_leaves_nothing(trained, pods, tmp_path, monkeypat
 
 
 def test_digest_knows_names_and_contents(trained, pods):
-    from tuneyard_trainer.publish import adapter_digest
+    from tuneyard_trainer.publish import tuned_digest
 
     folder = pods.workspace / "adapter"
     trained()
-    first = adapter_digest(folder)
+    first = tuned_digest(folder)
     (folder / "adapter_config.json").write_text("{}w")
     (folder / "adapter_model.safetensors").write_bytes(b"eights")
-    assert adapter_digest(folder) != first
+    assert tuned_digest(folder) != first
     assert first.startswith("sha256:")
 
 

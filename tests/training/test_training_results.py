@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tuneyard_api.pod_contract import EXIT_CODES, Failure, FailureClass, Progress, Stage, StageResult
+from tuneyard_trainer.durable import write_file
 from tuneyard_trainer.failures import StageFailure, classify
+from tuneyard_trainer.launch import root_cause, workers_folder
 from tuneyard_trainer.progress import Board, describe, served
 from tuneyard_trainer.results import earlier_success, encode, result_path, write_result
 from tuneyard_trainer.surroundings import usable_cores
@@ -132,3 +134,18 @@ def test_progress_is_described_in_one_line():
 def test_usable_cores_keep_to_the_quota(tmp_path, content, most):
     (tmp_path / "cpu.max").write_text(content)
     assert 1 <= usable_cores(tmp_path) <= most
+
+
+def test_root_cause_of_a_training_is_what_any_node_knows_better_than_interrupted(tmp_path):
+    """Also where the node that is asked only noticed that another one was gone."""
+    said = {
+        (0, 0): (FailureClass.INTERRUPTED, "another process of the training is gone"),
+        (1, 0): (FailureClass.INTERRUPTED, "another process of the training is gone"),
+        (1, 1): (FailureClass.OUT_OF_MEMORY, "the GPU is full"),
+    }
+    for (node, rank), (kind, message) in said.items():
+        failure = Failure(failure_class=kind, message=message)
+        result = StageResult(stage=Stage.TRAIN, outcome="Failed", plan_digest="d", failure=failure)
+        write_file(workers_folder(tmp_path, node) / f"rank-{rank}.json", encode(result))
+    cause = root_cause(tmp_path / "results", "d")
+    assert (cause.failure_class, str(cause)) == (FailureClass.OUT_OF_MEMORY, "the GPU is full")

@@ -152,6 +152,15 @@ class Lora(Contract):
     """Names of linear layers; absent: every linear layer but the output head."""
 
 
+class EarlyStopping(Contract):
+    """Ends a training whose validation loss does not get better any more."""
+
+    patience: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Measurements in a row, one with each checkpoint, without a better one."""
+    min_delta: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Nats per learned token by which a loss must be lower to be better."""
+
+
 class Training(Contract):
     """The optimisation."""
 
@@ -185,13 +194,17 @@ class Training(Contract):
     """Recompute activations in the backward pass: less memory, about a third more time."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 42
     """Seeds data order, dropout and initial adapter."""
+    early_stopping: EarlyStopping | None = None
+    """Ends the training when the validation loss gets no better; absent: never."""
 
 
 class Parallelism(Contract):
-    """Where the work is spread. Data parallel size = GPUs, as nothing is sharded yet."""
+    """Where the work is spread. Data parallel size = nodes x GPUs; the model is spread over all of them (FSDP2)."""
 
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Nodes, one training pod on each; more than one need a storage class for ReadWriteMany."""
     gpus_per_node: Annotated[int, Field(ge=1, le=16)] = 1
-    """GPUs, and so processes, of the training pod."""
+    """GPUs, and so processes, of each training pod."""
 
 
 class RuntimeRef(Contract):
@@ -262,7 +275,9 @@ class Checkpoint(Contract):
     every_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     """Optimizer steps between checkpoints."""
     keep: Annotated[int, Field(ge=1, le=100)] = 2
-    """Newest checkpoints kept."""
+    """Newest checkpoints kept, besides the one that is to be published."""
+    publish: Literal["best", "last"] = "best"
+    """What is evaluated and published: the checkpoint of the lowest validation loss, or the last one."""
 
 
 class Evaluation(Contract):
@@ -275,7 +290,7 @@ class Evaluation(Contract):
 
 
 class Publish(Contract):
-    """Where the adapter goes: `<registry>/<adapterName>/{adapter_config.json,adapter_model.safetensors}`."""
+    """Where the adapter, or with method sft the model, goes: `<registry>/<adapterName>/`."""
 
     adapter_name: Label | None = None
     """Name that the endpoint lists; the job's name when absent."""
@@ -308,13 +323,13 @@ class FineTuneJobSpec(Contract):
     dataset: Dataset
     """The data."""
     method: Annotated[str, Field(min_length=1, max_length=40, pattern=METHOD)]
-    """A method that the runtime has, such as `lora`."""
+    """A method that the runtime has: `lora` trains an adapter, `sft` all weights."""
     lora: Lora | None = None
     """Options of method lora."""
     training: Training = Training()
     """The optimisation."""
     parallelism: Parallelism = Parallelism()
-    """GPUs."""
+    """Nodes and GPUs."""
     runtime: RuntimeRef = RuntimeRef()
     """What runs it."""
     workspace: Workspace = Workspace()

@@ -40,11 +40,8 @@ def batch_refusal(batch: int, micro: int | None, gpus: int) -> str | None:
     return f"globalBatchSize {batch} is not {factors}; try {fitting}"
 
 
-_BATCH, _MICRO, _GPUS = (
-    "self.training.globalBatchSize",
-    "self.training.microBatchSize",
-    "self.parallelism.gpusPerNode",
-)
+_BATCH, _MICRO = "self.training.globalBatchSize", "self.training.microBatchSize"
+_GPUS = "(self.parallelism.nodes * self.parallelism.gpusPerNode)"
 _UNIT = f"((has({_MICRO}) ? {_MICRO} : 1) * {_GPUS})"
 
 BATCH_DIVIDES = Rule(
@@ -58,7 +55,9 @@ BATCH_DIVIDES = Rule(
         f" ({_BATCH} / {_UNIT} + 1) * {_UNIT}])"
     ),
     broken=lambda spec: batch_refusal(
-        spec.training.global_batch_size, spec.training.micro_batch_size, spec.parallelism.gpus_per_node
+        spec.training.global_batch_size,
+        spec.training.micro_batch_size,
+        spec.parallelism.nodes * spec.parallelism.gpus_per_node,
     ),
     sentence="globalBatchSize is microBatchSize x GPUs x accumulation, all whole numbers",
     field="training.globalBatchSize",

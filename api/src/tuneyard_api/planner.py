@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from tuneyard_api import pod_contract as pod
 from tuneyard_api import reasons
 from tuneyard_api.job import ClaimSource, FineTuneJob, Lora, ModelSource, SecretKey
-from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.names import workspace_name
 from tuneyard_api.planned_sources import (
     adapter_claim,
@@ -25,24 +24,13 @@ from tuneyard_api.planned_sources import (
     splits,
 )
 from tuneyard_api.pod_contract import Stage
+from tuneyard_api.refusals import Problem, every_problem, processes, usual_endpoint
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.workspace_size import workspace_gib
 
 DEFAULT_EPOCHS = 1.0
 DEFAULT_VALIDATION_FRACTION = 0.05
 DEFAULT_SERVE_TIMEOUT_SECONDS = 600
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: `path: message (got X); try Y`."""
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        """`spec.method: ...`."""
-        return f"{self.path}: {self.message}"
 
 
 class PlanRefused(ValueError):  # noqa: N818  the plan is refused; nothing went wrong
@@ -107,18 +95,9 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
     """
     spec, offered = job.spec, runtime.spec
     registry = spec.publish.pvc or offered.defaults.registry
-    endpoint = (spec.serve and spec.serve.endpoint) or offered.defaults.endpoint
+    endpoint = (spec.serve and spec.serve.endpoint) or usual_endpoint(job, runtime)
     micro = _micro_batch(job, runtime)
-    problems = (
-        *_method_problems(job, runtime, others),
-        *_batch_problems(job),
-        *_permission_problems(job, runtime),
-        *_capability_problems(job, runtime),
-        *_token_problems(job),
-        *_s3_problems(job),
-        *_destination_problems(job, runtime, registry, endpoint),
-        *_adapter_problems(job),
-    )
+    problems = every_problem(job, runtime, others, registry, endpoint)
     if problems or registry is None:
         raise PlanRefused(problems)
     resolved = pod.ResolvedJob(
@@ -139,7 +118,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         method=spec.method,
         lora=spec.lora or Lora(),
         training=_resolved_training(job, micro),
-        nodes=1,
+        nodes=spec.parallelism.nodes,
         gpus_per_node=spec.parallelism.gpus_per_node,
         checkpoint=spec.checkpoint,
         evaluation=spec.evaluation,
@@ -192,113 +171,9 @@ def _micro_batch(job: FineTuneJob, runtime: FineTuneRuntime) -> int:
     training = job.spec.training
     if training.micro_batch_size is not None:
         return training.micro_batch_size
-    share = training.global_batch_size // job.spec.parallelism.gpus_per_node
+    share = training.global_batch_size // processes(job)
     largest = min(share, runtime.spec.defaults.micro_batch_size)
     return next((size for size in range(largest, 1, -1) if share % size == 0), 1)
-
-
-def _method_problems(
-    job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineTuneRuntime]
-) -> Iterable[Problem]:
-    method, has = job.spec.method, runtime.spec.methods
-    if method in has:
-        return
-    able = sorted(other.metadata.name for other in others if method in other.spec.methods)
-    advice = f"runtime {' or '.join(able)}, which has it" if able else " or ".join(sorted(has))
-    yield Problem(
-        "spec.method",
-        f"runtime {runtime.metadata.name} has {', '.join(sorted(has))} (got {method}); try {advice}",
-    )
-
-
-def _batch_problems(job: FineTuneJob) -> Iterable[Problem]:
-    """Refused by the model already; a job that was copied with other numbers meets it here."""
-    training, gpus = job.spec.training, job.spec.parallelism.gpus_per_node
-    message = batch_refusal(training.global_batch_size, training.micro_batch_size, gpus)
-    if message:
-        yield Problem("spec.training.globalBatchSize", message)
-
-
-def _permission_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
-    precision, has = job.spec.training.precision, runtime.spec.precisions
-    if precision != "auto" and precision not in has:
-        yield Problem(
-            "spec.training.precision",
-            f"runtime {runtime.metadata.name} has {', '.join(has)} (got {precision}); try auto",
-        )
-    if job.spec.model.trust_remote_code and not runtime.spec.allow_trust_remote_code:
-        yield Problem(
-            "spec.model.trustRemoteCode",
-            f"runtime {runtime.metadata.name} does not allow Python that comes with a model (got true); try false,"
-            " or a model that transformers knows by itself",
-        )
-
-
-def _capability_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
-    asked, has = job.spec.model.quantization, runtime.spec.quantizations
-    if asked is not None and asked not in has:
-        other = f"{' or '.join(has)}, or leave it out" if has else "leaving it out, or another runtime"
-        yield Problem(
-            "spec.model.quantization",
-            f"runtime {runtime.metadata.name} has {', '.join(has) or 'none'} (got {asked}); try {other}",
-        )
-    gpus = job.spec.parallelism.gpus_per_node
-    if asked is not None and gpus > 1:
-        yield Problem(
-            "spec.model.quantization",
-            f"a base model in fewer bits trains on one GPU (got {asked} on {gpus}); try parallelism.gpusPerNode 1, or"
-            " leave it out",
-        )
-
-
-def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
-    """A name that is taken is never overwritten: better said now than after the training."""
-    adapter, own = job.spec.model.adapter, job.spec.publish.adapter_name or job.metadata.name
-    if adapter is not None and adapter.published == own:
-        yield Problem(
-            "spec.model.adapter.published",
-            f"the job would publish under the name that it goes on from, which is taken (got {own}); try another"
-            " publish.adapterName",
-        )
-
-
-def _s3_problems(job: FineTuneJob) -> Iterable[Problem]:
-    secrets = s3_secrets(job)
-    for path, name in secrets[1:]:
-        if name != secrets[0][1]:
-            yield Problem(
-                f"{path}.secretRef",
-                f"a job has one Secret for S3 (got {name}); try {secrets[0][1]}, as in {secrets[0][0]}",
-            )
-
-
-def _token_problems(job: FineTuneJob) -> Iterable[Problem]:
-    tokens = hub_tokens(job)
-    for path, secret in tokens[1:]:
-        if secret != tokens[0][1]:
-            first, other = tokens[0][1], f"{secret.name}/{secret.key}"
-            yield Problem(
-                path,
-                f"a job has one hub token (got {other}); try {first.name}/{first.key}, as in {tokens[0][0]}",
-            )
-
-
-def _destination_problems(
-    job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource | None, endpoint: str | None
-) -> Iterable[Problem]:
-    name = runtime.metadata.name
-    if registry is None:
-        yield Problem(
-            "spec.publish",
-            f"neither the job nor runtime {name} says where adapters go; try publish.pvc.claimName with the claim"
-            " of your adapter registry",
-        )
-    if job.spec.serve is not None and endpoint is None:
-        yield Problem(
-            "spec.serve",
-            f"neither the job nor runtime {name} says which endpoint serves the adapter; try serve.endpoint, or leave"
-            " serve out",
-        )
 
 
 def _resolved_dataset(job: FineTuneJob) -> pod.ResolvedDataset:
@@ -321,7 +196,7 @@ def _resolved_dataset(job: FineTuneJob) -> pod.ResolvedDataset:
 
 
 def _resolved_training(job: FineTuneJob, micro: int) -> pod.ResolvedTraining:
-    training, gpus = job.spec.training, job.spec.parallelism.gpus_per_node
+    training, gpus = job.spec.training, processes(job)
     as_written = training.model_dump(by_alias=False, exclude={"epochs", "micro_batch_size"})
     epochs = training.epochs
     if epochs is None and training.max_steps is None:

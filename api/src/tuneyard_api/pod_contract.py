@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from tuneyard_api.base import Contract, Tolerant
-from tuneyard_api.job import Checkpoint, Evaluation, Lora, Template
+from tuneyard_api.job import Checkpoint, EarlyStopping, Evaluation, Lora, Template
 from tuneyard_api.remote_files import HttpFile, S3Object
 
 SCHEMA_VERSION = 1
@@ -145,6 +145,7 @@ class ResolvedTraining(Contract):
     precision: Literal["auto", "bf16", "fp32"]
     gradient_checkpointing: bool
     seed: int
+    early_stopping: EarlyStopping | None = None
 
 
 class ResolvedRuntime(Contract):
@@ -257,11 +258,19 @@ class TrainFacts(Tolerant):
     final_loss: float
     """Training loss of the last step."""
     validation_loss: float | None = None
+    """Of what is published."""
+    best_step: int | None = None
+    """The step whose checkpoint is published, if it is not the last."""
+    stopped_early: bool = False
     trained_tokens: int
     tokens_per_second: float
     seconds: float
     peak_memory_bytes: int
+    """Of the process that needed most."""
+    processes: int = 1
     resumed_from_step: int = 0
+    warnings: tuple[str, ...] = ()
+    """Such as checkpoints that could not be used."""
     evaluation: EvaluationFacts | None = None
 
 
@@ -270,7 +279,7 @@ class PublishFacts(Tolerant):
 
     adapter_name: str
     digest: str
-    """`sha256:` over names and contents of the adapter's files."""
+    """`sha256:` over names and contents of the files of the adapter or model."""
     path: str
     size_bytes: int
 

@@ -108,7 +108,7 @@ def build_runtime(trainer: Image, namespace: str) -> dict[str, Any]:
             "imagePullPolicy": "Never",
             "accelerator": "none",
             "acceleratorResource": "nvidia.com/gpu",
-            "methods": ["lora"],
+            "methods": ["lora", "sft"],
             "modelFamilies": ["llama"],
             "precisions": ["fp32"],
             "mounts": [{"claimName": "pytorch", "mountPath": ENVIRONMENT_MOUNT}],

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from fake_pods import FakeEndpoint, FakeProgress, NoMeter
 from operator_samples import NOW, job_spec, result_text, runtime_spec
 from tuneyard_api import names
-from tuneyard_api.pod_contract import Progress, Stage
+from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import FineTuneJobStatus
 from tuneyard_operator.domain.conditions import api_time
-from tuneyard_operator.domain.observed import EndpointAnswer, SeenEvent
+from tuneyard_operator.domain.observed import SeenEvent
 from tuneyard_operator.ports import ClusterError, Listed, RefusedError
 from tuneyard_operator.reconcile.gather import Gatherer
 from tuneyard_operator.reconcile.queue import Key, KeyedQueue
@@ -153,35 +154,6 @@ class FakeCluster:
         self._called(f"event {event['reason']}")
         if event["metadata"]["name"] not in {held["metadata"]["name"] for held in self.events}:
             self.events.append(dict(event))
-
-
-class FakeEndpoint:
-    """A server that lists what it is told to."""
-
-    def __init__(self) -> None:
-        self.answer = EndpointAnswer(models=("base", "a"), completed=True)
-        self.asked = 0
-
-    async def ask(self, endpoint: str, adapter: str) -> EndpointAnswer:
-        self.asked += 1
-        return self.answer
-
-
-class FakeProgress:
-    """A training pod's port."""
-
-    def __init__(self) -> None:
-        self.answer: Progress | None = None
-        self.asked: list[str] = []
-
-    async def read(self, address: str) -> Progress | None:
-        self.asked.append(address)
-        return self.answer
-
-
-class NoMeter:
-    def passed(self, seconds: float, *, failed: bool) -> None:
-        pass
 
 
 class World:

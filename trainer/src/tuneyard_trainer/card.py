@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model card that goes with an adapter, and the picture of its loss curve.
+"""The model card that goes with an adapter or a model, and the picture of its loss curve.
 
 Nothing in it depends on the time or the machine: the same training gives the same card but for its speed.
 """
@@ -36,6 +36,7 @@ def render_card(context: StageContext, trained: StageResult, digest: str, *, has
     return environment.from_string(template).render(
         job=context.job,
         lora=lora_as_trained(context.job, context.workspace / PREPARED),
+        is_model=context.job.method == "sft",
         base=base_name(context.job),
         index=index,
         data=PrepareFacts.model_validate(prepared.facts) if prepared else None,

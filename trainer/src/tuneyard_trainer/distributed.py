@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data parallel training: torchrun starts the processes, this module is what they share.
+"""The processes of one training: torchrun starts them, this module is what they share.
 
-Each process takes every n-th micro batch of the global batch. Losses are already divided by the learned tokens of
-the whole global batch, so gradients are simply summed.
+Each process takes every n-th micro batch of the global batch and holds every n-th part of the model (FSDP2). A
+forward pass gathers parameters from all processes: all of them run the same number of passes, or all wait.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+T = TypeVar("T")
+
+_SILENCE = timedelta(minutes=15)
+"""How long a process waits for the others before it gives up."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,8 @@ class World:
 
     rank: int = 0
     size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where messages are made: NCCL sends nothing else than memory of a GPU."""
 
     @property
     def is_first(self) -> bool:
@@ -32,14 +42,23 @@ class World:
             dist.all_reduce(values)
         return values
 
-    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Gradients summed over all processes as one message; a process without a micro batch adds zeros."""
+    def is_any(self, flag: object) -> bool:
+        """Whether `flag` is true in some process."""
         if self.size == 1:
-            return
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-        dist.all_reduce(flat)
-        for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
+            return bool(flag)
+        return bool(self.sum(torch.tensor(float(bool(flag)), device=self.device)) > 0)
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, the first process's first."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def of_first(self, value: T) -> T:
+        """The first process's value."""
+        return self.gather(value)[0]
 
 
 @contextmanager
@@ -47,14 +66,45 @@ def joined_world(device: torch.device) -> Iterator[World]:
     """Joins the processes that torchrun has started; one process alone needs nothing."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World()
+        yield World(device=device)
         return
-    world = World(int(os.environ["RANK"]), size)
     is_cuda = device.type == "cuda"
     if is_cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if is_cuda else "gloo")
-    try:
-        yield world
-    finally:
-        dist.destroy_process_group()
+    dist.init_process_group("nccl" if is_cuda else "gloo", timeout=_SILENCE)
+    yield World(int(os.environ["RANK"]), size, device)
+    # Only after a good end: a process that fails must not wait here for those that wait for it.
+    dist.destroy_process_group()
+
+
+def is_loss_of_another(error: BaseException) -> bool:
+    """Whether `error` says that another process of the training is gone, and nothing about this one."""
+    if isinstance(error, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)):
+        return True
+    # gloo raises plain errors: of connections that were closed or reset, and of waiting in vain.
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "/gloo/" in text or "[Gloo]" in text or "onnection closed by" in text
+    )
+
+
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a parameter; a tensor that is not spread is held whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A parameter gathered from all processes; every one of them must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def rows_held(tensor: torch.Tensor, world: World) -> tuple[int, int]:
+    """First row and end of this process's part of a parameter.
+
+    FSDP2 cuts the first dimension as torch.chunk does: equal parts, the last ones shorter or empty.
+    """
+    rows = tensor.shape[0]
+    if not isinstance(tensor, DTensor):
+        return 0, rows
+    part = -(-rows // world.size)
+    return min(world.rank * part, rows), min((world.rank + 1) * part, rows)

@@ -14,7 +14,7 @@ from pathlib import Path
 def write_file(path: Path, content: bytes) -> None:
     """`content` at `path`, replacing what is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = _beside(path)
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()
@@ -33,7 +33,7 @@ def folder_being_written(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_over in path.parent.glob(f".{path.name}.tmp-*"):
         shutil.rmtree(left_over, ignore_errors=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = _beside(path)
     temporary.mkdir()
     try:
         yield temporary
@@ -44,15 +44,25 @@ def folder_being_written(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _beside(path: Path) -> Path:
+    """A name that no other process uses, nor one of the same number in another pod."""
+    return path.with_name(f".{path.name}.tmp-{os.uname().nodename}-{os.getpid()}")
+
+
 def sync_tree(folder: Path) -> None:
     """Everything below `folder` on disk."""
     for path in folder.rglob("*"):
         if path.is_dir():
             sync_folder(path)
         else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(path)
     sync_folder(folder)
+
+
+def sync_file(path: Path) -> None:
+    """What is written in `path` on disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

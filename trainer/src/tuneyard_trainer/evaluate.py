@@ -3,8 +3,8 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,65 +24,82 @@ from tuneyard_trainer.tokenization import TextTokenizer
 
 
 @dataclass(frozen=True)
-class Losses:
-    """Held-out losses, in nats per learned token."""
+class Measured:
+    """One model on the held-out records."""
 
-    base: float
-    tuned: float
+    loss: float
+    """Nats per learned token."""
+    answers: list[str]
+    """To each prompt, in order."""
 
 
 @dataclass
 class Evaluation:
-    """All that both models are measured with."""
+    """All that both models are measured with; every process must make the same calls."""
 
     job: ResolvedJob
     model: Any
     tokenizer: TextTokenizer
+    split: Split
+    prompts: Sequence[Prompt]
     device: Device
+    world: World
     board: Board
     stop: StopRequest
 
-    def losses(self, split: Split, world: World) -> Losses:
-        """Every process must call it."""
-        self.board.update(phase="evaluating", step=0, of=0, eta_seconds=None)
-        tuned = self._loss(split, world)
-        with self.model.disable_adapter():
-            return Losses(self._loss(split, world), tuned)
+    def base(self, path: Path, plan_digest: str) -> Measured:
+        """The model before it is trained, kept at `path` for the attempts that go on from a checkpoint."""
+        kept = self.world.of_first(_kept(path, plan_digest))
+        if kept is not None:
+            return kept
+        measured = self.measure()
+        if self.world.is_first:
+            content = {"planDigest": plan_digest, "measured": asdict(measured)}
+            durable.write_file(path, json.dumps(content).encode())
+        return measured
 
-    def _loss(self, split: Split, world: World) -> float:
-        size = self.job.training.micro_batch_size
-        return mean_loss(self.model, split, micro_batch=size, device=self.device, world=world, stop=self.stop)
-
-    def answers(self, prompts: Sequence[Prompt]) -> tuple[list[str], list[str]]:
-        """Of base and tuned model; one process is enough.
+    def measure(self) -> Measured:
+        """The model as it is now.
 
         Raises:
-            Interrupted: if SIGTERM comes. The training is kept.
+            Interrupted: if SIGTERM comes. What was trained is kept.
         """
+        self.board.update(phase="evaluating", step=0, of=0, eta_seconds=None)
+        loss = mean_loss(
+            self.model,
+            self.split,
+            micro_batch=self.job.training.micro_batch_size,
+            device=self.device,
+            world=self.world,
+            stop=self.stop,
+        )
         self.model.eval()
-        with self.model.disable_adapter():
-            base = self._complete(prompts, done=0)
-        return base, self._complete(prompts, done=len(prompts))
-
-    def _complete(self, prompts: Sequence[Prompt], *, done: int) -> list[str]:
         with self.device.autocast():
-            return complete(
+            answers = complete(
                 self.model,
-                [prompt.ids for prompt in prompts],
+                [prompt.ids for prompt in self.prompts],
                 stop_ids=self.tokenizer.stop_ids,
                 max_new_tokens=self.job.evaluation.max_new_tokens,
                 decode=self.tokenizer.decode,
                 device=self.device.torch_device,
-                batch_done=self._teller(done, 2 * len(prompts)),
+                batch_done=self._tell,
+                world=self.world,
             )
+        return Measured(loss, answers)
 
-    def _teller(self, done: int, of: int) -> Callable[[int], None]:
-        def tell(answered: int) -> None:
-            self.board.update(step=done + answered, of=of)
-            if self.stop:
-                raise Interrupted("stopped by SIGTERM while evaluating; the training is done and kept")
+    def _tell(self, answered: int) -> None:
+        self.board.update(step=answered, of=len(self.prompts))
+        if self.world.is_any(self.stop):
+            raise Interrupted("stopped by SIGTERM while evaluating; what was trained is kept")
 
-        return tell
+
+def _kept(path: Path, plan_digest: str) -> Measured | None:
+    """What an earlier attempt of this plan measured; anything torn or foreign counts as none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Measured(**content["measured"]) if content["planDigest"] == plan_digest else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def rouge_l(reference: str, answer: str) -> float:
@@ -90,49 +107,40 @@ def rouge_l(reference: str, answer: str) -> float:
     return float(_scorer().score(reference, answer)["rougeL"].fmeasure)
 
 
-def write_samples(
-    path: Path, prompts: Sequence[Prompt], base: Sequence[str], tuned: Sequence[str]
-) -> tuple[list[float], list[float]]:
-    """One JSON object per prompt with both answers and their ROUGE-L, which is returned: base, tuned."""
+def compare(path: Path, prompts: Sequence[Prompt], base: Measured, tuned: Measured) -> EvaluationFacts:
+    """Both models' scores; writes one JSON object per prompt with both answers to `path`.
+
+    Without prompts (plain text) exact match and ROUGE-L are 0 of 0.
+    """
     lines: list[str] = []
-    scores: tuple[list[float], list[float]] = ([], [])
-    for prompt, base_answer, tuned_answer in zip(prompts, base, tuned, strict=True):
-        scores[0].append(rouge_l(prompt.reference, base_answer))
-        scores[1].append(rouge_l(prompt.reference, tuned_answer))
+    rouges: tuple[list[float], list[float]] = ([], [])
+    for prompt, *answers in zip(prompts, base.answers, tuned.answers, strict=True):
+        for scores, answer in zip(rouges, answers, strict=True):
+            scores.append(rouge_l(prompt.reference, answer))
         sample = {
             "prompt": prompt.prompt,
             **({"messages": prompt.messages} if prompt.messages is not None else {}),
             "reference": prompt.reference,
-            "base": base_answer,
-            "tuned": tuned_answer,
-            "rougeLBase": scores[0][-1],
-            "rougeLTuned": scores[1][-1],
+            "base": answers[0],
+            "tuned": answers[1],
+            "rougeLBase": rouges[0][-1],
+            "rougeLTuned": rouges[1][-1],
         }
         lines.append(json.dumps(sample, ensure_ascii=False) + "\n")
     durable.write_file(path, "".join(lines).encode())
-    return scores
-
-
-def evaluation_facts(
-    losses: Losses,
-    prompts: Sequence[Prompt],
-    answers: tuple[list[str], list[str]],
-    rouges: tuple[list[float], list[float]],
-) -> EvaluationFacts:
-    """Both models' scores; without prompts (plain text) exact match and ROUGE-L are 0 of 0."""
     references = [prompt.reference for prompt in prompts]
-    base, tuned = (
+    of_base, of_tuned = (
         Scores(
-            loss=loss,
+            loss=measured.loss,
             # Beyond e^700 a float overflows; such a model is no better than that.
-            perplexity=math.exp(min(loss, 700.0)),
-            exact_match=_mean([float(a == r) for a, r in zip(answered, references, strict=True)]),
+            perplexity=math.exp(min(measured.loss, 700.0)),
+            exact_match=_mean([float(a == r) for a, r in zip(measured.answers, references, strict=True)]),
             rouge_l=_mean(rouge),
             prompts=len(references),
         )
-        for loss, answered, rouge in zip((losses.base, losses.tuned), answers, rouges, strict=True)
+        for measured, rouge in zip((base, tuned), rouges, strict=True)
     )
-    return EvaluationFacts(base=base, tuned=tuned)
+    return EvaluationFacts(base=of_base, tuned=of_tuned)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from tuneyard_trainer.distributed import World
+
 BATCH = 16
 """Prompts that are answered at once."""
 
@@ -24,20 +26,28 @@ def complete(
     decode: Callable[[Sequence[int]], str],
     device: torch.device,
     batch_done: Callable[[int], None] = lambda _: None,
+    world: World | None = None,
 ) -> list[str]:
     """The answer to each prompt. Only prompts of equal length share a batch, so that nothing is ever padded.
 
-    `batch_done` is told how many prompts are answered; what it raises ends the generation.
+    Processes of a `world` share the batches, and each returns all answers. `batch_done` is told how many prompts
+    are answered, in every process equally often; what it raises ends the generation.
     """
+    world = world or World()
+    batches = list(_equal_lengths(prompts))
     answers: dict[int, str] = {}
-    for numbers in _equal_lengths(prompts):
+    for first in range(0, len(batches), world.size):
+        mine = first + world.rank
+        # One that has no batch left must still take part in every forward pass.
+        numbers = batches[mine if mine < len(batches) else first]
         ids = torch.tensor([list(prompts[number]) for number in numbers], dtype=torch.int64, device=device)
         with torch.no_grad():
-            batch = _greedy(model, ids, stop_ids, max_new_tokens)
+            batch = _greedy(model, ids, stop_ids, max_new_tokens, world)
         for number, answer in zip(numbers, batch, strict=True):
             answers[number] = decode(answer).strip()
-        batch_done(len(answers))
-    return [answers[number] for number in range(len(prompts))]
+        batch_done(sum(map(len, batches[: first + world.size])))
+    together = {number: answer for part in world.gather(answers) for number, answer in part.items()}
+    return [together[number] for number in range(len(prompts))]
 
 
 def _equal_lengths(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
@@ -51,7 +61,7 @@ def _equal_lengths(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 
 
 def _greedy(
-    model: Any, prompt: torch.Tensor, stop_ids: Sequence[int], max_new_tokens: int
+    model: Any, prompt: torch.Tensor, stop_ids: Sequence[int], max_new_tokens: int, world: World
 ) -> list[list[int]]:
     """New ids for `prompt`, int64 [B, S], without the stop token."""
     stops = torch.tensor(list(stop_ids), device=prompt.device)
@@ -64,7 +74,7 @@ def _greedy(
         token = output.logits[:, -1].float().argmax(dim=-1)
         is_done |= torch.isin(token, stops)
         new.append(torch.where(is_done, -1, token))
-        if bool(is_done.all()):
+        if not world.is_any(not is_done.all()):
             break
         feed = token[:, None]
     return [[int(token) for token in row if token >= 0] for row in torch.stack(new, dim=1).tolist()]

@@ -2,13 +2,13 @@
 """Starts the processes of a distributed training with torchrun, and makes one outcome of theirs.
 
 torchrun reads PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and so on by itself; without a master address, as on a
-laptop, all processes are here.
+laptop, all processes are here. A training that loses a process ends everywhere and goes on from its checkpoint.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,49 +19,75 @@ from tuneyard_trainer.stages import StageContext
 from tuneyard_trainer.surroundings import usable_cores
 
 _POLL_SECONDS = 0.5
+_WORKERS = "workers-{}"
+"""Folder of a node's results in that of all results."""
+_MEETING_SECONDS = 1800
+"""How long the nodes wait for each other: one may still be pulling its image."""
 
 
 def train_distributed(context: StageContext) -> TrainFacts:
-    """Runs one worker per GPU of this node and returns the first one's facts.
+    """Runs one worker per GPU of this node and returns the training's facts.
 
     Raises:
         StageFailure: of the worker that failed for a reason of its own.
     """
-    folder = workers_folder(context.workspace)
+    folder, job = workers_folder(context.workspace, node_rank(os.environ)), context.job
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob("rank-*.json"):
         left_over.unlink()
-    code = _run(context, _command(context.job, os.environ))
+    code = _run(context, _command(job, os.environ))
     results = _results(folder, context.plan_digest)
-    # A worker that fails takes the others down: their end by SIGTERM says nothing.
-    failures = sorted(
-        (r.failure for r in results if r.failure), key=lambda f: f.failure_class is FailureClass.INTERRUPTED
-    )
-    if failures:
-        raise StageFailure(failures[0].failure_class, failures[0].message)
-    if code == 0 and len(results) == context.job.gpus_per_node:
-        facts = next((r.facts for r in results if r.facts), None)
-        if facts is not None:
-            return TrainFacts.model_validate(facts)
+    if any(result.failure for result in results):
+        raise root_cause(folder.parent, context.plan_digest)
+    if code == 0 and len(results) == job.gpus_per_node:
+        return TrainFacts.model_validate(results[0].facts)
     if context.stop:
         raise Interrupted(
             "stopped by SIGTERM before the workers could begin; goes on from the last checkpoint"
         )
+    if job.nodes > 1 and not results:
+        raise Interrupted(
+            f"node {node_rank(os.environ)} of {job.nodes}: torchrun ended with code {code} and no worker left a result: not"
+            f" all nodes were there within {_MEETING_SECONDS // 60} minutes, or a worker was killed; goes on from the last"
+            " checkpoint. If it happens again, look at the log and at the memory limit"
+        )
     raise StageFailure(
         FailureClass.BUG,
-        f"torchrun ended with code {code} and {len(results)} of {context.job.gpus_per_node} workers left a result; a"
+        f"torchrun ended with code {code} and {len(results)} of {job.gpus_per_node} workers left a result; a"
         " worker that is killed leaves none: see the log, and look at the memory limit",
     )
 
 
-def workers_folder(workspace: Path) -> Path:
-    """Where each worker leaves its StageResult as rank-<n>.json."""
-    return workspace / "results" / "workers"
+def root_cause(results: Path, plan_digest: str) -> StageFailure:
+    """What ended the training, out of what the workers of all nodes say in the folder of results.
+
+    A worker that fails takes the others down: an interruption says nothing where another one says more.
+    """
+    said = [
+        result.failure
+        for folder in sorted(results.glob(_WORKERS.format("*")))
+        for result in _results(folder, plan_digest)
+        if result.failure
+    ]
+    first = min(said, key=lambda failure: failure.failure_class is FailureClass.INTERRUPTED)
+    return StageFailure(first.failure_class, first.message)
 
 
-def _command(job: ResolvedJob, environ: MutableMapping[str, str]) -> list[str]:
+def workers_folder(workspace: Path, node: int) -> Path:
+    """Where each worker of a node leaves its StageResult as rank-<n>.json."""
+    return workspace / "results" / _WORKERS.format(node)
+
+
+def node_rank(environ: Mapping[str, str]) -> int:
+    """Of several nodes, which one this is."""
+    return int(environ.get("PET_NODE_RANK", "0"))
+
+
+def _command(job: ResolvedJob, environ: Mapping[str, str]) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={job.gpus_per_node}"]
-    if "PET_MASTER_ADDR" not in environ:
+    if "PET_MASTER_ADDR" in environ:
+        command.append(f"--rdzv-conf=timeout={_MEETING_SECONDS}")
+    else:
         command.append("--standalone")
     return [*command, "-m", "tuneyard_trainer.worker"]
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies where in the workspace of a job, for all stages alike."""
 
+from fnmatch import fnmatch
+
 PREPARED = "prepared"
 """What prepare leaves for train."""
 FORMER_ADAPTER = "former-adapter"
@@ -12,5 +14,29 @@ ADAPTER = "adapter"
 """The finished adapter, in PEFT's layout."""
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 """What PEFT, NIM and vLLM read of an adapter."""
+MODEL = "model"
+"""The finished model of a full fine-tuning, as transformers and vLLM read it."""
 SAMPLES = "evaluation/samples.jsonl"
 """Answers of base and tuned model side by side."""
+BASE_MEASURES = "evaluation/base.json"
+"""What the base model was measured to be, before training."""
+_MODEL_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+    "LICENSE*",
+    "NOTICE*",
+)
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of a model's folder goes with a tuned one: not pickled weights, not Python, no figures of the base."""
+    return any(fnmatch(name, pattern) for pattern in _MODEL_FILES)

@@ -43,6 +43,7 @@ def run_locally(
     try:
         document = load(job_file.read_text(encoding="utf-8"), str(job_file))
         job = read_job(document)
+        _check_nodes(job)
         try:
             plan = make_plan(job, _runtime(job, runtime_file))
         except PlanRefused as refused:
@@ -60,6 +61,14 @@ def run_locally(
             return code
     _summarise(resolved, workspace)
     return 0
+
+
+def _check_nodes(job: FineTuneJob) -> None:
+    nodes = job.spec.parallelism.nodes
+    if nodes > 1:
+        raise RunRefused(
+            f"spec.parallelism.nodes: this machine is one node (got {nodes}); try 1, and gpusPerNode for its GPUs"
+        )
 
 
 def _runtime(job: FineTuneJob, file: Path | None) -> FineTuneRuntime:
@@ -83,7 +92,7 @@ def build_local_runtime(name: str) -> FineTuneRuntime:
     spec = FineTuneRuntimeSpec(
         image="this-installation:local",
         accelerator="nvidia" if name == "hf" else "none",
-        methods=("lora",),
+        methods=("lora", "sft"),
         quantizations=("nf4", "int8"),
     )
     return FineTuneRuntime(metadata=ObjectMeta(name=name), spec=spec)

@@ -2,23 +2,24 @@
 """The training loop: one process or many, from step 0 or from a checkpoint, to the last step or to SIGTERM.
 
 The loss of a step is the mean over all learned tokens of its global batch, however it is cut into micro batches
-and spread over processes. Everything random is a function of seed, step and process.
+and spread over processes. Everything random is a function of seed, step and micro batch, never of the processes.
 """
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from tuneyard_api.job import EarlyStopping
 from tuneyard_api.pod_contract import FailureClass, ResolvedJob, ResolvedTraining
 
 from tuneyard_trainer.batches import DataOrder, collate, summed_loss
 from tuneyard_trainer.checkpoints import Checkpoints
-from tuneyard_trainer.distributed import World
+from tuneyard_trainer.distributed import World, whole
 from tuneyard_trainer.failures import Interrupted, StageFailure
 from tuneyard_trainer.metrics import MetricsFile, Pace, read_metrics
 from tuneyard_trainer.model import Device, trained_parameters
@@ -35,6 +36,11 @@ class Trained:
     epochs: float
     final_loss: float
     validation_loss: float | None
+    """Of what the model holds now."""
+    best_step: int | None
+    """What the model holds now, if it is not the last step's."""
+    is_early: bool
+    """Whether patience was lost before the last planned step."""
     trained_tokens: int
     """Over all attempts."""
     seconds: float
@@ -66,14 +72,25 @@ def mean_loss(
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=device.torch_device)
     with torch.no_grad():
-        for indices in _micro_batches(range(len(split)), micro_batch, world):
+        for _, indices, weight in _shares(range(len(split)), micro_batch, world):
             if stop and world.size == 1:
                 raise Interrupted(
                     "stopped by SIGTERM while measuring the held-out loss; goes on from the last checkpoint"
                 )
-            total += summed_loss(model, collate(split, indices, device), device)
+            total += weight * summed_loss(model, collate(split, indices, device), device)
     model.train(was_training)
     return float(world.sum(total)) / float(split.learned_per_sequence().sum())
+
+
+def is_patience_lost(validations: Mapping[int, float], stopping: EarlyStopping | None) -> bool:
+    """Whether so many measurements in a row were no better than the best before them."""
+    if stopping is None:
+        return False
+    best, stale = math.inf, 0
+    for _, loss in sorted(validations.items()):
+        is_better = loss < best - stopping.min_delta
+        best, stale = (loss, 0) if is_better else (best, stale + 1)
+    return stale >= stopping.patience
 
 
 @dataclass
@@ -108,24 +125,30 @@ class Loop:
         self._lengths = self.training.tokens_per_sequence()
         self._pace = Pace()
         self._tokens = 0
+        self._validations: dict[int, float] = {}
         self._seconds_before = 0.0
         self._began = 0.0
 
     def run(self) -> Trained:
-        """Trains to the last step.
+        """Trains to the last step, or until patience is lost; then the model holds what is to be published.
 
         Raises:
             Interrupted: after a checkpoint, if SIGTERM came.
             StageFailure: NonFiniteLoss.
         """
         steps = self._order.steps
-        first = self._resume()
+        done = first = self._resume()
         kept = [line for line in read_metrics(self.metrics_path) if line["step"] <= first]
-        loss = next((line["loss"] for line in kept[::-1] if "loss" in line), math.nan)
+        loss = self.world.of_first(next((line["loss"] for line in kept[::-1] if "loss" in line), math.nan))
         metrics = MetricsFile(self.metrics_path, after_step=first) if self.world.is_first else None
         self.model.train()
         self.board.update(phase="training", step=first, of=steps)
+        if first and self._is_measured(first):
+            # The last attempt may have been stopped between the checkpoint and this.
+            self._validate(first, metrics)
         for step in range(first, steps):
+            if is_patience_lost(self._validations, self.job.training.early_stopping):
+                break
             rate = learning_rate(self.job.training, step, steps)
             with self._pace.step() as pace:
                 indices = self._order.batch(step)
@@ -145,18 +168,17 @@ class Loop:
                 metrics.add(step=done, loss=loss, learningRate=rate, tokensPerSecond=round(speed, 1))
             if is_stopped and done < steps:
                 self._leave(done)
-            if done == steps:
-                self._checkpoint(done)
-            elif done % self.job.checkpoint.every_steps == 0:
+            if self._is_measured(done):
                 self._checkpoint(done)
                 self._validate(done, metrics)
-        # Also by a run that was stopped between the last step and this.
-        validation_loss = self._validate(steps, metrics)
+        held = self._take_best(done)
         return Trained(
-            steps=steps,
-            epochs=self._order.epochs_after(steps),
+            steps=done,
+            epochs=self._order.epochs_after(done),
             final_loss=loss,
-            validation_loss=validation_loss,
+            validation_loss=self._validations.get(held),
+            best_step=held if held != done else None,
+            is_early=done < steps,
             trained_tokens=self._tokens,
             seconds=self._seconds(),
             resumed_from_step=first,
@@ -164,12 +186,30 @@ class Loop:
 
     def _resume(self) -> int:
         """Steps that are done already."""
-        found = self.checkpoints.restore_newest(self._parameters, self._optimizer, self._warn)
+        found = self.checkpoints.restore_newest(self._parameters, self._optimizer)
         self._began = time.monotonic()
         if found is None:
             return 0
         self._tokens, self._seconds_before = found.trained_tokens, found.seconds
+        self._validations = dict(found.validations)
         return found.step
+
+    def _is_measured(self, done: int) -> bool:
+        """Whether there is a checkpoint and a measurement after so many steps."""
+        return done == self._order.steps or done % self.job.checkpoint.every_steps == 0
+
+    def _best(self) -> int | None:
+        """The step of the lowest validation loss, the earliest of equals, if that is what is wanted and known."""
+        if self.job.checkpoint.publish == "last" or not self._validations:
+            return None
+        return min(self._validations, key=lambda step: (self._validations[step], step))
+
+    def _take_best(self, done: int) -> int:
+        """Puts the best checkpoint's parameters into the model; returns the step that it holds."""
+        best = self._best()
+        if best is None or best == done:
+            return done
+        return best if self.checkpoints.restore_parameters(best, self._parameters) else done
 
     def _seconds(self) -> float:
         """Of training so far, over all attempts."""
@@ -182,22 +222,22 @@ class Loop:
             Interrupted: if this is the only process and SIGTERM came in the middle of the step, which is dropped.
         """
         plan = self.job.training
-        state = np.random.SeedSequence([plan.seed, step, self.world.rank]).generate_state(1, np.uint64)
-        torch.manual_seed(int(state[0]) >> 1)
         learned = int(self._learned[indices].sum())
         # The sum of the losses and the number of processes that were told to stop, in one message.
         told = torch.zeros(2, dtype=torch.float64, device=self.device.torch_device)
-        for chunk in _micro_batches(indices, plan.micro_batch_size, self.world):
+        for number, chunk, weight in _shares(indices, plan.micro_batch_size, self.world):
             if self.stop and self.world.size == 1:
                 self._leave(step)
-            summed = summed_loss(self.model, collate(self.training, chunk, self.device), self.device)
-            (summed / learned).backward()
+            state = np.random.SeedSequence([plan.seed, step, number]).generate_state(1, np.uint64)
+            torch.manual_seed(int(state[0]) >> 1)
+            summed = weight * summed_loss(self.model, collate(self.training, chunk, self.device), self.device)
+            # Processes average their gradients: times their number, that is the sum.
+            (summed * self.world.size / learned).backward()
             told[0] += summed.detach()
         told[1] = float(bool(self.stop))
         loss, stopped = (self.world.sum(told) / torch.tensor([learned, 1.0], device=told.device)).tolist()
         parameters = list(self._parameters.values())
-        self.world.sum_gradients(parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise StageFailure(
                 FailureClass.NON_FINITE_LOSS,
@@ -210,35 +250,35 @@ class Loop:
         self._optimizer.zero_grad()
         return loss, stopped > 0
 
-    def _validate(self, done: int, metrics: MetricsFile | None) -> float | None:
-        if self.validation is None:
-            return None
+    def _validate(self, done: int, metrics: MetricsFile | None) -> None:
+        if self.validation is None or done in self._validations:
+            return
         self.board.update(phase="evaluating")
-        size = self.job.training.micro_batch_size
         loss = mean_loss(
             self.model,
             self.validation,
-            micro_batch=size,
+            micro_batch=self.job.training.micro_batch_size,
             device=self.device,
             world=self.world,
             stop=self.stop,
         )
+        self._validations[done] = loss
         if metrics is not None:
             metrics.add(step=done, validationLoss=loss)
         self.board.update(phase="training")
-        return loss
 
     def _checkpoint(self, step: int) -> None:
-        if self.world.is_first:
-            self.board.update(phase="checkpointing")
-            self.checkpoints.save(
-                self._parameters,
-                self._optimizer,
-                step=step,
-                trained_tokens=self._tokens,
-                seconds=self._seconds(),
-            )
-            self.board.update(phase="training")
+        self.board.update(phase="checkpointing")
+        self.checkpoints.save(
+            self._parameters,
+            self._optimizer,
+            step=step,
+            trained_tokens=self._tokens,
+            seconds=self._seconds(),
+            validations=self._validations,
+            best=self._best(),
+        )
+        self.board.update(phase="training")
 
     def _leave(self, step: int) -> NoReturn:
         self._checkpoint(step)
@@ -246,11 +286,13 @@ class Loop:
             f"stopped by SIGTERM; goes on from the checkpoint of step {step} of {self._order.steps}"
         )
 
-    def _warn(self, message: str) -> None:
-        if self.world.is_first:
-            self.board.say(f"warning: {message}")
 
+def _shares(indices: Sequence[int], size: int, world: World) -> Iterator[tuple[int, Sequence[int], float]]:
+    """This process's micro batches: number within the step, sequences, and what their loss counts, 1.
 
-def _micro_batches(indices: Sequence[int], size: int, world: World) -> list[Sequence[int]]:
-    """This process's share, a micro batch each."""
-    return [indices[at : at + size] for at in range(0, len(indices), size)][world.rank :: world.size]
+    All processes get equally many. One that would go without computes the first one again and counts it 0.
+    """
+    chunks = [indices[at : at + size] for at in range(0, len(indices), size)]
+    for first in range(0, len(chunks), world.size):
+        number = first + world.rank
+        yield (number, chunks[number], 1.0) if number < len(chunks) else (first, chunks[first], 0.0)

@@ -20,9 +20,13 @@ class MetricsFile:
     """The file while it is written."""
 
     def __init__(self, path: Path, *, after_step: int) -> None:
-        """Keeps the lines up to `after_step`, which a resumed run does not write again."""
+        """Keeps the lines up to `after_step`, but its measurement, which a resumed run makes again."""
         self._path = path
-        kept = [line for line in read_metrics(path) if line["step"] <= after_step]
+        kept = [
+            line
+            for line in read_metrics(path)
+            if line["step"] < after_step or (line["step"] == after_step and "loss" in line)
+        ]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def add(self, **values: float) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stage `publish`: the adapter appears in the registry, whole and once.
+"""The stage `publish`: the adapter, or the model of a full fine-tuning, appears in the registry, whole and once.
 
-`<registry>/<adapter>/` holds what PEFT, NIM and vLLM read, adapter_config.json and adapter_model.safetensors, and
-beside them, as in any adapter from a hub, README.md and its picture. A name that is taken by another digest is
+`<registry>/<name>/` holds what PEFT, NIM and vLLM read: adapter_config.json and adapter_model.safetensors, or the
+files of a model. Beside them, as on a hub, are README.md and its picture. A name that is taken by another digest is
 never overwritten.
 """
 
@@ -16,9 +16,10 @@ from tuneyard_api.pod_contract import FailureClass, PublishFacts, Stage
 from tuneyard_trainer import durable
 from tuneyard_trainer.card import PICTURE, draw_loss_curve, render_card
 from tuneyard_trainer.failures import StageFailure, bad_input
-from tuneyard_trainer.layout import ADAPTER, ADAPTER_FILES, METRICS
+from tuneyard_trainer.layout import ADAPTER_FILES, METRICS, is_model_file
 from tuneyard_trainer.results import earlier_success
 from tuneyard_trainer.stages import StageContext
+from tuneyard_trainer.train import tuned_folder
 
 
 def publish(context: StageContext) -> PublishFacts:
@@ -29,35 +30,45 @@ def publish(context: StageContext) -> PublishFacts:
     """
     context.board.update(phase="publishing")
     trained = earlier_success(context.workspace, Stage.TRAIN, context.plan_digest)
-    source = context.workspace / ADAPTER
-    if trained is None or not all((source / name).is_file() for name in ADAPTER_FILES):
-        raise bad_input(f"{source}: there is no finished adapter of this plan; run stage train first")
-    digest = adapter_digest(source)
+    source = tuned_folder(context.workspace, context.job)
+    if trained is None or not tuned_files(source):
+        raise bad_input(f"{source}: there is nothing finished of this plan; run stage train first")
+    digest = tuned_digest(source)
     target = Path(context.job.registry_path) / context.job.adapter_name
     if not _is_published(target, digest):
         try:
             with durable.folder_being_written(target) as folder:
-                for name in ADAPTER_FILES:
+                for name in tuned_files(source):
                     shutil.copyfile(source / name, folder / name)
                 has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE)
                 card = render_card(context, trained, digest, has_picture=has_picture)
                 (folder / "README.md").write_text(card, encoding="utf-8")
         except OSError as error:
-            # Another publisher was quicker: then it must have been the same adapter.
+            # Another publisher was quicker: then it must have been the same.
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or not _is_published(target, digest):
                 raise
     return PublishFacts(
         adapter_name=context.job.adapter_name,
         digest=digest,
         path=str(target),
-        size_bytes=sum((target / name).stat().st_size for name in ADAPTER_FILES),
+        size_bytes=sum((target / name).stat().st_size for name in tuned_files(target)),
     )
 
 
-def adapter_digest(folder: Path) -> str:
-    """`sha256:` over name, length and content of each of the adapter's files, in the order of their names."""
+def tuned_files(folder: Path) -> list[str]:
+    """Names of the files that make up an adapter or a model, sorted; none if it is not whole."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if set(ADAPTER_FILES) <= set(names):
+        return sorted(ADAPTER_FILES)
+    files = [name for name in names if is_model_file(name)]
+    is_whole = "config.json" in files and any(name.endswith(".safetensors") for name in files)
+    return files if is_whole else []
+
+
+def tuned_digest(folder: Path) -> str:
+    """`sha256:` over name, length and content of each of those files, in the order of their names."""
     digest = hashlib.sha256()
-    for name in sorted(ADAPTER_FILES):
+    for name in tuned_files(folder):
         digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
         with (folder / name).open("rb") as file:
             while block := file.read(1 << 20):
@@ -73,8 +84,7 @@ def _is_published(target: Path, digest: str) -> bool:
     """
     if not target.exists():
         return False
-    whole = all((target / name).is_file() for name in ADAPTER_FILES)
-    found = adapter_digest(target) if whole else "no whole adapter"
+    found = tuned_digest(target) if tuned_files(target) else "no whole adapter"
     if found == digest:
         return True
     raise StageFailure(

@@ -48,10 +48,16 @@ def _shorten(result: StageResult, excess_bytes: int) -> StageResult | None:
     return None
 
 
-def write_result(result: StageResult, workspace: Path, termination_log: Path) -> None:
-    """To the workspace, durably, and then to the termination log, where the operator reads it."""
+def write_result(
+    result: StageResult, workspace: Path, termination_log: Path, *, is_kept: bool = True
+) -> None:
+    """To the workspace, durably, and then to the termination log, where the operator reads it.
+
+    Of several nodes only the first one's is kept in the workspace.
+    """
     content = encode(result)
-    durable.write_file(result_path(workspace, result.stage), content)
+    if is_kept:
+        durable.write_file(result_path(workspace, result.stage), content)
     # The kubelet has made the file and owns its folder: it is written in place.
     termination_log.write_bytes(content)
 

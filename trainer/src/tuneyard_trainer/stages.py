@@ -75,7 +75,7 @@ def run_stage(stage: Stage, surroundings: Surroundings) -> int:
         digest = digest_of(job)
         if earlier := earlier_success(surroundings.workspace, stage, digest):
             board.say(f"{stage}: already done for this plan")
-            write_result(earlier, surroundings.workspace, surroundings.termination_log)
+            surroundings.termination_log.write_bytes(encode(earlier))
             return 0
         # Training over several processes serves the port from its first process.
         port = surroundings.port
@@ -104,7 +104,7 @@ def run_stage(stage: Stage, surroundings: Surroundings) -> int:
         result = _failed(stage, digest, error)
     board.say(_last_words(result))
     try:
-        write_result(result, surroundings.workspace, surroundings.termination_log)
+        _tell(result, surroundings)
     except OSError as error:
         # A full disk keeps the result out of the workspace; a success that is not kept is none.
         result = result if result.failure else _failed(stage, digest, error)
@@ -153,6 +153,11 @@ def _failed(stage: Stage, digest: str, error: BaseException) -> StageResult:
     return StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=classify(error))
 
 
+def _tell(result: StageResult, surroundings: Surroundings) -> None:
+    is_kept = surroundings.node_rank == 0
+    write_result(result, surroundings.workspace, surroundings.termination_log, is_kept=is_kept)
+
+
 def _last_words(result: StageResult) -> str:
     if result.failure is None:
         return f"{result.stage}: succeeded"
@@ -189,5 +194,5 @@ def _give_up(stage: Stage, digest: str, surroundings: Surroundings) -> None:
         )
     )
     result = StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=failure)
-    write_result(result, surroundings.workspace, surroundings.termination_log)
+    _tell(result, surroundings)
     os._exit(exit_code(failure))

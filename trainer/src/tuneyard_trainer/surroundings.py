@@ -21,6 +21,8 @@ class Surroundings:
     """None when the variable is empty: nothing is served."""
     micro_batch_size: int | None = None
     """Instead of the plan's, after an attempt that ran out of memory."""
+    node_rank: int = 0
+    """Of several nodes that train together; the first one keeps the result."""
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Surroundings":
@@ -33,6 +35,7 @@ class Surroundings:
             attempt=int(environ.get(pod.ENV_ATTEMPT, "1")),
             port=int(port) if port else None,
             micro_batch_size=int(environ.get(pod.ENV_MICRO_BATCH) or 0) or None,
+            node_rank=int(environ.get("PET_NODE_RANK", "0")),
         )
 
     @property

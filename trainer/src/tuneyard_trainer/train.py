@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stage `train`: the adapter is trained, compared with the base model, and kept in the workspace."""
+"""The stage `train`: the base model is measured, trained, measured again, and what came of it kept in the workspace."""
 
 import os
 from pathlib import Path, PurePath
@@ -7,9 +7,21 @@ from pathlib import Path, PurePath
 from tuneyard_api.pod_contract import EvaluationFacts, ResolvedJob, TrainFacts
 
 from tuneyard_trainer.failures import bad_input
-from tuneyard_trainer.layout import ADAPTER, CHECKPOINTS, FORMER_ADAPTER, METRICS, PREPARED, SAMPLES
+from tuneyard_trainer.layout import (
+    ADAPTER,
+    BASE_MEASURES,
+    CHECKPOINTS,
+    FORMER_ADAPTER,
+    METRICS,
+    MODEL,
+    PREPARED,
+    SAMPLES,
+)
 from tuneyard_trainer.prepared import Index, Split, load_prompts
 from tuneyard_trainer.stages import StageContext, is_distributed
+
+MAX_WARNINGS = 5
+"""Of a training's warnings in its facts; all are in the log."""
 
 
 def train(context: StageContext) -> TrainFacts:
@@ -22,22 +34,40 @@ def train(context: StageContext) -> TrainFacts:
 
 
 def train_here(context: StageContext) -> TrainFacts:
-    """This process's part; the first one evaluates answers, and its facts are the stage's."""
+    """This process's part; the facts, which are the first one's, come to all."""
     # Seconds of imports, and only here: the result of a stage that was done before must come at once.
-    from tuneyard_trainer.checkpoints import Checkpoints  # noqa: PLC0415
+    from tuneyard_trainer.checkpoints import Checkpoints, lineage_of  # noqa: PLC0415
     from tuneyard_trainer.distributed import joined_world  # noqa: PLC0415
-    from tuneyard_trainer.evaluate import Evaluation, evaluation_facts, write_samples  # noqa: PLC0415
+    from tuneyard_trainer.evaluate import Evaluation, compare  # noqa: PLC0415
     from tuneyard_trainer.loop import Loop  # noqa: PLC0415
-    from tuneyard_trainer.model import choose_device, load_model, save_adapter  # noqa: PLC0415
+    from tuneyard_trainer.model import choose_device, load_model, save_tuned  # noqa: PLC0415
     from tuneyard_trainer.tokenization import TextTokenizer  # noqa: PLC0415
 
     job, board, workspace = context.job, context.board, context.workspace
     index = _read_index(context)
     splits = {name: Split.load(workspace / PREPARED / f"{name}.safetensors") for name in index.splits}
-    losses = None
+    prompts = load_prompts(workspace / PREPARED / "prompts.jsonl") if index.evaluation_split else []
+    folder, warnings = Path(index.model), list[str]()
+
+    def warn(message: str) -> None:
+        board.say(f"warning: {message}")
+        warnings.append(message)
+
     device = choose_device(job, int(os.environ.get("LOCAL_RANK", "0")))
     with joined_world(device.torch_device) as world:
-        model = load_model(Path(index.model), job, device, workspace / PREPARED / FORMER_ADAPTER)
+        model = load_model(folder, job, device, world, workspace / PREPARED / FORMER_ADAPTER)
+        evaluation = index.evaluation_split and Evaluation(
+            job,
+            model,
+            TextTokenizer(folder),
+            splits[index.evaluation_split],
+            prompts,
+            device,
+            world,
+            board,
+            context.stop,
+        )
+        base = evaluation and evaluation.base(workspace / BASE_MEASURES, context.plan_digest)
         trained = Loop(
             job=job,
             model=model,
@@ -45,34 +75,40 @@ def train_here(context: StageContext) -> TrainFacts:
             validation=splits.get("validation"),
             device=device,
             world=world,
-            checkpoints=Checkpoints(workspace / CHECKPOINTS, context.plan_digest, job.checkpoint.keep),
+            checkpoints=Checkpoints(
+                workspace / CHECKPOINTS, lineage_of(job), job.checkpoint.keep, world, warn
+            ),
             metrics_path=workspace / METRICS,
             board=board,
             stop=context.stop,
         ).run()
-        if world.is_first:
-            save_adapter(model, workspace / ADAPTER, base_name(job))
-        evaluation = Evaluation(job, model, TextTokenizer(Path(index.model)), device, board, context.stop)
-        if index.evaluation_split is not None:
-            losses = evaluation.losses(splits[index.evaluation_split], world)
-    facts: EvaluationFacts | None = None
-    if losses is not None and world.is_first:
-        prompts = load_prompts(workspace / PREPARED / "prompts.jsonl")
-        base, tuned = evaluation.answers(prompts)
-        rouges = write_samples(workspace / SAMPLES, prompts, base, tuned)
-        facts = evaluation_facts(losses, prompts, (base, tuned), rouges)
-    return TrainFacts(
-        steps=trained.steps,
-        epochs=round(trained.epochs, 4),
-        final_loss=trained.final_loss,
-        validation_loss=trained.validation_loss,
-        trained_tokens=trained.trained_tokens,
-        tokens_per_second=round(trained.trained_tokens / max(trained.seconds, 1e-9), 1),
-        seconds=round(trained.seconds, 3),
-        peak_memory_bytes=device.peak_memory_bytes(),
-        resumed_from_step=trained.resumed_from_step,
-        evaluation=facts,
-    )
+        save_tuned(model, folder, tuned_folder(workspace, job), base_name(job), world)
+        tuned = evaluation and evaluation.measure()
+        comparison: EvaluationFacts | None = None
+        if base and tuned and world.is_first:
+            comparison = compare(workspace / SAMPLES, prompts, base, tuned)
+        facts = TrainFacts(
+            steps=trained.steps,
+            epochs=round(trained.epochs, 4),
+            final_loss=trained.final_loss,
+            validation_loss=trained.validation_loss,
+            best_step=trained.best_step,
+            stopped_early=trained.is_early,
+            trained_tokens=trained.trained_tokens,
+            tokens_per_second=round(trained.trained_tokens / max(trained.seconds, 1e-9), 1),
+            seconds=round(trained.seconds, 3),
+            peak_memory_bytes=max(world.gather(device.peak_memory_bytes())),
+            processes=world.size,
+            resumed_from_step=trained.resumed_from_step,
+            warnings=tuple(warnings[:MAX_WARNINGS]),
+            evaluation=comparison,
+        )
+        return world.of_first(facts)
+
+
+def tuned_folder(workspace: Path, job: ResolvedJob) -> Path:
+    """Where the finished adapter or model is."""
+    return workspace / (MODEL if job.method == "sft" else ADAPTER)
 
 
 def base_name(job: ResolvedJob) -> str:

@@ -10,7 +10,7 @@ from tuneyard_api.planner import digest_of
 from tuneyard_api.pod_contract import Stage, StageResult
 
 from tuneyard_trainer import durable
-from tuneyard_trainer.failures import StageFailure, classify, exit_code
+from tuneyard_trainer.failures import Interrupted, StageFailure, classify, clip, exit_code
 from tuneyard_trainer.launch import workers_folder
 from tuneyard_trainer.progress import Board, served
 from tuneyard_trainer.results import encode
@@ -41,15 +41,27 @@ def main() -> int:
     try:
         with served(board, surroundings.port if rank == 0 else None):
             facts = train_here(context)
-        if rank == 0:
-            result = result.model_copy(update={"facts": facts.model_dump(mode="json", exclude_none=True)})
-    except Exception as error:  # noqa: BLE001  every end must be told
+        result = result.model_copy(update={"facts": facts.model_dump(mode="json", exclude_none=True)})
+    except Exception as failed:  # noqa: BLE001  every end must be told
+        error = _as_told(failed)
         if not isinstance(error, StageFailure):
             traceback.print_exception(error)
         result = result.model_copy(update={"outcome": "Failed", "failure": classify(error)})
     local_rank = os.environ["LOCAL_RANK"]
-    durable.write_file(workers_folder(surroundings.workspace) / f"rank-{local_rank}.json", encode(result))
+    folder = workers_folder(surroundings.workspace, surroundings.node_rank)
+    durable.write_file(folder / f"rank-{local_rank}.json", encode(result))
     return exit_code(result.failure)
+
+
+def _as_told(error: Exception) -> Exception:
+    """The loss of another process is no fault of this one: the training goes on from its checkpoint."""
+    from tuneyard_trainer.distributed import is_loss_of_another  # noqa: PLC0415  seconds
+
+    if isinstance(error, StageFailure) or not is_loss_of_another(error):
+        return error
+    return Interrupted(
+        f"another process of the training is gone ({clip(str(error), 300)}); goes on from the last checkpoint"
+    )
 
 
 if __name__ == "__main__":

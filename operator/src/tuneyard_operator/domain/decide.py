@@ -156,8 +156,12 @@ def _plan(work: Work) -> float | None:
     work.actions.append(Create(ConditionType.PLANNED, build_workspace(work.owner, work.frozen)))
     training, gpus = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
     one, many = ("process", "processes") if work.frozen.runtime.accelerator == "none" else ("GPU", "GPUs")
+    nodes = plan.resolved.nodes
+    spread = (
+        f" on {nodes} nodes, which share {plan.workspace_size_gib} GiB ReadWriteMany" if nodes > 1 else ""
+    )
     numbers = (
-        f"{gpus} {one if gpus == 1 else many}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
+        f"{gpus} {one if gpus == 1 else many}{spread}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
         f"{training.data_parallel} data parallel x {training.gradient_accumulation} accumulation"
     )
     work.report.meet(ConditionType.PLANNED, reasons.PLANNED, numbers)

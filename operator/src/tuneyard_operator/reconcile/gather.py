@@ -206,7 +206,8 @@ class Gatherer:
             return None
         elapsed = (now - known.looked).total_seconds() if known.looked is not None else 0.0
         known.looked = now
-        ip = running[0].ip or ""
+        # Of several pods index 0 tells progress, and its name comes first.
+        ip = min(running, key=lambda pod: pod.name).ip or ""
         host = f"[{ip}]" if ":" in ip else ip
         progress = await self.progress.read(f"http://{host}:{PROGRESS_PORT}/progress")
         if progress is not None:

@@ -9,7 +9,7 @@ from tuneyard_api import pod_contract as contract
 from tuneyard_api.job import Toleration
 from tuneyard_api.pod_contract import Stage
 
-from tuneyard_operator.domain.build.metadata import Owner
+from tuneyard_operator.domain.build.metadata import Owner, stage_labels
 from tuneyard_operator.domain.frozen import Frozen
 
 RUN_AS = 65532
@@ -48,6 +48,7 @@ def build_pod_spec(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> 
         spec |= _placement(frozen)
     if stage is Stage.TRAIN and frozen.plan.resolved.nodes > 1:
         spec["subdomain"] = names.stage_job_name(owner.name, stage, attempt)
+        spec["affinity"] = _apart(owner, stage, attempt)
     return spec
 
 
@@ -162,6 +163,14 @@ def _placement(frozen: Frozen) -> dict[str, Any]:
     if wishes.priority_class_name is not None:
         placement["priorityClassName"] = wishes.priority_class_name
     return placement
+
+
+def _apart(owner: Owner, stage: Stage, attempt: int) -> dict[str, Any]:
+    """Each pod of an attempt on a node of its own: that is what the job asked for, also where one has room for two."""
+    labels = stage_labels(owner, stage, attempt)
+    chosen = {label: labels[label] for label in (names.LABEL_JOB, names.LABEL_STAGE, names.LABEL_ATTEMPT)}
+    term = {"labelSelector": {"matchLabels": chosen}, "topologyKey": "kubernetes.io/hostname"}
+    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
 
 
 def _tolerations(tolerations: Iterable[Toleration]) -> Iterable[dict[str, Any]]:

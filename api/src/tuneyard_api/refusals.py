@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What job and runtime get wrong together: each problem under a path of the job, and with what would be allowed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tuneyard_api.job import ClaimSource, FineTuneJob
+from tuneyard_api.job_rules import batch_refusal
+from tuneyard_api.planned_sources import hub_tokens, s3_secrets
+from tuneyard_api.runtime import FineTuneRuntime
+
+WHOLE_MODEL_METHODS = frozenset({"sft"})
+"""Methods whose result is a model and no adapter."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: `path: message (got X); try Y`."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        """`spec.method: ...`."""
+        return f"{self.path}: {self.message}"
+
+
+def every_problem(
+    job: FineTuneJob,
+    runtime: FineTuneRuntime,
+    others: Iterable[FineTuneRuntime],
+    registry: ClaimSource | None,
+    endpoint: str | None,
+) -> tuple[Problem, ...]:
+    """All that stands in the way of `job` on `runtime`; empty when nothing does.
+
+    `registry` and `endpoint` are where its result would go; `others` the runtimes that may have what this one lacks.
+    """
+    return (
+        *_method_problems(job, runtime, others),
+        *_batch_problems(job),
+        *_permission_problems(job, runtime),
+        *_capability_problems(job, runtime),
+        *_token_problems(job),
+        *_s3_problems(job),
+        *_early_stopping_problems(job),
+        *_destination_problems(job, runtime, registry, endpoint),
+        *_adapter_problems(job),
+    )
+
+
+def processes(job: FineTuneJob) -> int:
+    """One for each GPU of each node."""
+    return job.spec.parallelism.nodes * job.spec.parallelism.gpus_per_node
+
+
+def usual_endpoint(job: FineTuneJob, runtime: FineTuneRuntime) -> str | None:
+    """The runtime's, which serves adapters of a base model: a whole model needs a server of its own."""
+    return None if _is_whole_model(job, runtime) else runtime.spec.defaults.endpoint
+
+
+def _is_whole_model(job: FineTuneJob, runtime: FineTuneRuntime) -> bool:
+    """Whether the runtime will make a model, not an adapter; a method that it lacks is refused for that alone."""
+    return job.spec.method in WHOLE_MODEL_METHODS and job.spec.method in runtime.spec.methods
+
+
+def _method_problems(
+    job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineTuneRuntime]
+) -> Iterable[Problem]:
+    method, has = job.spec.method, runtime.spec.methods
+    if method in has:
+        return
+    able = sorted(other.metadata.name for other in others if method in other.spec.methods)
+    advice = f"runtime {' or '.join(able)}, which has it" if able else " or ".join(sorted(has))
+    yield Problem(
+        "spec.method",
+        f"runtime {runtime.metadata.name} has {', '.join(sorted(has))} (got {method}); try {advice}",
+    )
+
+
+def _batch_problems(job: FineTuneJob) -> Iterable[Problem]:
+    """Refused by the model already; a job that was copied with other numbers meets it here."""
+    training, gpus = job.spec.training, processes(job)
+    message = batch_refusal(training.global_batch_size, training.micro_batch_size, gpus)
+    if message:
+        yield Problem("spec.training.globalBatchSize", message)
+
+
+def _permission_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
+    precision, has = job.spec.training.precision, runtime.spec.precisions
+    if precision != "auto" and precision not in has:
+        yield Problem(
+            "spec.training.precision",
+            f"runtime {runtime.metadata.name} has {', '.join(has)} (got {precision}); try auto",
+        )
+    if job.spec.model.trust_remote_code and not runtime.spec.allow_trust_remote_code:
+        yield Problem(
+            "spec.model.trustRemoteCode",
+            f"runtime {runtime.metadata.name} does not allow Python that comes with a model (got true); try false,"
+            " or a model that transformers knows by itself",
+        )
+
+
+def _capability_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
+    asked, has = job.spec.model.quantization, runtime.spec.quantizations
+    if asked is not None and asked not in has:
+        other = f"{' or '.join(has)}, or leave it out" if has else "leaving it out, or another runtime"
+        yield Problem(
+            "spec.model.quantization",
+            f"runtime {runtime.metadata.name} has {', '.join(has) or 'none'} (got {asked}); try {other}",
+        )
+    gpus = processes(job)
+    if asked is not None and gpus > 1:
+        yield Problem(
+            "spec.model.quantization",
+            f"a base model in fewer bits trains on one GPU (got {asked} on {gpus}); try parallelism.gpusPerNode 1 and"
+            " nodes 1, or leave it out",
+        )
+
+
+def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
+    """A name that is taken is never overwritten: better said now than after the training."""
+    adapter, own = job.spec.model.adapter, job.spec.publish.adapter_name or job.metadata.name
+    if adapter is not None and adapter.published == own:
+        yield Problem(
+            "spec.model.adapter.published",
+            f"the job would publish under the name that it goes on from, which is taken (got {own}); try another"
+            " publish.adapterName",
+        )
+
+
+def _s3_problems(job: FineTuneJob) -> Iterable[Problem]:
+    secrets = s3_secrets(job)
+    for path, name in secrets[1:]:
+        if name != secrets[0][1]:
+            yield Problem(
+                f"{path}.secretRef",
+                f"a job has one Secret for S3 (got {name}); try {secrets[0][1]}, as in {secrets[0][0]}",
+            )
+
+
+def _token_problems(job: FineTuneJob) -> Iterable[Problem]:
+    tokens = hub_tokens(job)
+    for path, secret in tokens[1:]:
+        if secret != tokens[0][1]:
+            first, other = tokens[0][1], f"{secret.name}/{secret.key}"
+            yield Problem(
+                path,
+                f"a job has one hub token (got {other}); try {first.name}/{first.key}, as in {tokens[0][0]}",
+            )
+
+
+def _early_stopping_problems(job: FineTuneJob) -> Iterable[Problem]:
+    dataset = job.spec.dataset
+    if job.spec.training.early_stopping and dataset.validation is None and dataset.validation_fraction == 0:
+        yield Problem(
+            "spec.training.earlyStopping",
+            "it looks at the loss of validation records, and there are none (got validationFraction 0); try"
+            " dataset.validation or dataset.validationFraction 0.05",
+        )
+
+
+def _destination_problems(
+    job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource | None, endpoint: str | None
+) -> Iterable[Problem]:
+    name = runtime.metadata.name
+    if registry is None:
+        yield Problem(
+            "spec.publish",
+            f"neither the job nor runtime {name} says where adapters go; try publish.pvc.claimName with the claim"
+            " of your adapter registry",
+        )
+    yield from _whole_model_problems(job, runtime)
+    if job.spec.serve is not None and endpoint is None and not _is_whole_model(job, runtime):
+        yield Problem(
+            "spec.serve",
+            f"neither the job nor runtime {name} says which endpoint serves the adapter; try serve.endpoint, or leave"
+            " serve out",
+        )
+
+
+def _whole_model_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
+    """A server of adapters neither loads a whole model nor likes to find one among them."""
+    method, served = job.spec.method, runtime.spec.defaults.endpoint
+    if not _is_whole_model(job, runtime):
+        return
+    if job.spec.serve is not None and job.spec.serve.endpoint is None:
+        yield Problem(
+            "spec.serve",
+            f"method {method} publishes a whole model, which a server of adapters does not load (got none); try the"
+            " address of a server that is started on the published folder, or leave serve out",
+        )
+    if job.spec.publish.pvc is None and runtime.spec.defaults.registry is not None and served is not None:
+        yield Problem(
+            "spec.publish",
+            f"method {method} publishes a whole model, and the registry of runtime {runtime.metadata.name} is read by"
+            f" {served} for adapters (got none); try a claim for models",
+        )

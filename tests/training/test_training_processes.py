@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training that is stopped, killed and spread over processes: the losses stay what they would have been."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file  # noqa: E402
+from tuneyard_trainer.metrics import read_metrics  # noqa: E402
+
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(300)]
+
+# Rank 3 is cut unevenly over two processes; dropout shows whether random numbers go on.
+LORA = {"rank": 3, "alpha": 8, "dropout": 0.2}
+STEPS = 5
+
+
+def losses(pods):
+    return [line["loss"] for line in read_metrics(pods.workspace / "metrics.jsonl") if "loss" in line]
+
+
+@pytest.fixture
+def plan_of(tiny_llama, training_data, job_of):
+    def build(processes, method="lora", **changes):
+        training = {
+            # An odd number of micro batches in the last step: one process has none.
+            "maxSteps": None,
+            "epochs": 2.0,
+            "packing": False,
+            "dataParallel": processes,
+            "gradientAccumulation": 2 // processes,
+        } | changes.pop("training", {})
+        return job_of(
+            tiny_llama,
+            training_data(12),
+            method=method,
+            lora=LORA,
+            training=training,
+            gpusPerNode=processes,
+            checkpoint={"everySteps": 2, "keep": 9},
+            **changes,
+        )
+
+    return build
+
+
+def run(pods, plan):
+    """Prepares and trains; the facts."""
+    assert pods.run("prepare", plan)[0] == 0
+    if plan.gpus_per_node == 1:
+        code, _ = pods.run("train", plan)
+    else:
+        code = pods.start("train").wait(120)
+    assert code == 0, pods.result().failure
+    return TrainFacts.model_validate(pods.result().facts)
+
+
+def rewind(pods, step):
+    """As if the node had been lost just after the checkpoint of `step`."""
+    (pods.workspace / "results/train.json").unlink()
+    for folder in (pods.workspace / "checkpoints").glob("step-*"):
+        if int(folder.name.removeprefix("step-")) > step:
+            shutil.rmtree(folder)
+
+
+@pytest.fixture
+def alone(plan_of, tmp_path, pods):
+    """Trains in one process, in a workspace of its own, and returns it."""
+
+    def build(method):
+        (tmp_path / "alone").mkdir()
+        workspace = type(pods)(tmp_path / "alone")
+        run(workspace, plan_of(1, method))
+        assert len(losses(workspace)) == STEPS
+        return workspace
+
+    return build
+
+
+def test_two_processes_train_as_one_and_go_on_as_two_or_as_one(plan_of, alone, pods):
+    whole = losses(alone("lora"))
+    facts = run(pods, plan_of(2))
+    assert (facts.processes, facts.resumed_from_step, facts.warnings) == (2, 0, ())
+    assert losses(pods) == pytest.approx(whole, abs=1e-4)
+    samples = (pods.workspace / "evaluation/samples.jsonl").read_text()
+
+    rewind(pods, 2)
+    facts = run(pods, plan_of(2))
+    assert (facts.processes, facts.resumed_from_step) == (2, 2)
+    assert losses(pods) == pytest.approx(whole, abs=1e-4)
+
+    rewind(pods, 4)
+    shutil.rmtree(pods.workspace / "checkpoints/step-000000002")
+    facts = run(pods, plan_of(1))
+    assert (facts.processes, facts.resumed_from_step) == (1, 4)
+    assert losses(pods) == pytest.approx(whole, abs=1e-4)
+    assert (pods.workspace / "evaluation/samples.jsonl").read_text() == samples
+
+
+def test_two_processes_go_on_with_all_weights_where_one_stopped(plan_of, alone):
+    workspace = alone("sft")
+    whole, model = losses(workspace), (workspace.workspace / "model/model.safetensors")
+    weights = load_file(model)
+    rewind(workspace, 2)
+    facts = run(workspace, plan_of(2, "sft"))
+    assert (facts.processes, facts.resumed_from_step) == (2, 2)
+    assert losses(workspace) == pytest.approx(whole, abs=1e-4)
+    again = load_file(model)
+    assert again.keys() == weights.keys()
+    assert all(torch.allclose(again[name], weights[name], atol=1e-4) for name in weights)
+
+
+def start_endless(pods, plan_of, processes):
+    """A training without an end, as soon as it has done two steps."""
+    plan = plan_of(processes, training={"epochs": None, "maxSteps": 100_000})
+    plan = plan.model_copy(update={"checkpoint": plan.checkpoint.model_copy(update={"every_steps": 50_000})})
+    assert pods.run("prepare", plan)[0] == 0
+    process = pods.start("train")
+    wait_for_steps(pods, process)
+    return process
+
+
+def wait_for_steps(pods, process):
+    end = time.monotonic() + 120
+    while len(losses(pods)) < 2:
+        assert process.poll() is None, pods.result()
+        assert time.monotonic() < end, "no step within two minutes"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_writes_a_checkpoint_and_leaves(plan_of, pods, processes):
+    process = start_endless(pods, plan_of, processes)
+    try:
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(25) == EXIT_CODES[FailureClass.INTERRUPTED]
+        assert time.monotonic() - began < 20
+    finally:
+        process.kill()
+        process.wait()
+    failure = pods.result().failure
+    assert failure.failure_class is FailureClass.INTERRUPTED
+    assert "goes on from the checkpoint of step" in failure.message
+    [checkpoint] = (pods.workspace / "checkpoints").glob("step-*")
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    assert len(manifest["digests"]) == 2 * processes
+    assert manifest["step"] == len(losses(pods))
+
+
+def parent_of(number):
+    return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def stage_processes(process):
+    """Process ids of a stage, its torchrun and its workers, oldest first."""
+    found = [process.pid]
+    for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda folder: int(folder.name)):
+        try:
+            if parent_of(folder.name) in found:
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_killed_process_is_an_interruption_and_no_bug(plan_of, pods):
+    process = start_endless(pods, plan_of, 2)
+    try:
+        os.kill(stage_processes(process)[-1], signal.SIGKILL)
+        assert process.wait(60) == EXIT_CODES[FailureClass.INTERRUPTED]
+    finally:
+        process.kill()
+        process.wait()
+    assert "another process of the training is gone" in pods.result().failure.message
