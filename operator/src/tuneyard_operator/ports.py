@@ -74,8 +74,15 @@ class Cluster(Protocol):
     async def warnings(self, namespace: str) -> tuple[SeenEvent, ...]:
         """Warning events of a namespace but the scheduler's, which pods repeat; some seconds old at most."""
 
-    async def patch_status(self, namespace: str, name: str, uid: str, status: Object) -> Object | None:
-        """Merge `status` into a FineTuneJob's; None when that FineTuneJob is gone."""
+    async def patch_status(
+        self, namespace: str, name: str, uid: str, status: Object, *, version: int
+    ) -> Object | None:
+        """Merge `status` into a FineTuneJob's; None when that FineTuneJob is gone.
+
+        Raises:
+            ClusterError: also when it is not of resourceVersion `version` any more, so that what was decided on
+                something older, by this operator or by another one, is never written.
+        """
 
     async def post_event(self, namespace: str, event: Object) -> None:
         """Post a core/v1 Event; one of that name is left as it is."""

@@ -131,12 +131,14 @@ class FakeCluster:
         return self.seen_events
 
     async def patch_status(
-        self, namespace: str, name: str, uid: str, status: Mapping[str, Any]
+        self, namespace: str, name: str, uid: str, status: Mapping[str, Any], *, version: int
     ) -> Mapping[str, Any] | None:
         self._called("patch status")
         body = self.objects.get((names.JOB_KIND, namespace, name))
-        if body is None or body["metadata"]["uid"] != uid:
+        if body is None:
             return None
+        if body["metadata"]["uid"] != uid or body["metadata"]["resourceVersion"] != str(version):
+            raise ClusterError("the object has been modified")
         return self.store(names.JOB_KIND, {**body, "status": merged(body.get("status") or {}, status)})
 
     async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:

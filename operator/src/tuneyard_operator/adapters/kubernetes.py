@@ -119,14 +119,16 @@ class KubernetesCluster:
         """See `ports.Cluster`."""
         return await self._warnings.get(namespace)
 
-    async def patch_status(self, namespace: str, name: str, uid: str, status: Object) -> Object | None:
-        """See `ports.Cluster`; the uid in the patch makes the API server refuse another job of that name."""
-        body = {"metadata": {"uid": uid}, "status": status}
+    async def patch_status(
+        self, namespace: str, name: str, uid: str, status: Object, *, version: int
+    ) -> Object | None:
+        """See `ports.Cluster`; the API server compares uid and version with its own in the same transaction."""
+        body = {"metadata": {"uid": uid, "resourceVersion": str(version)}, "status": status}
         query = {"fieldManager": names.FIELD_MANAGER}
         code, answer = await self._call(
             "patch", f"{names.JOB_KIND}/status", namespace, name, query=query, body=body, content_type=_MERGE
         )
-        return None if code in {_NOT_FOUND, _CONFLICT} else _checked(code, answer)
+        return None if code == _NOT_FOUND else _checked(code, answer)
 
     async def post_event(self, namespace: str, event: Object) -> None:
         """See `ports.Cluster`."""

@@ -150,6 +150,8 @@ class Observed:
     events: tuple[SeenEvent, ...] = ()
     endpoint: EndpointAnswer | None = None
     progress: Progress | None = None
+    version: int = 0
+    """resourceVersion of the FineTuneJob: what is decided is written to no other."""
     pulse: Pulse | None = None
     """Whether the training moves."""
     leftovers: tuple[Leftover, ...] = ()

@@ -26,9 +26,8 @@ async def report(cluster: Cluster, store: Store, seen: Observed, decision: Decis
     """
     if decision.status == seen.status:
         return
-    body = await cluster.patch_status(
-        seen.namespace, seen.name, seen.uid, status_patch(seen.status, decision.status)
-    )
+    patch = status_patch(seen.status, decision.status)
+    body = await cluster.patch_status(seen.namespace, seen.name, seen.uid, patch, version=seen.version)
     if body is None:
         return  # deleted meanwhile: the watch says so, and nobody is left to tell
     store.put("FineTuneJob", body, is_own=True)
