@@ -134,12 +134,12 @@ class Gatherer:
             namespace=key.namespace,
             name=key.name,
             uid=stored.uid,
+            version=stored.version,
             generation=stored.generation,
             spec=stored.spec,
             status=stored.status,
             runtimes={},
             jobs=self.store.children(key)[0],
-            version=stored.version,
         )
         due = cleaning_due(seen)
         return (
