@@ -76,6 +76,7 @@ def test_adapter_appears_with_card_and_picture_and_nothing_else(trained, pods, t
     registry = tmp_path / "registry"
     assert names_in(registry) == ["demo-adapter"]
     assert names_in(registry / "demo-adapter") == [
+        ".published-by",
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -100,6 +101,33 @@ def test_publishing_again_changes_nothing(trained, pods, tmp_path):
     code, result = again(pods, job)
     assert (code, result.facts) == (0, first)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "registry").rglob("*")} == before
+
+
+def test_who_published_it_is_marked_and_so_is_a_second_job_with_the_same(trained, pods, tmp_path):
+    assert pods.run("publish", trained())[0] == 0
+    marks = tmp_path / "registry/demo-adapter/.published-by"
+    assert names_in(marks) == ["1"]
+    assert again(pods, trained(uid="2"))[0] == 0
+    assert names_in(marks) == ["1", "2"]
+
+
+def test_an_adapter_that_is_taken_back_in_the_very_moment_is_published_again(
+    trained, pods, tmp_path, monkeypatch
+):
+    from tuneyard_trainer import publish, publishers
+    from tuneyard_trainer.unpublish import unpublish
+
+    assert pods.run("publish", trained())[0] == 0
+    target = tmp_path / "registry/demo-adapter"
+
+    def late(folder, uid):
+        unpublish(folder, "1")
+        publishers.sign_too(folder, uid)
+
+    monkeypatch.setattr(publish, "sign_too", late)
+    assert again(pods, trained(uid="2"))[0] == 0
+    assert names_in(target / ".published-by") == ["2"]
+    assert (target / "adapter_model.safetensors").read_bytes() == b"weights"
 
 
 def test_another_adapter_of_the_name_is_never_overwritten(trained, pods, tmp_path):

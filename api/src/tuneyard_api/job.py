@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from tuneyard_api import job_rules
 from tuneyard_api.base import HUB_REPO, METHOD, BaseUrl, Contract, Label, ObjectName, Rule, VolumePath
 from tuneyard_api.remote_files import HttpFile, S3File
-from tuneyard_api.survival import Deadlines, Retry, Ttl
+from tuneyard_api.survival import Deadlines, DeletionPolicy, Retry, Ttl
 
 
 class SecretKey(Contract):
@@ -348,6 +348,8 @@ class FineTuneJobSpec(Contract):
     """Longest times."""
     ttl: Ttl = Ttl()
     """Clean-up after the end."""
+    deletion_policy: DeletionPolicy = "Retain"
+    """What becomes of the published adapter when the FineTuneJob is deleted; `Delete` removes it from the registry."""
     evaluation: Evaluation = Evaluation()
     """Comparison with the base model."""
     publish: Publish = Publish()

@@ -24,6 +24,11 @@ LABEL_ATTEMPT = f"{GROUP}/attempt"
 ANNOTATION_PLAN = f"{GROUP}/plan-digest"
 """SHA-256 of the resolved job that a child was built from."""
 
+ANNOTATION_UID = f"{GROUP}/uid"
+"""uid of the FineTuneJob that a child works for and is not owned by."""
+FINALIZER = f"{GROUP}/published"
+"""On a FineTuneJob while its deletion has to wait for what it published to be removed."""
+
 MAX_JOB_NAME = 40
 """Longest FineTuneJob name, in characters: leaves room for `-workspace`, `-prepare-12` and a pod's suffix within 63."""
 
@@ -36,6 +41,11 @@ def plan_name(job: str) -> str:
 def workspace_name(job: str) -> str:
     """The PersistentVolumeClaim that the stages of a job share."""
     return f"{job}-workspace"
+
+
+def unpublish_name(job: str) -> str:
+    """The batch/v1 Job that removes what a job published."""
+    return f"{job}-unpublish"
 
 
 def stage_job_name(job: str, stage: str, attempt: int) -> str:

@@ -19,6 +19,9 @@ from tuneyard_api.remote_files import HttpFile, S3Object
 SCHEMA_VERSION = 1
 CONTAINER = "trainer"
 COMMAND = ("tuneyard-trainer", "stage")
+UNPUBLISH = ("tuneyard-trainer", "unpublish")
+"""With `--uid <uid> <registry>/<name>`: removes what the FineTuneJob of that uid published there. No stage: neither job.json
+nor workspace is there any more, and the termination message is one sentence for people."""
 
 JOB_DIR = "/etc/tuneyard"
 JOB_FILE = "/etc/tuneyard/job.json"

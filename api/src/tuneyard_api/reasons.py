@@ -193,6 +193,21 @@ SERVE_TIMEOUT = _reason("AdapterNotServed", Fixer.UPSTREAM, "The endpoint did no
 SERVED = _reason("Served", Fixer.NOBODY, "The endpoint lists the adapter and answered with it.")
 SUCCEEDED = _reason("Succeeded", Fixer.NOBODY, "Every step is done.")
 
+# Deleted
+UNPUBLISHING = _reason(
+    "Unpublishing",
+    Fixer.NOBODY,
+    "The job is deleted, and what it published is removed first (deletionPolicy).",
+)
+UNPUBLISHED = _reason(
+    "Unpublished", Fixer.NOBODY, "What the job published is gone; the message says what was done."
+)
+LEFT_BEHIND = _reason(
+    "LeftBehind",
+    Fixer.CLUSTER,
+    "The job was deleted, and what it published could not be removed; the message says where it lies and why.",
+)
+
 _FAILURES = {
     FailureClass.BAD_INPUT: (Fixer.INPUT, "The data or an option can't be used; the message has file, line and column."),
     FailureClass.DATA_MISSING: (Fixer.INPUT, "The data set is not where the job says, or is empty."),

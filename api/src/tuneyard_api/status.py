@@ -140,6 +140,10 @@ class PlanStatus(Tolerant):
     gpus: int
     micro_batch_size: int
     gradient_accumulation: int
+    registry_claim: Short | None = None
+    """PersistentVolumeClaim that the adapter goes to."""
+    adapter_path: Long | None = None
+    """Where it goes, in a pod that has the registry."""
 
 
 class FineTuneJobStatus(Tolerant):

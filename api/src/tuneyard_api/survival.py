@@ -5,14 +5,16 @@ They may change while a job runs (`CHANGEABLE`); everything else is frozen when 
 (`admission.build_edit_policy`).
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tuneyard_api.base import Contract
 
-CHANGEABLE = ("suspend", "retry", "deadlines", "ttl")
+CHANGEABLE = ("suspend", "retry", "deadlines", "ttl", "deletionPolicy")
 """Fields of spec that a job follows at once, also after it has started."""
+
+DeletionPolicy = Literal["Retain", "Delete"]
 
 _Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
 

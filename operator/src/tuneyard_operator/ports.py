@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the reconcile core needs of the world, as Protocols: adapters implement them, tests fake them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -33,7 +33,7 @@ class NotServedError(ClusterError):
 class RefusedError(ClusterError):
     """The API server understood and said no; saying it again changes nothing by itself."""
 
-    def __init__(self, cause: Literal["Forbidden", "Invalid"], message: str) -> None:
+    def __init__(self, cause: Literal["Forbidden", "NamespaceTerminating", "Invalid"], message: str) -> None:
         super().__init__(message)
         self.cause, self.message = cause, message
 
@@ -82,6 +82,15 @@ class Cluster(Protocol):
     async def replace(self, body: Object) -> Object | None:
         """Put an object in the place of the one of its resourceVersion; None when it has changed or is gone."""
 
+    async def set_finalizers(
+        self, namespace: str, name: str, uid: str, finalizers: Sequence[str], *, version: int
+    ) -> Object | None:
+        """Put `finalizers` in the place of a FineTuneJob's; None when that FineTuneJob is gone.
+
+        Raises:
+            ClusterError: also when it is not of resourceVersion `version` any more: others may have set theirs.
+        """
+
     async def patch_status(
         self, namespace: str, name: str, uid: str, status: Object, *, version: int
     ) -> Object | None:
@@ -93,7 +102,12 @@ class Cluster(Protocol):
         """
 
     async def post_event(self, namespace: str, event: Object) -> None:
-        """Post a core/v1 Event; one of that name is left as it is."""
+        """Post a core/v1 Event; one of that name is left as it is.
+
+        Raises:
+            RefusedError: when the namespace takes none, as one that is being deleted.
+            ClusterError: anything else.
+        """
 
 
 class Endpoint(Protocol):

@@ -27,6 +27,16 @@ def stage(stage: str) -> None:
 
 
 @main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--uid", required=True, help="The FineTuneJob's uid; what another one published stays.")
+def unpublish(folder: Path, uid: str) -> None:
+    """Take back FOLDER, <registry>/<adapter name>, as far as one FineTuneJob has published it."""
+    from tuneyard_trainer.unpublish import run_unpublish  # noqa: PLC0415
+
+    sys.exit(run_unpublish(folder, uid, Surroundings.of(os.environ).termination_log))
+
+
+@main.command()
 @click.argument("job_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--workspace",

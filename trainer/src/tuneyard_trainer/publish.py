@@ -2,7 +2,7 @@
 """The stage `publish`: the adapter, or the model of a full fine-tuning, appears in the registry, whole and once.
 
 `<registry>/<name>/` holds what PEFT, NIM and vLLM read: adapter_config.json and adapter_model.safetensors, or the
-files of a model. Beside them, as on a hub, are README.md and its picture. A name that is taken by another digest is
+files of a model. Beside them, as on a hub, are README.md and its picture, and who published it (`publishers`). A name that is taken by another digest is
 never overwritten.
 """
 
@@ -17,6 +17,7 @@ from tuneyard_trainer import durable
 from tuneyard_trainer.card import PICTURE, draw_loss_curve, render_card
 from tuneyard_trainer.failures import StageFailure, bad_input
 from tuneyard_trainer.layout import ADAPTER_FILES, METRICS, is_model_file
+from tuneyard_trainer.publishers import sign, sign_too
 from tuneyard_trainer.results import earlier_success
 from tuneyard_trainer.stages import StageContext
 from tuneyard_trainer.train import tuned_folder
@@ -35,9 +36,10 @@ def publish(context: StageContext) -> PublishFacts:
         raise bad_input(f"{source}: there is nothing finished of this plan; run stage train first")
     digest = tuned_digest(source)
     target = Path(context.job.registry_path) / context.job.adapter_name
-    if not _is_published(target, digest):
+    if not _is_published_too(target, digest, context.job.uid):
         try:
             with durable.folder_being_written(target) as folder:
+                sign(folder, context.job.uid)
                 for name in tuned_files(source):
                     shutil.copyfile(source / name, folder / name)
                 has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE)
@@ -45,7 +47,9 @@ def publish(context: StageContext) -> PublishFacts:
                 (folder / "README.md").write_text(card, encoding="utf-8")
         except OSError as error:
             # Another publisher was quicker: then it must have been the same.
-            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or not _is_published(target, digest):
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or not _is_published_too(
+                target, digest, context.job.uid
+            ):
                 raise
     return PublishFacts(
         adapter_name=context.job.adapter_name,
@@ -74,6 +78,21 @@ def tuned_digest(folder: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return f"sha256:{digest.hexdigest()}"
+
+
+def _is_published_too(target: Path, digest: str, uid: str) -> bool:
+    """Whether `target` is this very adapter; then it is this job's as well.
+
+    Raises:
+        StageFailure: AdapterConflict, if something else is there.
+    """
+    try:
+        if not _is_published(target, digest):
+            return False
+        sign_too(target, uid)
+    except FileNotFoundError:
+        return False  # its other publisher is just taking it back
+    return True
 
 
 def _is_published(target: Path, digest: str) -> bool:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Cluster port on the Kubernetes API: aiohttp and orjson, since generated clients cost several times their CPU."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -70,7 +70,7 @@ class KubernetesCluster:
         if status == _CONFLICT and answer.get("reason") == "AlreadyExists":
             return None
         if status == _FORBIDDEN:
-            raise RefusedError("Forbidden", _message(answer))
+            raise _forbidden(answer)
         if status in _INVALID:
             raise RefusedError("Invalid", _message(answer))
         return _checked(status, answer)
@@ -148,9 +148,22 @@ class KubernetesCluster:
         )
         return None if code == _NOT_FOUND else _checked(code, answer)
 
+    async def set_finalizers(
+        self, namespace: str, name: str, uid: str, finalizers: Sequence[str], *, version: int
+    ) -> Object | None:
+        """See `ports.Cluster`; the list is written whole, so it is bound to the version it was read at."""
+        body = {"metadata": {"uid": uid, "resourceVersion": str(version), "finalizers": list(finalizers)}}
+        query = {"fieldManager": names.FIELD_MANAGER}
+        code, answer = await self._call(
+            "patch", names.JOB_KIND, namespace, name, query=query, body=body, content_type=_MERGE
+        )
+        return None if code == _NOT_FOUND else _checked(code, answer)
+
     async def post_event(self, namespace: str, event: Object) -> None:
         """See `ports.Cluster`."""
         status, answer = await self._call("create", "Event", namespace, body=event)
+        if status == _FORBIDDEN:
+            raise _forbidden(answer)
         if status != _CONFLICT:
             _checked(status, answer)
 
@@ -207,6 +220,13 @@ class KubernetesCluster:
             after = _seconds(response.headers.get("Retry-After", ""))
             raise ClusterError(f"the API server answered {response.status}: {_message(answer)}", after)
         return response.status, answer
+
+
+def _forbidden(answer: dict[str, Any]) -> RefusedError:
+    """Why nothing may be created: by the cause that the API server gives, where it gives one."""
+    causes = (answer.get("details") or {}).get("causes") or ()
+    ends = any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+    return RefusedError("NamespaceTerminating" if ends else "Forbidden", _message(answer))
 
 
 def _checked(status: int, answer: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ RESOURCES = {
 }
 
 CLIENT_VERBS: dict[str, frozenset[str]] = {
-    names.JOB_KIND: frozenset({"list"}),
+    names.JOB_KIND: frozenset({"list", "patch"}),
     f"{names.JOB_KIND}/status": frozenset({"patch"}),
     names.RUNTIME_KIND: frozenset({"list"}),
     "Job": frozenset({"create", "get", "list", "delete"}),

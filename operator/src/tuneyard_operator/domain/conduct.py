@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 from tuneyard_api.base import Tolerant
-from tuneyard_api.survival import CHANGEABLE, Deadlines, Retry, Ttl
+from tuneyard_api.survival import CHANGEABLE, Deadlines, DeletionPolicy, Retry, Ttl
 
 
 class Conduct(Tolerant):
@@ -15,6 +15,7 @@ class Conduct(Tolerant):
     retry: Retry = Retry()
     deadlines: Deadlines = Deadlines()
     ttl: Ttl = Ttl()
+    deletion_policy: DeletionPolicy = "Retain"
 
 
 def read_conduct(spec: Mapping[str, object]) -> Conduct:

@@ -8,7 +8,7 @@ status with its facts and is never looked at again, so a restart repeats nothing
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from tuneyard_api import reasons
+from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import EvaluationFacts, PrepareFacts, PublishFacts, Stage, TrainFacts
 from tuneyard_api.status import AdapterStatus, ConditionType, FineTuneJobStatus, PlanStatus, WaitingFor
 
@@ -18,10 +18,11 @@ from tuneyard_operator.domain.cleanup import clean_up
 from tuneyard_operator.domain.conditions import api_time, is_true, read_time
 from tuneyard_operator.domain.conduct import read_conduct
 from tuneyard_operator.domain.deadlines import why_late
-from tuneyard_operator.domain.decision import Create, Decision, Refusal
+from tuneyard_operator.domain.decision import Create, Decision, Refusal, SetFinalizers
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.interventions import end_late, hold_or_release
 from tuneyard_operator.domain.observed import Observed, SeenPod
+from tuneyard_operator.domain.parting import finalizers_to_set, part, part_refused
 from tuneyard_operator.domain.progress import READ_EVERY, completed, moved
 from tuneyard_operator.domain.report import Report
 from tuneyard_operator.domain.serving import POLL_EVERY, Serving, why_not_served
@@ -40,6 +41,11 @@ STARTING_AFTER = timedelta(seconds=5)
 
 def decide(seen: Observed, now: datetime) -> Decision:
     """What this pass does. A terminal job is only cleaned up; applying a decision and deciding again changes nothing."""
+    if seen.parting is not None:
+        return part(seen, now)
+    finalizers = finalizers_to_set(seen.spec, seen.status, seen.finalizers)
+    if finalizers is not None:
+        return Decision((SetFinalizers(finalizers),), seen.status, 0.0)
     if is_terminal(seen.status.conditions):
         return clean_up(seen, now)
     report, conduct = Report(seen.status, seen.generation, now), read_conduct(seen.spec)
@@ -87,6 +93,8 @@ def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) 
 
     What was found out before the refused object is kept; attempts that have not been made are not.
     """
+    if seen.parting is not None:
+        return part_refused(seen, refusal)
     action = refusal.action
     after = decision.actions[decision.actions.index(action) :]
     unmade = {each.attempt for each in after if isinstance(each, Create)}
@@ -110,6 +118,7 @@ def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) 
     reason = {
         "Conflict": reasons.NAME_CONFLICT,
         "Forbidden": reasons.QUOTA_EXCEEDED if "exceeded quota" in refusal.message else reasons.NOT_ALLOWED,
+        "NamespaceTerminating": reasons.NOT_ALLOWED,
         "Invalid": reasons.OBJECT_INVALID,
     }[refusal.cause]
     message = f"{action.kind} {action.name}: {refusal.message}"
@@ -171,6 +180,8 @@ def _plan(work: Work) -> float | None:
             gpus=gpus,
             micro_batch_size=training.micro_batch_size,
             gradient_accumulation=training.gradient_accumulation,
+            registry_claim=plan.registry.claim_name,
+            adapter_path=f"{plan.resolved.registry_path}/{plan.resolved.adapter_name}",
         )
     )
     return None
@@ -264,6 +275,9 @@ def _publish(work: Work) -> float | None:
     report = work.report
     if report.is_met(ConditionType.PUBLISHED):
         return None
+    if work.conduct.deletion_policy == "Delete" and names.FINALIZER not in work.seen.finalizers:
+        # Set by the next pass: only then is what a pod may publish sure to be removed with the job.
+        return _stop(work, ConditionType.PUBLISHED, Verdict(reasons.PUBLISHING, "is about to publish"), 0.0)
     stand = carry(work, Stage.PUBLISH)
     if isinstance(stand, Verdict):
         return _stop(work, ConditionType.PUBLISHED, stand)

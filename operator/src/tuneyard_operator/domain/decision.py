@@ -43,9 +43,6 @@ class Delete:
     uid: str
 
 
-Action = Create | Delete
-
-
 @dataclass(frozen=True, slots=True)
 class Note:
     """An Event for people who look at the job with `kubectl describe`."""
@@ -53,6 +50,23 @@ class Note:
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Post an Event before what follows: of a job that is being deleted no status is written any more."""
+
+    note: Note
+
+
+@dataclass(frozen=True, slots=True)
+class SetFinalizers:
+    """Put these in the place of the FineTuneJob's finalizers; the last one of a deleted job lets it go."""
+
+    finalizers: tuple[str, ...]
+
+
+Action = Create | Delete | Tell | SetFinalizers
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,6 @@ class Refusal:
     """The API server would not create an object."""
 
     action: Create
-    cause: Literal["Conflict", "Forbidden", "Invalid"]
+    cause: Literal["Conflict", "Forbidden", "NamespaceTerminating", "Invalid"]
     """Conflict: somebody else's object has the name. Forbidden: quota, policy or rights. Invalid: never possible."""
     message: str

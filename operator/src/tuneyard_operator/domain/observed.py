@@ -117,6 +117,34 @@ class Leftover:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenUnpublish:
+    """The Job that takes back what was published."""
+
+    name: str
+    uid: str
+    made_for: str
+    """uid of the FineTuneJob; empty when the operator has not made it."""
+    complete: bool = False
+    failed: SeenCondition | None = None
+    said: str = ""
+    """What its newest pod said at its end, or waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """Of a job that is being deleted and has our finalizer: all asked for afresh, as watches may lag behind."""
+
+    since: datetime
+    running: tuple[Leftover, ...] = ()
+    """Its Jobs that are neither over nor being deleted."""
+    writers: tuple[str, ...] = ()
+    """Publish pods that have not ended: no other pod can write to the registry."""
+    has_registry: bool = True
+    """Whether the claim that it published to is there to stay."""
+    unpublish: SeenUnpublish | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointAnswer:
     """What the inference endpoint said."""
 
@@ -155,6 +183,9 @@ class Observed:
     pulse: Pulse | None = None
     """Whether the training moves."""
     leftovers: tuple[Leftover, ...] = ()
+    finalizers: tuple[str, ...] = ()
+    parting: Parting | None = None
+    """None unless the job is being deleted."""
 
     def job_of(self, stage: Stage, attempt: int) -> SeenJob | None:
         """The Job of one attempt, if it exists and is this FineTuneJob's."""

@@ -4,7 +4,7 @@
 A child without our labels, or with labels that make no sense, is not ours: the answer is None and nobody looks at it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,14 @@ from tuneyard_api import names
 from tuneyard_api.pod_contract import CONTAINER, Stage
 
 from tuneyard_operator.domain.conditions import read_time
-from tuneyard_operator.domain.observed import SeenCondition, SeenEvent, SeenJob, SeenPod, SeenTerminated
+from tuneyard_operator.domain.observed import (
+    SeenCondition,
+    SeenEvent,
+    SeenJob,
+    SeenPod,
+    SeenTerminated,
+    SeenUnpublish,
+)
 
 Object = Mapping[str, Any]
 
@@ -97,6 +104,31 @@ def see_pod(body: Object) -> SeenPod | None:
     )
 
 
+def see_unpublish(body: Object, pods: Sequence[Object]) -> SeenUnpublish:
+    """The Job that takes back what was published, and its pods."""
+    metadata = body["metadata"]
+    ended = {
+        str(condition["type"]): condition
+        for condition in (body.get("status") or {}).get("conditions") or ()
+        if condition.get("status") == "True"
+    }
+    own = [pod for pod in pods if owner_uid(pod) == metadata["uid"]]
+    newest = max(own, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+    return SeenUnpublish(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        made_for=made_for(body) if not owner_uid(body) else "",
+        complete="Complete" in ended,
+        failed=_condition(ended["Failed"]) if "Failed" in ended else None,
+        said=_said(newest.get("status") or {}) if newest is not None else "",
+    )
+
+
+def made_for(body: Object) -> str:
+    """uid of the FineTuneJob that an object was made for: its owner, or one that must not own it."""
+    return owner_uid(body) or (body["metadata"].get("annotations") or {}).get(names.ANNOTATION_UID, "")
+
+
 def see_event(body: Object) -> SeenEvent:
     """An Event about a child."""
     about = body["involvedObject"]
@@ -124,6 +156,20 @@ def _trainer_state(status: Object) -> Object:
             state: Object = container.get("state") or {}
             return state
     return {}
+
+
+def _said(status: Object) -> str:
+    """The termination message, or why the pod does not start."""
+    state = _trainer_state(status)
+    ended, waiting = state.get("terminated"), state.get("waiting")
+    if ended:
+        return str(ended.get("message") or ended.get("reason") or "").strip()
+    if waiting:
+        return ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return condition.get("message") or ""
+    return ""
 
 
 def _condition(condition: Object) -> SeenCondition:

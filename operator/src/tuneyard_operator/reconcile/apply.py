@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Creates and deletes what a decision asks for.
 
-Never changes an object: one that is there is ours and the same, or a conflict.
+Never changes a child: one that is there is ours and the same, or a conflict. Of a FineTuneJob only the finalizers.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from tuneyard_api import names
 
-from tuneyard_operator.domain.decision import Action, Create, Delete, Refusal
+from tuneyard_operator.domain.decision import Action, Create, Delete, Refusal, SetFinalizers, Tell
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
 from tuneyard_operator.domain.observed import Observed
-from tuneyard_operator.domain.sightings import owner_uid
+from tuneyard_operator.domain.sightings import made_for
 from tuneyard_operator.ports import Cluster, ClusterError, Object, RefusedError
+from tuneyard_operator.reconcile.report import build_event, drop_gone
 from tuneyard_operator.reconcile.store import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,12 @@ class Applied:
 
 
 async def apply(
-    cluster: Cluster, store: Store, seen: Observed, actions: Sequence[Action], may_write: Callable[[], bool]
+    cluster: Cluster,
+    store: Store,
+    seen: Observed,
+    actions: Sequence[Action],
+    may_write: Callable[[], bool],
+    now: datetime,
 ) -> Applied | Refusal:
     """Carry the actions out in order, up to the first that is refused.
 
@@ -38,8 +48,8 @@ async def apply(
     for action in actions:
         if not may_write():
             raise ClusterError("the lease may be another replica's by now")
-        if isinstance(action, Delete):
-            await cluster.delete(action.kind, seen.namespace, action.name, action.uid)
+        if not isinstance(action, Create):
+            await _carry_out(cluster, store, seen, action, now)
             continue
         try:
             body = created = await cluster.create(action.body)
@@ -63,10 +73,36 @@ async def apply(
     return Applied(frozen)
 
 
+async def _carry_out(
+    cluster: Cluster, store: Store, seen: Observed, action: Delete | Tell | SetFinalizers, now: datetime
+) -> None:
+    if isinstance(action, Delete):
+        await cluster.delete(action.kind, seen.namespace, action.name, action.uid)
+    elif isinstance(action, Tell):
+        try:
+            await cluster.post_event(seen.namespace, build_event(seen, action.note, now))
+        except RefusedError as refused:
+            # A namespace that is being deleted takes no Event, and must not be held up by that.
+            log.warning("%s/%s: %s (no Event: %s)", seen.namespace, seen.name, action.note.message, refused)
+    else:
+        await _set_finalizers(cluster, store, seen, action.finalizers)
+
+
+async def _set_finalizers(
+    cluster: Cluster, store: Store, seen: Observed, finalizers: tuple[str, ...]
+) -> None:
+    where = (seen.namespace, seen.name, seen.uid)
+    body = await cluster.set_finalizers(*where, finalizers, version=seen.version)
+    if body is None or (seen.parting is not None and not finalizers):
+        drop_gone(store, seen)
+    else:
+        store.put("FineTuneJob", body, is_own=True)
+
+
 def _conflict(seen: Observed, action: Create, body: Object) -> str | None:
     """Why an object that has our name is not the one that we would have made."""
     metadata = body["metadata"]
-    if owner_uid(body) != seen.uid:
+    if made_for(body) != seen.uid:
         owners = [f"{owner['kind']} {owner['name']}" for owner in metadata.get("ownerReferences") or ()]
         return f"exists already and belongs to {', '.join(owners) or 'nobody'} (an older job of this name goes first)"
     if "deletionTimestamp" in metadata:

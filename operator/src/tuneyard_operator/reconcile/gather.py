@@ -12,9 +12,18 @@ from tuneyard_operator.domain.cleanup import cleaning_due
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decide import needs_claims
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
-from tuneyard_operator.domain.observed import EndpointAnswer, Leftover, Observed, SeenEvent, SeenJob, SeenPod
+from tuneyard_operator.domain.observed import (
+    EndpointAnswer,
+    Leftover,
+    Observed,
+    Parting,
+    SeenEvent,
+    SeenJob,
+    SeenPod,
+)
+from tuneyard_operator.domain.parting import published_by
 from tuneyard_operator.domain.progress import READ_EVERY
-from tuneyard_operator.domain.sightings import owner_uid, see_pod
+from tuneyard_operator.domain.sightings import owner_uid, see_job, see_pod, see_unpublish
 from tuneyard_operator.domain.waiting import needs_events
 from tuneyard_operator.domain.watchdog import Pulse, next_pulse
 from tuneyard_operator.ports import Cluster, Endpoint, ProgressReader
@@ -49,6 +58,8 @@ class Gatherer:
         stored = self.store.job(key)
         if stored is None or stored.is_over:
             return None
+        if stored.deleting is not None:
+            return await self._parting(key, stored, stored.deleting)
         if stored.has_ended:
             return await self._ended(key, stored, now)
         known = self._known.get(key)
@@ -71,6 +82,7 @@ class Gatherer:
             frozen=known.frozen,
             jobs=jobs,
             pods=pods,
+            finalizers=stored.finalizers,
         )
         claims = await self.cluster.claims(key.namespace) if needs_claims(seen) else None
         progress = await self._progress(seen, known, now)
@@ -140,11 +152,57 @@ class Gatherer:
             status=stored.status,
             runtimes={},
             jobs=self.store.children(key)[0],
+            finalizers=stored.finalizers,
         )
         due = cleaning_due(seen)
         return (
             replace(seen, leftovers=await self._leftovers(seen)) if due is not None and now >= due else seen
         )
+
+    async def _parting(self, key: Key, stored: Stored, since: datetime) -> Observed:
+        """Of a job that is being deleted: what of it runs, and what is left of what it published."""
+        self.forget(key)
+        bodies = await self.cluster.jobs_of(key.namespace, key.name)
+        seen = [job for body in bodies if (job := see_job(body)) is not None and job.owner_uid == stored.uid]
+        publish = {job.name for job in seen if job.stage is Stage.PUBLISH}
+        publish |= {attempt.job for attempt in stored.status.attempts if attempt.stage is Stage.PUBLISH}
+        # Of those Jobs that are gone too: their pods may not be.
+        pods = [
+            see_pod(pod) for job in sorted(publish) for pod in await self.cluster.pods_of(key.namespace, job)
+        ]
+        unpublish = None
+        for body in bodies:
+            if body["metadata"]["name"] == names.unpublish_name(key.name):
+                own = await self.cluster.pods_of(key.namespace, names.unpublish_name(key.name))
+                unpublish = see_unpublish(body, own)
+        parting = Parting(
+            since=since,
+            running=tuple(
+                Leftover("Job", job.name, job.uid) for job in seen if not job.is_over and not job.deleting
+            ),
+            writers=tuple(pod.name for pod in pods if pod is not None and not pod.is_over),
+            has_registry=await self._has_registry(key.namespace, stored),
+            unpublish=unpublish,
+        )
+        return Observed(
+            namespace=key.namespace,
+            name=key.name,
+            uid=stored.uid,
+            version=stored.version,
+            generation=stored.generation,
+            spec=stored.spec,
+            status=stored.status,
+            runtimes=self.store.runtimes,
+            finalizers=stored.finalizers,
+            parting=parting,
+        )
+
+    async def _has_registry(self, namespace: str, stored: Stored) -> bool:
+        published = published_by(stored.status)
+        if published is None:
+            return True
+        claim = await self.cluster.read("PersistentVolumeClaim", namespace, published.claim)
+        return claim is not None and "deletionTimestamp" not in claim["metadata"]
 
     async def _leftovers(self, seen: Observed) -> tuple[Leftover, ...]:
         """Children of this very job: Jobs (and with them pods), Services, plan, workspace."""

@@ -52,9 +52,10 @@ class Reconciler:
             self.queue.forget(key)
             return None
         decision = decide(seen, now)
-        outcome = await apply(self.cluster, self.store, seen, decision.actions, self.may_write)
+        outcome = await apply(self.cluster, self.store, seen, decision.actions, self.may_write, now)
         if isinstance(outcome, Refusal):
             decision = refuse(seen, decision, outcome, now)
+            await apply(self.cluster, self.store, seen, decision.actions, self.may_write, now)
         elif outcome.frozen is not None:
             self.gatherer.remember(key, outcome.frozen)
             if outcome.frozen not in (each.frozen for each in decision.actions if isinstance(each, Create)):

@@ -29,13 +29,17 @@ async def report(cluster: Cluster, store: Store, seen: Observed, decision: Decis
     patch = status_patch(seen.status, decision.status)
     body = await cluster.patch_status(seen.namespace, seen.name, seen.uid, patch, version=seen.version)
     if body is None:
-        # Deleted meanwhile, and nobody is left to tell. The watch may never say so: its children would be made for ever.
-        where = {"namespace": seen.namespace, "name": seen.name, "resourceVersion": str(seen.version)}
-        store.drop("FineTuneJob", {"metadata": where})
+        drop_gone(store, seen)  # deleted meanwhile, and nobody is left to tell
         return
     store.put("FineTuneJob", body, is_own=True)
     for note in decision.notes:
         await cluster.post_event(seen.namespace, build_event(seen, note, now))
+
+
+def drop_gone(store: Store, seen: Observed) -> None:
+    """The FineTuneJob is not there any more. The watch may never say so: its children would be made for ever."""
+    where = {"namespace": seen.namespace, "name": seen.name, "resourceVersion": str(seen.version)}
+    store.drop("FineTuneJob", {"metadata": where})
 
 
 def status_patch(former: FineTuneJobStatus, status: FineTuneJobStatus) -> dict[str, Any]:

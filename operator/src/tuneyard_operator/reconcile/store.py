@@ -7,12 +7,16 @@ older than what it holds, and says `changed` only when something has changed tha
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
+from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import FineTuneJobStatus
 
+from tuneyard_operator.domain.conditions import read_time
 from tuneyard_operator.domain.observed import SeenJob, SeenPod
+from tuneyard_operator.domain.parting import finalizers_to_set
 from tuneyard_operator.domain.sightings import child_key, see_job, see_pod, version_of
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.ports import Object, Watched
@@ -22,6 +26,10 @@ _REMEMBERED = 2048
 """Deletions that are remembered, the latest: longer than any list takes."""
 
 
+_KEPT = ("ttl", "deletionPolicy", "runtime")
+"""What of the spec of a job that has ended is still looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A FineTuneJob."""
@@ -29,9 +37,11 @@ class Stored:
     uid: str
     version: int
     generation: int
-    deleting: bool
+    deleting: datetime | None
+    """Since when it is being deleted."""
+    finalizers: tuple[str, ...]
     spec: Mapping[str, object]
-    """Of a job that has ended only what is kept to: how long its children stay."""
+    """Of a job that has ended only what is kept to: what becomes of its children and of what it published."""
     status: FineTuneJobStatus
     known: frozenset[tuple[Stage, int]] = frozenset()
     """The attempts of a job that has ended."""
@@ -39,12 +49,15 @@ class Stored:
     @property
     def has_ended(self) -> bool:
         """Whether no child of the job is started or followed any more."""
-        return self.deleting or is_terminal(self.status.conditions)
+        return self.deleting is not None or is_terminal(self.status.conditions)
 
     @property
     def is_over(self) -> bool:
         """Whether no pass can have anything to do."""
-        return self.deleting or (self.has_ended and self.status.cleaned is not None)
+        if self.deleting is not None:
+            return names.FINALIZER not in self.finalizers
+        is_done = self.has_ended and self.status.cleaned is not None
+        return is_done and finalizers_to_set(self.spec, self.status, self.finalizers) is None
 
 
 @dataclass(slots=True)
@@ -134,7 +147,8 @@ class Store:
             uid=metadata["uid"],
             version=version_of(body),
             generation=metadata.get("generation", 1),
-            deleting="deletionTimestamp" in metadata,
+            deleting=read_time(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
+            finalizers=tuple(metadata.get("finalizers") or ()),
             spec=body.get("spec") or {},
             status=FineTuneJobStatus.model_validate(body.get("status") or {}),
         )
@@ -248,11 +262,12 @@ def _end_of(stored: Stored) -> Stored:
     status = stored.status
     return replace(
         stored,
-        spec={"ttl": stored.spec["ttl"]} if "ttl" in stored.spec else {},
+        spec={name: stored.spec[name] for name in _KEPT if name in stored.spec},
         status=FineTuneJobStatus(
             state=status.state,
             conditions=status.conditions[-1:],
             plan=status.plan,
+            attempts=tuple(each for each in status.attempts if each.stage is Stage.PUBLISH),
             ended=status.ended,
             cleaned=status.cleaned,
         ),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pod of a stage, by the pod contract and under the restricted pod security profile."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tuneyard_api import names
@@ -14,6 +14,19 @@ from tuneyard_operator.domain.frozen import Frozen
 
 RUN_AS = 65532
 """uid and gid of every stage: numeric, so that the kubelet can tell that it is not root."""
+POD_SECURITY: Mapping[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": RUN_AS,
+    "runAsGroup": RUN_AS,
+    "fsGroup": RUN_AS,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Mapping[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 MASTER_PORT = 29500
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
 GRACE_SECONDS = {Stage.PREPARE: 30, Stage.TRAIN: 120, Stage.PUBLISH: 30}
@@ -31,14 +44,7 @@ def build_pod_spec(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> 
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS[stage],
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": RUN_AS,
-            "runAsGroup": RUN_AS,
-            "fsGroup": RUN_AS,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "containers": [_trainer(owner, frozen, stage, attempt)],
         "volumes": _volumes(owner, frozen, stage),
     }
@@ -76,11 +82,7 @@ def _trainer(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> dict[s
         "env": _environment(owner, frozen, stage, attempt),
         "ports": [{"name": "progress", "containerPort": contract.PROGRESS_PORT}],
         "resources": _resources(frozen, stage),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": CONTAINER_SECURITY,
         "terminationMessagePath": contract.TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": _mounts(frozen, stage),

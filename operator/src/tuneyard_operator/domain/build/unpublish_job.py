@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Job that takes back what a FineTuneJob published, when that is deleted.
+
+It mounts the registry and nothing else of the job, and is not owned by it: a deletion in the foreground, as Argo CD
+does it, takes whatever is owned first, plan, workspace and this Job included. So it ends by itself, whatever becomes of
+the operator: after some tries or a time, and is then removed by Kubernetes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tuneyard_api import names
+from tuneyard_api import pod_contract as contract
+from tuneyard_api.runtime import FineTuneRuntimeSpec
+
+from tuneyard_operator.domain.build.metadata import Owner, job_labels
+from tuneyard_operator.domain.build.pod import CONTAINER_SECURITY, POD_SECURITY
+
+_COMPONENT = "unpublish"
+_TRIES_AFTER_THE_FIRST = 3
+_LONGEST_SECONDS = 900
+_KEPT_SECONDS = 600
+"""Where the operator does not remove it."""
+_CPU, _MEMORY = "100m", "256Mi"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where a job publishes to."""
+
+    claim: str
+    path: str
+    """In a pod that has the registry."""
+    plan_digest: str
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.path} on claim {self.claim}"
+
+
+def build_unpublish_job(owner: Owner, published: Published, runtime: FineTuneRuntimeSpec) -> dict[str, Any]:
+    """The Job; what it does may be done twice, so the Job controller may try again."""
+    labels = {**job_labels(owner), names.LABEL_COMPONENT: _COMPONENT}
+    annotations = {names.ANNOTATION_PLAN: published.plan_digest, names.ANNOTATION_UID: owner.uid}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": names.unpublish_name(owner.name),
+            "namespace": owner.namespace,
+            "labels": labels,
+            "annotations": annotations,
+        },
+        "spec": {
+            "backoffLimit": _TRIES_AFTER_THE_FIRST,
+            "podReplacementPolicy": "Failed",
+            "activeDeadlineSeconds": _LONGEST_SECONDS,
+            "ttlSecondsAfterFinished": _KEPT_SECONDS,
+            "completions": 1,
+            "parallelism": 1,
+            "template": {
+                "metadata": {"labels": labels, "annotations": annotations},
+                "spec": _pod_spec(owner, published, runtime),
+            },
+        },
+    }
+
+
+def _pod_spec(owner: Owner, published: Published, runtime: FineTuneRuntimeSpec) -> dict[str, Any]:
+    container = {
+        "name": contract.CONTAINER,
+        "image": runtime.image,
+        "imagePullPolicy": runtime.image_pull_policy,
+        "command": [*contract.UNPUBLISH, "--uid", owner.uid, published.path],
+        "env": [
+            {"name": "HOME", "value": "/tmp"},  # noqa: S108  an emptyDir of the pod, not a shared folder
+            {"name": contract.ENV_TERMINATION_LOG, "value": contract.TERMINATION_LOG},
+        ],
+        "resources": {"requests": {"cpu": _CPU, "memory": _MEMORY}, "limits": {"memory": _MEMORY}},
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePath": contract.TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "registry", "mountPath": contract.REGISTRY_DIR},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  the same
+        ],
+    }
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        "containers": [container],
+        "volumes": [
+            {"name": "registry", "persistentVolumeClaim": {"claimName": published.claim}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+    if runtime.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in runtime.image_pull_secrets]
+    return spec

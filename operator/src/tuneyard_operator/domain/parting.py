@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A FineTuneJob with `deletionPolicy: Delete` goes: first what runs of it, then what it published, then itself.
+
+A finalizer holds it from before its first publish pod until a Job has taken back what that published. Nothing holds it
+for ever: what can't be removed is left behind after PATIENCE at the latest, and an Event says where it lies.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+from tuneyard_api import names, reasons
+from tuneyard_api.job import RuntimeRef
+from tuneyard_api.pod_contract import Stage
+from tuneyard_api.runtime import FineTuneRuntimeSpec
+from tuneyard_api.status import ConditionType, FineTuneJobStatus
+
+from tuneyard_operator.domain.acceptance import read_runtime
+from tuneyard_operator.domain.build.metadata import Owner
+from tuneyard_operator.domain.build.unpublish_job import Published, build_unpublish_job
+from tuneyard_operator.domain.conditions import is_true
+from tuneyard_operator.domain.conduct import read_conduct
+from tuneyard_operator.domain.decision import (
+    Action,
+    Create,
+    Decision,
+    Delete,
+    Note,
+    Refusal,
+    SetFinalizers,
+    Tell,
+)
+from tuneyard_operator.domain.observed import Observed, Parting
+
+PATIENCE = timedelta(minutes=15)
+"""How long a deletion is held up at most."""
+POLL_EVERY = 2.0
+"""Seconds between two looks at a job that is being deleted: it is asked for afresh, not watched."""
+REFUSED_AGAIN_AFTER = 10.0
+"""Seconds after which a Job that was refused is tried again."""
+
+
+def finalizers_to_set(
+    spec: Mapping[str, object], status: FineTuneJobStatus, finalizers: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """All finalizers as they should be, or None when they are so; those of others stay."""
+    is_held = names.FINALIZER in finalizers
+    if read_conduct(spec).deletion_policy == "Retain":
+        return tuple(each for each in finalizers if each != names.FINALIZER) if is_held else None
+    return (*finalizers, names.FINALIZER) if not is_held and _may_publish(status) else None
+
+
+def part(seen: Observed, now: datetime) -> Decision:
+    """What is done next of a job that is being deleted and has our finalizer."""
+    leave, published = _parting(seen), published_by(seen.status)
+    if read_conduct(seen.spec).deletion_policy == "Retain":
+        return _let_go(seen, None)
+    if published is None:
+        return _leave_behind(seen, "what it published", "its status does not say where that is")
+    if not leave.has_registry:
+        gone = f"claim {published.claim} is gone, and {published.path} with it"
+        return _let_go(seen, Note("Normal", reasons.UNPUBLISHED, gone))
+    ours = leave.unpublish if leave.unpublish is not None and leave.unpublish.made_for == seen.uid else None
+    if ours is not None and ours.complete:
+        return _let_go(seen, Note("Normal", reasons.UNPUBLISHED, f"claim {published.claim}: {ours.said}"))
+    if ours is not None and ours.failed is not None:
+        why = f"Job {ours.name} failed: {ours.said or ours.failed.message}"
+        return _leave_behind(seen, str(published), why)
+    actions, doing = _next_steps(seen, published)
+    if now - leave.since >= PATIENCE:
+        minutes = int(PATIENCE.total_seconds()) // 60
+        return _leave_behind(seen, str(published), f"after {minutes} minutes it still {doing}")
+    tell = Tell(Note("Normal", reasons.UNPUBLISHING, f"removes {published} before the job goes; {doing}"))
+    return Decision((tell, *actions), seen.status, POLL_EVERY)
+
+
+def part_refused(seen: Observed, refusal: Refusal) -> Decision:
+    """What is done when the API server does not take the Job: given up at once where asking again can't help."""
+    published = published_by(seen.status)
+    why = f"{refusal.action.kind} {refusal.action.name} was refused: {refusal.message}"
+    if refusal.cause in {"NamespaceTerminating", "Invalid"}:
+        return _leave_behind(seen, str(published), why)
+    tell = Tell(Note("Warning", reasons.UNPUBLISHING, f"can't remove {published} yet: {why}"))
+    return Decision((tell,), seen.status, REFUSED_AGAIN_AFTER)
+
+
+def published_by(status: FineTuneJobStatus) -> Published | None:
+    """Where the job publishes to."""
+    plan = status.plan
+    if plan is None or plan.registry_claim is None or plan.adapter_path is None:
+        return None
+    return Published(plan.registry_claim, plan.adapter_path, plan.digest)
+
+
+def _may_publish(status: FineTuneJobStatus) -> bool:
+    """Whether a publish pod was made or is the next thing to be made."""
+    has_begun = any(attempt.stage is Stage.PUBLISH for attempt in status.attempts)
+    return has_begun or is_true(status.conditions, ConditionType.EVALUATED)
+
+
+def _next_steps(seen: Observed, published: Published) -> tuple[tuple[Action, ...], str]:
+    """What must happen before the end, and what is being done."""
+    leave = _parting(seen)
+    if leave.running or leave.writers:
+        waits_for = ", ".join([*(each.name for each in leave.running), *leave.writers])
+        return tuple(
+            Delete(each.kind, each.name, each.uid) for each in leave.running
+        ), f"waits for {waits_for} to end"
+    job = leave.unpublish
+    if job is None:
+        runtime = _runtime(seen)
+        if isinstance(runtime, str):
+            return (), runtime
+        body = build_unpublish_job(Owner(seen.namespace, seen.name, seen.uid), published, runtime)
+        return (Create(ConditionType.PUBLISHED, body),), f"starts Job {names.unpublish_name(seen.name)}"
+    if job.made_for != seen.uid:
+        # Of an earlier job of this name; one that nobody of us has made is not ours to delete.
+        former = (Delete("Job", job.name, job.uid),) if job.made_for else ()
+        return former, f"waits for Job {job.name}, which is not of this job, to go"
+    return (), f"waits for Job {job.name}" + (f": {job.said}" if job.said else "")
+
+
+def _runtime(seen: Observed) -> FineTuneRuntimeSpec | str:
+    """The runtime as it is now, or why not: what the job was started with may be gone already, with its other children."""
+    name = RuntimeRef.model_validate(seen.spec.get("runtime") or {}).name
+    if name not in seen.runtimes:
+        return f"waits for FineTuneRuntime {name}, which does not exist"
+    try:
+        return read_runtime(name, seen.runtimes[name]).spec
+    except ValidationError:
+        return f"waits for FineTuneRuntime {name}, which can't be read"
+
+
+def _leave_behind(seen: Observed, what: str, why: str) -> Decision:
+    return _let_go(
+        seen, Note("Warning", reasons.LEFT_BEHIND, f"left behind {what}: {why}; try removing it by hand")
+    )
+
+
+def _let_go(seen: Observed, note: Note | None) -> Decision:
+    """First the word, then the deed; the Job goes with it, and would end by itself if it did not."""
+    job = _parting(seen).unpublish
+    is_ours = job is not None and job.made_for == seen.uid
+    rest = tuple(each for each in seen.finalizers if each != names.FINALIZER)
+    actions: tuple[Action, ...] = (Tell(note),) if note is not None else ()
+    if job is not None and is_ours:
+        actions = (*actions, Delete("Job", job.name, job.uid))
+    return Decision((*actions, SetFinalizers(rest)), seen.status)
+
+
+def _parting(seen: Observed) -> Parting:
+    if seen.parting is None:
+        raise AssertionError("only of a job that is being deleted")
+    return seen.parting
