@@ -86,6 +86,18 @@ def test_a_refusal_keeps_the_api_server_s_words(status: int, cause: str) -> None
     assert caught.value.cause == cause
 
 
+def test_a_namespace_that_ends_is_told_apart_from_a_quota_also_for_events() -> None:
+    refusal = {"message": "its words", "details": {"causes": [{"reason": "NamespaceTerminating"}]}}
+    events = "/api/v1/namespaces/team/events"
+    for path, work in (
+        (JOBS, lambda cluster: cluster.create(JOB)),
+        (events, lambda cluster: cluster.post_event("team", {"kind": "Event"})),
+    ):
+        with pytest.raises(RefusedError, match="its words") as caught:
+            with_cluster({f"POST {path}": (403, refusal)}, work)
+        assert caught.value.cause == "NamespaceTerminating"
+
+
 @pytest.mark.parametrize("status", [409, 429, 500, 503])
 def test_what_may_work_later_is_no_refusal(status: int) -> None:
     with pytest.raises(ClusterError, match=f"answered {status}: <html>") as caught:
@@ -93,7 +105,21 @@ def test_what_may_work_later_is_no_refusal(status: int) -> None:
     assert not isinstance(caught.value, RefusedError)
 
 
-def test_a_status_is_bound_to_the_uid_and_the_version_it_was_decided_on() -> None:
+STATUS = {"metadata": {"uid": "uid-a", "resourceVersion": "7"}, "status": {"state": "Training"}}
+HELD = {"metadata": {"uid": "uid-a", "resourceVersion": "7", "finalizers": ["x"]}}
+
+
+@pytest.mark.parametrize(
+    ("call", "sent"),
+    [
+        (lambda cluster: cluster.patch_status("team", "a", "uid-a", STATUS["status"], version=7), STATUS),
+        (lambda cluster: cluster.set_finalizers("team", "a", "uid-a", ("x",), version=7), HELD),
+    ],
+    ids=["status", "finalizers"],
+)
+def test_what_is_written_is_bound_to_the_uid_and_the_version_it_was_decided_on(
+    call: Callable[[KubernetesCluster], Awaitable[Any]], sent: dict[str, Any]
+) -> None:
     bodies: list[Any] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -107,13 +133,13 @@ def test_a_status_is_bound_to_the_uid_and_the_version_it_was_decided_on() -> Non
             credentials = Credentials(kopf.ConnectionInfo(server=str(server.make_url("")), token="t"))
             cluster = KubernetesCluster(credentials, 1, lambda *_: None)
             try:
-                await cluster.patch_status("team", "a", "uid-a", {"state": "Training"}, version=7)
+                await call(cluster)
             finally:
                 await cluster.close()
 
     with pytest.raises(ClusterError, match="modified"):
         asyncio.run(write())
-    assert bodies == [{"metadata": {"uid": "uid-a", "resourceVersion": "7"}, "status": {"state": "Training"}}]
+    assert bodies == [sent]
 
 
 def test_the_api_server_says_when_to_come_back() -> None:

@@ -39,7 +39,10 @@ DEADLINES = st.sampled_from([{}, {}, {"activeSeconds": 900}, {"pendingSeconds": 
 TTLS = st.sampled_from([{}, {"afterSuccessSeconds": 0, "afterFailureSeconds": 0}])
 SPECS = st.fixed_dictionaries(
     {"retry": RETRIES, "deadlines": DEADLINES, "ttl": TTLS},
-    optional={"training": st.just({"globalBatchSize": 8, "microBatchSize": 4})},
+    optional={
+        "training": st.just({"globalBatchSize": 8, "microBatchSize": 4}),
+        "deletionPolicy": st.just("Delete"),
+    },
 )
 
 

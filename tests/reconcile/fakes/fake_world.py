@@ -7,10 +7,11 @@ Events reach the operator's store only when `deliver` is called, so that tests c
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from fake_deletion import note_publisher, set_finalizers
 from fake_pods import FakeEndpoint, FakeProgress, NoMeter
 from operator_samples import NOW, job_spec, result_text, runtime_spec
 from tuneyard_api import names
@@ -96,6 +97,8 @@ class FakeCluster:
 
     async def read(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         self._called(f"get {kind} {name}")
+        if kind == "PersistentVolumeClaim" and name in self.claims_there:
+            return {"kind": kind, "metadata": {"name": name, "uid": f"uid-{name}"}}
         return copy.deepcopy(self.objects.get((kind, namespace, name)))
 
     async def pages(self, kind: str) -> AsyncIterator[Listed]:
@@ -150,8 +153,16 @@ class FakeCluster:
             raise ClusterError("the object has been modified")
         return self.store(names.JOB_KIND, {**body, "status": merged(body.get("status") or {}, status)})
 
+    async def set_finalizers(
+        self, namespace: str, name: str, uid: str, finalizers: Sequence[str], *, version: int
+    ) -> Mapping[str, Any] | None:
+        self._called("patch finalizers")
+        return set_finalizers(self.world, (namespace, name), uid, finalizers, version)
+
     async def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
         self._called(f"event {event['reason']}")
+        if "Event" in self.refuse:
+            raise self.refuse["Event"]
         if event["metadata"]["name"] not in {held["metadata"]["name"] for held in self.events}:
             self.events.append(dict(event))
 
@@ -168,6 +179,7 @@ class World:
         self.told: list[tuple[str, str, dict[str, Any]]] = []
         self.cluster, self.endpoint, self.progress = self.cluster_class(self), FakeEndpoint(), FakeProgress()
         self.requeue: float | None = None
+        self.registry: set[str] = set()
         self.cluster.store(
             names.RUNTIME_KIND, {"metadata": {"name": "hf"}, "spec": runtime or runtime_spec()}
         )
@@ -257,6 +269,7 @@ class World:
     def run_pod(self, name: str) -> None:
         """The kubelet's part: placed and running."""
         scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": api_time(self.moment)}
+        note_publisher(self, self.cluster.objects["Pod", "team", name])
         state = {"name": "trainer", "state": {"running": {"startedAt": api_time(self.moment)}}}
         self.set_pod(
             name, phase="Running", podIP="10.0.0.9", conditions=[scheduled], containerStatuses=[state]
@@ -355,6 +368,10 @@ class World:
         """The stage's pod is made, runs and succeeds."""
         pod = self.make_pod(f"a-{stage}-{attempt}")
         self.run_pod(pod)
+        self.carry_out_pod(pod, stage)
+
+    def carry_out_pod(self, pod: str, stage: Stage) -> None:
+        """A pod that runs succeeds."""
         self.end_pod(pod, message=result_text(stage, self.digest))
         self.settle()
 

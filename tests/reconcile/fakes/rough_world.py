@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from fake_deletion import delete_finetunejob, end_unpublish, judge_unpublish, let_deletion_end
 from fake_world import Dead, FakeCluster, World
 from operator_samples import FACTS, failure_text, job_spec, result_text, runtime_without_endpoint
 from tuneyard_api import names
@@ -40,6 +41,11 @@ class RoughCluster(FakeCluster):
             self.world.judge_creation(created)
         self._answered()
         return created
+
+    async def set_finalizers(self, *where: Any, **what: Any) -> Mapping[str, Any] | None:
+        body = await super().set_finalizers(*where, **what)
+        self._answered()
+        return body
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         await super().delete(kind, namespace, name, uid)
@@ -153,6 +159,9 @@ class RoughWorld(World):
         return True
 
     def _end(self, body: Mapping[str, Any], outcome: str) -> None:
+        if names.LABEL_STAGE not in body["metadata"]["labels"]:
+            end_unpublish(self, f"{body['metadata']['name']}-x", succeeds=outcome == "succeed")
+            return
         pod, stage = f"{body['metadata']['name']}-x", Stage(body["metadata"]["labels"][names.LABEL_STAGE])
         digest = body["metadata"]["annotations"][names.ANNOTATION_PLAN]
         if outcome == "succeed":
@@ -177,8 +186,7 @@ class RoughWorld(World):
 
     def delete_job(self) -> None:
         """A person deletes the FineTuneJob; the garbage collector does the rest."""
-        self.cluster.remove(names.JOB_KIND, "a")
-        self.collect_garbage()
+        delete_finetunejob(self)
         self.end = None
 
     def apply_job(self, **spec: Any) -> None:
@@ -191,6 +199,9 @@ class RoughWorld(World):
 
     def judge_creation(self, created: Mapping[str, Any]) -> None:
         """Of a Job: when nothing else of the job may write, and its stage has never been done."""
+        if names.ANNOTATION_UID in created["metadata"]["annotations"]:
+            judge_unpublish(self, created)
+            return
         uid, labels = created["metadata"]["uid"], created["metadata"]["labels"]
         owner = created["metadata"]["ownerReferences"][0]["uid"]
         if self.job is None or self.job["metadata"]["uid"] != owner:
@@ -203,7 +214,7 @@ class RoughWorld(World):
         done = {each.type.value for each in self.status.conditions if each.status == "True"}
         assert STEP_OF[stage] not in done, f"{stage} is done"
         for body in self.cluster.of_kind("Job"):
-            same = body["metadata"]["labels"][names.LABEL_STAGE] == stage
+            same = body["metadata"]["labels"].get(names.LABEL_STAGE) == stage
             is_kept = "deletionTimestamp" not in body["metadata"]
             if same and is_kept and body["metadata"]["uid"] != uid:
                 phases = [pod["status"]["phase"] for pod in self.pods_of_job(body)]
@@ -253,6 +264,7 @@ class RoughWorld(World):
         self.cluster.refuse.clear()
         self.progress.answer = None
         self.deliver()
+        let_deletion_end(self)
         if self.job is None:
             self.compare()
             self.settle()

@@ -48,6 +48,11 @@ def decide(seen: Observed, now: datetime) -> Decision:
         return Decision((SetFinalizers(finalizers),), seen.status, 0.0)
     if is_terminal(seen.status.conditions):
         return clean_up(seen, now)
+    return _carry_on(seen, now)
+
+
+def _carry_on(seen: Observed, now: datetime) -> Decision:
+    """Of a job that is on its way: accept it, then walk the steps."""
     report, conduct = Report(seen.status, seen.generation, now), read_conduct(seen.spec)
     has_begun = seen.status.plan is not None or any(job.owner_uid == seen.uid for job in seen.jobs)
     if conduct.suspend and not has_begun:

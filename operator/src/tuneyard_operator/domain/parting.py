@@ -52,11 +52,17 @@ def finalizers_to_set(
 
 def part(seen: Observed, now: datetime) -> Decision:
     """What is done next of a job that is being deleted and has our finalizer."""
-    leave, published = _parting(seen), published_by(seen.status)
+    published = published_by(seen.status)
     if read_conduct(seen.spec).deletion_policy == "Retain":
         return _let_go(seen, None)
     if published is None:
         return _leave_behind(seen, "what it published", "its status does not say where that is")
+    return _end(seen, published) or _next(seen, published, now)
+
+
+def _end(seen: Observed, published: Published) -> Decision | None:
+    """When nothing more is to be done."""
+    leave = _parting(seen)
     if not leave.has_registry:
         gone = f"claim {published.claim} is gone, and {published.path} with it"
         return _let_go(seen, Note("Normal", reasons.UNPUBLISHED, gone))
@@ -66,8 +72,13 @@ def part(seen: Observed, now: datetime) -> Decision:
     if ours is not None and ours.failed is not None:
         why = f"Job {ours.name} failed: {ours.said or ours.failed.message}"
         return _leave_behind(seen, str(published), why)
+    return None
+
+
+def _next(seen: Observed, published: Published, now: datetime) -> Decision:
+    """What is done meanwhile, and for how long."""
     actions, doing = _next_steps(seen, published)
-    if now - leave.since >= PATIENCE:
+    if now - _parting(seen).since >= PATIENCE:
         minutes = int(PATIENCE.total_seconds()) // 60
         return _leave_behind(seen, str(published), f"after {minutes} minutes it still {doing}")
     tell = Tell(Note("Normal", reasons.UNPUBLISHING, f"removes {published} before the job goes; {doing}"))

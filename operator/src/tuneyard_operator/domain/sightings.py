@@ -125,7 +125,7 @@ def see_unpublish(body: Object, pods: Sequence[Object]) -> SeenUnpublish:
 
 
 def made_for(body: Object) -> str:
-    """uid of the FineTuneJob that an object was made for: its owner, or one that must not own it."""
+    """The uid of the FineTuneJob that an object was made for: its owner, or one that must not own it."""
     return owner_uid(body) or (body["metadata"].get("annotations") or {}).get(names.ANNOTATION_UID, "")
 
 

@@ -35,6 +35,7 @@ async def apply(
     store: Store,
     seen: Observed,
     actions: Sequence[Action],
+    *,
     may_write: Callable[[], bool],
     now: datetime,
 ) -> Applied | Refusal:

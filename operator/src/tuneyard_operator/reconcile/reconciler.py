@@ -52,10 +52,12 @@ class Reconciler:
             self.queue.forget(key)
             return None
         decision = decide(seen, now)
-        outcome = await apply(self.cluster, self.store, seen, decision.actions, self.may_write, now)
+        outcome = await apply(
+            self.cluster, self.store, seen, decision.actions, may_write=self.may_write, now=now
+        )
         if isinstance(outcome, Refusal):
             decision = refuse(seen, decision, outcome, now)
-            await apply(self.cluster, self.store, seen, decision.actions, self.may_write, now)
+            await apply(self.cluster, self.store, seen, decision.actions, may_write=self.may_write, now=now)
         elif outcome.frozen is not None:
             self.gatherer.remember(key, outcome.frozen)
             if outcome.frozen not in (each.frozen for each in decision.actions if isinstance(each, Create)):
