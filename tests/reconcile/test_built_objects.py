@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 from operator_samples import job_spec, observed, runtime_spec
+from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 from tuneyard_operator.domain.acceptance import accept
 from tuneyard_operator.domain.build.metadata import Owner
 from tuneyard_operator.domain.build.pod import quantity_bytes
 from tuneyard_operator.domain.build.stage_job import build_rendezvous_service, build_stage_job
 from tuneyard_operator.domain.build.storage import build_plan_map, build_workspace
+from tuneyard_operator.domain.build.unpublish_job import Published, build_unpublish_job
 from tuneyard_operator.domain.frozen import Frozen
 
 OWNER = Owner("team", "a", "uid-a")
@@ -54,6 +56,27 @@ def test_every_pod_is_restricted(stage: Stage) -> None:
         mount["name"] for mount in container["volumeMounts"]
     }
     assert len({mount["mountPath"] for mount in container["volumeMounts"]}) == len(container["volumeMounts"])
+
+
+def test_the_job_that_takes_back_is_restricted_too_ends_by_itself_and_has_the_registry_alone() -> None:
+    owner, runtime = Owner("team", "j" * 40, "u"), frozen(imagePullSecrets=["pull"]).runtime
+    job = build_unpublish_job(owner, Published("adapters", "/registry/a", "d"), runtime)
+    pod = job["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    usual = pod_of(frozen(), Stage.PUBLISH)
+    for field in ("securityContext", "automountServiceAccountToken", "restartPolicy", "enableServiceLinks"):
+        assert pod[field] == usual[field]
+    assert container["securityContext"] == usual["containers"][0]["securityContext"]
+    assert [volume.get("persistentVolumeClaim") for volume in pod["volumes"]] == [
+        {"claimName": "adapters"},
+        None,
+    ]
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/registry", "/tmp"}
+    assert pod["imagePullSecrets"] == [{"name": "pull"}]
+    assert {"activeDeadlineSeconds", "ttlSecondsAfterFinished", "backoffLimit"} <= set(job["spec"])
+    assert "ownerReferences" not in job["metadata"], "a deletion in the foreground would take it first"
+    assert names.LABEL_STAGE not in job["metadata"]["labels"], "it is no attempt of a stage"
+    assert len(job["metadata"]["name"]) + len("-abcde") <= 63
 
 
 @pytest.mark.parametrize("stage", Stage)

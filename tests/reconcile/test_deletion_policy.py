@@ -301,6 +301,7 @@ def test_a_job_that_fails_is_the_end_and_its_words_are_told() -> None:
 def test_a_claim_that_is_gone_holds_nothing() -> None:
     world = succeeded()
     world.cluster.claims_there.discard("adapters")
+    world.registry.clear()
     delete(world)
     assert is_gone(world)
     assert UNPUBLISH not in world.jobs()

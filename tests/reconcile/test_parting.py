@@ -38,7 +38,7 @@ RUNNING = Leftover("Job", "a-train-1", "t")
         ("a Job of somebody else", {"unpublish": replace(OURS, made_for="")}, {}, [Tell], "not of this job"),
         ("removed", {"unpublish": replace(OURS, complete=True, said="gone")}, {}, [Tell, Delete, SetFinalizers], "gone"),
         ("failed", {"unpublish": replace(OURS, failed=FAILED)}, {}, [Tell, Delete, SetFinalizers], "left behind /registry/a on claim adapters: Job a-unpublish failed: Job has reached"),
-        ("no claim", {"has_registry": False}, {}, [Tell, SetFinalizers], "claim adapters is gone"),
+        ("no claim", {"has_registry": False}, {}, [Tell, SetFinalizers], "claim adapters is gone or going"),
         ("no runtime", {}, {"runtimes": {}}, [Tell], "waits for FineTuneRuntime hf, which does not exist"),
         ("no readable runtime", {}, {"runtimes": {"hf": {}}}, [Tell], "which can't be read"),
         ("Retain by now", {"unpublish": OURS}, {"spec": job_spec()}, [Delete, SetFinalizers], ""),

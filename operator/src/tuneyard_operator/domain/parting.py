@@ -64,7 +64,7 @@ def _end(seen: Observed, published: Published) -> Decision | None:
     """When nothing more is to be done."""
     leave = _parting(seen)
     if not leave.has_registry:
-        gone = f"claim {published.claim} is gone, and {published.path} with it"
+        gone = f"claim {published.claim} is gone or going, and {published.path} with it"
         return _let_go(seen, Note("Normal", reasons.UNPUBLISHED, gone))
     ours = leave.unpublish if leave.unpublish is not None and leave.unpublish.made_for == seen.uid else None
     if ours is not None and ours.complete:
