@@ -71,6 +71,11 @@ class SeenPod:
         """Whether no process of it can still write to the workspace."""
         return self.phase in {"Succeeded", "Failed"}
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether it has failed, or is about to be taken away: one on a lost node never gets to say that it failed."""
+        return self.phase == "Failed" or self.disruption is not None
+
 
 @dataclass(frozen=True, slots=True)
 class SeenJob:
