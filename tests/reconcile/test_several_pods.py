@@ -13,7 +13,7 @@ from operator_samples import (
     seen_pod,
 )
 from tuneyard_api import reasons
-from tuneyard_api.pod_contract import FailureClass, Stage
+from tuneyard_api.pod_contract import FailureClass, Progress, Stage
 from tuneyard_operator.domain.failures import Ending, classify, first_cause
 from tuneyard_operator.domain.observed import SeenCondition, SeenPod
 from tuneyard_operator.domain.verdict import StageFailure
@@ -155,3 +155,29 @@ def test_a_pod_that_was_only_to_be_taken_away_and_ends_well_has_not_failed(two_p
     world.settle()
     attempt = world.status.attempts[1]
     assert (attempt.outcome, attempt.failure_class, attempt.message) == ("Succeeded", None, None)
+
+
+@pytest.mark.parametrize(
+    ("ready", "kind", "charged"),
+    [("True", FailureClass.HUNG, 1), ("False", FailureClass.INTERRUPTED, 0)],
+    ids=["a hang", "a lost node"],
+)
+def test_a_training_that_stands_still_because_a_node_is_silent_is_not_charged(
+    two_pods, ready: str, kind: FailureClass, charged: int
+) -> None:
+    """A node that loses its power closes no connection: the other pods wait for it."""
+    world, pods = two_pods
+    world.set_pod(pods[1], conditions=[{"type": "Ready", "status": ready}])
+    world.settle()
+    world.progress.answer = Progress(stage=Stage.TRAIN, phase="training", step=5, of=9, step_seconds=1.0)
+    for _ in range(15):
+        world.advance(10)
+        world.one_pass()
+    assert world.status.attempts[1].stopping == kind
+    world.settle()
+    for pod in pods:
+        world.end_pod(pod, exit_code=20, reason="Error")
+    world.collect_garbage()
+    world.settle()
+    attempt = world.status.attempts[1]
+    assert (attempt.outcome, attempt.failure_class, attempt.charged) == ("Failed", kind, charged)

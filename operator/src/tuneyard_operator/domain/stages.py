@@ -119,7 +119,11 @@ def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running
     if pulse is not None and pulse.is_hung and any(pod.uid == pulse.pod for pod in pods):
         still = f"no step after step {pulse.step} for {pulse.still:.0f} s"
         usual = f"median step {pulse.step_seconds:.1f} s" if pulse.step_seconds else "no step yet"
-        return _stop(work, attempt, FailureClass.HUNG, f"{stage} attempt {attempt.number}: {still} ({usual})")
+        lost = next(
+            (f"; node {pod.node} of pod {pod.name} does not answer" for pod in pods if pod.is_cut_off), ""
+        )
+        kind = FailureClass.INTERRUPTED if lost else FailureClass.HUNG
+        return _stop(work, attempt, kind, f"{stage} attempt {attempt.number}: {still} ({usual}){lost}")
     trouble = why_waiting(Start(job, pods, work.seen.events, work.frozen.runtime, work.now))
     return trouble or Running(attempt, pods)
 
@@ -136,7 +140,8 @@ def _finish_stopping(
     reason, message = attempt.stopping or "", attempt.message or ""
     alive = [pod for pod in pods if not pod.is_over]
     if (job is None or job.is_over) and not alive:
-        failure = StageFailure(FailureClass.HUNG, message) if reason == FailureClass.HUNG else None
+        is_failure = reason in {FailureClass.HUNG, FailureClass.INTERRUPTED}
+        failure = StageFailure(FailureClass(reason), message) if is_failure else None
         return _again(work, attempt.stage, work.report.end(attempt, failure))
     if job is not None and not job.is_over and not job.deleting:
         work.actions.append(Delete("Job", job.name, job.uid))
