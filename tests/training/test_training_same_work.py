@@ -81,15 +81,15 @@ def test_on_another_number_of_processes_nothing_is_prepared_again(prepared):
     assert prepared(nodes=2)[1], "what was prepared meanwhile is of another seed"
 
 
-def test_a_result_of_which_the_work_is_gone_is_none(prepared, pods):
-    prepared(nodes=2)
+def test_a_result_and_the_work_of_another_plan_are_none(prepared, pods):
+    prepared()
     kept = result_path(pods.workspace, "prepare").read_bytes()
-    prepared(training={"seed": 8})
+    facts, _ = prepared(training={"seed": 8})
     # As if the second one had been killed before it could say so.
     result_path(pods.workspace, "prepare").write_bytes(kept)
-    assert prepared()[1]
+    assert prepared(training={"seed": 8})[0] == facts
     shutil.rmtree(pods.workspace / "prepared")
-    assert prepared()[1]
+    assert prepared(training={"seed": 8})[0] == facts
 
 
 @pytest.mark.torch
