@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,15 @@ def test_a_number_that_was_given_to_another_process_is_not_ours(
     record = processes.start("sleeper", SLEEP)
     assert is_alive(record)
     assert not is_alive(dataclasses.replace(record, **change))
+
+
+def test_a_lock_of_the_caller_is_not_held_by_what_it_started(processes: Processes, tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)  # noqa: FBT003  takes it by place only
+        record = processes.start("sleeper", SLEEP)
+        held = [str(path.readlink()) for path in Path(f"/proc/{record.pid}/fd").iterdir()]
+    assert "/dev/null" in held
+    assert str(tmp_path / "lock") not in held
 
 
 def test_what_is_not_ours_is_not_stopped(processes: Processes, tmp_path: Path) -> None:

@@ -201,6 +201,8 @@ class World:
         """All events that wait reach the operator."""
         while self.told:
             kind, what, body = self.told.pop(0)
+            if kind == "Service":
+                continue  # nobody watches it, and it has a pod's labels
             (self.operator_store.drop if what == "DELETED" else self.operator_store.put)(kind, body)
 
     def one_pass(self) -> float | None:

@@ -70,6 +70,7 @@ def see_pod(body: Object) -> SeenPod | None:
         return None
     metadata, status = body["metadata"], body.get("status") or {}
     conditions = {str(condition["type"]): condition for condition in status.get("conditions") or ()}
+    ready = conditions.get("Ready")
     scheduled, disruption = conditions.get("PodScheduled"), conditions.get("DisruptionTarget")
     is_scheduled = scheduled is not None and scheduled.get("status") == "True"
     state = _trainer_state(status)
@@ -93,6 +94,7 @@ def see_pod(body: Object) -> SeenPod | None:
         disruption=_condition(disruption) if disruption and disruption.get("status") == "True" else None,
         waiting=_condition(state["waiting"]) if state.get("waiting") else None,
         running="running" in state and state["running"] is not None,
+        unready=ready is not None and ready.get("status") == "False",
         terminated=_terminated(state["terminated"]) if state.get("terminated") else None,
     )
 
