@@ -6,7 +6,7 @@ Every creation, deletion and status goes before the judge; at the end of a life 
 
 import random
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -285,12 +285,20 @@ RULES = frozenset(
 )
 
 
-def only(rules: Collection[str]) -> type[Survival]:
-    """The machine with these rules alone: for a corner that a walk through everything seldom comes to."""
+def only(rules: Collection[str], corner: Callable[[RoughWorld], object] | None = None) -> type[Survival]:
+    """The machine with these rules alone, begun in a corner that a walk through everything seldom comes to."""
     unknown = set(rules) - RULES
     if unknown:
         raise ValueError(f"no rules of the machine: {sorted(unknown)}")
-    return type("Aimed", (Survival,), dict.fromkeys(RULES - set(rules)))
+    members: dict[str, Any] = dict.fromkeys(RULES - set(rules))
+    if corner is not None:
+
+        def begin(machine: Survival) -> None:
+            machine.world = RoughWorld()
+            corner(machine.world)
+
+        members["begin"] = initialize()(begin)
+    return type("Aimed", (Survival,), members)
 
 
 def walk(
