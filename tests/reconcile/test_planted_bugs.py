@@ -157,22 +157,19 @@ def in_training_and_deleted(world: RoughWorld) -> None:
     world.apply_job()
 
 
-def about_to_end(world: RoughWorld) -> None:
-    """The last pod has ended well, and the operator has heard of it."""
-    while not any("publish" in pod and stage_is_done(world, pod) for pod in world.makers):
+def with_an_end_that_was_not_answered(world: RoughWorld) -> None:
+    """The end is written, and the operator does not know."""
+    while ("uid-a", Stage.PUBLISH) not in world.judge.done:
         world.settle()
         world.turn()
     world.deliver()
-
-
-def stage_is_done(world: RoughWorld, pod: str) -> bool:
-    return world.cluster.objects["Pod", "team", pod]["status"]["phase"] == "Succeeded"
+    world.silence(0)
 
 
 def with_a_pod_that_nobody_told_of(world: RoughWorld) -> None:
     """The watch of Jobs is up to date, that of pods is not."""
     world.settle()
-    for _ in range(3):
+    for _ in range(2):
         world.turn()
     world.told = [event for event in world.told if event[0] != "Pod"]
 
@@ -206,9 +203,9 @@ PLANTS = [
     Plant(leave_an_end, WORK, "an end was rewritten"),
     Plant(
         write_to_any_version,
-        {"an_answer_is_lost", "operator_passes", "time_passes_or_jumps"},
+        {"operator_passes", "time_passes_or_jumps"},
         "an end was rewritten",
-        about_to_end,
+        with_an_end_that_was_not_answered,
     ),
     Plant(count_a_retry_twice, WORK, "miscounted: "),
     Plant(clean_up_early, WORK, "removed too early: .* has not ended"),
