@@ -148,13 +148,16 @@ def suspend_and_forget_the_pod(patch: Patch) -> None:
     patch.setattr(stages, "_follow", follow)
 
 
-def in_training_and_deleted(world: RoughWorld) -> None:
-    """The Job of the training is there, and its FineTuneJob is another one by now."""
+def applied_again_before_all_garbage_is_collected(world: RoughWorld) -> None:
+    """The FineTuneJob is another one by now, and of what the old one had its training's Job is left."""
     while "a-train-1" not in world.jobs():
         world.settle()
         world.turn()
     world.delete_job()
     world.apply_job()
+    for kind, _, name in list(world.cluster.objects):
+        if kind in {"ConfigMap", "PersistentVolumeClaim", "Pod"} or name == "a-prepare-1":
+            world.cluster.remove(kind, name)
 
 
 def with_an_end_that_was_not_answered(world: RoughWorld) -> None:
@@ -198,7 +201,7 @@ PLANTS = [
         ignore_a_former_life,
         {"garbage_is_collected", "operator_passes", "events_arrive"},
         "overlap: ",
-        in_training_and_deleted,
+        applied_again_before_all_garbage_is_collected,
     ),
     Plant(leave_an_end, WORK, "an end was rewritten"),
     Plant(
