@@ -39,7 +39,9 @@ class Judge:
 
     def of_spec(self, job: Mapping[str, Any]) -> None:
         """A spec was applied or edited."""
-        self.ttls.setdefault(job["metadata"]["uid"], []).append(Ttl.model_validate(job["spec"].get("ttl", {})))
+        self.ttls.setdefault(job["metadata"]["uid"], []).append(
+            Ttl.model_validate(job["spec"].get("ttl", {}))
+        )
 
     def of_creation(self, created: Mapping[str, Any]) -> None:
         """Of a Job: when nothing else may write to the workspace, and its stage has never been done."""
@@ -99,7 +101,9 @@ class Judge:
             charged = interrupted = 0
             attempts = [each for each in status.attempts if each.stage is stage]
             for number, each in enumerate(attempts, start=1):
-                assert each.number == number, f"miscounted: attempt {each.number} of {stage} is the {number}th"
+                assert each.number == number, (
+                    f"miscounted: attempt {each.number} of {stage} is the {number}th"
+                )
                 assert (uid, each.job) in self.made, f"untrue: {each.job} was never made"
                 failed = each.failure_class if each.outcome == "Failed" else None
                 charged += failed in {FailureClass.UPSTREAM, FailureClass.HUNG}
@@ -117,7 +121,9 @@ class Judge:
             if status.state is State.SUCCEEDED:
                 assert status.result is not None, "untrue: succeeded without a result"
                 assert status.result.adapter is not None, "untrue: succeeded without an adapter"
-                assert status.result.adapter.digest == FACTS[Stage.PUBLISH]["digest"], "untrue: another adapter"
+                assert status.result.adapter.digest == FACTS[Stage.PUBLISH]["digest"], (
+                    "untrue: another adapter"
+                )
             return
         kept = self.ends[uid].model_copy(update={"observed_generation": status.observed_generation})
         assert kept == status, "an end was rewritten"

@@ -317,7 +317,9 @@ class RoughWorld(World):
             self._outlive_the_ttl()
         while self._moves():
             self._must_settle()
-        left = [place for place in self.cluster.objects if place[0] not in {names.JOB_KIND, names.RUNTIME_KIND}]
+        left = [
+            place for place in self.cluster.objects if place[0] not in {names.JOB_KIND, names.RUNTIME_KIND}
+        ]
         assert not left, f"left behind: {left}"
 
     def _reach_the_end(self) -> None:
