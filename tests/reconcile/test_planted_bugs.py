@@ -169,6 +169,21 @@ def with_an_end_that_was_not_answered(world: RoughWorld) -> None:
     world.silence(0)
 
 
+def with_a_running_pod(world: RoughWorld) -> None:
+    """The first stage is at work."""
+    world.settle()
+    for _ in range(2):
+        world.turn()
+    world.settle()
+
+
+def in_a_second_attempt(world: RoughWorld) -> None:
+    """The training was interrupted once."""
+    while "a-train-2" not in world.jobs():
+        world.settle()
+        world.turn("Interrupted" if "a-train-1" in world.jobs() else "succeed")
+
+
 def with_a_pod_that_nobody_told_of(world: RoughWorld) -> None:
     """The watch of Jobs is up to date, that of pods is not."""
     world.settle()
@@ -188,14 +203,19 @@ class Plant:
 
 
 PLANTS = [
-    Plant(forget_former_pods, {*WORK, "a_running_pod_is_hit", "somebody_deletes_a_stage_s_job"}, "overlap: "),
+    Plant(
+        forget_former_pods,
+        {"operator_works_until_nothing_is_due", "somebody_deletes_a_stage_s_job", "time_passes_and_is_used"},
+        "overlap: ",
+        with_a_running_pod,
+    ),
     Plant(
         trust_the_watch,
         {"operator_passes", "events_arrive", "somebody_deletes_a_stage_s_job", "time_passes_or_jumps"},
         "overlap: ",
         with_a_pod_that_nobody_told_of,
     ),
-    Plant(ignore_the_attempt, WORK, "done twice: "),
+    Plant(ignore_the_attempt, WORK, "done twice: ", in_a_second_attempt),
     Plant(ignore_the_owner, AGAIN, "untrue: "),
     Plant(
         ignore_a_former_life,
