@@ -86,12 +86,17 @@ class Survival(RuleBasedStateMachine):
         _walked("deliver")
         self._deliver(count)
 
-    @rule(how=st.sampled_from(["lose", "duplicate", "reverse", "shuffle"]), choice=CHOICE)
+    @rule(
+        how=st.sampled_from(["lose", "lose Pod", "lose Job", "duplicate", "reverse", "shuffle"]),
+        choice=CHOICE,
+    )
     def events_are_not_what_they_should_be(self, how: str, choice: int) -> None:
         _walked(how)
         told = self.world.told
-        if how == "lose" and told:
-            told.pop(choice % len(told))
+        if how == "lose":
+            del told[choice : choice + 1]
+        elif how.startswith("lose "):
+            told[:] = [event for event in told if event[0] != how.removeprefix("lose ")]
         elif how == "duplicate":
             told.extend(told[: choice + 1])
         elif how == "reverse":
