@@ -59,7 +59,7 @@ test-unit: ## The tests that need no cluster and no PyTorch
 	@TUNEYARD_TIERS=unit $(RUN) pytest
 
 survive: ## 50,000 steps of faults, edits and deletions against the operator's decisions, in memory
-	@TUNEYARD_SURVIVE_STEPS=50000 $(RUN) pytest -q tests/reconcile/test_survival_machine.py -k survives
+	@TUNEYARD_SURVIVE_STEPS=50000 $(RUN) pytest -q tests/reconcile/test_survival_machine.py -k every_sequence
 
 ##@ Measure it
 .PHONY: bench-operator bench-generator bench-trainer soak

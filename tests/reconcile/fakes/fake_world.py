@@ -5,9 +5,8 @@
 Events reach the operator's store only when `deliver` is called, so that tests can lose and shuffle them.
 """
 
-import asyncio
 import copy
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,6 +27,15 @@ from tuneyard_operator.reconcile.store import Store
 KEY = Key("team", "a")
 CLAIMS = frozenset({"models", "data", "adapters"})
 Name = tuple[str, str, str]
+
+
+def finish(work: Coroutine[Any, Any, Any]) -> Any:
+    """What it returns: nothing in this world waits, so it takes no event loop, which costs more than a pass."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("a fake has waited for something")
 
 
 class Dead(BaseException):
@@ -131,6 +139,14 @@ class FakeCluster:
             if job in {each["name"] for each in body["metadata"].get("ownerReferences", ())}
         )
 
+    async def all_pods_of(self, namespace: str, name: str) -> tuple[Mapping[str, Any], ...]:
+        self._called(f"list all pods of {name}")
+        return tuple(
+            copy.deepcopy(body)
+            for body in self.of_kind("Pod")
+            if body["metadata"]["labels"].get(names.LABEL_JOB) == name
+        )
+
     async def claims(self, namespace: str) -> frozenset[str]:
         self._called("list claims")
         return frozenset(self.claims_there)
@@ -190,11 +206,11 @@ class World:
         queue = KeyedQueue(self.operator_store.has_begun)
         self.reconciler = Reconciler(self.operator_store, queue, gatherer, self.cluster, self, NoMeter())
         self.told.clear()
-        asyncio.run(resync(self.cluster, self.operator_store))
+        finish(resync(self.cluster, self.operator_store))
 
     def compare(self) -> None:
         """What the operator does every few minutes: lists against watches."""
-        asyncio.run(resync(self.cluster, self.operator_store))
+        finish(resync(self.cluster, self.operator_store))
         self.due.add(KEY)
 
     def deliver(self) -> None:
@@ -208,7 +224,7 @@ class World:
     def one_pass(self) -> float | None:
         """One pass over the job, due or not."""
         self.due.discard(KEY)
-        self.requeue = asyncio.run(self.reconciler.reconcile(KEY))
+        self.requeue = finish(self.reconciler.reconcile(KEY))
         return self.requeue
 
     def settle(self) -> None:
@@ -293,50 +309,54 @@ class World:
             return
         is_running = kind == "Pod" and body["status"]["phase"] == "Running"
         if kind == "Job" or is_running or (kind == "PersistentVolumeClaim" and self._is_mounted()):
-            moment = self.moment + timedelta(seconds=120 if kind == "Pod" else 0)
-            metadata = {**body["metadata"], "deletionTimestamp": api_time(moment)}
-            self.cluster.store(kind, {**body, "metadata": metadata})
+            self.mark(kind, name, seconds=120 if kind == "Pod" else 0)
         else:
             self.cluster.remove(kind, name)
         self.collect_garbage()
 
+    def mark(self, kind: str, name: str, seconds: float = 0) -> None:
+        """Being deleted, and still there."""
+        body = self.cluster.objects[kind, "team", name]
+        metadata = {
+            **body["metadata"],
+            "deletionTimestamp": api_time(self.moment + timedelta(seconds=seconds)),
+        }
+        self.cluster.store(kind, {**body, "metadata": metadata})
+
     def collect_garbage(self) -> None:
         """The garbage collector's part: deletions go down to the pods and come up again; orphans go."""
-        while (found := self._garbage()) is not None:
+        while (found := next(self.garbage(), None)) is not None:
             kind, name, is_done = found
             if is_done:
                 self.cluster.remove(kind, name)
             else:
                 self.delete(kind, name)
 
-    def _garbage(self) -> tuple[str, str, bool] | None:
-        """The next object to go: kind, name, and whether nothing keeps it any more."""
+    def garbage(self) -> Iterator[tuple[str, str, bool]]:
+        """What has to go: kind, name, and whether nothing keeps it any more."""
         uids = {body["metadata"]["uid"] for body in self.cluster.objects.values()}
         for kind in ("Pod", "Job", "ConfigMap", "PersistentVolumeClaim", "Service"):
             for body in self.cluster.of_kind(kind):
                 metadata = body["metadata"]
+                name, is_marked = metadata["name"], "deletionTimestamp" in metadata
                 owners = {owner["uid"] for owner in metadata.get("ownerReferences", ())}
-                is_marked = "deletionTimestamp" in metadata
                 if is_marked and kind == "Pod" and body["status"]["phase"] != "Running":
-                    return kind, metadata["name"], True
+                    yield kind, name, True
                 if is_marked and kind == "PersistentVolumeClaim" and not self._is_mounted():
-                    return kind, metadata["name"], True
+                    yield kind, name, True
                 if is_marked and kind == "Job":
                     pods = self.pods_of_job(body)
                     for pod in pods:
                         if "deletionTimestamp" not in pod["metadata"]:
-                            return "Pod", pod["metadata"]["name"], False
+                            yield "Pod", pod["metadata"]["name"], False
                     if not pods:
-                        return kind, metadata["name"], True
+                        yield kind, name, True
                 if owners and not owners & uids and not is_marked:
-                    return kind, metadata["name"], False
-        return None
+                    yield kind, name, False
 
     def _is_mounted(self) -> bool:
-        """Whether a pod may still write to the workspace: then Kubernetes keeps a claim that is deleted."""
-        return any(
-            pod["status"]["phase"] not in {"Succeeded", "Failed"} for pod in self.cluster.of_kind("Pod")
-        )
+        """Whether Kubernetes keeps a claim that is deleted: while there is a pod of it that has been placed, even one that has ended."""
+        return any(pod["status"]["phase"] != "Pending" for pod in self.cluster.of_kind("Pod"))
 
     def pods_of_job(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
         """By owner."""

@@ -187,8 +187,11 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
         )
         ending = Verdict(reasons.FORMER_POD_ENDING, message, waiting_for=waiting)
         return lost_pod(alive, work.now) or ending
+    is_written = attempt in work.seen.status.attempts
     if work.conduct.suspend and work.seen.job_of(stage, attempt.number + 1) is None:
-        return HELD
+        # Held is said when its pods were asked for, which is done once it is written that it is over.
+        ending = Verdict(reasons.SUSPENDING, f"attempt {attempt.number} of {stage} is over", again_after=0.0)
+        return HELD if is_written else ending
     last = api_time(work.now) if attempt.ended is None else attempt.ended
     # A clock that went back behind the attempt's end can't tell how long ago that was.
     if last <= api_time(work.now) and work.now < plan.not_before:
@@ -197,7 +200,7 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
         waiting = WaitingFor(kind="Job", name=name, reason=reasons.BACKING_OFF, message=message[:2048])
         left = (plan.not_before - work.now).total_seconds()
         return Verdict(reasons.BACKING_OFF, message, waiting_for=waiting, again_after=left + 0.1)
-    if attempt not in work.seen.status.attempts:
+    if not is_written:
         return Verdict(plan.reason, plan.why, again_after=0.0)
     note = f"{stage} starts again (attempt {attempt.number + 1}): {plan.why}"
     work.report.notes.append(Note("Warning", plan.reason, note))

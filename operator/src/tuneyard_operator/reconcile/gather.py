@@ -14,7 +14,7 @@ from tuneyard_operator.domain.decide import needs_claims
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
 from tuneyard_operator.domain.observed import EndpointAnswer, Leftover, Observed, SeenEvent, SeenJob, SeenPod
 from tuneyard_operator.domain.progress import READ_EVERY
-from tuneyard_operator.domain.sightings import owner_uid, see_pod
+from tuneyard_operator.domain.sightings import owner_uid, see_job, see_pod
 from tuneyard_operator.domain.waiting import needs_events
 from tuneyard_operator.domain.watchdog import Pulse, next_pulse
 from tuneyard_operator.ports import Cluster, Endpoint, ProgressReader
@@ -59,6 +59,8 @@ class Gatherer:
         jobs, pods = self.store.children(key)
         pods = await self._with_ended_pods(stored, key.namespace, jobs, pods)
         pods = await self._with_former_pods(stored, key.namespace, pods)
+        if stored.is_again and stored.status.plan is None:
+            jobs, pods = await self._with_former_life(key)
         seen = Observed(
             namespace=key.namespace,
             name=key.name,
@@ -126,6 +128,12 @@ class Gatherer:
             *(pod for pod in pods if (pod.stage, pod.attempt) != (last.stage, last.number)),
             *(pod for pod in now if pod is not None),
         )
+
+    async def _with_former_life(self, key: Key) -> tuple[tuple[SeenJob, ...], tuple[SeenPod, ...]]:
+        """All children of the name as they are now: the answer to the creation of one may have been lost."""
+        jobs = [see_job(body) for body in await self.cluster.jobs_of(key.namespace, key.name)]
+        pods = [see_pod(body) for body in await self.cluster.all_pods_of(key.namespace, key.name)]
+        return tuple(job for job in jobs if job is not None), tuple(pod for pod in pods if pod is not None)
 
     async def _ended(self, key: Key, stored: Stored, now: datetime) -> Observed:
         """Of a job that has ended: what must be removed, once it must."""

@@ -33,6 +33,8 @@ class Stored:
     spec: Mapping[str, object]
     """Of a job that has ended only what is kept to: how long its children stay."""
     status: FineTuneJobStatus
+    is_again: bool = False
+    """Whether another one of this name was held before: what that has left may not be known."""
     known: frozenset[tuple[Stage, int]] = frozenset()
     """The attempts of a job that has ended."""
 
@@ -63,6 +65,7 @@ class Store:
         self._jobs: dict[Key, Stored] = {}
         self._children: dict[Key, _Children] = {}
         self._gone: dict[tuple[str, str, str], int] = {}
+        self._former: dict[Key, None] = {}
 
     def job(self, key: Key) -> Stored | None:
         """The FineTuneJob of a key."""
@@ -137,6 +140,8 @@ class Store:
             deleting="deletionTimestamp" in metadata,
             spec=body.get("spec") or {},
             status=FineTuneJobStatus.model_validate(body.get("status") or {}),
+            is_again=key in self._former
+            or (former is not None and (former.is_again or former.uid != metadata["uid"])),
         )
         if stored.has_ended:
             stored = _end_of(stored)
@@ -173,6 +178,9 @@ class Store:
             former = self._jobs.get(key)
             if former is not None and former.version <= version:
                 del self._jobs[key]
+                if len(self._former) >= _REMEMBERED:
+                    del self._former[next(iter(self._former))]
+                self._former[key] = None
                 self.changed(key)
         elif key in self._children:
             held = self._held_of(kind, self._children[key])

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A job that is deleted and applied again: nothing of it starts while something of the one before may still write."""
+
+import pytest
+from rough_world import RoughWorld
+from tuneyard_api import reasons
+
+
+def in_training() -> RoughWorld:
+    """The Job of a training is there."""
+    world = RoughWorld()
+    while "a-train-1" not in world.jobs():
+        world.settle()
+        world.turn()
+    return world
+
+
+def replace(world: RoughWorld, *kept: str) -> None:
+    """Another FineTuneJob of the name; the garbage collector has been everywhere but at the kept kinds."""
+    world.delete_job()
+    for kind, _, name in list(world.cluster.objects):
+        if kind not in {"FineTuneRuntime", *kept} or name.startswith("a-prepare"):
+            world.cluster.remove(kind, name)
+    world.apply_job()
+
+
+@pytest.mark.parametrize("kept", ["Job", "Pod"])
+def test_nothing_starts_beside_what_an_older_job_of_the_name_has_left(kept: str) -> None:
+    world = in_training()
+    world.turn(choice=-1)
+    [pod] = [name for kind, _, name in world.cluster.objects if kind == "Pod" and "train" in name]
+    replace(world, kept)
+    world.settle()
+    waiting = world.status.waiting_for
+    assert waiting is not None
+    assert (waiting.reason, waiting.name) == (reasons.NAME_CONFLICT, "a-train-1" if kept == "Job" else pod)
+    assert "a-prepare-1" not in world.jobs()
+    assert not world.cluster.of_kind("PersistentVolumeClaim"), "a pod that waits for the workspace gets none"
+    world.come_to_rest()
+
+
+def test_what_an_older_job_has_left_is_asked_for_and_not_only_waited_for() -> None:
+    world = in_training()
+    replace(world, "Job")
+    world.told = [event for event in world.told if event[0] == "FineTuneJob"]
+    world.operator_store.drop_absent("Job", (), 10_000)
+    world.settle()
+    assert world.status.waiting_for is not None
+    assert world.status.waiting_for.name == "a-train-1"
+    world.come_to_rest()
+
+
+def test_the_first_job_of_a_name_costs_no_such_question() -> None:
+    world = RoughWorld()
+    world.settle()
+    assert not [call for call in world.cluster.calls if call.startswith(("list jobs", "list all pods"))]
+
+
+def test_own_children_are_no_former_life() -> None:
+    """Killed after its Job was made and before that was said: the Job is taken over."""
+    world = RoughWorld()
+    world.deliver()
+    for calls in range(12):
+        world.crash(calls)
+        world.settle()
+    assert world.jobs() == ["a-prepare-1"]
