@@ -26,7 +26,7 @@ def test_watches_that_are_cut_again_and_again_are_taken_up_where_they_were(scene
         return (event,)
 
     scene.proxy.stream = cut
-    scene.start()
+    scene.start("--resync-seconds", "3600")
     scene.finish()
     assert next(seen) > 20
 
@@ -68,7 +68,7 @@ def test_a_watch_whose_version_is_gone_lists_again(scene: Scene) -> None:
         return (event,)
 
     scene.proxy.stream = gone
-    scene.start()
+    scene.start("--resync-seconds", "3600")
     scene.finish()
     assert next(told) > 20
 
