@@ -110,7 +110,7 @@ def test_events_that_come_twice_late_and_out_of_order_change_nothing(scene: Scen
 
     scene.player.plan = interrupted_once
     scene.proxy.stream = shuffle
-    scene.start()
+    scene.start("--resync-seconds", "3600")
     scene.finish(jobs=["a-prepare-1", "a-publish-1", "a-train-1", "a-train-2"])
     assert next(repeated) > 5
 

@@ -97,8 +97,9 @@ def test_an_operator_that_is_paused_while_another_takes_over_does_nothing_when_i
 
 
 def test_two_operators_that_both_work_double_nothing(scene: Scene) -> None:
-    """Their leases are in two namespaces: neither knows of the other."""
+    """Their leases are in two namespaces: neither knows of the other. What the second hears is half a second old."""
     with FaultProxy(scene.cluster) as proxy:
+        proxy.stream = lambda _, event: (0.5, event)
         second = scene.add_operator(proxy, "second", OTHER_LEASE)
         second.start(*FLAGS)
         scene.player.plan = interrupted_once
