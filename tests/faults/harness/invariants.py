@@ -224,8 +224,14 @@ def status_of(body: Body) -> FineTuneJobStatus:
 
 
 def met(status: FineTuneJobStatus) -> set[str]:
-    """Conditions that are met for good. Scheduled is not: a pod that is gone has no place, and the next one waits."""
-    return {each.type.value for each in status.conditions if each.status == "True"} - {"Scheduled"}
+    """Conditions that are met for good.
+
+    Scheduled is not: a pod that is gone has no place, and the next one waits. Suspended lasts as long as people wish.
+    """
+    return {each.type.value for each in status.conditions if each.status == "True"} - {
+        "Scheduled",
+        "Suspended",
+    }
 
 
 def attempt_of(job: Body) -> Attempt:
