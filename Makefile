@@ -28,7 +28,7 @@ render: ## Write argocd-apps/ and manifests/ of every environment; needs no clus
 	@$(RUN) tuneyard render
 
 ##@ Work on it
-.PHONY: setup fmt lint type test test-unit generate verify survive
+.PHONY: setup fmt lint type test test-unit generate verify survive removals
 setup: ## The development environment, PyTorch included (5 GB)
 	@UV_PYTHON_DOWNLOADS=never $(UV) sync --frozen --all-packages --group torch
 
@@ -60,6 +60,9 @@ test-unit: ## The tests that need no cluster and no PyTorch
 
 survive: ## 50,000 steps of faults, edits and deletions against the operator's decisions, in memory
 	@TUNEYARD_SURVIVE_STEPS=50000 $(RUN) pytest -q tests/reconcile/test_survival_machine.py -k every_sequence
+
+removals: ## Remove the handling of each fault, in a copy, and see its tests fail (ONLY="nan watch-cut")
+	@$(RUN) --group torch python tools/removals.py $(ONLY)
 
 ##@ Measure it
 .PHONY: bench-operator bench-generator bench-trainer soak
