@@ -93,6 +93,13 @@ PARTS: Mapping[str, Part] = {
             disk_gib=4,
             memory_gib=2.5,
         ),
+        Part(
+            "argo-workflows",
+            programs=("workflow-controller", "argoexec"),
+            module_files=(("github.com/argoproj/argo-workflows/v3", "manifests/base/crds/full"),),
+            disk_gib=4,
+            memory_gib=2.5,
+        ),
     )
 }
 CONTROL_PLANE_PARTS = ("kubernetes", "etcd")
