@@ -26,7 +26,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     tiers = {tier_of(item) for item in items}
     names = [
         *(CLUSTER_PARTS if "cluster" in tiers else ()),
-        *(("argo-workflows",) if any("workflows" in getattr(i, "fixturenames", ()) for i in items) else ()),
+        *(
+            ("argo-expressions",)
+            if any("argo_expressions" in getattr(i, "fixturenames", ()) for i in items)
+            else ()
+        ),
         *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
     ]
     if missing_parts(names):

@@ -272,7 +272,9 @@ def test_doctor_without_a_cluster(root: Path) -> None:
 def test_upgrade_without_a_file_says_what_it_needs() -> None:
     result = CliRunner().invoke(cli, ["upgrade"])
     assert result.exit_code == 2
-    assert "FILE says what is newer, nothing is looked up: a Renovate branch's components.yaml" in result.output
+    assert (
+        "FILE says what is newer, nothing is looked up: a Renovate branch's components.yaml" in result.output
+    )
 
 
 def test_upgrade_from_a_list(tmp_path: Path) -> None:

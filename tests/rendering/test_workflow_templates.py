@@ -23,7 +23,7 @@ from tuneyard_local.paths import cache_root
 ROOT = Path(__file__).parents[2]
 CRDS = sorted(
     [
-        *part_files("argo-workflows").glob("manifests/base/crds/full/*workflowtemplates.yaml"),
+        *part_files("argo-expressions").glob("manifests/base/crds/full/*workflowtemplates.yaml"),
         *cache_root().glob(
             "go-mod/github.com/argoproj/argo-workflows/v3@*/manifests/base/crds/full/*workflowtemplates.yaml"
         ),
@@ -159,7 +159,7 @@ def test_every_value_gets_into_the_manifest_by_way_of_json() -> None:
 
 
 @pytest.mark.skipif(
-    not CRDS, reason="Argo Workflows' CRDs are not here; `tuneyard-local build argo-workflows` brings them"
+    not CRDS, reason="Argo Workflows' CRDs are not here; `tuneyard-local build argo-expressions` brings them"
 )
 def test_the_templates_fit_argo_s_crds(tmp_path: Path) -> None:
     add(CRDS[-1:], tmp_path)

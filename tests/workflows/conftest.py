@@ -1,59 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One namespace with the rendered workflow templates and Argo's controller, for all tests of this topic."""
+"""The rendered workflow templates, Argo's own reading of them, and an API server that has taken both kinds of CRDs."""
 
+import json
+import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
-from tuneyard.environment.model import Environment
-from tuneyard.resolve import resolve
-from tuneyard_api.yaml_io import dump_all, load
+from tuneyard_api.yaml_io import load
 from tuneyard_local.cluster import Cluster
+from tuneyard_local.parts import part_files, program
+from tuneyard_local.progress import wait_until
 
 sys.path.insert(0, str(Path(__file__).parent / "harness"))
 
-from argo_workflows import ArgoWorkflows
+from rendered_forms import rendered
 
 ROOT = Path(__file__).parents[2]
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-
-
-def rendered(namespace: str) -> list[dict[str, Any]]:
-    """What the component `workflow-templates` makes for one namespace of jobs."""
-    environment = Environment.model_validate(
-        {
-            "name": "t",
-            "preset": "open",
-            "argocd": {"repoUrl": "https://git.example.com/g.git"},
-            "storage": {"readWriteOnce": {"className": "block"}},
-            "gpus": {"nodes": [{"product": "NVIDIA-L40S", "gpusPerNode": 2, "memoryGiB": 48}]},
-            "fineTuning": {
-                "runtimes": [{"name": "hf", "methods": ["lora", "sft"]}],
-                "namespaces": [{"name": namespace}],
-            },
-            "components": {"workflow-templates": {"enabled": True}},
-        }
-    )
-    stack = resolve(environment, catalog(environment), pins())
-    component = stack.component("workflow-templates")
-    assert component
-    assert component.objects
-    return list(component.objects(stack))
+Json = dict[str, Any]
+Ask = Callable[..., Json]
 
 
 @pytest.fixture(scope="session")
-def workflows(control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArgoWorkflows]:
-    """Argo Workflows with the templates, which the API server has taken strictly."""
-    name = f"t-{uuid.uuid4().hex[:10]}"
-    metadata = {"name": name, "labels": RESTRICTED}
-    crd = load((ROOT / "manifests/crds/finetunejobs.tuneyard.io.yaml").read_text()).value
-    control_plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}, crd)
-    with ArgoWorkflows(control_plane, name, tmp_path_factory.mktemp("workflows")) as argo:
-        argo.kubectl("apply", "--validate=strict", "-f", "-", stdin=dump_all(rendered(name)))
-        yield argo
-    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+def argo_expressions() -> Ask:
+    """Argo's packages that substitute tags and evaluate expressions: `text` and `passes`, or `expression` and `scope`."""
+
+    def ask(**request: Any) -> Json:
+        done = subprocess.run(
+            [program("argo-expressions")],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        answer: Json = json.loads(done.stdout)
+        return answer
+
+    return ask
+
+
+@pytest.fixture
+def templates() -> dict[str, Json]:
+    """The rendered WorkflowTemplates by name."""
+    return {o["metadata"]["name"]: o for o in rendered("team") if o["kind"] == "WorkflowTemplate"}
+
+
+@pytest.fixture(scope="module")
+def server(control_plane: Cluster, argo_expressions: Ask) -> Iterator[Cluster]:
+    """An API server with Argo's CRDs, which go again, and that of FineTuneJob."""
+    del argo_expressions
+    files = [*part_files("argo-expressions").rglob("argoproj.io_workflowtemplates.yaml")]
+    theirs = [load(path.read_text()).value for path in files]
+    ours = load((ROOT / "manifests/crds/finetunejobs.tuneyard.io.yaml").read_text()).value
+    control_plane.apply(*theirs, ours)
+    for path in ("argoproj.io/v1alpha1/workflowtemplates", "tuneyard.io/v1alpha1/finetunejobs"):
+        wait_until(path, lambda path=path: control_plane.get(f"/apis/{path}") is not None, 30)
+    yield control_plane
+    control_plane.kubectl("delete", "crd", "--wait=false", *(crd["metadata"]["name"] for crd in theirs))

@@ -94,11 +94,8 @@ PARTS: Mapping[str, Part] = {
             memory_gib=2.5,
         ),
         Part(
-            "argo-workflows",
-            programs=("workflow-controller", "argoexec"),
+            "argo-expressions",
             module_files=(("github.com/argoproj/argo-workflows/v3", "manifests/base/crds/full"),),
-            disk_gib=4,
-            memory_gib=2.5,
         ),
     )
 }

@@ -5,7 +5,7 @@ Every value that people type gets into the manifest as JSON (which is YAML), so 
 `tests/workflows` run the templates on Argo's own controller and executor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tuneyard_api.names import API_VERSION, GROUP, JOB_KIND, JOB_PLURAL
@@ -121,12 +121,12 @@ def _fields(stack: "Stack") -> list[Json]:
     ]  # fmt: skip
 
 
-def _field(name: str, description: str, value: str | None = None, enum: list[str] | None = None) -> Json:
+def _field(name: str, description: str, value: str | None = None, enum: Sequence[str] = ()) -> Json:
     field: Json = {"name": name, "description": description}
     if value is not None:
         field["value"] = value
     if enum:
-        field["enum"] = enum
+        field["enum"] = list(enum)
     return field
 
 
@@ -264,7 +264,8 @@ def _rights(namespace: str) -> list[Json]:
 
 
 def _objects(stack: "Stack") -> list[Json]:
-    fields, objects = _fields(stack), []
+    fields = _fields(stack)
+    objects: list[Json] = []
     rates = _field("learningRates", "Peak learning rates to try, as a list", '["1e-4", "2e-4", "5e-4"]')
     many = [rates if field["name"] == "learningRate" else field for field in fields]
     for namespace in (entry.name for entry in stack.environment.fine_tuning.namespaces):
