@@ -2,7 +2,7 @@
 """Workflow templates: the forms of Argo Workflows that become FineTuneJobs, for people who press Submit.
 
 Every value that people type gets into the manifest as JSON (which is YAML), so it can never become another field.
-`tests/workflows` run the templates on Argo's own controller and executor.
+`tests/workflows` hold that against Argo's own expressions and a real API server.
 """
 
 from collections.abc import Mapping, Sequence
