@@ -18,17 +18,9 @@ from tuneyard.stack import Stack
 from tuneyard_api.job import FineTuneJobSpec
 from tuneyard_api.status import State
 from tuneyard_local.parts import part_files
-from tuneyard_local.paths import cache_root
 
 ROOT = Path(__file__).parents[2]
-CRDS = sorted(
-    [
-        *part_files("argo-expressions").glob("manifests/base/crds/full/*workflowtemplates.yaml"),
-        *cache_root().glob(
-            "go-mod/github.com/argoproj/argo-workflows/v3@*/manifests/base/crds/full/*workflowtemplates.yaml"
-        ),
-    ]
-)
+CRDS = sorted(part_files("argo-expressions").rglob("argoproj.io_workflowtemplates.yaml"))
 Json = dict[str, Any]
 
 

@@ -47,6 +47,32 @@ def templates() -> dict[str, Json]:
     return {o["metadata"]["name"]: o for o in rendered("team") if o["kind"] == "WorkflowTemplate"}
 
 
+@pytest.fixture
+def manifest(argo_expressions: Ask, templates: dict[str, Json]) -> Callable[..., str]:
+    """The manifest that an executor would apply, for what is typed into the form `fine-tune`."""
+    spec = templates["fine-tune"]["spec"]
+    form, train = spec["templates"]
+    (step,) = form["steps"][0]
+    workflow = {"workflow.name": "fine-tune-x"}
+
+    def make(**typed: str) -> str:
+        fields = {f["name"]: f.get("value") for f in spec["arguments"]["parameters"]} | typed
+        values = workflow | {f"inputs.parameters.{name}": value for name, value in fields.items()}
+        given = {}
+        for argument in step["arguments"]["parameters"]:
+            answer = argo_expressions(text=argument["value"], passes=[workflow, values])
+            given[f"inputs.parameters.{argument['name']}"] = answer["result"]
+        # As Argo does: what holds for the workflow, then the template's inputs, then once more when the pod is made.
+        answer = argo_expressions(
+            text=train["resource"]["manifest"],
+            passes=[workflow, workflow | given, workflow | given | {"pod.name": "p"}],
+        )
+        assert "error" not in answer, answer
+        return str(answer["result"])
+
+    return make
+
+
 @pytest.fixture(scope="module")
 def server(control_plane: Cluster, argo_expressions: Ask) -> Iterator[Cluster]:
     """An API server with Argo's CRDs, which go again, and that of FineTuneJob."""
