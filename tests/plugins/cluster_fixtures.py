@@ -22,9 +22,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the chosen tests need before the first one starts: a cold build outlasts a test's time limit."""
     if session.config.option.collectonly:
         return
-    tiers = {tier_of(item) for item in session.items if not item.get_closest_marker("skip")}
+    items = [item for item in session.items if not item.get_closest_marker("skip")]
+    tiers = {tier_of(item) for item in items}
     names = [
         *(CLUSTER_PARTS if "cluster" in tiers else ()),
+        *(
+            ("argo-expressions",)
+            if any("argo_expressions" in getattr(i, "fixturenames", ()) for i in items)
+            else ()
+        ),
         *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
     ]
     if missing_parts(names):

@@ -123,7 +123,7 @@ def _application(environment: Environment, name: str, wave: int | None, spec: Js
 
 
 def build_root(environment: Environment, root: str, wave: int | None) -> Json:
-    """A root. It retries for ever and takes newer commits, so a fix is picked up without a hand."""
+    """A root. It retries until the sync timeout and takes newer commits, so a fix is picked up without a hand."""
     spec = {
         "project": project_name(environment),
         "source": {
