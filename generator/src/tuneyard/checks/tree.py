@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every rendered tree holds, whatever the environment: mostly proofs that the catalog's modules do their part."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tuneyard_api.problems import Path
+from pydantic import ValidationError
+from tuneyard_api.names import RUNTIME_KIND
+from tuneyard_api.problems import Path, shown
+from tuneyard_api.runtime import FineTuneRuntimeSpec
 
 from tuneyard.catalog.foundation import namespaces_of
 from tuneyard.findings import Finding, Severity
@@ -79,6 +83,10 @@ def addresses_are_provided(stack: Stack, files: Sequence[File]) -> Iterator[Find
     for component in stack.components:
         for service in component.services(stack.environment).values():
             known[service.name, component.namespace] = service.port
+    for runtime in stack.environment.fine_tuning.runtimes:
+        # What a person typed is a server that this tree does not bring.
+        for name, namespace, port in _URL.findall(str(runtime.spec)):
+            known[name, namespace] = int(port or 80)
     for file in files:
         for match in _URL.finditer(file.text) if file.path.startswith("manifests/") else ():
             name, namespace, port = match.groups()
@@ -91,6 +99,22 @@ def addresses_are_provided(stack: Stack, files: Sequence[File]) -> Iterator[Find
                     "address-is-provided",
                     f"{match[0]} answers on port {known[name, namespace]}",
                     file=file.path,
+                )
+
+
+def runtimes_are_accepted(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """Each FineTuneRuntime, with the `spec` that was laid over it, is one that the operator accepts."""
+    names = [runtime.name for runtime in stack.environment.fine_tuning.runtimes]
+    for _, entry in plain_objects(files):
+        if entry["kind"] != RUNTIME_KIND:
+            continue
+        try:
+            FineTuneRuntimeSpec.model_validate_json(json.dumps(entry["spec"]), strict=True)
+        except ValidationError as error:
+            place = ("fineTuning", "runtimes", names.index(entry["metadata"]["name"]), "spec")
+            for details in error.errors():
+                yield Finding(
+                    "runtime-is-accepted", details["msg"], (*place, *details["loc"]), shown(details["input"])
                 )
 
 
@@ -227,6 +251,7 @@ def air_gap_has_every_image(stack: Stack, files: Sequence[File]) -> Iterator[Fin
 
 
 CHECKS = (
-    air_gap_has_every_image, paths_are_written_once, objects_are_unique, namespaces_are_made, addresses_are_provided, secrets_are_listed,
+    air_gap_has_every_image, paths_are_written_once, objects_are_unique, namespaces_are_made, addresses_are_provided,
+    runtimes_are_accepted, secrets_are_listed,
     nvidia_objects_have_no_empty_fields, images_are_fixed, needs_come_first,
 )  # fmt: skip
