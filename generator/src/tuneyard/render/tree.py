@@ -105,7 +105,9 @@ def _root_files(environment: Environment, depth: Mapping[str, int], *, has_model
     for namespace in environment.fine_tuning.namespaces:
         if namespace.jobs_folder:
             entries = build_jobs(environment, namespace, last)
-            files += [yaml_file(f"argocd-apps/{name}/{platform}/{f}.yaml", e, name) for f, e in entries.items()]
+            files += [
+                yaml_file(f"argocd-apps/{name}/{platform}/{f}.yaml", e, name) for f, e in entries.items()
+            ]
     return files
 
 
