@@ -22,15 +22,16 @@ def check(stack: Stack, root: Path) -> Iterator[Finding]:
         files = [p for p in sorted((root / namespace.jobs_folder).rglob("*")) if p.suffix in READ_BY_ARGOCD]
         if not files:
             path = ("fineTuning", "namespaces", index, "jobsFolder")
-            yield Finding("jobs-are-there", "no FineTuneJob is in this folder", path, namespace.jobs_folder)
+            problem, hint = "no FineTuneJob is in this folder", "committing one first"
+            yield Finding("jobs-are-there", problem, path, namespace.jobs_folder, hint)
         for file in files:
-            for problem in _problems(file, file.relative_to(root).as_posix(), namespace.name):
-                at = problem.position
-                where = f"{problem.path}: " if problem.path else ""
+            for wrong in _problems(file, file.relative_to(root).as_posix(), namespace.name):
+                at = wrong.position
+                where = f"{wrong.path}: " if wrong.path else ""
                 yield Finding(
                     "job-is-accepted",
-                    where + problem.message,
-                    file=problem.file,
+                    where + wrong.message,
+                    file=wrong.file,
                     line=at.line,
                     column=at.column,
                 )

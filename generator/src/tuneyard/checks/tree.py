@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every rendered tree holds, whatever the environment: mostly proofs that the catalog's modules do their part."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pydantic import ValidationError
 from tuneyard_api.names import RUNTIME_KIND
-from tuneyard_api.problems import Path, shown
-from tuneyard_api.runtime import FineTuneRuntimeSpec
+from tuneyard_api.problems import InputRefused, Path
+from tuneyard_api.validate import load_runtime
+from tuneyard_api.yaml_io import dump
 
 from tuneyard.catalog.foundation import namespaces_of
+from tuneyard.environment.reference import path_of
 from tuneyard.findings import Finding, Severity
 from tuneyard.order import waves
 from tuneyard.render.files import File
@@ -108,14 +108,12 @@ def runtimes_are_accepted(stack: Stack, files: Sequence[File]) -> Iterator[Findi
     for _, entry in plain_objects(files):
         if entry["kind"] != RUNTIME_KIND:
             continue
+        place = ("fineTuning", "runtimes", names.index(entry["metadata"]["name"]))
         try:
-            FineTuneRuntimeSpec.model_validate_json(json.dumps(entry["spec"]), strict=True)
-        except ValidationError as error:
-            place = ("fineTuning", "runtimes", names.index(entry["metadata"]["name"]), "spec")
-            for details in error.errors():
-                yield Finding(
-                    "runtime-is-accepted", details["msg"], (*place, *details["loc"]), shown(details["input"])
-                )
+            load_runtime(dump(entry))
+        except InputRefused as refused:
+            for problem in refused.problems:
+                yield Finding("runtime-is-accepted", problem.message, (*place, *path_of(problem.path)))
 
 
 def secrets_are_listed(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:
