@@ -22,9 +22,7 @@ def test_of_the_committed_tree_only_the_address_is_replaced() -> None:
     differing = {
         line
         for path, text in tree.files.items()
-        for line, own in zip(
-            text.splitlines(), (REPOSITORY / path).read_text().splitlines(), strict=True
-        )
+        for line, own in zip(text.splitlines(), (REPOSITORY / path).read_text().splitlines(), strict=True)
         if line != own
     }
     assert {line.split()[-1] for line in differing} == {ADDRESS}

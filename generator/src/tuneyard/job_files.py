@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuneyard_api.problems import InputRefused, LocatedProblem
-from tuneyard_api.validate import read_job
 from tuneyard_api.yaml_io import Document, load_all
 
 from tuneyard.findings import Finding
@@ -48,6 +47,8 @@ def _problems(file: Path, name: str, namespace: str) -> Iterator[LocatedProblem]
 
 
 def _problems_of(document: Document, namespace: str) -> Iterator[LocatedProblem]:
+    from tuneyard_api.validate import read_job  # noqa: PLC0415  slow to import, seldom needed
+
     try:
         read_job(document)
     except InputRefused as refused:

@@ -32,7 +32,7 @@ def _operator(stack: "Stack") -> Json:
 
 def _tuning(stack: "Stack") -> list[Json]:
     tuning = stack.environment.fine_tuning
-    objects = [_runtime(stack, runtime) for runtime in tuning.runtimes]
+    objects = [build_runtime(stack, runtime) for runtime in tuning.runtimes]
     for namespace in tuning.namespaces:
         objects += _namespace(stack, namespace)
     if tuning.namespaces and stack.has("scheduler"):
@@ -40,7 +40,7 @@ def _tuning(stack: "Stack") -> list[Json]:
     return objects
 
 
-def _runtime(stack: "Stack", runtime: Runtime) -> Json:
+def build_runtime(stack: "Stack", runtime: Runtime) -> Json:
     """FineTuneRuntime; fields: tuneyard_api.runtime."""
     environment = stack.environment
     keys = tuple(dict.fromkeys(key for nodes in environment.gpus.nodes for key in nodes.tolerations))

@@ -5,13 +5,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tuneyard_api.names import RUNTIME_KIND
-from tuneyard_api.problems import InputRefused, Path
-from tuneyard_api.validate import load_runtime
-from tuneyard_api.yaml_io import dump
+from tuneyard_api.problems import Path
 
 from tuneyard.catalog.foundation import namespaces_of
-from tuneyard.environment.reference import path_of
 from tuneyard.findings import Finding, Severity
 from tuneyard.order import waves
 from tuneyard.render.files import File
@@ -100,20 +96,6 @@ def addresses_are_provided(stack: Stack, files: Sequence[File]) -> Iterator[Find
                     f"{match[0]} answers on port {known[name, namespace]}",
                     file=file.path,
                 )
-
-
-def runtimes_are_accepted(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:
-    """Each FineTuneRuntime, with the `spec` that was laid over it, is one that the operator accepts."""
-    names = [runtime.name for runtime in stack.environment.fine_tuning.runtimes]
-    for _, entry in plain_objects(files):
-        if entry["kind"] != RUNTIME_KIND:
-            continue
-        place = ("fineTuning", "runtimes", names.index(entry["metadata"]["name"]))
-        try:
-            load_runtime(dump(entry))
-        except InputRefused as refused:
-            for problem in refused.problems:
-                yield Finding("runtime-is-accepted", problem.message, (*place, *path_of(problem.path)))
 
 
 def secrets_are_listed(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:
@@ -249,7 +231,6 @@ def air_gap_has_every_image(stack: Stack, files: Sequence[File]) -> Iterator[Fin
 
 
 CHECKS = (
-    air_gap_has_every_image, paths_are_written_once, objects_are_unique, namespaces_are_made, addresses_are_provided,
-    runtimes_are_accepted, secrets_are_listed,
+    air_gap_has_every_image, paths_are_written_once, objects_are_unique, namespaces_are_made, addresses_are_provided, secrets_are_listed,
     nvidia_objects_have_no_empty_fields, images_are_fixed, needs_come_first,
 )  # fmt: skip
