@@ -64,6 +64,16 @@ def is_alive(record: Record) -> bool:
     return start_ticks(record.pid) == record.started and program_file(record.pid) == record.exe
 
 
+def inherited_files() -> list[int]:
+    """Open files that a child would get from whoever started us, such as the lock of flock(1): it would never be free."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if int(entry.name) > 2 and os.get_inheritable(int(entry.name)):  # noqa: PLR2004  standard error
+                found.append(int(entry.name))
+    return found
+
+
 def marked_processes(folder: Path) -> list[int]:
     """All processes that carry the marker of a cluster's folder, whoever started them."""
     marker = f"{MARKER}={folder}".encode()
@@ -158,6 +168,7 @@ class Processes:
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, output, 1),
                     (os.POSIX_SPAWN_DUP2, output, 2),
+                    *((os.POSIX_SPAWN_CLOSE, number) for number in inherited_files()),
                 ],
             )
         finally:
