@@ -19,7 +19,7 @@ from tuneyard_local import native, workbench
 from tuneyard_local.argocd import PARTS, ArgoCd
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.demo.follow import TERMINAL, score_table
-from tuneyard_local.demo.main_job import GPUS, NODES, follow_job, kubectl, minutes
+from tuneyard_local.demo.main_job import follow_job, kubectl, minutes
 from tuneyard_local.demo.rollout import Rollout, Tree, images_of, is_settled, read_tree, why_not
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.images import load_images, name_image
@@ -28,6 +28,7 @@ from tuneyard_local.paths import REPOSITORY
 from tuneyard_local.progress import Progress, wait_until
 
 CLUSTER = "demo-gitops"
+SIZE = native.NativeOptions(nodes=1, gpus=8)
 ENVIRONMENT = "demo"
 GIT_NAME = "tuneyard"
 ROLLOUT_SECONDS = 420
@@ -41,7 +42,7 @@ def run(progress: Progress) -> None:
     build_parts(PARTS, progress)
     cluster = Cluster(CLUSTER)
     if not cluster.is_there:
-        native.up(CLUSTER, native.NativeOptions(nodes=NODES, gpus=GPUS), progress)
+        native.up(CLUSTER, SIZE, progress)
     argocd = ArgoCd(cluster)
     tree = read_tree(REPOSITORY, ENVIRONMENT, argocd.repository_url(GIT_NAME))
     install(cluster, argocd, parts, tree, progress)
