@@ -115,7 +115,7 @@ def follow(
     """Say what Argo CD and the jobs do until all is well; the status of each job by name."""
     started, jobs = time.monotonic(), str(tree.jobs["metadata"]["name"])
     namespace = f"/api/v1/namespaces/{tree.namespace}/serviceaccounts/default"
-    wait_until("Argo CD to make the namespace of jobs", partial(_is_there, cluster, namespace), 120)
+    wait_until("Argo CD to make the namespace of jobs", partial(_is_there, cluster, namespace), 240)
     workbench.bind_folders(cluster, parts, tree.namespace)
     cluster.apply(*workbench.build_endpoint(tree.namespace, parts.server))
     wanted = tree.named("Application").keys()
