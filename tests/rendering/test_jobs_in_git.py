@@ -70,8 +70,9 @@ def test_its_project_is_there_before_and_lets_only_jobs_into_the_namespace(built
         ),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n", ["jobs/demo/job.yaml:1:1: apiVersion: not a FineTuneJob"]),
         ("kind: [", ["jobs/demo/job.yaml:"]),
+        ("\udcff", ["jobs/demo/job.yaml:1:1: is not UTF-8 text"]),
     ],
-    ids=["a good one", "a misspelt field", "another namespace", "another kind", "no YAML"],
+    ids=["a good one", "a misspelt field", "another namespace", "another kind", "no YAML", "no text"],
 )  # fmt: skip
 def test_a_job_that_would_be_refused_is_said_before_it_is_committed(
     tmp_path: Path, text: str, expected: list[str]
@@ -80,7 +81,7 @@ def test_a_job_that_would_be_refused_is_said_before_it_is_committed(
         (tmp_path / folder).parent.mkdir(parents=True)
         (tmp_path / folder).symlink_to(ROOT / folder)
     (tmp_path / "jobs/demo").mkdir(parents=True)
-    (tmp_path / "jobs/demo/job.yaml").write_text(text)
+    (tmp_path / "jobs/demo/job.yaml").write_bytes(text.encode(errors="surrogateescape"))
     findings = build_loaded(parse(ENVIRONMENT.encode(), "t.yaml"), tmp_path).findings
     said = [str(f) for f in findings if f.rule == "job-is-accepted"]
     assert bool(said) == bool(expected)

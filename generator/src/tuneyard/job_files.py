@@ -4,7 +4,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard_api.problems import InputRefused, LocatedProblem
+from tuneyard_api.problems import InputRefused, LocatedProblem, Position
 from tuneyard_api.yaml_io import Document, load_all
 
 from tuneyard.findings import Finding
@@ -39,6 +39,9 @@ def check(stack: Stack, root: Path) -> Iterator[Finding]:
 def _problems(file: Path, name: str, namespace: str) -> Iterator[LocatedProblem]:
     try:
         documents = load_all(file.read_text(encoding="utf-8"), name)
+    except UnicodeDecodeError:
+        yield LocatedProblem(name, Position(1, 1), "", "is not UTF-8 text")
+        return
     except InputRefused as refused:
         yield from refused.problems
         return
