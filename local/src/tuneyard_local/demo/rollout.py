@@ -79,7 +79,7 @@ def is_settled(application: Json, revision: str) -> bool:
 def _words(application: Json) -> str:
     status = application.get("status", {})
     sync, health = status.get("sync", {}), status.get("health", {})
-    return f"{sync.get('status', 'Unknown')}/{health.get('status', 'Missing')}"
+    return f"{sync.get('status') or 'Unknown'}/{health.get('status') or 'Missing'}"
 
 
 def _revision(application: Json) -> str:
