@@ -14,11 +14,14 @@ help: ## What can be done here
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 ##@ Use it
-.PHONY: demo demo-down check render
+.PHONY: demo demo-gitops demo-down check render
 demo: ## The whole loop on a local cluster: a ten-line FineTuneJob becomes a served adapter (YES=1 asks nothing)
 	@$(RUN) tuneyard-local demo $(if $(YES)$(CI),--yes)
 
-demo-down: ## Remove everything that the demo started; caches stay (see `make clean`)
+demo-gitops: ## The same from git: Argo CD brings the operator up from environments/demo.yaml, a FineTuneJob in git trains
+	@$(RUN) tuneyard-local demo-gitops $(if $(YES)$(CI),--yes)
+
+demo-down: ## Remove everything that the demos started; caches stay (see `make clean`)
 	@$(RUN) tuneyard-local demo-down
 
 check: ## Say everything that is wrong with environments/*.yaml; needs no cluster

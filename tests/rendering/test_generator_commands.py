@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A repository with what the components deploy from it."""
-    for folder in ("charts/tuneyard-operator", "manifests/crds", "environments"):
+    for folder in ("charts/tuneyard-operator", "manifests/crds", "environments", "jobs"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
 

@@ -53,7 +53,12 @@ class ArgoCd:
     def __init__(self, cluster: Cluster, options: ArgoCdOptions | None = None) -> None:
         self.cluster, self.options = cluster, options or ArgoCdOptions()
         self.folder = cluster.folder.root / "argo-cd"
-        self.ports = pick_ports(PORT_NAMES, random.SystemRandom())
+        self._ports_file = self.folder / "ports.json"
+        self.ports: dict[str, int] = (
+            json.loads(self._ports_file.read_text())
+            if self._ports_file.exists()
+            else dict(pick_ports(PORT_NAMES, random.SystemRandom()))
+        )
 
     @property
     def charts(self) -> Path:
@@ -74,7 +79,9 @@ class ArgoCd:
         return f"http://127.0.0.1:{self.ports['git']}/git/{name}.git"
 
     def install(self) -> None:
-        """Bring CustomResourceDefinitions, namespace and Argo CD's own default settings to the cluster."""
+        """Bring CustomResourceDefinitions, namespace and Argo CD's own default settings to the cluster, once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._ports_file.write_text(json.dumps(self.ports))
         files, namespace = part_files("argo-cd") / "manifests", self.options.namespace
         objects = [_document(files / "crds" / name) for name in CRDS]
         objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
