@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example environments on the real Argo CD: nothing is applied before all that it needs is ready.
+
+Each environment is brought up once; the tests of it follow in the order of this file and leave it settled.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from gitops_stack import NAMESPACE, GitOpsStack, until
+from kinds import KINDS
+from rendered_trees import Json, Tree, change_values
+
+pytestmark = pytest.mark.gitops
+UPDATED = ("cloudnative-pg", "minio", "mlflow")
+"""Of `open`: mlflow needs minio and postgres, which needs cloudnative-pg."""
+SETTLE_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An environment that was brought up."""
+
+    stack: GitOpsStack
+    tree: Tree
+    version: int
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def installed(request: pytest.FixtureRequest, gitops: GitOpsStack) -> Iterator[Installed]:
+    """The environment that the parameter names, settled."""
+    tree = gitops.tree(request.param)
+    version = gitops.install(tree)
+    seconds = gitops.wait_until_settled(tree, SETTLE_SECONDS)
+    yield Installed(gitops, tree, version, seconds)
+    gitops.wipe()
+
+
+every = pytest.mark.parametrize("installed", ["open", "lab", "airgapped"], indirect=True)
+cascading = pytest.mark.parametrize("installed", ["airgapped"], indirect=True)
+small = pytest.mark.parametrize("installed", ["open"], indirect=True)
+
+
+@every
+def test_first_install_applies_nothing_before_its_needs_are_ready(installed: Installed) -> None:
+    stack, tree = installed.stack, installed.tree
+    started, settled = stack.history.started(installed.version), stack.history.settled(installed.version)
+    assert {entry["metadata"]["name"] for entry in tree.applications()} <= started.keys()
+    assert stack.breaches(tree, installed.version) == []
+    assert None not in settled.values()
+
+
+@every
+def test_a_claim_that_nobody_uses_yet_holds_nothing_up(installed: Installed) -> None:
+    claims = installed.stack.api.items("/api/v1/persistentvolumeclaims")
+    assert claims, "this environment has no claims"
+    assert {claim["status"]["phase"] for claim in claims} == {"Pending"}
+
+
+@every
+def test_models_come_after_the_platform(installed: Installed) -> None:
+    stack, name = installed.stack, installed.tree.name
+    started, settled = stack.history.started(installed.version), stack.history.settled(installed.version)
+    models = {entry["metadata"]["name"] for entry in installed.tree.documents("models/")}
+    platform = settled.keys() - models - {f"{name}-platform", f"{name}-models"}
+    assert max(settled[each] or 0 for each in platform) < min(started[each] for each in models)
+
+
+@small
+def test_an_update_of_several_components_with_slow_charts_keeps_the_order(installed: Installed) -> None:
+    stack = installed.stack
+    stack.render_takes(5)
+    try:
+        tree = stack.tree("open", change_values(*UPDATED, to="slow"))
+        version = stack.commit(tree, "several at once")
+        stack.wait_until_settled(tree, SETTLE_SECONDS)
+    finally:
+        stack.render_takes(0)
+    started = stack.history.started(version)
+    assert {tree.application(name) for name in UPDATED} <= started.keys()
+    assert stack.breaches(tree, version) == []
+
+
+@small
+def test_without_the_gate_the_same_update_breaks_the_order(installed: Installed) -> None:
+    """That the tests here can fail: Argo CD as it comes, without our health check, applies all at once."""
+    stack = installed.stack
+    gate = "resource.customizations.health.argoproj.io_Application"
+    (settings,) = (e for e in installed.tree.documents("bootstrap/") if gate in e.get("data", {}))
+    stack.add_settings("argocd-cm", {gate: None})
+    stack.render_takes(8)
+    try:
+        tree = stack.tree("open", change_values(*UPDATED, to="ungated"))
+        version = stack.commit(tree, "several at once, without the gate")
+        stack.wait_until_settled(tree, SETTLE_SECONDS)
+    finally:
+        stack.render_takes(0)
+        stack.add_settings("argocd-cm", {gate: settings["data"][gate]})
+    mlflow, minio = tree.application("mlflow"), tree.application("minio")
+    assert any(
+        breach.startswith(f"{mlflow} ") and minio in breach for breach in stack.breaches(tree, version)
+    )
+
+
+@small
+def test_a_failing_component_holds_later_waves_and_a_fix_recovers_unaided(installed: Installed) -> None:
+    stack, minio = installed.stack, installed.tree.application("minio")
+    mlflow = installed.tree.application("mlflow")
+    with stack.operators.saying(minio, "Failed"):
+        bad = stack.tree("open", change_values("minio", "mlflow", to="bad"))
+        version = stack.commit(bad, "minio fails")
+        until("minio is Degraded", lambda: "Degraded" in stack.states()[minio] or None, 60)
+        time.sleep(5)
+        assert mlflow not in stack.history.started(version)
+        fixed = stack.tree("open", change_values("minio", "mlflow", to="fixed"))
+        stack.commit(fixed, "a fix")
+        until("the fix is taken", lambda: has_value(stack, minio, "fixed") or None, 120)
+    stack.wait_until_settled(fixed, SETTLE_SECONDS)
+    assert stack.breaches(fixed, version) == []
+    applied = [
+        w for w in stack.history.changes(version) if w.kind == "Application" and w.application == mlflow
+    ]
+    assert len(applied) == 1, "mlflow saw the bad release"
+
+
+@small
+def test_a_component_that_hangs_is_recovered_by_a_commit_alone(installed: Installed) -> None:
+    stack, minio = installed.stack, installed.tree.application("minio")
+    mlflow = installed.tree.application("mlflow")
+    set_sync_timeout(stack, "40")
+    try:
+        with stack.operators.saying(minio, "Working"):
+            stuck = stack.tree("open", change_values("minio", "mlflow", to="stuck"))
+            version = stack.commit(stuck, "minio hangs")
+            until("minio has it", lambda: has_value(stack, minio, "stuck") or None, 60)
+            fixed = stack.tree("open", change_values("minio", "mlflow", to="unstuck"))
+            stack.commit(fixed, "another commit")
+            until("the commit is taken", lambda: has_value(stack, minio, "unstuck") or None, 120)
+            assert mlflow not in stack.history.started(version)
+        stack.wait_until_settled(fixed, SETTLE_SECONDS)
+    finally:
+        set_sync_timeout(stack, "1800")
+    assert stack.breaches(fixed, version) == []
+
+
+@small
+def test_drift_is_healed(installed: Installed) -> None:
+    stack = installed.stack
+    quota = next(
+        e for e in stack.api.items("/api/v1/resourcequotas") if e["metadata"]["namespace"] == "fine-tuning"
+    )
+    path = f"/api/v1/namespaces/fine-tuning/resourcequotas/{quota['metadata']['name']}"
+    probe = stack.path("Probe", "data", "minio")
+    content = stack.api.get(probe)["spec"]
+    stack.api.send("DELETE", path)
+    stack.api.send("PATCH", probe, {"spec": {"values": "by hand"}}, "application/merge-patch+json")
+    until("the deleted object is back", lambda: stack.api.get(path), 60)
+    until("the changed object is as before", lambda: stack.api.get(probe)["spec"] == content or None, 60)
+
+
+@small
+def test_a_component_that_leaves_takes_its_application_and_leaves_its_data(installed: Installed) -> None:
+    stack = installed.stack
+
+    def without_mlflow(environment: Json) -> None:
+        environment.setdefault("components", {})["mlflow"] = {"enabled": False}
+
+    tree = stack.tree("open", without_mlflow)
+    stack.commit(tree, "no mlflow")
+    gone = installed.tree.application("mlflow")
+    until("the Application is pruned", lambda: stack.application(gone) is None or None, 90)
+    stack.wait_until_settled(tree, SETTLE_SECONDS)
+    assert stack.api.get("/api/v1/namespaces/mlflow"), "a namespace went with what was in it"
+    assert stack.api.get(stack.path("Probe", "mlflow", "mlflow")), "teardown is `keep`"
+
+
+@cascading
+def test_full_deletion_goes_backwards_and_keeps_what_holds_data(installed: Installed) -> None:
+    stack, tree = installed.stack, installed.tree
+    kept = {kind: names(stack, kind) for kind in ("PersistentVolumeClaim", "NIMCache", "Namespace")}
+    services = names(stack, "NIMService")
+    assert all(kept.values())
+    assert services
+    version = stack.history.now()
+    stack.api.send(
+        "DELETE", f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}/applications/{tree.name}-platform"
+    )
+    until("all Applications are gone", lambda: not stack.applications() or None, 150)
+    gone = {
+        w.application: w.version for w in stack.history.since(version) if w.gone and w.kind == "Application"
+    }
+    early = [
+        f"{provider} went before {application}"
+        for application, providers in tree.needs.items()
+        for provider in providers
+        if gone[provider] < gone[application]
+    ]
+    assert early == []
+    assert names(stack, "NIMService") == set()
+    assert {kind: names(stack, kind) for kind in kept} == kept
+
+
+def set_sync_timeout(stack: GitOpsStack, seconds: str) -> None:
+    stack.add_settings("argocd-cmd-params-cm", {"controller.sync.timeout.seconds": seconds})
+    stack.restart_controller()
+
+
+def has_value(stack: GitOpsStack, application: str, value: str) -> bool:
+    """Whether an Application carries a value of `change_values`."""
+    source = (stack.application(application) or {}).get("spec", {}).get("source", {})
+    return bool(source.get("helm", {}).get("valuesObject", {}).get("testedChange") == value)
+
+
+def names(stack: GitOpsStack, kind: str) -> set[str]:
+    """`<namespace>/<name>` of all objects of a kind."""
+    path = next(k for k in KINDS if k.kind == kind).everywhere
+    return {f"{e['metadata'].get('namespace', '')}/{e['metadata']['name']}" for e in stack.api.items(path)}
