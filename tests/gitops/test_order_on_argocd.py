@@ -4,14 +4,13 @@
 Each environment is brought up once; the tests of it follow in the order of this file and leave it settled.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from gitops_stack import NAMESPACE, GitOpsStack, until
+from gitops_stack import GitOpsStack, until
 from kinds import KINDS
-from rendered_trees import Json, Tree, change_values
+from rendered_trees import Tree, change_values, without_components
 
 pytestmark = pytest.mark.gitops
 UPDATED = ("cloudnative-pg", "minio", "mlflow")
@@ -85,27 +84,6 @@ def test_an_update_of_several_components_with_slow_charts_keeps_the_order(instal
 
 
 @small
-def test_without_the_gate_the_same_update_breaks_the_order(installed: Installed) -> None:
-    """That the tests here can fail: Argo CD as it comes, without our health check, applies all at once."""
-    stack = installed.stack
-    gate = "resource.customizations.health.argoproj.io_Application"
-    (settings,) = (e for e in installed.tree.documents("bootstrap/") if gate in e.get("data", {}))
-    stack.add_settings("argocd-cm", {gate: None})
-    stack.render_takes(8)
-    try:
-        tree = stack.tree("open", change_values(*UPDATED, to="ungated"))
-        version = stack.commit(tree, "several at once, without the gate")
-        stack.wait_until_settled(tree, SETTLE_SECONDS)
-    finally:
-        stack.render_takes(0)
-        stack.add_settings("argocd-cm", {gate: settings["data"][gate]})
-    mlflow, minio = tree.application("mlflow"), tree.application("minio")
-    assert any(
-        breach.startswith(f"{mlflow} ") and minio in breach for breach in stack.breaches(tree, version)
-    )
-
-
-@small
 def test_a_failing_component_holds_later_waves_and_a_fix_recovers_unaided(installed: Installed) -> None:
     stack, minio = installed.stack, installed.tree.application("minio")
     mlflow = installed.tree.application("mlflow")
@@ -113,8 +91,6 @@ def test_a_failing_component_holds_later_waves_and_a_fix_recovers_unaided(instal
         bad = stack.tree("open", change_values("minio", "mlflow", to="bad"))
         version = stack.commit(bad, "minio fails")
         until("minio is Degraded", lambda: "Degraded" in stack.states()[minio] or None, 60)
-        time.sleep(5)
-        assert mlflow not in stack.history.started(version)
         fixed = stack.tree("open", change_values("minio", "mlflow", to="fixed"))
         stack.commit(fixed, "a fix")
         until("the fix is taken", lambda: has_value(stack, minio, "fixed") or None, 120)
@@ -162,19 +138,30 @@ def test_drift_is_healed(installed: Installed) -> None:
 
 
 @small
-def test_a_component_that_leaves_takes_its_application_and_leaves_its_data(installed: Installed) -> None:
+def test_components_that_leave_go_backwards_and_leave_their_objects(installed: Installed) -> None:
     stack = installed.stack
-
-    def without_mlflow(environment: Json) -> None:
-        environment.setdefault("components", {})["mlflow"] = {"enabled": False}
-
-    tree = stack.tree("open", without_mlflow)
+    tree, version = stack.tree("open", without_components("mlflow")), stack.history.now()
     stack.commit(tree, "no mlflow")
-    gone = installed.tree.application("mlflow")
-    until("the Application is pruned", lambda: stack.application(gone) is None or None, 90)
+    leaving = {installed.tree.application(name) for name in ("mlflow", "minio", "postgres", "cloudnative-pg")}
+    until("the Applications are pruned", lambda: leaving.isdisjoint(stack.applications()) or None, 90)
     stack.wait_until_settled(tree, SETTLE_SECONDS)
+    assert stack.gone_too_early(installed.tree, version) == []
     assert stack.api.get("/api/v1/namespaces/mlflow"), "a namespace went with what was in it"
     assert stack.api.get(stack.path("Probe", "mlflow", "mlflow")), "teardown is `keep`"
+
+
+@cascading
+def test_components_that_leave_take_their_objects_but_not_their_data(installed: Installed) -> None:
+    stack = installed.stack
+    tree = stack.tree("airgapped", without_components("nemo-evaluator", "argo-workflows", "milvus"))
+    version = stack.commit(tree, "no evaluator")
+    leaving = {installed.tree.application(name) for name in ("nemo-evaluator", "argo-workflows", "milvus")}
+    assert leaving <= stack.applications().keys()
+    until("the Applications are pruned", lambda: leaving.isdisjoint(stack.applications()) or None, 90)
+    stack.wait_until_settled(tree, SETTLE_SECONDS)
+    assert stack.gone_too_early(installed.tree, version) == []
+    assert names(stack, "NemoEvaluator") == set()
+    assert any(name.endswith("/milvus") for name in names(stack, "Probe")), "the vectors are gone"
 
 
 @cascading
@@ -185,20 +172,8 @@ def test_full_deletion_goes_backwards_and_keeps_what_holds_data(installed: Insta
     assert all(kept.values())
     assert services
     version = stack.history.now()
-    stack.api.send(
-        "DELETE", f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}/applications/{tree.name}-platform"
-    )
-    until("all Applications are gone", lambda: not stack.applications() or None, 150)
-    gone = {
-        w.application: w.version for w in stack.history.since(version) if w.gone and w.kind == "Application"
-    }
-    early = [
-        f"{provider} went before {application}"
-        for application, providers in tree.needs.items()
-        for provider in providers
-        if gone[provider] < gone[application]
-    ]
-    assert early == []
+    stack.delete_root(tree)
+    assert stack.gone_too_early(tree, version) == []
     assert names(stack, "NIMService") == set()
     assert {kind: names(stack, kind) for kind in kept} == kept
 

@@ -26,11 +26,14 @@ CONTROLLERS = (
     "garbage-collector-controller",
     "resourcequota-controller",
     "persistentvolumeclaim-protection-controller",
+    "job-controller",
 )
-"""None that writes the status of a workload: that is the test's."""
+"""None that writes the status of a rendered workload: that is the test's. Jobs are the operator's, where it runs."""
 READY_SECONDS = 1.5
 """How long an object takes to become ready."""
 NAMESPACE = "argocd"
+GATE = "resource.customizations.health.argoproj.io_Application"
+"""The key of argocd-cm that holds our health check of Applications."""
 SLOW_HELM = """#!/bin/sh
 case "$1" in template) sleep "$(cat '{delay}')" ;; esac
 exec '{helm}' "$@"
@@ -120,10 +123,11 @@ class GitOpsStack:
         self.repository.commit(tree.files, message, seconds=int(time.time()), branch=tree.branch)
         return version
 
-    def install(self, tree: Tree) -> int:
-        """Commit, bootstrap and apply the root, as a person does once."""
+    def install(self, tree: Tree, settings: dict[str, str | None] | None = None) -> int:
+        """Commit, bootstrap and apply the root, as a person does once; `settings` go over those of argocd-cm."""
         version = self.commit(tree, f"{tree.name} as it was rendered")
         self.bootstrap(tree)
+        self.add_settings("argocd-cm", settings or {})
         (root,) = tree.documents("platform.yaml")
         self.cluster.apply(root)
         return version
@@ -225,3 +229,20 @@ class GitOpsStack:
     def breaches(self, tree: Tree, version: int) -> list[str]:
         """Where the order of a tree's needs was not kept after a version."""
         return breaches(tree.needs, self.history.started(version), self.history.settled(version))
+
+    def delete_root(self, tree: Tree) -> None:
+        self.api.send(
+            "DELETE", f"{APPLICATION.root}/namespaces/{NAMESPACE}/applications/{tree.name}-platform"
+        )
+        until("all Applications are gone", lambda: not self.applications() or None, 150)
+
+    def gone_too_early(self, tree: Tree, version: int) -> list[str]:
+        """Applications that went after a version, but before what needs them had gone."""
+        writes = self.history.since(version)
+        gone = {w.application: w.version for w in writes if w.gone and w.kind == "Application"}
+        return [
+            f"{provider} went before {application}"
+            for application in sorted(gone.keys() & tree.needs.keys())
+            for provider in sorted(gone.keys() & tree.needs[application])
+            if gone[provider] < gone[application]
+        ]

@@ -92,6 +92,8 @@ KINDS = (
     Kind("scheduling.volcano.sh", "v1beta1", "Queue", namespaced=False, chart="volcano"),
     Kind("external-secrets.io", "v1", "ExternalSecret", has_status=True),
     Kind("tuneyard.io", "v1alpha1", "FineTuneRuntime", namespaced=False),
+    Kind("tuneyard.io", "v1alpha1", "FineTuneJob"),
+    Kind("batch", "v1", "Job"),
     Kind("apps", "v1", "Deployment", has_status=True),
     Kind("", "v1", "PersistentVolumeClaim"),
     Kind("", "v1", "ConfigMap"),

@@ -3,7 +3,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,14 @@ class Tree:
         """(name, version) of each chart from a chart repository."""
         sources = [entry["spec"]["source"] for entry in self.applications()]
         return {(source["chart"], source["targetRevision"]) for source in sources if "chart" in source}
+
+    def without_waves(self) -> "Tree":
+        """The tree as if no order were computed: every Application in wave 0, which is where those without a wave are."""
+        wave = re.compile(r'(?m)^(    argocd\.argoproj\.io/sync-wave: )"\d+"$')
+        ours = f"argocd-apps/{self.name}/"
+        return replace(
+            self, files={p: wave.sub(r'\1"0"', t) if p.startswith(ours) else t for p, t in self.files.items()}
+        )
 
 
 def render_tree(name: str, folder: Path, git: str, charts: str, change: Change | None = None) -> Tree:
@@ -111,6 +119,31 @@ def _needs(built: Built) -> dict[str, set[str]]:
         f"{built.name}-{name}": {f"{built.name}-{provider}" for provider in below(name) & rendered}
         for name in rendered
     }
+
+
+def cascading(environment: Json) -> None:
+    """Deletion of an Application takes its objects with it."""
+    environment["argocd"]["teardown"] = "cascade"
+
+
+def without_components(*names: str) -> Change:
+    """Components that leave; what only they need leaves with them."""
+
+    def change(environment: Json) -> None:
+        for name in names:
+            environment.setdefault("components", {})[name] = {"enabled": False}
+
+    return change
+
+
+def together(*changes: Change) -> Change:
+    """Several changes of one environment."""
+
+    def change(environment: Json) -> None:
+        for each in changes:
+            each(environment)
+
+    return change
 
 
 def change_values(*components: str, to: str) -> Change:
