@@ -116,19 +116,19 @@ def follow(stack: GitOpsStack, *jobs: str) -> None:
         operation = ((stack.application("jobs") or {}).get("status") or {}).get("operationState", {})
         return operation.get("syncResult", {}).get("revision") == head and operation["phase"] == "Succeeded"
 
-    until("Argo CD has synced the jobs", is_synced, 60)
+    until("Argo CD has synced the jobs", is_synced, 120)
 
 
 def test_a_job_in_git_is_trained_once(gitops: GitOpsStack, operator: OperatorProcess) -> None:
     job, states = JobInGit(gitops), gitops.states
     follow(gitops, "a")
-    until("Argo CD waits for it", lambda: "/Progressing/" in states()["jobs"], 30)
+    until("Argo CD waits for it", lambda: "/Progressing/" in states()["jobs"], 120)
     for stage in (Stage.PREPARE, Stage.TRAIN, Stage.PUBLISH):
         job.succeed(stage)
     job.wait_for("Succeeded", "True")
-    until("its time has passed", lambda: job.status.cleaned is not None, 30)
-    until("its children and its workspace are gone", lambda: not job.left(), 30)
-    until("Argo CD calls it healthy", lambda: states()["jobs"] == "Synced/Healthy/Succeeded", 30)
+    until("its time has passed", lambda: job.status.cleaned is not None, 120)
+    until("its children and its workspace are gone", lambda: not job.left(), 120)
+    until("Argo CD calls it healthy", lambda: states()["jobs"] == "Synced/Healthy/Succeeded", 120)
     uid, made = job.uid, job.made()
     assert made == [f"{SPACE}/a-{stage}-1" for stage in ("prepare", "train", "publish")]
 
@@ -137,13 +137,13 @@ def test_a_job_in_git_is_trained_once(gitops: GitOpsStack, operator: OperatorPro
     follow(gitops, "a", "b")
     operator.start(*FLAGS)
     JobInGit(gitops, "b").pod(Stage.PREPARE)
-    until("the jobs are synced", lambda: states()["jobs"].startswith("Synced/"), 30)
+    until("the jobs are synced", lambda: states()["jobs"].startswith("Synced/"), 120)
     assert job.made() == made
     assert job.uid == uid
     assert job.left() == []
 
     # That it can fail: what goes with its TTL is made again by Argo CD, and then it does train again.
     gitops.api.send("DELETE", gitops.path(names.JOB_KIND, SPACE, "a"))
-    until("Argo CD makes it again", lambda: job.uid not in ("", uid), 60)
+    until("Argo CD makes it again", lambda: job.uid not in ("", uid), 120)
     JobInGit(gitops).pod(Stage.PREPARE)
     assert len(job.made()) == len(made) + 1

@@ -13,7 +13,7 @@ from rendered_trees import Change, Tree, cascading, change_values, together, wit
 
 pytestmark = pytest.mark.gitops
 UPDATED = ("cloudnative-pg", "minio", "mlflow")
-SETTLE_SECONDS = 150
+SETTLE_SECONDS = 240
 RENDER_SECONDS = 5
 
 
@@ -69,7 +69,7 @@ def test_later_waves_do_not_wait_for_what_fails_or_hangs(broken: Broken, state: 
     with broken.stack.operators.saying("open-minio", state):
         version = broken.stack.commit(tree, f"minio is {state}")
         started = broken.stack.history.started
-        until("mlflow is applied all the same", lambda: "open-mlflow" in started(version) or None, 60)
+        until("mlflow is applied all the same", lambda: "open-mlflow" in started(version) or None, 180)
     broken.stack.wait_until_settled(tree, SETTLE_SECONDS)
     assert broken.breaches_of("mlflow", version)
 
@@ -79,8 +79,8 @@ def test_prune_and_deletion_go_backwards_by_the_waves_alone(broken: Broken) -> N
     stack = broken.stack
     version = stack.history.now()
     stack.commit(broken.tree(without_components("mlflow")), "no mlflow")
-    until("mlflow is gone", lambda: stack.application("open-mlflow") is None or None, 90)
-    until("so is what only it needs", lambda: stack.application("open-minio") is None or None, 60)
-    until("so is its database", lambda: stack.application("open-cloudnative-pg") is None or None, 60)
+    until("mlflow is gone", lambda: stack.application("open-mlflow") is None or None, 180)
+    until("so is what only it needs", lambda: stack.application("open-minio") is None or None, 180)
+    until("so is its database", lambda: stack.application("open-cloudnative-pg") is None or None, 180)
     stack.delete_root(broken.tree())
     assert bool(stack.gone_too_early(broken.tree(), version)) == (broken.lacks == "waves")

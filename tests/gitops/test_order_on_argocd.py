@@ -15,7 +15,7 @@ from rendered_trees import Tree, change_values, without_components
 pytestmark = pytest.mark.gitops
 UPDATED = ("cloudnative-pg", "minio", "mlflow")
 """Of `open`: mlflow needs minio and postgres, which needs cloudnative-pg."""
-SETTLE_SECONDS = 120
+SETTLE_SECONDS = 240
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ def test_a_failing_component_holds_later_waves_and_a_fix_recovers_unaided(instal
     with stack.operators.saying(minio, "Failed"):
         bad = stack.tree("open", change_values("minio", "mlflow", to="bad"))
         version = stack.commit(bad, "minio fails")
-        until("minio is Degraded", lambda: "Degraded" in stack.states()[minio] or None, 60)
+        until("minio is Degraded", lambda: "Degraded" in stack.states()[minio] or None, 180)
         fixed = stack.tree("open", change_values("minio", "mlflow", to="fixed"))
         stack.commit(fixed, "a fix")
-        until("the fix is taken", lambda: has_value(stack, minio, "fixed") or None, 120)
+        until("the fix is taken", lambda: has_value(stack, minio, "fixed") or None, 180)
     stack.wait_until_settled(fixed, SETTLE_SECONDS)
     assert stack.breaches(fixed, version) == []
     applied = [
@@ -111,10 +111,10 @@ def test_a_component_that_hangs_is_recovered_by_a_commit_alone(installed: Instal
         with stack.operators.saying(minio, "Working"):
             stuck = stack.tree("open", change_values("minio", "mlflow", to="stuck"))
             version = stack.commit(stuck, "minio hangs")
-            until("minio has it", lambda: has_value(stack, minio, "stuck") or None, 60)
+            until("minio has it", lambda: has_value(stack, minio, "stuck") or None, 180)
             fixed = stack.tree("open", change_values("minio", "mlflow", to="unstuck"))
             stack.commit(fixed, "another commit")
-            until("the commit is taken", lambda: has_value(stack, minio, "unstuck") or None, 120)
+            until("the commit is taken", lambda: has_value(stack, minio, "unstuck") or None, 180)
             assert mlflow not in stack.history.started(version)
         stack.wait_until_settled(fixed, SETTLE_SECONDS)
     finally:
@@ -133,8 +133,8 @@ def test_drift_is_healed(installed: Installed) -> None:
     content = stack.api.get(probe)["spec"]
     stack.api.send("DELETE", path)
     stack.api.send("PATCH", probe, {"spec": {"values": "by hand"}}, "application/merge-patch+json")
-    until("the deleted object is back", lambda: stack.api.get(path), 60)
-    until("the changed object is as before", lambda: stack.api.get(probe)["spec"] == content or None, 60)
+    until("the deleted object is back", lambda: stack.api.get(path), 180)
+    until("the changed object is as before", lambda: stack.api.get(probe)["spec"] == content or None, 180)
 
 
 @small
@@ -143,7 +143,7 @@ def test_components_that_leave_go_backwards_and_leave_their_objects(installed: I
     tree, version = stack.tree("open", without_components("mlflow")), stack.history.now()
     stack.commit(tree, "no mlflow")
     leaving = {installed.tree.application(name) for name in ("mlflow", "minio", "postgres", "cloudnative-pg")}
-    until("the Applications are pruned", lambda: leaving.isdisjoint(stack.applications()) or None, 90)
+    until("the Applications are pruned", lambda: leaving.isdisjoint(stack.applications()) or None, 180)
     stack.wait_until_settled(tree, SETTLE_SECONDS)
     assert stack.gone_too_early(installed.tree, version) == []
     assert stack.api.get("/api/v1/namespaces/mlflow"), "a namespace went with what was in it"
@@ -157,7 +157,7 @@ def test_components_that_leave_take_their_objects_but_not_their_data(installed: 
     version = stack.commit(tree, "no evaluator")
     leaving = {installed.tree.application(name) for name in ("nemo-evaluator", "argo-workflows", "milvus")}
     assert leaving <= stack.applications().keys()
-    until("the Applications are pruned", lambda: leaving.isdisjoint(stack.applications()) or None, 90)
+    until("the Applications are pruned", lambda: leaving.isdisjoint(stack.applications()) or None, 180)
     stack.wait_until_settled(tree, SETTLE_SECONDS)
     assert stack.gone_too_early(installed.tree, version) == []
     assert names(stack, "NemoEvaluator") == set()

@@ -213,9 +213,12 @@ class GitOpsStack:
                     self.api.send("DELETE", path)
         crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         spared = ("argoproj.io", PROBE.group, "external-secrets.io")
-        for entry in self.api.items(crds):
-            if entry["spec"]["group"] not in spared:
-                self.api.send("DELETE", f"{crds}/{entry['metadata']['name']}")
+
+        def foreign() -> list[str]:
+            return [e["metadata"]["name"] for e in self.api.items(crds) if e["spec"]["group"] not in spared]
+
+        for name in foreign():
+            self.api.send("DELETE", f"{crds}/{name}")
         system = ("default", "kube-system", "kube-public", "kube-node-lease", NAMESPACE)
         spaces = "/api/v1/namespaces"
 
@@ -224,7 +227,7 @@ class GitOpsStack:
 
         for name in left():
             self.api.send("DELETE", f"{spaces}/{name}")
-        until("the namespaces are gone", lambda: not left() or None, 60)
+        until("namespaces and kinds are gone", lambda: not (left() or foreign()) or None, 120)
 
     def breaches(self, tree: Tree, version: int) -> list[str]:
         """Where the order of a tree's needs was not kept after a version."""
@@ -234,7 +237,7 @@ class GitOpsStack:
         self.api.send(
             "DELETE", f"{APPLICATION.root}/namespaces/{NAMESPACE}/applications/{tree.name}-platform"
         )
-        until("all Applications are gone", lambda: not self.applications() or None, 150)
+        until("all Applications are gone", lambda: not self.applications() or None, 240)
 
     def gone_too_early(self, tree: Tree, version: int) -> list[str]:
         """Applications that went after a version, but before what needs them had gone."""
