@@ -52,10 +52,11 @@ class JobInGit(JobOnCluster):
             f"a pod of {stage}", lambda: self._stack.api.items(f"{pods}?labelSelector={selector}"), 30
         )
         name = str(found[0]["metadata"]["name"])
-        self._stack.api.send(
-            "POST", f"{pods}/{name}/binding", {"metadata": {"name": name}, "target": {"name": "played"}}
-        )
-        return super().pod(stage, attempt)
+        target = {"apiVersion": "v1", "kind": "Node", "name": "played"}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+        status, answer = self._stack.api.send("POST", f"{pods}/{name}/binding", binding)
+        assert status in (201, 409), answer  # 409: it is placed already
+        return name
 
     @property
     def uid(self) -> str:
@@ -125,7 +126,7 @@ def test_a_job_in_git_is_trained_once(gitops: GitOpsStack, operator: OperatorPro
     until("Argo CD waits for it", lambda: "/Progressing/" in states()["jobs"], 120)
     for stage in (Stage.PREPARE, Stage.TRAIN, Stage.PUBLISH):
         job.succeed(stage)
-    job.wait_for("Succeeded", "True")
+    job.wait_for("Succeeded", "True", seconds=120)
     until("its time has passed", lambda: job.status.cleaned is not None, 120)
     until("its children and its workspace are gone", lambda: not job.left(), 120)
     until("Argo CD calls it healthy", lambda: states()["jobs"] == "Synced/Healthy/Succeeded", 120)

@@ -14,7 +14,7 @@ from rendered_trees import Change, Tree, cascading, change_values, together, wit
 pytestmark = pytest.mark.gitops
 UPDATED = ("cloudnative-pg", "minio", "mlflow")
 SETTLE_SECONDS = 240
-RENDER_SECONDS = 5
+RENDER_SECONDS = 8
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,13 @@ def test_later_waves_do_not_wait_for_what_fails_or_hangs(broken: Broken, state: 
 def test_prune_and_deletion_go_backwards_by_the_waves_alone(broken: Broken) -> None:
     """Argo CD deletes wave by wave whatever the health checks say."""
     stack = broken.stack
-    version = stack.history.now()
-    stack.commit(broken.tree(without_components("mlflow")), "no mlflow")
-    until("mlflow is gone", lambda: stack.application("open-mlflow") is None or None, 180)
-    until("so is what only it needs", lambda: stack.application("open-minio") is None or None, 180)
-    until("so is its database", lambda: stack.application("open-cloudnative-pg") is None or None, 180)
-    stack.delete_root(broken.tree())
-    assert bool(stack.gone_too_early(broken.tree(), version)) == (broken.lacks == "waves")
+    whole, smaller = broken.tree(), broken.tree(without_components("mlflow"))
+    version = stack.commit(smaller, "no mlflow")
+    stack.wait_until_settled(smaller, SETTLE_SECONDS)
+    leaving = {"open-mlflow", "open-minio", "open-postgres", "open-cloudnative-pg"}
+    until("the Applications are pruned", lambda: leaving.isdisjoint(stack.applications()) or None, 180)
+    pruned = stack.history.now()
+    stack.delete_root(whole)
+    assert bool(stack.gone_too_early(whole, version)) == (broken.lacks == "waves")
+    assert leaving <= stack.history.gone(version).keys()
+    assert stack.history.gone(pruned)

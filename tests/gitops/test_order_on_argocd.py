@@ -172,7 +172,9 @@ def test_full_deletion_goes_backwards_and_keeps_what_holds_data(installed: Insta
     assert all(kept.values())
     assert services
     version = stack.history.now()
+    present = stack.applications().keys()
     stack.delete_root(tree)
+    assert stack.history.gone(version).keys() == present
     assert stack.gone_too_early(tree, version) == []
     assert names(stack, "NIMService") == set()
     assert {kind: names(stack, kind) for kind in kept} == kept

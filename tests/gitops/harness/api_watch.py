@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API server by plain requests: reads, patches, deletions, and watches that end when they are told to."""
+"""The API server by plain requests: reads, patches, deletions, and watches."""
 
+import contextlib
 import http.client
 import json
 import ssl
@@ -13,7 +14,8 @@ from tuneyard_local.cluster import Cluster
 
 Json = dict[str, Any]
 MERGE = "application/merge-patch+json"
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 30.0
+WATCH_SECONDS = 300
 
 
 class ApiWatch:
@@ -36,16 +38,22 @@ class ApiWatch:
         self, method: str, path: str, body: Any = None, content: str = "application/json"
     ) -> tuple[int, Any]:
         """Status and JSON answer."""
-        connection = getattr(self._kept, "connection", None) or self._connect()
+        kept = getattr(self._kept, "connection", None)
         self._kept.connection = None
-        connection.request(
-            method, path, None if body is None else json.dumps(body), {"Content-Type": content}
-        )
-        with connection.getresponse() as answer:
-            text = answer.read()
+        connection = kept or self._connect()
+        text = None if body is None else json.dumps(body)
+        try:
+            connection.request(method, path, text, {"Content-Type": content})
+            response = connection.getresponse()
+        except ConnectionError:
+            if kept is None:
+                raise
+            return self.send(method, path, body, content)  # the server had closed it meanwhile, being idle
+        with response as answer:
+            said = answer.read()
             if not answer.will_close:
                 self._kept.connection = connection
-            return answer.status, json.loads(text) if text.startswith(b"{") else text.decode()
+            return answer.status, json.loads(said) if said.startswith(b"{") else said.decode()
 
     def get(self, path: str) -> Any:
         """The object, or None when it is not there."""
@@ -56,20 +64,14 @@ class ApiWatch:
         """The objects of a list, without those of kinds that are not there."""
         return list((self.get(path) or {"items": []})["items"])
 
-    def watch(self, path: str, version: str, is_over: threading.Event) -> Iterator[Json]:
-        """Events after a list's resource version, until the server ends the watch or `is_over`."""
-        connection = self._connect(1.0)
-        connection.request("GET", f"{path}?watch=1&resourceVersion={version}&timeoutSeconds=300")
-        with connection.getresponse() as answer:
-            buffered = b""
-            while not is_over.is_set():
-                try:
-                    piece = answer.read1(65536)
-                except TimeoutError:
-                    continue
-                if not piece:
-                    return
-                *lines, buffered = (buffered + piece).split(b"\n")
-                for line in lines:
-                    yield json.loads(line)
-        connection.close()
+    def watch(self, path: str, version: str) -> Iterator[Json]:
+        """Events after a list's resource version, until the server ends the watch."""
+        # No short time limit: a socket can't be read any more after a read that timed out.
+        connection = self._connect(WATCH_SECONDS + CONNECT_SECONDS)
+        connection.request("GET", f"{path}?watch=1&resourceVersion={version}&timeoutSeconds={WATCH_SECONDS}")
+        with contextlib.closing(connection), connection.getresponse() as answer:
+            if answer.status != http.client.OK:
+                yield {"type": "ERROR", "object": {"code": answer.status}}
+                return
+            for line in answer:
+                yield json.loads(line)

@@ -241,8 +241,7 @@ class GitOpsStack:
 
     def gone_too_early(self, tree: Tree, version: int) -> list[str]:
         """Applications that went after a version, but before what needs them had gone."""
-        writes = self.history.since(version)
-        gone = {w.application: w.version for w in writes if w.gone and w.kind == "Application"}
+        gone = self.history.gone(version)
         return [
             f"{provider} went before {application}"
             for application in sorted(gone.keys() & tree.needs.keys())

@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any, Self
 
 from api_watch import ApiWatch
@@ -62,9 +63,7 @@ class History:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(10)
+        self._over.set()  # the threads end with the API server
 
     def _follow(self, kind: Kind) -> None:
         while not self._over.wait(0.2):
@@ -74,13 +73,18 @@ class History:
                     continue
                 for entry in listed["items"]:
                     self._note(kind, entry | {"kind": kind.kind}, gone=False)
-                version = listed["metadata"]["resourceVersion"]
-                for event in self.api.watch(kind.everywhere, version, self._over):
-                    if event["type"] == "ERROR":
-                        break
-                    self._note(kind, event["object"], gone=event["type"] == "DELETED")
-            except OSError:
+                self._watch(kind, listed["metadata"]["resourceVersion"])
+            except (OSError, HTTPException):
                 continue
+
+    def _watch(self, kind: Kind, version: str) -> None:
+        """Until the server can't go on from a version: a list would not say what went meanwhile."""
+        while not self._over.is_set():
+            for event in self.api.watch(kind.everywhere, version):
+                if event["type"] == "ERROR":
+                    return
+                version = event["object"]["metadata"]["resourceVersion"]
+                self._note(kind, event["object"], gone=event["type"] == "DELETED")
 
     def _note(self, kind: Kind, entry: Json, *, gone: bool) -> None:
         metadata = entry["metadata"]
@@ -132,6 +136,10 @@ class History:
             if write.application and not write.gone:  # a prune is not a start
                 found.setdefault(write.application, write.version)
         return found
+
+    def gone(self, version: int) -> dict[str, int]:
+        """Application -> version at which it went, after `version`."""
+        return {w.application: w.version for w in self.since(version) if w.gone and w.kind == "Application"}
 
     def settled(self, version: int) -> dict[str, int | None]:
         """Application -> version from which on all of it is ready; None: something of it is not.
