@@ -19,7 +19,6 @@ from tuneyard_api.pod_contract import Stage
 
 pytestmark = pytest.mark.gitops
 SPACE = "jobs-in-git"
-FLAGS = ("--resync-seconds", "5")
 APPLICATION = {
     "apiVersion": "argoproj.io/v1alpha1",
     "kind": "Application",
@@ -99,11 +98,16 @@ def operator(gitops: GitOpsStack, endpoint: StandInServer, tmp_path: Path) -> It
     serve_kinds(gitops.cluster, endpoint.url)
     make_namespace(gitops.cluster, SPACE)
     process = OperatorProcess(gitops.cluster.kubeconfig, tmp_path / "operator.log")
-    process.start(*FLAGS)
+    start(process)
     yield process
     process.kill()
     print(process.log.read_text())
     gitops.wipe()
+
+
+def start(operator: OperatorProcess) -> None:
+    operator.start("--resync-seconds", "5", wait=False)
+    until("the operator sees the cluster", lambda: "sees the cluster" in operator.said() or None, 120)
 
 
 def follow(stack: GitOpsStack, *jobs: str) -> None:
@@ -136,7 +140,7 @@ def test_a_job_in_git_is_trained_once(gitops: GitOpsStack, operator: OperatorPro
     # Another job in the same folder: Argo CD applies both, and an operator without memories sees both.
     operator.kill()
     follow(gitops, "a", "b")
-    operator.start(*FLAGS)
+    start(operator)
     JobInGit(gitops, "b").pod(Stage.PREPARE)
     until("the jobs are synced", lambda: states()["jobs"].startswith("Synced/"), 120)
     assert job.made() == made

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 from gitops_stack import GitOpsStack, until
 from kinds import KINDS
-from rendered_trees import Tree, change_values, without_components
+from rendered_trees import Json, Tree, change_values, without_components
 
 pytestmark = pytest.mark.gitops
 UPDATED = ("cloudnative-pg", "minio", "mlflow")
@@ -177,6 +177,9 @@ def test_full_deletion_goes_backwards_and_keeps_what_holds_data(installed: Insta
     assert stack.history.gone(version).keys() == present
     assert stack.gone_too_early(tree, version) == []
     assert names(stack, "NIMService") == set()
+    lasting = (e for e in tree.applications() if "finalizers" not in e["metadata"])
+    databases = {release(entry) for entry in lasting if "chart" in entry["spec"]["source"]}
+    assert names(stack, "Probe") == databases
     assert {kind: names(stack, kind) for kind in kept} == kept
 
 
@@ -189,6 +192,12 @@ def has_value(stack: GitOpsStack, application: str, value: str) -> bool:
     """Whether an Application carries a value of `change_values`."""
     source = (stack.application(application) or {}).get("spec", {}).get("source", {})
     return bool(source.get("helm", {}).get("valuesObject", {}).get("testedChange") == value)
+
+
+def release(application: Json) -> str:
+    """`<namespace>/<name>` of what the stand-in for an Application's chart makes."""
+    spec = application["spec"]
+    return f"{spec['destination']['namespace']}/{spec['source']['helm']['releaseName']}"
 
 
 def names(stack: GitOpsStack, kind: str) -> set[str]:
