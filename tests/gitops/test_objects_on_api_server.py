@@ -9,6 +9,7 @@ import pytest
 from gitops_stack import GitOpsStack, until
 from tuneyard.pipeline import build
 from tuneyard_api.yaml_io import load
+from tuneyard_local import argocd
 from tuneyard_local.parts import part_files
 
 pytestmark = pytest.mark.gitops
@@ -21,7 +22,7 @@ Json = dict[str, Any]
 
 
 def crd_files() -> Iterator[Path]:
-    yield from sorted((part_files("argo-cd") / "manifests" / "crds").glob("app*-crd.yaml"))
+    yield from (part_files("argo-cd") / "manifests" / "crds" / name for name in argocd.CRDS)
     yield from sorted((ROOT / "manifests" / "crds").glob("*.tuneyard.io.yaml"))
     yield from sorted(THEIRS.glob("*/*.yaml"))
 

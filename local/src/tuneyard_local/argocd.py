@@ -30,7 +30,8 @@ from tuneyard_local.records import SEARCH_PATH
 PARTS = ("argo-cd", "helm")
 """What must be built beside the control plane's parts."""
 PORT_NAMES = ("git", "redis", "repo-server", "repo-server-metrics", "controller-metrics")
-CRDS = ("application-crd.yaml", "appproject-crd.yaml", "applicationset-crd.yaml")
+CRDS = ("application-crd.yaml", "appproject-crd.yaml")
+"""What these programs watch; ApplicationSets are another program's, and their CRD is as large as all else together."""
 START_SECONDS = 90.0
 
 
@@ -76,7 +77,7 @@ class ArgoCd:
     def install(self) -> None:
         """Bring CustomResourceDefinitions, namespace and Argo CD's own default settings to the cluster."""
         files, namespace = part_files("argo-cd") / "manifests", self.options.namespace
-        objects = [_document(files / "crds" / name) for name in CRDS]
+        objects = [_without_prose(_document(files / "crds" / name)) for name in CRDS]
         objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         for path in sorted((files / "base/config").glob("argocd-*.yaml")):
             settings = _document(path)
@@ -186,6 +187,16 @@ def _document(path: Path) -> Any:
     if len(documents) != 1:
         raise ClusterError(f"{path}: one document was expected (got {len(documents)})")
     return documents[0]
+
+
+def _without_prose(schema: Any) -> Any:
+    """Without descriptions, two thirds of a CRD: they cost the API server seconds and validate nothing."""
+    if isinstance(schema, list):
+        return [_without_prose(entry) for entry in schema]
+    if isinstance(schema, dict):
+        kept = ((k, v) for k, v in schema.items() if not (k == "description" and isinstance(v, str)))
+        return {key: _without_prose(value) for key, value in kept}
+    return schema
 
 
 def _variable_sources(workload: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -110,11 +110,11 @@ class GitOpsStack:
 
     def bootstrap(self, tree: Tree) -> None:
         """What `bootstrap` of an environment brings: project, repositories, health checks, settings."""
-        for entry in tree.documents("bootstrap/"):
+        documents = tree.documents("bootstrap/")
+        self.cluster.apply(*(entry for entry in documents if entry["kind"] != "ConfigMap"))
+        for entry in documents:
             if entry["kind"] == "ConfigMap":
                 self.add_settings(entry["metadata"]["name"], entry["data"])
-            else:
-                self.cluster.apply(entry)
 
     def commit(self, tree: Tree, message: str) -> int:
         """Commit a tree; returns the newest resource version of before."""
