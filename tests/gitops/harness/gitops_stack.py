@@ -40,13 +40,28 @@ exec '{helm}' "$@"
 """
 
 
+WELL = "Synced/Healthy/Succeeded"
+
+
+def state(application: Json) -> str:
+    """Sync status, health and the last operation's phase."""
+    status = application.get("status") or {}
+    found = (status.get("sync", {}).get("status"), status.get("health", {}).get("status"))
+    return "/".join(str(word) for word in (*found, status.get("operationState", {}).get("phase")))
+
+
+def revision(application: Json) -> str:
+    """The commit that Argo CD has compared an Application with."""
+    return str((application.get("status") or {}).get("sync", {}).get("revision", ""))
+
+
 def until(what: str, look: Callable[[], Found | None], seconds: float) -> Found:
     """What `look` finds, as soon as it finds something."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := look():
             return found
-        time.sleep(0.25)
+        time.sleep(0.5)
     raise AssertionError(f"{what}: not within {seconds:.0f} s")
 
 
@@ -140,35 +155,21 @@ class GitOpsStack:
 
     def states(self) -> dict[str, str]:
         """Application -> `Synced/Healthy/Succeeded`."""
-        found = {}
-        for name, entry in self.applications().items():
-            status = entry.get("status", {})
-            words = (
-                status.get("sync", {}).get("status"),
-                status.get("health", {}).get("status"),
-                status.get("operationState", {}).get("phase"),
-            )
-            found[name] = "/".join(str(word) for word in words)
-        return found
-
-    def revision(self, name: str) -> str:
-        return ((self.application(name) or {}).get("status") or {}).get("sync", {}).get("revision", "")
+        return {name: state(entry) for name, entry in self.applications().items()}
 
     def wait_until_settled(self, tree: Tree, seconds: float) -> float:
         """Wait until every Application of a tree is up to date and healthy; returns the seconds that it took."""
         start = time.monotonic()
-        wanted = {entry["metadata"]["name"]: entry["spec"] for entry in tree.applications()}
+        sources = {entry["metadata"]["name"]: entry["spec"]["source"] for entry in tree.applications()}
         head = self.repository.head(tree.branch)
 
         def is_settled() -> bool:
             live = self.applications()
-            states = self.states()
+            roots = [live.get(f"{tree.name}-{root}", {}) for root in ("platform", "models")]
             return (
-                all(states.get(name) == "Synced/Healthy/Succeeded" for name in wanted)
-                and all(live[name]["spec"]["source"] == spec["source"] for name, spec in wanted.items())
-                and states.get(f"{tree.name}-platform") == "Synced/Healthy/Succeeded"
-                and self.revision(f"{tree.name}-platform") == head
-                and self.revision(f"{tree.name}-models") == head
+                all(live.get(name, {}).get("spec", {}).get("source") == sources[name] for name in sources)
+                and all(revision(root) == head for root in roots)
+                and all(state(live[name]) == WELL for name in (*sources, f"{tree.name}-platform"))
             )
 
         try:

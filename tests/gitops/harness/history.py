@@ -66,16 +66,15 @@ class History:
         self._over.set()  # the threads end with the API server
 
     def _follow(self, kind: Kind) -> None:
-        while not self._over.wait(0.2):
+        while not self._over.is_set():
             try:
-                listed = self.api.get(kind.everywhere)
-                if listed is None:  # its CRD is not there yet
-                    continue
-                for entry in listed["items"]:
-                    self._note(kind, entry | {"kind": kind.kind}, gone=False)
-                self._watch(kind, listed["metadata"]["resourceVersion"])
+                if listed := self.api.get(kind.everywhere):
+                    for entry in listed["items"]:
+                        self._note(kind, entry | {"kind": kind.kind}, gone=False)
+                    self._watch(kind, listed["metadata"]["resourceVersion"])
             except (OSError, HTTPException):
-                continue
+                pass
+            self._over.wait(1.0)  # its CRD may not be there yet
 
     def _watch(self, kind: Kind, version: str) -> None:
         """Until the server can't go on from a version: a list would not say what went meanwhile."""
