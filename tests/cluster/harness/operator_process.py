@@ -26,7 +26,7 @@ CHART = Path(__file__).parents[3] / "charts" / "tuneyard-operator"
 Found = TypeVar("Found")
 
 
-def until(what: str, look: Callable[[], Found | None], seconds: float = 20) -> Found:
+def until(what: str, look: Callable[[], Found | None], seconds: float = 60) -> Found:
     """What `look` finds, as soon as it finds something."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
