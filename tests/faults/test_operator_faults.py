@@ -171,44 +171,6 @@ def test_edited_and_annotated_at_each_step_a_job_goes_on_as_it_was_started(scene
     assert len(plans) == 1, "it is trained as it was planned"
 
 
-def test_suspended_at_each_step_a_job_runs_nothing_and_goes_on_when_resumed(scene: Scene) -> None:
-    done: set[Stage] = set()
-    scene.player.plan = lambda stage, _: Fate() if stage in done else None
-    scene.start()
-    stages = {"Planned": None, "DataReady": Stage.PREPARE, "Scheduled": None, "Evaluated": Stage.TRAIN}
-    for step, stage in stages.items():
-        if stage is not None:
-            done.add(stage)
-        scene.job.wait_for(step, "True", seconds=40)
-        suspend(scene, is_suspended=True)
-        scene.job.wait_for("Suspended", "True", seconds=40)
-        assert not running(scene), step
-        scene.operator.kill()  # that it is held, and what has been done, must be written down
-        scene.operator.start(*FLAGS)
-        assert not running(scene), step
-        suspend(scene, is_suspended=False)
-        scene.job.wait_for("Suspended", "False")
-    done.add(Stage.PUBLISH)
-    scene.wait("its end", lambda: scene.job.status.state is State.SUCCEEDED, 60)
-    scene.check()
-    outcomes = {each.outcome for each in scene.job.status.attempts}
-    assert outcomes == {"Stopped", "Succeeded"}, outcomes
-
-
-def suspend(scene: Scene, *, is_suspended: bool) -> None:
-    words = ("patch", "finetunejob", "a", "-n", scene.job.namespace, "--type=merge", "-p")
-    patch = json.dumps({"spec": {"suspend": is_suspended}})
-    assert scene.cluster.kubectl(*words, patch).returncode == 0
-
-
-def running(scene: Scene) -> list[str]:
-    """Pods that have not ended."""
-    pods = scene.job.children(f"/api/v1/namespaces/{scene.job.namespace}/pods")
-    return [
-        pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") not in {"Succeeded", "Failed"}
-    ]
-
-
 def test_a_job_whose_job_is_deleted_by_hand_starts_the_stage_again(scene: Scene) -> None:
     scene.player.plan = lambda stage, number: None if (stage, number) == (Stage.TRAIN, 1) else Fate()
     scene.start()
