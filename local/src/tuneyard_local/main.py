@@ -163,7 +163,7 @@ def demo_gitops(keep_build_cache: bool, yes: bool) -> None:
     progress = Progress()
     require(missing_for_gitops())
     if not Cluster(gitops.CLUSTER).is_there:
-        _prepare_machine(Native(gitops.CLUSTER, gitops.SIZE), progress, yes, keep_build_cache, *gitops.PARTS)
+        _prepare_machine(Native(gitops.CLUSTER, gitops.SIZE), progress, yes, keep_build_cache, *argocd.PARTS)
     gitops.run(progress)
 
 
