@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tuneyard_local import controlplane, native
+from tuneyard_local import argocd, controlplane, native
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.controlplane import ControlPlaneOptions
 from tuneyard_local.demo import gitops, main_job
