@@ -64,3 +64,14 @@ def test_own_children_are_no_former_life() -> None:
         world.crash(calls)
         world.settle()
     assert world.jobs() == ["a-prepare-1"]
+
+
+def test_a_stage_that_is_done_is_written_down_before_the_next_one_starts() -> None:
+    world = RoughWorld()
+    while "a-train-1" not in world.jobs():
+        world.deliver()
+        world.silence(0)
+        world.deliver()
+        world.try_pass()
+        assert not ("a-train-1" in world.jobs() and world.conditions()["DataReady"][0] != "True")
+        world.turn()

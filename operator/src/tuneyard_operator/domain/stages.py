@@ -69,6 +69,10 @@ def carry(work: Work, stage: Stage) -> StageResult | Running | Verdict:
     """
     attempt = work.report.latest_attempt(stage)
     if attempt is None:
+        written = work.seen.status.attempts
+        if any(each.outcome == "Succeeded" and each not in written for each in work.report.status.attempts):
+            # Its pod may be gone before this is said: then the stage would be done again, beside the next one.
+            return Verdict(reasons.STARTING, f"{stage} starts next", again_after=0.0)
         return _start(work, stage, 1)
     if attempt.outcome == "Running":
         return _follow(work, stage, attempt)
