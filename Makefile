@@ -14,11 +14,14 @@ help: ## What can be done here
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 ##@ Use it
-.PHONY: demo demo-down check render
+.PHONY: demo demo-gitops demo-down check render
 demo: ## The whole loop on a local cluster: a ten-line FineTuneJob becomes a served adapter (YES=1 asks nothing)
 	@$(RUN) tuneyard-local demo $(if $(YES)$(CI),--yes)
 
-demo-down: ## Remove everything that the demo started; caches stay (see `make clean`)
+demo-gitops: ## The same from git: Argo CD brings the operator up from environments/demo.yaml, a FineTuneJob in git trains
+	@$(RUN) tuneyard-local demo-gitops $(if $(YES)$(CI),--yes)
+
+demo-down: ## Remove everything that the demos started; caches stay (see `make clean`)
 	@$(RUN) tuneyard-local demo-down
 
 check: ## Say everything that is wrong with environments/*.yaml; needs no cluster
@@ -28,7 +31,7 @@ render: ## Write argocd-apps/ and manifests/ of every environment; needs no clus
 	@$(RUN) tuneyard render
 
 ##@ Work on it
-.PHONY: setup fmt lint type test test-unit generate verify survive
+.PHONY: setup fmt lint type test test-unit generate verify survive removals
 setup: ## The development environment, PyTorch included (5 GB)
 	@UV_PYTHON_DOWNLOADS=never $(UV) sync --frozen --all-packages --group torch
 
@@ -59,7 +62,10 @@ test-unit: ## The tests that need no cluster and no PyTorch
 	@TUNEYARD_TIERS=unit $(RUN) pytest
 
 survive: ## 50,000 steps of faults, edits and deletions against the operator's decisions, in memory
-	@TUNEYARD_SURVIVE_STEPS=50000 $(RUN) pytest -q tests/reconcile/test_survival_machine.py -k survives
+	@TUNEYARD_SURVIVE_STEPS=50000 $(RUN) pytest -q tests/reconcile/test_survival_machine.py -k every_sequence
+
+removals: ## Remove the handling of each fault, in a copy, and see its tests fail (ONLY="nan watch-cut")
+	@$(RUN) --group torch python tools/removals.py $(ONLY)
 
 ##@ Measure it
 .PHONY: bench-operator bench-generator bench-trainer soak

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "faults" 
 
 from e2e_bench import NAMESPACE, Bench, build_job
 from history import History
-from invariants import Problem, find_problems, orphans
+from invariants import KINDS, Problem, find_problems, orphans, runs_by_job
 from killing import WEIGHTS, Killer
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
@@ -39,9 +39,8 @@ _RESULT = _REPOSITORY / "bench" / "results" / "soak.json"
 ENDS = {"Succeeded", "Failed"}
 _BETWEEN_KILLS = (2.0, 7.0)
 """Seconds between two kills, uniformly."""
-_KINDS = ("lost", "doubled", "orphaned", "untrue")
-_ATTEMPTS = 20
-"""The most that a job may ask for; kills cost attempts."""
+_RETRY = {"maxInterruptions": 100, "backoffSeconds": 2}
+"""No job gives up because it was killed often: whether one can go on is the question."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Size:
     "--out", type=click.Path(dir_okay=False, path_type=Path), default=_RESULT, help="Where the result goes."
 )
 def main(jobs: int, kills: int, seed: int, limit: float, out: Path) -> None:
-    """Run the soak; fails when anything is lost, doubled, orphaned or untrue."""
+    """Run the soak; fails when anything is lost, doubled, overlapping, orphaned or untrue."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     progress = Progress()
     for name in down_orphans():
@@ -94,7 +93,7 @@ def main(jobs: int, kills: int, seed: int, limit: float, out: Path) -> None:
     out.write_text(json.dumps(result, indent=1) + "\n")
     print(_summary(result))
     print(f"written: {out}")
-    if any(result[kind] for kind in _KINDS) or result["succeeded"] != jobs:
+    if any(result[kind] for kind in KINDS) or result["succeeded"] != jobs:
         raise click.ClickException("not every job came through whole")
 
 
@@ -109,7 +108,7 @@ def _soak(bench: Bench, size: Size, progress: Progress) -> dict[str, Any]:
     changes = {
         "training": {"maxSteps": 30, "maxSequenceLength": 128},
         "checkpoint": {"everySteps": 5},
-        "retry": {"maxAttempts": _ATTEMPTS},
+        "retry": _RETRY,
     }
     with History(bench.cluster) as history:
         began = time.monotonic()
@@ -120,6 +119,7 @@ def _soak(bench: Bench, size: Size, progress: Progress) -> dict[str, Any]:
         seconds = time.monotonic() - began
         problems = find_problems(history, bench.namespace, bench.registry())
         attempts = _attempts(history)
+        runs = runs_by_job(history.happened(namespace=bench.namespace))
         bench.cluster.kubectl("-n", bench.namespace, "delete", "finetunejobs", "--all", "--timeout=100s")
         problems += _left_behind(history, bench.namespace)
     counts = Counter(problem.kind for problem in problems)
@@ -130,8 +130,9 @@ def _soak(bench: Bench, size: Size, progress: Progress) -> dict[str, Any]:
         "succeeded": states["Succeeded"],
         "failed": states["Failed"],
         "unfinished": size.jobs - states["Succeeded"] - states["Failed"],
-        **{kind: counts[kind] for kind in _KINDS},
+        **{kind: counts[kind] for kind in KINDS},
         **attempts,
+        "runsCompared": sum(map(len, runs.values())),
         "watchGaps": history.gaps,
         "problems": [f"{problem.kind}: {problem.words}" for problem in problems],
     }
@@ -215,8 +216,8 @@ def _summary(result: dict[str, Any]) -> str:
     lines = [
         f"{result['setting']['jobs']} jobs, {result['kills']} kills ({killed}), {result['wallSeconds']:.0f} s",
         f"succeeded {result['succeeded']}, failed {result['failed']}, unfinished {result['unfinished']}",
-        ", ".join(f"{kind} {result[kind]}" for kind in _KINDS),
-        f"{result['attempts']} attempts, of which failed: {result['failedAttempts']}",
+        ", ".join(f"{kind} {result[kind]}" for kind in KINDS),
+        f"{result['attempts']} attempts, of which failed: {result['failedAttempts']}; {result['runsCompared']} runs compared",
     ]
     return "\n".join([*lines, *result["problems"]])
 

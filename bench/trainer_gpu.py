@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -58,6 +58,7 @@ class Arm:
     precision: str
     learning_rate: float
     prompts: int
+    quantization: str | None = None
 
     def job(self, runtime: str) -> dict[str, Any]:
         """The FineTuneJob."""
@@ -67,7 +68,10 @@ class Arm:
             "kind": "FineTuneJob",
             "metadata": {"name": self.name},
             "spec": {
-                "model": {"pvc": {"claimName": "models", "path": self.model}},
+                "model": {
+                    "pvc": {"claimName": "models", "path": self.model},
+                    **({"quantization": self.quantization} if self.quantization else {}),
+                },
                 "dataset": {
                     split: {"pvc": {"claimName": "datasets", "path": f"{file}.jsonl"}}
                     for split, file in splits.items()
@@ -139,6 +143,7 @@ def run(arm: Arm, runtime: str, folder: Path) -> dict[str, Any]:
         "globalBatch": arm.batch,
         "microBatch": arm.micro_batch,
         "precision": arm.precision,
+        "quantization": arm.quantization,
         # Each is a mean over the last 20 steps: those of the second half know nothing of the warm-up.
         "tokensPerSecondMedian": statistics.median(
             line["tokensPerSecond"] for line in steps[len(steps) // 2 :]
@@ -154,7 +159,7 @@ def run(arm: Arm, runtime: str, folder: Path) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """What it was measured on."""
     has_gpu = torch.cuda.is_available()
-    packages = ("torch", "transformers", "peft", "safetensors")
+    packages = ("torch", "transformers", "peft", "safetensors", "bitsandbytes")
     return {
         "gpu": torch.cuda.get_device_name() if has_gpu else None,
         "visibleGpus": torch.cuda.device_count() if has_gpu else 0,
@@ -181,24 +186,68 @@ def compare_precisions(folder: Path, runtime: str, steps: int) -> dict[str, Any]
     return {**runs, "largestRelativeDifference": round(max(abs(b - f) / f for b, f in pairs), 6)}
 
 
+def quantize(folder: Path, runtime: str, steps: int, sequence: int) -> list[dict[str, Any]]:
+    """LoRA on one GPU with the base in 8 and in 4 bits: memory and speed of the large model, losses of the small one."""
+    return [
+        run(
+            Arm(f"{model}-{kind or 'whole'}", model, "lora", 1, steps, length, 8, 4, "auto", 1e-3, 8, kind),
+            runtime,
+            folder,
+        )
+        | {"model": model}
+        for model, length in (("random", sequence), ("tiny-llama", min(sequence, 256)))
+        for kind in (None, "int8", "nf4")
+    ]
+
+
+def compare_methods(
+    folder: Path, runtime: str, steps: int, sequence: int, counts: Sequence[int]
+) -> dict[str, Any]:
+    """LoRA and full fine-tuning of the large model on each number of GPUs; the two precisions on the small one."""
+    small = runtime == "hf-cpu"
+    runs = [
+        run(
+            Arm(
+                f"{method}-x{count}",
+                "random",
+                method,
+                count,
+                steps,
+                sequence,
+                8,
+                2 if small else 4,
+                "auto",
+                2e-5 if method == "sft" else 2e-4,
+                4,
+            ),
+            runtime,
+            folder,
+        )
+        for count in counts
+        for method in ("lora", "sft")
+    ]
+    return {"runs": runs, "precisions": compare_precisions(folder, runtime, 4 if small else 100)}
+
+
 @click.command(context_settings={"show_default": True})
 @click.option(
     "--gpus", type=click.IntRange(1, 8), multiple=True, help="GPUs of a training [one, and all there are]"
 )
 @click.option("--steps", type=click.IntRange(2, 10_000), default=40, help="Optimizer steps.")
+@click.option("--quantized", is_flag=True, help="Only LoRA with the base whole, in int8 and in nf4; one GPU.")
 @click.option("--small", is_flag=True, help="A tiny model on CPU: does the benchmark itself work?")
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=_RESULTS, help="Folder of the result."
 )
-def main(gpus: tuple[int, ...], steps: int, small: bool, out: Path) -> None:
+def main(gpus: tuple[int, ...], steps: int, quantized: bool, small: bool, out: Path) -> None:
     """Measure full fine-tuning and LoRA of a Llama of 1.1 billion parameters on this machine's GPUs."""
     on = machine()
     if not small and on["gpu"] is None:
         raise click.ClickException(
             "no GPU is visible to PyTorch; try --small for a look at the benchmark on CPU"
         )
-    counts = gpus or tuple(sorted({1, max(1, on["visibleGpus"])}))
-    runtime = "hf-cpu" if small else "hf"
+    counts = (1,) if quantized else gpus or tuple(sorted({1, max(1, on["visibleGpus"])}))
+    runtime, sequence = ("hf-cpu", 64) if small else ("hf", 2048)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(_TINY, folder / "models" / "tiny-llama")
@@ -207,37 +256,21 @@ def main(gpus: tuple[int, ...], steps: int, small: bool, out: Path) -> None:
             check=True,
         )
         parameters = make_model(folder / "models" / "random", _TRY if small else _ONE_BILLION)
-        runs = [
-            run(
-                Arm(
-                    f"{method}-x{count}",
-                    "random",
-                    method,
-                    count,
-                    steps,
-                    64 if small else 2048,
-                    8,
-                    2 if small else 4,
-                    "auto",
-                    2e-5 if method == "sft" else 2e-4,
-                    4,
-                ),
-                runtime,
-                folder,
-            )
-            for count in counts
-            for method in ("lora", "sft")
-        ]
-        precisions = compare_precisions(folder, runtime, 4 if small else 100)
-    result = {"machine": on, "parameters": parameters, "runs": runs, "precisions": precisions}
+        if quantized:
+            what, parts = "quantized", {"quantized": quantize(folder, runtime, steps, sequence)}
+        else:
+            what, parts = "trainer", compare_methods(folder, runtime, steps, sequence, counts)
+    result = {"machine": on, "parameters": parameters, **parts}
     called = (on["gpu"] or "cpu").lower().replace(" ", "-")
-    path = out / f"trainer-{called}-x{max(counts)}.json"
+    path = out / f"{what}-{called}-x{max(counts)}.json"
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
+    runs = [*parts.get("runs", ()), *parts.get("quantized", ()), *parts.get("precisions", {}).values()]
     for each in runs:
-        print(json.dumps({key: value for key, value in each.items() if key != "losses"}))
-    print(f"bf16 against fp32: {precisions.get('largestRelativeDifference')}\nwrote {path}")
-    if any("failed" in each for each in (*runs, *precisions.values()) if isinstance(each, dict)):
+        if isinstance(each, dict):
+            print(json.dumps({key: value for key, value in each.items() if key != "losses"}))
+    print(f"wrote {path}")
+    if any("failed" in each for each in runs if isinstance(each, dict)):
         raise SystemExit(1)
 
 

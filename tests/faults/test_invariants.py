@@ -68,12 +68,12 @@ def test_an_ordinary_life_breaks_none() -> None:
 def test_two_live_attempts_are_seen_and_one_after_the_other_is_none(ending: Happened) -> None:
     assert two_live_attempts([pod(1, "Running"), ending, pod(3, "Running", 2)]) == []
     [problem] = two_live_attempts([pod(1, "Running"), pod(3, "Running", 2)])
-    assert problem.kind == "doubled"
+    assert problem.kind == "overlapping"
 
 
 def test_attempts_that_ran_at_once_by_their_own_clock_are_seen() -> None:
     [problem] = overlapping_runs([ran(1, 1, 0, 5), ran(2, 2, 4, 9)])
-    assert problem.kind == "doubled"
+    assert problem.kind == "overlapping"
 
 
 def test_a_job_made_twice_and_a_stage_done_again_are_seen() -> None:

@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import time
 
 import pytest
 from fault_proxy import Call, FaultProxy
@@ -13,7 +14,7 @@ from operator_samples import job_spec
 from operator_surroundings import build_claim
 from pod_player import Fate, interrupted_once
 from scene import CHAIN, FLAGS, OTHER_LEASE, Scene
-from tuneyard_api import names
+from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State
 
@@ -61,9 +62,10 @@ def test_of_two_operators_one_works_and_the_other_takes_over_when_it_is_killed(s
     scene.player.plan = lambda stage, _: None if stage is Stage.TRAIN else Fate()
     with FaultProxy(scene.cluster) as proxy:
         second = scene.add_operator(proxy, "second")
-        scene.start("--identity", "first")
-        scene.job.wait_for("DataReady", "True")
+        scene.operator.start(*FLAGS, "--identity", "first")
+        wait_until("the first holds the lease", lambda: "first holds the lease" in scene.operator.said())
         second.start(*FLAGS, "--identity", "second")
+        scene.job.apply(job_spec())
         scene.job.wait_for("Scheduled", "True", seconds=30)
         assert proxy.writes() == [], "without the lease it watches and does nothing"
         scene.operator.kill()
@@ -95,8 +97,9 @@ def test_an_operator_that_is_paused_while_another_takes_over_does_nothing_when_i
 
 
 def test_two_operators_that_both_work_double_nothing(scene: Scene) -> None:
-    """Their leases are in two namespaces: neither knows of the other."""
+    """Their leases are in two namespaces: neither knows of the other. What the second hears is half a second old."""
     with FaultProxy(scene.cluster) as proxy:
+        proxy.stream = lambda _, event: (0.5, event)
         second = scene.add_operator(proxy, "second", OTHER_LEASE)
         second.start(*FLAGS)
         scene.player.plan = interrupted_once
@@ -161,6 +164,9 @@ def test_edited_and_annotated_at_each_step_a_job_goes_on_as_it_was_started(scene
         assert scene.cluster.kubectl(*words, patch).returncode == 0
         scene.cluster.kubectl(*words, json.dumps({"spec": {"training": {"seed": STEPS.index(step)}}}))
         plans.add(scene.job.status.plan.digest)
+        if step == "DataReady":  # a new process has only what was written down
+            scene.operator.kill()
+            scene.operator.start(*FLAGS)
     scene.finish()
     assert len(plans) == 1, "it is trained as it was planned"
 
@@ -171,6 +177,31 @@ def test_a_job_whose_job_is_deleted_by_hand_starts_the_stage_again(scene: Scene)
     scene.job.wait_for("Trained", "False", seconds=40)
     scene.cluster.kubectl("delete", "job", "a-train-1", "-n", scene.job.namespace, "--wait=false")
     scene.finish(jobs=["a-prepare-1", "a-publish-1", "a-train-2"])
+
+
+def test_while_the_kubelet_is_stopped_its_pod_is_waited_for_and_then_the_job_goes_on(scene: Scene) -> None:
+    """The Job is gone and its pod is told to end, but nobody confirms that it did: it may still write."""
+    scene.player.plan = lambda stage, number: None if (stage, number) == (Stage.TRAIN, 1) else Fate()
+    scene.start()
+    scene.job.wait_for("Trained", "False", seconds=40)
+    scene.cluster.processes.kill("kwok")
+    try:
+        where = ("-n", scene.job.namespace)
+        scene.cluster.kubectl("delete", "job", "a-train-1", "--cascade=background", "--wait=false", *where)
+        scene.wait("it is waited for", lambda: waits_for(scene) == reasons.FORMER_POD_ENDING)
+        scene.operator.kill()
+        scene.operator.start(*FLAGS)
+        time.sleep(8)  # the lease, and a comparison of lists
+        assert scene.job.jobs() == ["a-prepare-1"]
+        assert waits_for(scene) == reasons.FORMER_POD_ENDING
+    finally:
+        scene.cluster.processes.start_again("kwok")
+    scene.finish(jobs=["a-prepare-1", "a-publish-1", "a-train-2"])
+
+
+def waits_for(scene: Scene) -> str:
+    waiting = scene.job.status.waiting_for
+    return waiting.reason if waiting is not None else ""
 
 
 def test_what_is_done_is_not_done_again_when_its_job_is_deleted(scene: Scene) -> None:

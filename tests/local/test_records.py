@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,14 @@ def test_starting_twice_leaves_the_first_alone(processes: Processes) -> None:
     assert processes.start("sleeper", SLEEP) == processes.start("sleeper", SLEEP)
 
 
+def test_a_lock_of_whoever_started_us_is_not_handed_on(processes: Processes, tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)  # noqa: FBT003  as flock(1) hands its lock to what it runs
+        record = processes.start("sleeper", SLEEP)
+    targets = [str(entry.readlink()) for entry in Path(f"/proc/{record.pid}/fd").iterdir()]
+    assert str(tmp_path / "lock") not in targets
+
+
 def test_starting_again_runs_the_same_words_under_a_new_number(processes: Processes) -> None:
     first = processes.start("sleeper", SLEEP)
     processes.kill("sleeper")
@@ -53,6 +62,15 @@ def test_a_number_that_was_given_to_another_process_is_not_ours(
     record = processes.start("sleeper", SLEEP)
     assert is_alive(record)
     assert not is_alive(dataclasses.replace(record, **change))
+
+
+def test_a_lock_of_the_caller_is_not_held_by_what_it_started(processes: Processes, tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)  # noqa: FBT003  takes it by place only
+        record = processes.start("sleeper", SLEEP)
+        held = [str(path.readlink()) for path in Path(f"/proc/{record.pid}/fd").iterdir()]
+    assert "/dev/null" in held
+    assert str(tmp_path / "lock") not in held
 
 
 def test_what_is_not_ours_is_not_stopped(processes: Processes, tmp_path: Path) -> None:

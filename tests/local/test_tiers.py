@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tier that does not run is named, and one that was asked for by name may not be skipped."""
 
+from pathlib import Path
+
 import pytest
 from tier_selection import chosen_tiers, tier_of  # type: ignore[import-not-found]  # a plugin, on the path by conftest
-from tuneyard_local.requirements import missing_for_native
+from tuneyard_local.requirements import missing_for_gitops, missing_for_native
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,10 @@ def test_a_marker_says_the_tier(request: pytest.FixtureRequest) -> None:
 def test_without_root_real_nodes_say_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert "need root" in (missing_for_native() or "")
+
+
+def test_without_gits_http_program_argocd_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tuneyard_local.requirements.GIT_BACKEND", tmp_path / "git-http-backend")
+    assert "git-http-backend); try: apt-get install git" in (missing_for_gitops() or "")

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from e2e_bench import NAMESPACE, Bench
 from tier_selection import tier_of
-from tuneyard_local import native, workbench
+from tuneyard_local import argocd, native, workbench
 from tuneyard_local.cluster import Cluster, down_orphans
 from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 from tuneyard_local.native import NativeCluster
-from tuneyard_local.parts import build_parts, missing_parts, remove_build_cache
+from tuneyard_local.parts import CONTROL_PLANE_PARTS, build_parts, missing_parts, remove_build_cache
 from tuneyard_local.progress import Progress, wait_until
 
 CLUSTER_PARTS = ControlPlaneOptions(fake_nodes=1).parts()
@@ -22,9 +22,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the chosen tests need before the first one starts: a cold build outlasts a test's time limit."""
     if session.config.option.collectonly:
         return
-    tiers = {tier_of(item) for item in session.items if not item.get_closest_marker("skip")}
+    items = [item for item in session.items if not item.get_closest_marker("skip")]
+    tiers = {tier_of(item) for item in items}
     names = [
         *(CLUSTER_PARTS if "cluster" in tiers else ()),
+        *(
+            ("argo-expressions",)
+            if any("argo_expressions" in getattr(i, "fixturenames", ()) for i in items)
+            else ()
+        ),
+        *((*CONTROL_PLANE_PARTS, *argocd.PARTS) if "gitops" in tiers else ()),
         *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
     ]
     if missing_parts(names):

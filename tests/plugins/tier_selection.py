@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which tiers run here: unit always can, the others need things of the machine. What is skipped is said aloud.
 
-TUNEYARD_TIERS, a comma list of unit, torch, cluster and e2e, chooses; without it all run that can. A tier
+TUNEYARD_TIERS, a comma list of unit, torch, cluster, gitops and e2e, chooses; without it all run that can. A tier
 that was asked for by name and cannot run is an error: a skip would look like success.
 """
 
@@ -10,9 +10,13 @@ import os
 from functools import cache
 
 import pytest
-from tuneyard_local.requirements import missing_for_control_plane, missing_for_native
+from tuneyard_local.requirements import (
+    missing_for_control_plane,
+    missing_for_gitops,
+    missing_for_native,
+)
 
-TIERS = ("unit", "torch", "cluster", "e2e")
+TIERS = ("unit", "torch", "cluster", "gitops", "e2e")
 SKIPPED = pytest.StashKey[dict[str, tuple[str, int]]]()
 
 
@@ -26,6 +30,8 @@ def missing_for(tier: str) -> str | None:
     """Why a tier can't run on this machine, in one line; None: it can."""
     if tier == "cluster":
         return missing_for_control_plane()
+    if tier == "gitops":
+        return missing_for_gitops()
     if tier == "e2e":
         return missing_for_native()
     if tier == "torch" and importlib.util.find_spec("torch") is None:

@@ -4,7 +4,8 @@
 import random
 
 import pytest
-from fake_world import Dead, World
+from fake_cluster import Dead
+from fake_world import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from operator_samples import result_text

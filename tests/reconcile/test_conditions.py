@@ -5,9 +5,9 @@ from datetime import timedelta
 from typing import Literal
 
 import pytest
-from fake_world import merged
 from hypothesis import given
 from hypothesis import strategies as st
+from merge_patch import merged
 from operator_samples import NOW
 from tuneyard_api import reasons
 from tuneyard_api.status import Condition, ConditionType, FineTuneJobStatus, ProgressStatus, State, WaitingFor

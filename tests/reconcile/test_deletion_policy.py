@@ -4,8 +4,9 @@
 from typing import Any
 
 import pytest
+from fake_cluster import Dead
 from fake_deletion import UNPUBLISH, delete_finetunejob, take_back
-from fake_world import Dead, World
+from fake_world import World
 from operator_samples import job_spec, runtime_without_endpoint
 from training_world import fail, in_training
 from tuneyard_api import names, reasons
@@ -180,6 +181,26 @@ def test_a_pod_that_publishes_is_stopped_first_and_waited_for() -> None:
     look_again(world)
     assert UNPUBLISH not in world.jobs()
     world.cluster.objects["Job", "team", "a-publish-1"] = body
+    world.end_pod(pod, exit_code=20, reason="Error")
+    world.collect_garbage()
+    look_again(world)
+    assert UNPUBLISH in world.jobs()
+
+
+def test_a_pod_that_publishes_and_that_no_status_tells_of_is_waited_for() -> None:
+    """The creation of its Job was not answered, and somebody has deleted the Job since."""
+    world = in_publishing()
+    pod = world.make_pod("a-publish-1")
+    world.run_pod(pod)
+    body = world.cluster.objects[names.JOB_KIND, "team", "a"]
+    attempts = [each for each in body["status"]["attempts"] if each["stage"] != Stage.PUBLISH]
+    world.cluster.store(names.JOB_KIND, {**body, "status": {**body["status"], "attempts": attempts}})
+    world.cluster.remove("Job", "a-publish-1")
+    world.deliver()
+    delete_finetunejob(world)
+    world.settle()
+    look_again(world)
+    assert UNPUBLISH not in world.jobs()
     world.end_pod(pod, exit_code=20, reason="Error")
     world.collect_garbage()
     look_again(world)

@@ -319,3 +319,12 @@ def test_the_jobs_of_a_finetunejob_are_selected_by_label() -> None:
     )
     assert found == (JOB,)
     assert asked == [f"GET {JOBS}?labelSelector=tuneyard.io/job%3Da"]
+
+
+def test_all_pods_of_a_finetunejob_are_selected_by_label() -> None:
+    pods = "/api/v1/namespaces/team/pods"
+    found, asked, _ = with_cluster(
+        {f"GET {pods}": (200, {"items": [JOB]})}, lambda cluster: cluster.all_pods_of("team", "a")
+    )
+    assert found == (JOB,)
+    assert asked == [f"GET {pods}?labelSelector=tuneyard.io/job%3Da"]

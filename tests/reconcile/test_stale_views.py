@@ -55,6 +55,22 @@ def test_an_operator_that_slept_through_a_stage_writes_nothing() -> None:
     assert world.status.state is State.SUCCEEDED
 
 
+def test_a_job_is_not_called_suspended_while_a_pod_runs_that_no_watch_has_told_of() -> None:
+    world = World(runtime=runtime_without_endpoint())
+    world.settle()
+    world.run_pod(world.make_pod("a-prepare-1"))
+    world.told = [event for event in world.told if event[0] != "Pod"]
+    world.cluster.remove("Job", "a-prepare-1")
+    world.edit(suspend=True)
+    world.settle()
+    assert world.status.state is State.WAITING
+    assert world.status.waiting_for is not None
+    assert world.status.waiting_for.name == "a-prepare-1-x"
+    world.end_pod("a-prepare-1-x", exit_code=20)
+    world.settle()
+    assert world.status.state is State.SUSPENDED
+
+
 def test_an_operator_whose_lease_may_be_another_s_creates_nothing() -> None:
     world = World(runtime=runtime_without_endpoint())
     world.deliver()

@@ -12,7 +12,7 @@ import pytest
 from tuneyard.pipeline import build
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENTS = ("airgapped", "lab", "open")
+ENVIRONMENTS = ("airgapped", "demo", "lab", "open")
 
 
 @cache

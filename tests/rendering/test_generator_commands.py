@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A repository with what the components deploy from it."""
-    for folder in ("charts/tuneyard-operator", "manifests/crds", "environments"):
+    for folder in ("charts/tuneyard-operator", "manifests/crds", "environments", "jobs"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
 
@@ -119,6 +119,7 @@ def test_diff_of_two_environments_ignores_their_names(root: Path) -> None:
 def test_graph_in_every_style(root: Path) -> None:
     text = run(root, "graph", "lab").output
     assert "needs cert-manager: cert-manager, its webhook's certificate" in text
+    assert text.count("after the platform: the root models is the platform's last wave") == 2
     assert "flowchart TB" in run(root, "graph", "lab", "--format", "mermaid").output
     svg = ET.fromstring(run(root, "graph", "lab", "--format", "svg").output)  # noqa: S314  our own
     titles = [node.text for node in svg.iter("{http://www.w3.org/2000/svg}title")]
@@ -266,6 +267,14 @@ def test_doctor_without_a_cluster(root: Path) -> None:
     result = run(root, "doctor", "--offline")
     assert (result.exit_code, "kubernetes: installed" in result.output) == (0, True)
     assert "\x1b[" not in result.output
+
+
+def test_upgrade_without_a_file_says_what_it_needs() -> None:
+    result = CliRunner().invoke(cli, ["upgrade"])
+    assert result.exit_code == 2
+    assert (
+        "FILE says what is newer, nothing is looked up: a Renovate branch's components.yaml" in result.output
+    )
 
 
 def test_upgrade_from_a_list(tmp_path: Path) -> None:

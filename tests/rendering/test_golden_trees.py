@@ -13,7 +13,7 @@ from tuneyard.render.files import index_path
 from tuneyard.write import read_index
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENTS = ("airgapped", "lab", "open")
+ENVIRONMENTS = ("airgapped", "demo", "lab", "open")
 
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)

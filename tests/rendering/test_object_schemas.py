@@ -13,7 +13,7 @@ from tuneyard.schemas import add, check, known
 from tuneyard_local.paths import cache_root
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENTS = ("airgapped", "lab", "open")
+ENVIRONMENTS = ("airgapped", "demo", "lab", "open")
 ARGOCD = sorted(cache_root().glob("go-mod/github.com/argoproj/argo-cd/v3@*/manifests/crds"))
 
 

@@ -23,7 +23,7 @@ jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not install
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT.parent / "shared/schemas"
-ENVIRONMENTS = ("airgapped", "lab", "open")
+ENVIRONMENTS = ("airgapped", "demo", "lab", "open")
 APPLICATION = {
     "project", "source", "destination", "syncPolicy", "ignoreDifferences",
 }  # fmt: skip

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny model, small data sets and stages run as the pods run them, for all tests of the trainer."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -164,6 +166,7 @@ class Pods:
         self.workspace.mkdir(parents=True, exist_ok=True)
         self.log = folder / "termination-log"
         self.job_file = folder / "job.json"
+        self.started: list[subprocess.Popen[bytes]] = []
 
     def environ(self, port: str = "") -> dict[str, str]:
         return {
@@ -187,10 +190,21 @@ class Pods:
 
     def start(self, stage: str, port: str = "") -> subprocess.Popen[bytes]:
         """In a process of its own, as a pod does."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "tuneyard_trainer.main", "stage", stage],
             env=os.environ | self.environ(port) | {"OMP_NUM_THREADS": "1"},
+            # One group with the processes that it starts, so that a test that fails leaves none.
+            start_new_session=True,
         )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Ends what was started and still runs."""
+        for process in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def result(self) -> StageResult:
         content = self.log.read_bytes()
@@ -212,7 +226,9 @@ def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pods]:
             patch.setenv(name, "")
         for name, value in (("HF_HUB_OFFLINE", ""), ("OMP_NUM_THREADS", "2"), ("RAYON_NUM_THREADS", "2")):
             patch.setenv(name, value)
-        yield Pods(tmp_path)
+        running = Pods(tmp_path)
+        yield running
+        running.end()
 
 
 @pytest.fixture

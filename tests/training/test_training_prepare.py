@@ -65,7 +65,7 @@ def test_second_run_of_the_same_plan_returns_at_once(model_files, jsonl, job_of,
     # The uid is not part of the plan: a job that is applied again finds its results.
     assert pods.run("prepare", job_of(model_files, data, uid="2"))[0] == 0
     assert (
-        pods.run("prepare", job_of(model_files, data, adapterName="other"))[0]
+        pods.run("prepare", job_of(model_files, data, training={"seed": 8}))[0]
         == EXIT_CODES[FailureClass.DATA_MISSING]
     )
 
@@ -275,7 +275,7 @@ def test_folder_with_one_data_file_is_enough_and_with_two_it_is_not(
     jsonl(GOOD).rename(folder / "a.jsonl")
     assert pods.run("prepare", job_of(model_files, folder))[0] == 0
     (folder / "b.jsonl").write_text("")
-    code, result = pods.run("prepare", job_of(model_files, folder, adapterName="again"))
+    code, result = pods.run("prepare", job_of(model_files, folder, training={"seed": 8}))
     assert code == EXIT_CODES[FailureClass.BAD_INPUT]
     assert "try pvc.path with one of a.jsonl, b.jsonl" in result.failure.message
 

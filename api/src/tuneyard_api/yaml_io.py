@@ -97,7 +97,8 @@ def dump(value: Any, header: str = "") -> str:
         TypeError: for what JSON does not have, such as dates and keys that are not strings.
     """
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
-    lines = _block(value)
+    lines: list[str] = []
+    _write(lines, value, "", "")
     return comment + "\n".join(lines) + "\n"
 
 
@@ -209,41 +210,46 @@ def _position(mark: Any) -> Position:
     return Position(mark.line + 1, mark.column + 1) if mark else Position(1, 1)
 
 
-def _block(value: Any) -> list[str]:
-    """The lines of a value at the left margin."""
-    if isinstance(value, Mapping) and value:
-        return [line for key in _ordered(value) for line in _entry(key, value[key])]
-    if isinstance(value, list | tuple) and value:
-        lines = []
+def _write(lines: list[str], value: Any, first: str, margin: str) -> None:
+    """Append the value's lines: the first one after `first`, the others after `margin`."""
+    if isinstance(value, str):
+        if "\n" in value and is_block(value):
+            _write_literal(lines, value, first, margin)
+        else:
+            lines.append(first + (value if is_plain(value) else write_quoted(value)))
+    elif isinstance(value, dict | Mapping) and value:
+        for key in _ordered(value):
+            _write_entry(lines, key, value[key], first, margin)
+            first = margin
+    elif isinstance(value, list | tuple) and value:
         for item in value:
-            first, *rest = _block(item)
-            lines += [f"- {first}", *(_indented(rest))]
-        return lines
-    if isinstance(value, str) and is_block(value):
-        return _literal(value)
-    return [_flow(value)]
+            _write(lines, item, f"{first}- ", f"{margin}  ")
+            first = margin
+    else:
+        lines.append(first + _flow(value))
 
 
-def _entry(key: Any, value: Any) -> list[str]:
+def _write_entry(lines: list[str], key: Any, value: Any, first: str, margin: str) -> None:
     if not isinstance(key, str):
         raise TypeError(f"keys are strings (got {key!r})")
     name = f"{key if is_plain(key) else write_quoted(key)}:"
-    long = [f"? {name[:-1]}"] if len(name) > MAX_IMPLICIT_KEY else []
-    name = ":" if long else name
-    lines = _block(value)
-    if not isinstance(value, Mapping | list | tuple) or not value:
-        return [*long, f"{name} {lines[0]}", *lines[1:]]
-    return [*long, name, *(_indented(lines) if isinstance(value, Mapping) else lines)]
+    if len(name) > MAX_IMPLICIT_KEY:
+        lines.append(f"{first}? {name[:-1]}")
+        first, name = margin, ":"
+    if isinstance(value, str) or not isinstance(value, dict | list | tuple | Mapping) or not value:
+        _write(lines, value, f"{first}{name} ", margin)
+        return
+    lines.append(first + name)
+    inside = margin if isinstance(value, list | tuple) else f"{margin}  "
+    _write(lines, value, inside, inside)
 
 
-def _literal(text: str) -> list[str]:
+def _write_literal(lines: list[str], text: str, first: str, margin: str) -> None:
     body = text.rstrip("\n")
     trailing = len(text) - len(body)
-    return [{0: "|-", 1: "|"}.get(trailing, "|+"), *_indented(body.split("\n")), *([""] * (trailing - 1))]
-
-
-def _indented(lines: Iterable[str]) -> list[str]:
-    return [f"  {line}" if line else line for line in lines]
+    lines.append(first + {0: "|-", 1: "|"}.get(trailing, "|+"))
+    lines += [f"{margin}  {line}" if line else line for line in body.split("\n")]
+    lines += [""] * (trailing - 1)
 
 
 def _ordered(value: Mapping[str, Any]) -> Iterable[str]:
@@ -260,8 +266,6 @@ def _flow(value: Any) -> str:
         return str(int(value))
     if isinstance(value, float):
         return write_float(value)
-    if isinstance(value, str):
-        return value if is_plain(value) else write_quoted(value)
     if isinstance(value, Mapping):
         return "{}"
     if isinstance(value, list | tuple):

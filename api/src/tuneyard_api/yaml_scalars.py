@@ -112,6 +112,7 @@ def is_block(text: str) -> bool:
     )
 
 
+@lru_cache(maxsize=1 << 12)
 def write_quoted(text: str) -> str:
     """`text` in double quotes; what is not printable is escaped."""
     quoted = re.sub(r'["\\\n]', lambda match: _ESCAPES[match[0]], text)

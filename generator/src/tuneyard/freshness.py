@@ -33,6 +33,8 @@ class Freshness:
 
     def unchanged(self, name: str, source: bytes) -> tuple[Finding, ...] | None:
         """The warnings of the last render when its result still holds; None: render."""
+        if b"jobsFolder" in source:  # jobs change without a render, and are checked at each
+            return None
         try:
             kept = json.loads(self._path(name).read_text())
         except (OSError, ValueError):

@@ -8,6 +8,8 @@ from tuneyard.order import waves
 from tuneyard.resolve import edges
 from tuneyard.stack import Stack
 
+LAST = "the root models is the platform's last wave, so that no model holds up a fix of the platform"
+"""Why what serves models comes after all of the platform, whatever its needs say."""
 _BOX_WIDTH, _BOX_HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 190, 34, 24, 70, 20
 
 
@@ -35,6 +37,8 @@ def as_text(stack: Stack) -> str:
                 for edge in links
                 if edge.component == name
             )
+            if root:
+                lines.append(f"    after the platform: {LAST}")
     return "\n".join(lines) + "\n"
 
 
@@ -51,6 +55,8 @@ def as_mermaid(stack: Stack) -> str:
         lines.append(
             f'  {_identifier(edge.provider)} {arrow}|"{edge.capability}: {label}"| {_identifier(edge.component)}'
         )
+    models = [component.name for component in stack.components if component.root == "models"]
+    lines += [f'  platform([all of the platform]) -.->|"{LAST}"| {_identifier(name)}' for name in models]
     return "\n".join(lines) + "\n"
 
 
@@ -101,6 +107,8 @@ def as_svg(stack: Stack) -> str:
             else "#e4ecf7"
         )
         summary = escape(component.summary if component else "")
+        if component and component.root == "models":
+            summary += escape(f"; after the platform: {LAST}")
         parts.append(
             f'<g><title>{summary}</title><rect x="{x}" y="{y}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="5" '
             f'fill="{fill}" stroke="#667788"/><text x="{x + _BOX_WIDTH // 2}" y="{y + 22}" text-anchor="middle">{escape(name)}</text></g>'

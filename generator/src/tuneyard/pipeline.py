@@ -12,6 +12,7 @@ from tuneyard.chart_values import check_chart_values
 from tuneyard.checks import check_files, check_stack, is_renderable
 from tuneyard.environment.load import Loaded, load
 from tuneyard.findings import Finding, InputError, has_errors, in_order
+from tuneyard.job_files import check as check_jobs
 from tuneyard.render.files import File
 from tuneyard.render.tree import local_paths, render
 from tuneyard.resolve import resolve
@@ -78,6 +79,7 @@ def build_loaded(loaded: Loaded, root: Path) -> Built:
     # What follows from an error of the environment is not said a second time.
     if not has_errors(found):
         found += [*check_files(stack, files), *check_schemas(files, root), *check_chart_values(stack, root)]
+        found += check_jobs(stack, root)
     findings = in_order(finding if finding.file else loaded.at_place(finding) for finding in found)
     return Built(loaded, stack, files, tuple(findings))
 

@@ -41,9 +41,8 @@ class Resolution:
     def stack(self) -> Stack:
         """Resolve, or raise everything that is wrong."""
         self.findings += self._unknown_components()
-        for component in self.catalog.values():
-            if component.when and component.when(self.environment):
-                self.enabled[component.name] = "the environment asks for it"
+        wanted = [c for c in self.catalog.values() if c.when and c.when(self.environment)]
+        self.enabled |= {c.name: "the environment asks for it" for c in wanted if not c.beside}
         for name in preset_components(self.environment):
             self.enabled[name] = f"preset {self.environment.preset}"
         for name, options in self.environment.components.items():
@@ -51,7 +50,12 @@ class Resolution:
                 self.enabled[name] = f"components.{name}.enabled"
         for name in self.disabled:
             self.enabled.pop(name, None)
-        self._add_providers()
+        self._add_providers(list(self.enabled))
+        here = {capability for name in self.enabled for capability in self.catalog[name].provides}
+        for component in wanted:
+            if component.beside in here and component.name not in {*self.enabled, *self.disabled}:
+                self.enabled[component.name] = f"beside {component.beside}"
+                self._add_providers([component.name])
         providers = self._providers()
         if self.findings:
             raise InputError(self.findings)
@@ -69,8 +73,7 @@ class Resolution:
                     did_you_mean(name, self.catalog),
                 )
 
-    def _add_providers(self) -> None:
-        waiting = list(self.enabled)
+    def _add_providers(self, waiting: list[str]) -> None:
         while waiting:
             component = self.catalog[waiting.pop(0)]
             for need in all_needs(component, self.environment):

@@ -2,11 +2,13 @@
 """From an environment to what it means: which components, who provides what, every derived name and address. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuneyard.catalog.component import Claim, Component, ExpectedSecret, GpuRequest, Need, Service
 from tuneyard.catalog.pins import Pin
 from tuneyard.environment.model import ComponentOptions, Environment
+
+NO_OPTIONS = ComponentOptions()
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,10 @@ class Stack:
 
     def options(self, name: str) -> ComponentOptions:
         """What the environment changes about a component."""
-        return self.environment.components.get(name, ComponentOptions())
+        return self.environment.components.get(name) or NO_OPTIONS
 
     def pin(self, name: str) -> Pin:
         """The pin, with the environment's version if it chose one."""
-        from dataclasses import replace  # noqa: PLC0415
-
         pin = self.pins.get(name, Pin(name))
         version = self.options(name).version
         return replace(pin, version=version) if version else pin

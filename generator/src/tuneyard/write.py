@@ -40,10 +40,17 @@ def compare(files: Sequence[File], environment: str, root: Path) -> Changes:
         InputError: a file that people made stands in the way, or a path leaves the tree.
     """
     added, changed, problems = [], [], []
+    folders: dict[str, list[Finding]] = {}
     for file in files:
-        target = root / file.path
-        problems += _in_the_way(target, root, file.path)
-        if target.is_file():
+        target, folder = root / file.path, file.path.rpartition("/")[0]
+        if folder not in folders:
+            folders[folder] = _not_a_folder(root, folder)
+        problems += folders[folder]
+        if target.is_symlink() or target.is_dir():
+            problems.append(
+                Finding("foreign-file", "is not a file of this tree", file=file.path, hint="moving it away")
+            )
+        elif target.is_file():
             text = target.read_bytes()
             if text != file.text.encode():
                 changed.append(file.path)
@@ -63,16 +70,14 @@ def compare(files: Sequence[File], environment: str, root: Path) -> Changes:
     return Changes(tuple(sorted(added)), tuple(sorted(changed)), _orphans(files, environment, root))
 
 
-def _in_the_way(target: Path, root: Path, path: str) -> list[Finding]:
-    """Links and folders where a file should go, and files where a folder should be."""
+def _not_a_folder(root: Path, folder: str) -> list[Finding]:
+    """Links and files where a folder should be."""
     here = root
-    for part in Path(path).parts[:-1]:
+    for part in Path(folder).parts:
         here /= part
         if here.is_symlink() or (here.exists() and not here.is_dir()):
             name = str(here.relative_to(root))
             return [Finding("foreign-file", "is not a folder of this tree", file=name, hint="moving it away")]
-    if target.is_symlink() or target.is_dir():
-        return [Finding("foreign-file", "is not a file of this tree", file=path, hint="moving it away")]
     return []
 
 
@@ -152,9 +157,9 @@ def stage(files: Sequence[File], environment: str, root: Path) -> Staged:
             made += _make_folder(target.parent)
             handle, name = tempfile.mkstemp(prefix=".tuneyard-", dir=target.parent)
             staged.append((name, str(target)))
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(texts[path])
-            Path(name).chmod(0o644)
+            with os.fdopen(handle, "wb") as stream:
+                os.fchmod(handle, 0o644)
+                stream.write(texts[path].encode())
     except OSError as error:
         _undo(staged, made)
         reason = error.strerror or str(error)

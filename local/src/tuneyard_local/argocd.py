@@ -30,7 +30,8 @@ from tuneyard_local.records import SEARCH_PATH
 PARTS = ("argo-cd", "helm")
 """What must be built beside the control plane's parts."""
 PORT_NAMES = ("git", "redis", "repo-server", "repo-server-metrics", "controller-metrics")
-CRDS = ("application-crd.yaml", "appproject-crd.yaml", "applicationset-crd.yaml")
+CRDS = ("application-crd.yaml", "appproject-crd.yaml")
+"""What these programs watch; ApplicationSets are another program's, and their CRD is as large as all else together."""
 START_SECONDS = 90.0
 
 
@@ -53,7 +54,12 @@ class ArgoCd:
     def __init__(self, cluster: Cluster, options: ArgoCdOptions | None = None) -> None:
         self.cluster, self.options = cluster, options or ArgoCdOptions()
         self.folder = cluster.folder.root / "argo-cd"
-        self.ports = pick_ports(PORT_NAMES, random.SystemRandom())
+        self._ports_file = self.folder / "ports.json"
+        self.ports: dict[str, int] = (
+            json.loads(self._ports_file.read_text())
+            if self._ports_file.exists()
+            else dict(pick_ports(PORT_NAMES, random.SystemRandom()))
+        )
 
     @property
     def charts(self) -> Path:
@@ -74,9 +80,11 @@ class ArgoCd:
         return f"http://127.0.0.1:{self.ports['git']}/git/{name}.git"
 
     def install(self) -> None:
-        """Bring CustomResourceDefinitions, namespace and Argo CD's own default settings to the cluster."""
+        """Bring CustomResourceDefinitions, namespace and Argo CD's own default settings to the cluster, once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._ports_file.write_text(json.dumps(self.ports))
         files, namespace = part_files("argo-cd") / "manifests", self.options.namespace
-        objects = [_document(files / "crds" / name) for name in CRDS]
+        objects = [_without_prose(_document(files / "crds" / name)) for name in CRDS]
         objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         for path in sorted((files / "base/config").glob("argocd-*.yaml")):
             settings = _document(path)
@@ -86,7 +94,7 @@ class ArgoCd:
             objects.append(settings)
         self.cluster.apply(*objects)
         applications = f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/applications"
-        wait_until("Argo CD's kinds", lambda: self.cluster.get(applications) is not None, 30)
+        wait_until("Argo CD's kinds", lambda: self.cluster.get(applications) is not None, START_SECONDS)
 
     def start(self) -> None:
         """Start the programs with what argocd-cm and argocd-cmd-params-cm say now. Raises ClusterError."""
@@ -186,6 +194,16 @@ def _document(path: Path) -> Any:
     if len(documents) != 1:
         raise ClusterError(f"{path}: one document was expected (got {len(documents)})")
     return documents[0]
+
+
+def _without_prose(schema: Any) -> Any:
+    """Without descriptions, two thirds of a CRD: they cost the API server seconds and validate nothing."""
+    if isinstance(schema, list):
+        return [_without_prose(entry) for entry in schema]
+    if isinstance(schema, dict):
+        kept = ((k, v) for k, v in schema.items() if not (k == "description" and isinstance(v, str)))
+        return {key: _without_prose(value) for key, value in kept}
+    return schema
 
 
 def _variable_sources(workload: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, str]]]:

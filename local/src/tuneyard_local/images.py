@@ -313,6 +313,20 @@ def import_image(cluster: Cluster, node: str, image: Image) -> bool:
     return True
 
 
+def name_image(cluster: Cluster, image: Image, name: str) -> bool:
+    """Let an image that the nodes have go by a name of people's choosing too; True: it meant another one before."""
+    has_moved = False
+    for node in cluster.plan.nodes:
+        lines = cluster.ctr(node, "images", "list", f"name=={name}", f"name=={image.reference}").stdout
+        digests = {line.split()[0]: line.split()[2] for line in lines.splitlines()[1:]}
+        if digests.get(name) != digests.get(image.reference):
+            has_moved |= name in digests
+            result = cluster.ctr(node, "images", "tag", "--force", image.reference, name)
+            if result.returncode:
+                raise ClusterError(f"naming {image.reference} {name} on {node}: {result.stderr.strip()}")
+    return has_moved
+
+
 def load_images(cluster: Cluster, *images: Image) -> None:
     """Bring images into all real nodes; what a node has is skipped.
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from tuneyard_local import controlplane, native
+from tuneyard_local import argocd, controlplane, native
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.controlplane import ControlPlaneOptions
-from tuneyard_local.demo import main_job
+from tuneyard_local.demo import gitops, main_job
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.packages import install_packages, missing_packages
 from tuneyard_local.parts import PARTS, build_parts, remove_build_cache
@@ -23,6 +23,7 @@ from tuneyard_local.progress import Progress
 from tuneyard_local.providers import Native, provider_of
 from tuneyard_local.requirements import (
     missing_for_control_plane,
+    missing_for_gitops,
     missing_for_native,
     require,
 )
@@ -154,8 +155,21 @@ def demo(keep_build_cache: bool, yes: bool) -> None:
     main_job.run(progress)
 
 
+@main.command("demo-gitops")
+@KEEP
+@click.option("--yes", is_flag=True, help="Do not ask before changing the machine.")
+def demo_gitops(keep_build_cache: bool, yes: bool) -> None:
+    """Show the platform's side: Argo CD brings the operator up from a rendered tree, and a FineTuneJob in git trains."""
+    progress = Progress()
+    require(missing_for_gitops())
+    if not Cluster(gitops.CLUSTER).is_there:
+        _prepare_machine(Native(gitops.CLUSTER, gitops.SIZE), progress, yes, keep_build_cache, *argocd.PARTS)
+    gitops.run(progress)
+
+
 @main.command("demo-down")
 def demo_down() -> None:
-    """Remove what `demo` made, but for the caches."""
+    """Remove what `demo` and `demo-gitops` made, but for the caches."""
     main_job.remove()
+    gitops.remove()
     print("the demo is gone; caches stay (`make clean` removes them)")

@@ -93,6 +93,10 @@ PARTS: Mapping[str, Part] = {
             disk_gib=4,
             memory_gib=2.5,
         ),
+        Part(
+            "argo-expressions",
+            module_files=(("github.com/argoproj/argo-workflows/v3", "manifests/base/crds/full"),),
+        ),
     )
 }
 CONTROL_PLANE_PARTS = ("kubernetes", "etcd")

@@ -21,6 +21,7 @@ from tuneyard_local.errors import ClusterError
 from tuneyard_local.progress import tail, wait_until
 
 MARKER = "TUNEYARD_CLUSTER_FOLDER"
+STANDARD_ERROR = 2
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -73,6 +74,17 @@ def marked_processes(folder: Path) -> list[int]:
             with contextlib.suppress(OSError):
                 if marker in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
+    return found
+
+
+def _inherited_files() -> list[int]:
+    """Open files beyond the standard three that were given to us and would be passed on."""
+    found = []
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        number = int(entry.name)
+        with contextlib.suppress(OSError):  # the listing's own is closed by now
+            if number > STANDARD_ERROR and os.get_inheritable(number):
+                found.append(number)
     return found
 
 
@@ -158,6 +170,8 @@ class Processes:
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, output, 1),
                     (os.POSIX_SPAWN_DUP2, output, 2),
+                    # It outlives us: a lock or a pipe of whoever called us must not stay open for as long.
+                    *((os.POSIX_SPAWN_CLOSE, number) for number in _inherited_files()),
                 ],
             )
         finally:

@@ -9,12 +9,21 @@ from pathlib import Path
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.parts import is_supported_platform
 
+GIT_BACKEND = Path("/usr/lib/git-core/git-http-backend")
+
 
 def missing_for_control_plane() -> str | None:
     """Why a control plane can't run here, in one line; None when it can."""
     if not is_supported_platform():
         return "the parts are built for Linux on x86-64 only"
     return None
+
+
+def missing_for_gitops() -> str | None:
+    """Why Argo CD can't run here, in one line; None when it can."""
+    if not GIT_BACKEND.exists():
+        return f"git's program for smart HTTP is missing ({GIT_BACKEND}); try: apt-get install git"
+    return missing_for_control_plane()
 
 
 def missing_for_native() -> str | None:

@@ -139,9 +139,7 @@ def make_namespace(cluster: Cluster, parts: BuiltParts, namespace: str) -> None:
             },
         }
     )
-    folders = {"pytorch": parts.pytorch, "models": MODELS, "datasets": parts.datasets}
-    for claim, folder in folders.items():
-        bind_folder(cluster, namespace, claim, folder, read_only=True)
+    bind_folders(cluster, parts, namespace)
     cluster.apply(
         {
             "apiVersion": "v1",
@@ -150,6 +148,13 @@ def make_namespace(cluster: Cluster, parts: BuiltParts, namespace: str) -> None:
             "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
         }
     )
+
+
+def bind_folders(cluster: Cluster, parts: BuiltParts, namespace: str) -> None:
+    """What this machine has, as claims of a namespace: PyTorch, the base model, the data set."""
+    folders = {"pytorch": parts.pytorch, "models": MODELS, "datasets": parts.datasets}
+    for claim, folder in folders.items():
+        bind_folder(cluster, namespace, claim, folder, read_only=True)
 
 
 def build_endpoint(namespace: str, server: Image) -> list[dict[str, Any]]:

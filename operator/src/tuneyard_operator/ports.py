@@ -73,6 +73,9 @@ class Cluster(Protocol):
     async def pods_of(self, namespace: str, job: str) -> tuple[Object, ...]:
         """The pods of a batch/v1 Job as they are now, not as a watch that may lag behind says."""
 
+    async def all_pods_of(self, namespace: str, name: str) -> tuple[Object, ...]:
+        """The pods that are labelled with a FineTuneJob's name, as they are now."""
+
     async def claims(self, namespace: str) -> frozenset[str]:
         """Names of the PersistentVolumeClaims of a namespace, a few seconds old at most."""
 

@@ -2,6 +2,7 @@
 """The operator as a process of its own with the rights of its chart, on a cluster whose kubelets are the test."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -25,7 +26,7 @@ CHART = Path(__file__).parents[3] / "charts" / "tuneyard-operator"
 Found = TypeVar("Found")
 
 
-def until(what: str, look: Callable[[], Found | None], seconds: float = 20) -> Found:
+def until(what: str, look: Callable[[], Found | None], seconds: float = 60) -> Found:
     """What `look` finds, as soon as it finds something."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -106,6 +107,7 @@ class OperatorProcess:
         ]
         with self.log.open("ab") as log:
             environment = {"KUBECONFIG": str(self.kubeconfig), "PATH": "/usr/bin:/bin"}
+            environment |= {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         if wait:
             until("the operator is ready", lambda: "sees the cluster" in self.said(), 30)

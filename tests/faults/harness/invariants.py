@@ -24,6 +24,8 @@ CHILDREN = (
     "/api/v1/namespaces/{}/services",
 )
 ENDS = {"Succeeded", "Failed"}
+KINDS = ("lost", "doubled", "overlapping", "orphaned", "untrue")
+"""Overlapping: two attempts of one job at once. Doubled: one after the other, and the second was not needed."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Problem:
     """An invariant that does not hold."""
 
     kind: str
-    """`lost`, `doubled`, `orphaned` or `untrue`."""
+    """One of KINDS."""
     words: str
 
 
@@ -79,12 +81,22 @@ def two_live_attempts(happened: Iterable[Happened]) -> list[Problem]:
         else:
             pods[each.uid] = f"{job['name']} ({job['uid']})"
         if len(set(pods.values())) > 1:
-            problems.append(Problem("doubled", f"two live attempts: {sorted(set(pods.values()))}"))
+            problems.append(Problem("overlapping", f"two live attempts: {sorted(set(pods.values()))}"))
     return problems
 
 
 def overlapping_runs(happened: Iterable[Happened]) -> list[Problem]:
     """No two attempts ran at once by the containers' own clock, which also tells of what no watch saw."""
+    return [
+        Problem("overlapping", f"{former[3]} ended at {former[1]}, and {later[3]} began at {later[0]}")
+        for each in runs_by_job(happened).values()
+        for former, later in pairwise(sorted(each))
+        if former[2] != later[2] and later[0] < former[1]
+    ]
+
+
+def runs_by_job(happened: Iterable[Happened]) -> dict[str, list[tuple[str, str, str, str]]]:
+    """By name of the FineTuneJob: begin, end, uid of the Job and pod of each container that ran to its end."""
     last = {each.uid: each.body for each in happened if each.kind == "Pod"}
     runs: dict[str, list[tuple[str, str, str, str]]] = defaultdict(list)
     for body in last.values():
@@ -95,12 +107,7 @@ def overlapping_runs(happened: Iterable[Happened]) -> list[Problem]:
                 owner = str(metadata["ownerReferences"][0]["uid"])
                 run = (ended["startedAt"], ended["finishedAt"], owner, str(metadata["name"]))
                 runs[metadata["labels"][names.LABEL_JOB]].append(run)
-    return [
-        Problem("doubled", f"{former[3]} ended at {former[1]}, and {later[3]} began at {later[0]}")
-        for each in runs.values()
-        for former, later in pairwise(sorted(each))
-        if former[2] != later[2] and later[0] < former[1]
-    ]
+    return runs
 
 
 def repeated_work(happened: Iterable[Happened]) -> list[Problem]:
@@ -217,8 +224,14 @@ def status_of(body: Body) -> FineTuneJobStatus:
 
 
 def met(status: FineTuneJobStatus) -> set[str]:
-    """Conditions that are met for good. Scheduled is not: a pod that is gone has no place, and the next one waits."""
-    return {each.type.value for each in status.conditions if each.status == "True"} - {"Scheduled"}
+    """Conditions that are met for good.
+
+    Scheduled is not: a pod that is gone has no place, and the next one waits. Suspended lasts as long as people wish.
+    """
+    return {each.type.value for each in status.conditions if each.status == "True"} - {
+        "Scheduled",
+        "Suspended",
+    }
 
 
 def attempt_of(job: Body) -> Attempt:

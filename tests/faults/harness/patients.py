@@ -36,7 +36,7 @@ def build_patient(name: str, node: str = "node-0", **changes: Any) -> Body:
         "runtime": {"name": RUNTIME},
         "training": {"maxSteps": STEPS, "maxSequenceLength": 128},
         "checkpoint": {"everySteps": EVERY, "keep": 3},
-        "retry": {"maxAttempts": 10},
+        "retry": {"backoffSeconds": 1},
         "evaluation": {"maxPrompts": 1, "maxNewTokens": 2},
         "scheduling": {"nodeSelector": {"kubernetes.io/hostname": node}},
     }

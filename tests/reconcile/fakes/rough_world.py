@@ -1,26 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """A world in which everything goes wrong that may: answers get lost, nodes vanish, clocks jump, people change their minds.
 
-It also keeps the truth: which pods could write at once, what has really been done, what was promised to be the end.
+It is as rough as Kubernetes is allowed to be. The garbage collector comes when it comes and takes what it finds in any
+order; an orphaned Job goes before its pods do. Only pods that have been placed keep a claim that is deleted. A pod
+that is deleted is there until the Job controller has counted it. Things happen between two requests of one pass.
 """
 
 import contextlib
-import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-from fake_deletion import delete_finetunejob, end_unpublish, judge_unpublish, let_deletion_end
-from fake_world import Dead, FakeCluster, World
-from operator_samples import FACTS, failure_text, job_spec, result_text, runtime_without_endpoint
+from fake_cluster import Dead, FakeCluster
+from fake_deletion import (
+    delete_finetunejob,
+    end_unpublish,
+    is_of_a_stage,
+    let_deletion_end,
+    take_finalizers_off,
+)
+from fake_world import KEY, World
+from judge import Judge
+from operator_samples import failure_text, job_spec, result_text, runtime_without_endpoint
 from tuneyard_api import names
 from tuneyard_api.pod_contract import FailureClass, Progress, Stage
-from tuneyard_api.status import FineTuneJobStatus
-from tuneyard_operator.domain.state import derive_state, is_terminal
+from tuneyard_operator.domain.sightings import owner_uid
+from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.ports import ClusterError
 
 OVER = {"Succeeded", "Failed"}
-STEP_OF = {Stage.PREPARE: "DataReady", Stage.TRAIN: "Evaluated", Stage.PUBLISH: "Published"}
 
 
 class RoughCluster(FakeCluster):
@@ -29,6 +38,14 @@ class RoughCluster(FakeCluster):
     world: "RoughWorld"
     silent_after: int | None = None
     """The answer to the call with this number is lost."""
+    meanwhile: tuple[int, Callable[[], object]] | None = None
+    """What happens before the call with this number."""
+
+    def _called(self, call: str) -> None:
+        super()._called(call)
+        if self.meanwhile is not None and len(self.calls) > self.meanwhile[0]:
+            happens, self.meanwhile = self.meanwhile[1], None
+            happens()
 
     def _answered(self) -> None:
         if self.silent_after is not None and len(self.calls) > self.silent_after:
@@ -38,7 +55,7 @@ class RoughCluster(FakeCluster):
     async def create(self, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         created = await super().create(body)
         if created is not None and body["kind"] == "Job":
-            self.world.judge_creation(created)
+            self.world.judge.of_creation(created)
         self._answered()
         return created
 
@@ -48,46 +65,59 @@ class RoughCluster(FakeCluster):
         return body
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        there = self.objects.get((kind, namespace, name))
+        if there is not None and there["metadata"]["uid"] == uid:
+            self.world.judge.of_deletion(kind, there)
         await super().delete(kind, namespace, name, uid)
         self._answered()
 
     async def patch_status(self, *where: Any, **what: Any) -> Mapping[str, Any] | None:
         body = await super().patch_status(*where, **what)
-        self.world.judge_status()
+        self.world.judge.of_status()
         self._answered()
         return body
 
 
 class RoughWorld(World):
-    """The world, its truth, and the judge."""
+    """The world, and who judges what is done to it."""
 
     cluster_class = RoughCluster
     cluster: RoughCluster
 
     def __init__(self, **spec: Any) -> None:
         self.lost: set[str] = set()
+        """Pods on nodes that do not answer."""
         self.lives = 1
-        self.end: FineTuneJobStatus | None = None
+        self.judge = Judge(self)
         super().__init__(spec=job_spec(**spec), runtime=runtime_without_endpoint())
+        self.judge.of_spec(self.cluster.objects[names.JOB_KIND, "team", "a"])
 
     @property
     def job(self) -> dict[str, Any] | None:
         return self.cluster.objects.get((names.JOB_KIND, "team", "a"))
 
+    @property
+    def is_deleting(self) -> bool:
+        return self.job is not None and "deletionTimestamp" in self.job["metadata"]
+
     # What happens to the operator
 
-    def try_pass(self) -> None:
-        """One pass that may fail as passes may."""
-        with contextlib.suppress(ClusterError):
+    def try_pass(self) -> bool:
+        """One pass that may fail as passes may, and is due again then; whether it did not."""
+        try:
             self.one_pass()
+        except ClusterError:
+            self.due.add(KEY)
+            return False
+        return True
 
     def settle(self) -> None:
-        """As ever; a view that is too old to write is put right by the lists that are compared every few minutes."""
-        try:
-            super().settle()
-        except ClusterError:
-            self.compare()
-            super().settle()
+        """Deliver and work until nothing is due or a pass fails: then the queue lets the key wait."""
+        for _ in range(50):
+            self.deliver()
+            if (not self.due and self.requeue != 0) or not self.try_pass():
+                return
+        raise AssertionError("the operator does not come to rest")
 
     def crash(self, calls: int) -> None:
         """SIGKILL before the call after this many, and a new process."""
@@ -105,69 +135,115 @@ class RoughWorld(World):
         self.try_pass()
         self.cluster.silent_after = None
 
-    # What happens to pods
+    def interrupt(self, calls: int, happens: Callable[[], object], work: Callable[[], object]) -> None:
+        """Something happens in the middle of the operator's work, before one of its next calls."""
+        self.cluster.meanwhile = (len(self.cluster.calls) + calls, happens)
+        work()
+        self.cluster.meanwhile = None
 
-    def live_jobs(self) -> set[str]:
-        """Uids of Jobs that have, or may yet get, a pod that writes."""
-        live = set()
-        for body in self.cluster.of_kind("Job"):
+    # What controllers and kubelets do
+
+    def collect_garbage(self) -> None:
+        """Not now: see `sweep`."""
+
+    def sweep(self, choice: int = 0) -> bool:
+        """One thing that has to go goes, any of them; whether there was one."""
+        found = list(self.garbage())
+        if not found:
+            return False
+        kind, name, is_done = found[choice % len(found)]
+        body = self.cluster.objects[kind, "team", name]
+        owner, uids = owner_uid(body), {each["metadata"]["uid"] for each in self.cluster.objects.values()}
+        if is_done or (kind == "Job" and owner and owner not in uids):
+            self.release(kind, name)
+        else:
+            self.delete(kind, name)
+        return True
+
+    def delete(self, kind: str, name: str) -> None:
+        """A pod is only marked: the Job controller's finalizer keeps it."""
+        body = self.cluster.objects[kind, "team", name]
+        if kind != "Pod":
+            super().delete(kind, name)
+        elif "deletionTimestamp" not in body["metadata"]:
+            self.mark(kind, name, seconds=120 if body["status"]["phase"] == "Running" else 0)
+
+    def live_jobs(self, owner: str | None = None) -> dict[str, str]:
+        """Uid and name of each Job, of one FineTuneJob or of any, that has, or may yet get, a pod that writes to a workspace."""
+        live = {}
+        for body in filter(is_of_a_stage, self.cluster.of_kind("Job")):
             pods = self.pods_of_job(body)
             has_ended = bool((body.get("status") or {}).get("conditions")) or any(
                 pod["status"]["phase"] in OVER for pod in pods
             )
             if "deletionTimestamp" not in body["metadata"] and not has_ended:
-                live.add(body["metadata"]["uid"])
-        for pod in self.cluster.of_kind("Pod"):
+                live[body["metadata"]["uid"]] = body
+        for pod in filter(is_of_a_stage, self.cluster.of_kind("Pod")):
             if pod["status"]["phase"] not in OVER:
-                live.add(pod["metadata"]["ownerReferences"][0]["uid"])
-        return live
+                live[owner_uid(pod)] = self.makers[pod["metadata"]["name"]]
+        return {
+            uid: body["metadata"]["name"]
+            for uid, body in live.items()
+            if owner is None or owner_uid(body) == owner
+        }
 
-    def turn(self, outcome: str = "succeed") -> bool:
-        """The Job controller and the kubelets do one thing; whether there was one to do."""
-        self.collect_garbage()
+    def turn(self, outcome: str = "succeed", choice: int = 0) -> bool:
+        """The Job controller or a kubelet does one thing, any of those to do; whether there was one."""
+        moves = [*self._kubelet_moves(outcome), *self._controller_moves()]
+        if moves:
+            moves[choice % len(moves)]()
+        return bool(moves)
+
+    def _kubelet_moves(self, outcome: str) -> Iterator[Callable[[], object]]:
+        claim = self.cluster.objects.get(("PersistentVolumeClaim", "team", names.workspace_name("a")))
+        has_room = claim is not None and "deletionTimestamp" not in claim["metadata"]
         for body in self.cluster.of_kind("Pod"):
-            name = body["metadata"]["name"]
-            if name not in self.lost and "deletionTimestamp" in body["metadata"]:
-                self.end_pod(name, exit_code=143, reason="Error")
-                self.collect_garbage()
-                return True
+            name, phase = body["metadata"]["name"], body["status"]["phase"]
+            if phase == "Running" and name not in self.lost:
+                yield partial(self._end, name, outcome)
+            elif (
+                phase == "Pending"
+                and (has_room or not is_of_a_stage(body))
+                and "deletionTimestamp" not in body["metadata"]
+            ):
+                yield partial(self.run_pod, name)
+
+    def _controller_moves(self) -> Iterator[Callable[[], object]]:
         for body in self.cluster.of_kind("Job"):
-            if "deletionTimestamp" not in body["metadata"] and self._turn_job(body, outcome):
-                return True
-        return False
+            name, status = body["metadata"]["name"], body.get("status") or {}
+            if "deletionTimestamp" in body["metadata"] or status.get("conditions"):
+                continue
+            phases = [pod["status"]["phase"] for pod in self.pods_of_job(body)]
+            if (not phases and status.get("active")) or "Failed" in phases:
+                yield partial(self.fail_job, name)
+            elif not phases:
+                yield partial(self.make_pod, name)
+            elif "Succeeded" in phases:
+                conditions = [{"type": "Complete", "status": "True"}]
+                yield partial(self.set_job, name, active=0, succeeded=1, conditions=conditions)
 
-    def _turn_job(self, body: Mapping[str, Any], outcome: str) -> bool:
-        name, status = body["metadata"]["name"], body.get("status") or {}
-        if status.get("conditions"):
-            return False
-        pods = self.pods_of_job(body)
-        if not pods and status.get("active"):
-            self.fail_job(name)
-        elif not pods:
-            self.make_pod(name)
-        elif pods[0]["status"]["phase"] == "Pending":
-            self.run_pod(f"{name}-x")
-        elif pods[0]["status"]["phase"] == "Running":
-            if f"{name}-x" in self.lost:
-                return False
-            self._end(body, outcome)
-        elif pods[0]["status"]["phase"] == "Failed":
-            self.fail_job(name)
-        else:
-            conditions = [{"type": "Complete", "status": "True"}]
-            self.set_job(name, active=0, succeeded=1, conditions=conditions)
-        return True
+    def make_pod(self, job: str, suffix: str = "", **status: Any) -> str:
+        """Each with a name of its own, as Kubernetes gives them."""
+        maker = self.cluster.objects["Job", "team", job]
+        return super().make_pod(job, suffix or maker["metadata"]["uid"].removeprefix("uid-"), **status)
 
-    def _end(self, body: Mapping[str, Any], outcome: str) -> None:
-        if names.LABEL_STAGE not in body["metadata"]["labels"]:
-            end_unpublish(self, f"{body['metadata']['name']}-x", succeeds=outcome == "succeed")
+    def _end(self, pod: str, outcome: str) -> None:
+        maker = self.makers[pod]
+        if not is_of_a_stage(maker):
+            end_unpublish(self, pod, succeeds=outcome == "succeed")
             return
-        pod, stage = f"{body['metadata']['name']}-x", Stage(body["metadata"]["labels"][names.LABEL_STAGE])
-        digest = body["metadata"]["annotations"][names.ANNOTATION_PLAN]
+        stage, digest = (
+            Stage(maker["metadata"]["labels"][names.LABEL_STAGE]),
+            maker["metadata"]["annotations"][names.ANNOTATION_PLAN],
+        )
+        is_deleted = "deletionTimestamp" in self.cluster.objects["Pod", "team", pod]["metadata"]
         if outcome == "succeed":
+            self.judge.done.add((owner_uid(maker), stage))
             self.end_pod(pod, message=result_text(stage, digest))
         elif outcome == "oom":
             self.end_pod(pod, exit_code=137, reason="OOMKilled")
+        elif is_deleted:
+            self.end_pod(pod, exit_code=143, reason="Error")
         else:
             kind = FailureClass(outcome)
             self.end_pod(pod, exit_code=1, reason="Error", message=failure_text(stage, digest, kind, outcome))
@@ -184,77 +260,49 @@ class RoughWorld(World):
         self.lost.add(pod)
         self.delete("Pod", pod)
 
-    def delete_job(self) -> None:
+    def remove_node(self, pod: str) -> None:
+        """Somebody says that the lost node is off for good: its pod is removed."""
+        self.lost.discard(pod)
+        if ("Pod", "team", pod) in self.cluster.objects:
+            self.cluster.remove("Pod", pod)
+
+    def stand_still(self) -> None:
+        """The training pod says that it trains, and always the same step."""
+        self.progress.answer = Progress(stage=Stage.TRAIN, phase="training", step=3, of=40, step_seconds=1.0)
+
+    # What people do
+
+    def edit(self, **spec: Any) -> None:
+        if self.job is not None:
+            super().edit(**spec)
+            self.judge.of_spec(self.job)
+
+    def delete_job(self, *, is_foreground: bool = False) -> None:
         """A person deletes the FineTuneJob; the garbage collector does the rest."""
-        delete_finetunejob(self)
-        self.end = None
+        if self.job is not None:
+            delete_finetunejob(self, is_foreground=is_foreground)
+
+    def force_job(self) -> None:
+        """A person takes the finalizers off a FineTuneJob that is being deleted."""
+        if self.is_deleting:
+            take_finalizers_off(self)
 
     def apply_job(self, **spec: Any) -> None:
         """And applies it again."""
-        self.lives += 1
-        metadata = {"name": "a", "namespace": "team", "generation": 1, "uid": f"uid-a{self.lives}"}
-        self.cluster.store(names.JOB_KIND, {"metadata": metadata, "spec": job_spec(**spec)})
-
-    # The judge
-
-    def judge_creation(self, created: Mapping[str, Any]) -> None:
-        """Of a Job: when nothing else of the job may write, and its stage has never been done."""
-        if names.ANNOTATION_UID in created["metadata"]["annotations"]:
-            judge_unpublish(self, created)
-            return
-        uid, labels = created["metadata"]["uid"], created["metadata"]["labels"]
-        owner = created["metadata"]["ownerReferences"][0]["uid"]
-        if self.job is None or self.job["metadata"]["uid"] != owner:
-            self.collect_garbage()  # it was for a FineTuneJob that is gone, and goes at once
-            return
-        others = self.live_jobs() - {uid}
-        assert not others, f"{created['metadata']['name']} beside {others}"
-        assert self.end is None, f"{created['metadata']['name']} after the end"
-        stage = Stage(labels[names.LABEL_STAGE])
-        done = {each.type.value for each in self.status.conditions if each.status == "True"}
-        assert STEP_OF[stage] not in done, f"{stage} is done"
-        for body in self.cluster.of_kind("Job"):
-            same = body["metadata"]["labels"].get(names.LABEL_STAGE) == stage
-            is_kept = "deletionTimestamp" not in body["metadata"]
-            if same and is_kept and body["metadata"]["uid"] != uid:
-                phases = [pod["status"]["phase"] for pod in self.pods_of_job(body)]
-                assert "Succeeded" not in phases, f"{stage} has succeeded in {body['metadata']['name']}"
-
-    def judge_status(self) -> None:
-        """Of what was just written."""
         if self.job is None:
-            return
-        status, spec = self.status, self.job["spec"]
-        assert status.state is derive_state(status.conditions)
-        assert (status.observed_generation or 0) <= self.job["metadata"].get("generation", 1)
-        running = [each for each in status.attempts if each.outcome == "Running"]
-        assert running in ([], [status.attempts[-1]] if status.attempts else []), running
-        for stage in Stage:
-            numbers = [each.number for each in status.attempts if each.stage is stage]
-            assert numbers == list(range(1, len(numbers) + 1)), numbers
-        assert all(each.charged <= 20 and each.interrupted <= 1001 for each in status.attempts)
-        self._judge_end(copy.deepcopy(status))
-        if status.state.value == "Suspended":
-            known = {each.job for each in status.attempts}
-            live = {pod for pod in self.running_pods() if pod.removesuffix("-x") in known}
-            assert not live, f"suspended, and {live} run"
-        assert spec is not None
+            self.lives += 1
+            metadata = {"name": "a", "namespace": "team", "generation": 1, "uid": f"uid-a{self.lives}"}
+            self.judge.of_spec(
+                self.cluster.store(names.JOB_KIND, {"metadata": metadata, "spec": job_spec(**spec)})
+            )
 
-    def _judge_end(self, status: FineTuneJobStatus) -> None:
-        if not is_terminal(status.conditions):
-            assert self.end is None, "an end was left"
-            return
-        status = status.model_copy(update={"cleaned": None})
-        if self.end is None:
-            self.end = status
-            if status.state.value == "Succeeded":
-                assert {each.type.value for each in status.conditions} >= set(STEP_OF.values())
-                assert status.result is not None
-                assert status.result.adapter is not None
-                assert status.result.adapter.digest == FACTS[Stage.PUBLISH]["digest"]
-        else:
-            kept = self.end.model_copy(update={"observed_generation": status.observed_generation})
-            assert kept == status, "an end was rewritten"
+    def delete_child(self, *, is_background: bool) -> None:
+        """A person deletes the newest Job."""
+        for job in self.jobs()[-1:]:
+            if is_background:
+                self.cluster.remove("Job", job)
+            else:
+                self.delete("Job", job)
 
     # When all trouble is over
 
@@ -265,40 +313,48 @@ class RoughWorld(World):
         self.progress.answer = None
         self.deliver()
         let_deletion_end(self)
-        if self.job is None:
-            self.compare()
-            self.settle()
-            while self.turn():
-                pass
-            assert not [body for kind in ("Job", "Pod") for body in self.cluster.of_kind(kind)], "orphans"
-            return
-        if self.job["spec"].get("suspend"):
-            self.edit(suspend=False)
+        self.edit(suspend=False)
         self.compare()
+        self._must_settle()
+        if self.job is not None:
+            self._reach_the_end()
+        while self.move():
+            self._must_settle()
+        self._outlive_the_ttl()
+        while self.move():
+            self._must_settle()
+        left = [
+            place for place in self.cluster.objects if place[0] not in {names.JOB_KIND, names.RUNTIME_KIND}
+        ]
+        assert not left, f"left behind: {left}"
+
+    def _reach_the_end(self) -> None:
         for _ in range(400):
-            self.settle()
+            self._must_settle()
             if is_terminal(self.status.conditions):
                 break
-            if not self.turn():
+            if not self.move():
                 self.advance(max(1.0, min(self.requeue or 60.0, 3600.0)))
                 self.one_pass()
         else:
             raise AssertionError(f"no end: {self.conditions()} {self.status.message}")
-        while self.turn():
+        while self.move():
             pass
-        self.settle()
+        self._must_settle()
         assert not self.live_jobs(), "something runs after the end"
+
+    def _outlive_the_ttl(self) -> None:
         self.advance(timedelta(days=400).total_seconds())
         self.one_pass()
-        self.settle()
-        while self.turn():
-            pass
-        self.settle()
-        left = [
-            kind for kind, _, _ in self.cluster.objects if kind not in {names.JOB_KIND, names.RUNTIME_KIND}
-        ]
-        assert not left, f"left behind: {left}"
+        self._must_settle()
 
-    def stand_still(self) -> None:
-        """The training pod says that it trains, and always the same step."""
-        self.progress.answer = Progress(stage=Stage.TRAIN, phase="training", step=3, of=40, step_seconds=1.0)
+    def move(self) -> bool:
+        """The garbage collector has gone through, and something else has moved; whether anything has."""
+        has_swept = False
+        while self.sweep():
+            has_swept = True
+        return self.turn() or has_swept
+
+    def _must_settle(self) -> None:
+        """Without a single pass that fails."""
+        super().settle()

@@ -8,13 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import jinja2
-from tuneyard_api.pod_contract import PrepareFacts, Stage, StageResult, TrainFacts
+from tuneyard_api.pod_contract import PrepareFacts, StageResult, TrainFacts
 
 from tuneyard_trainer.former_adapter import lora_as_trained
 from tuneyard_trainer.layout import PREPARED
 from tuneyard_trainer.metrics import read_metrics
-from tuneyard_trainer.prepared import Index
-from tuneyard_trainer.results import earlier_success
+from tuneyard_trainer.prepared import Index, earlier_preparation
 from tuneyard_trainer.stages import StageContext
 from tuneyard_trainer.train import base_name
 
@@ -23,7 +22,7 @@ PICTURE = "loss.png"
 
 def render_card(context: StageContext, trained: StageResult, digest: str, *, has_picture: bool) -> str:
     """README.md of the adapter, from the results of the stages before."""
-    prepared = earlier_success(context.workspace, Stage.PREPARE, context.plan_digest)
+    prepared = earlier_preparation(context.workspace, context.job)
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tuneyard_api.pod_contract import ResolvedJob
 
 from tuneyard_trainer import durable
 from tuneyard_trainer.distributed import World, local_part, rows_held
@@ -37,6 +36,7 @@ class Manifest:
     """What a checkpoint is of."""
 
     lineage: str
+    """See same_work."""
     step: int
     """Optimizer steps done."""
     trained_tokens: int
@@ -57,19 +57,6 @@ class Manifest:
         content = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         validations = {int(step): loss for step, loss in content.pop("validations").items()}
         return cls(validations=validations, **content)
-
-
-def lineage_of(job: ResolvedJob) -> str:
-    """SHA-256, in hex, of all that decides on a training's numbers.
-
-    Processes, micro batch and whatever follows training may change between two attempts: the same losses come of it.
-    """
-    free = {"data_parallel", "micro_batch_size", "gradient_accumulation", "gradient_checkpointing"}
-    content = {
-        "job": job.model_dump(mode="json", include={"model", "dataset", "method", "lora"}),
-        "training": job.training.model_dump(mode="json", exclude=free),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class Checkpoints:

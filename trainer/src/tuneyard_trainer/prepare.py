@@ -21,6 +21,7 @@ from tuneyard_trainer.loading import Loaded, hold_out, load_splits
 from tuneyard_trainer.packing import pack
 from tuneyard_trainer.prepared import Index, Prompt, Split, save_prompts
 from tuneyard_trainer.preview import render_preview
+from tuneyard_trainer.same_work import inputs_of
 from tuneyard_trainer.stages import StageContext
 from tuneyard_trainer.tokenization import TextTokenizer
 
@@ -61,6 +62,7 @@ def prepare(context: StageContext) -> PrepareFacts:
         (folder / "preview.txt").write_text(preview, encoding="utf-8")
         index = Index(
             plan_digest=context.plan_digest,
+            inputs_digest=inputs_of(job),
             model=str(model.folder),
             model_revision=model.revision,
             model_licence=model.licence,

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
+from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult
 
 from tuneyard_trainer.layout import PREPARED
+from tuneyard_trainer.results import earlier_success
+from tuneyard_trainer.same_work import inputs_of
 from tuneyard_trainer.tokenization import TokenizedRecord
 
 
@@ -103,6 +106,9 @@ class Index:
     """prepared/index.json."""
 
     plan_digest: str
+    """Of the plan that it was prepared for, whose result says what was found."""
+    inputs_digest: str
+    """Of what it was made of: every plan with the same one can use it."""
     model: str
     """Absolute path of the model's folder in the pods."""
     model_revision: str | None
@@ -119,3 +125,16 @@ class Index:
     def load(cls, workspace: Path) -> "Index":
         """The index of a workspace."""
         return cls(**json.loads((workspace / PREPARED / "index.json").read_text(encoding="utf-8")))
+
+
+def earlier_preparation(workspace: Path, job: ResolvedJob) -> StageResult | None:
+    """The result of an earlier prepare whose work is there and is what `job` would make; of whichever plan it was."""
+    try:
+        index = Index.load(workspace)
+    except (OSError, ValueError, TypeError):
+        return None
+    return (
+        earlier_success(workspace, Stage.PREPARE, index.plan_digest)
+        if index.inputs_digest == inputs_of(job)
+        else None
+    )

@@ -73,7 +73,7 @@ def run_stage(stage: Stage, surroundings: Surroundings) -> int:
     try:
         job = read_job(surroundings.job_file)
         digest = digest_of(job)
-        if earlier := earlier_success(surroundings.workspace, stage, digest):
+        if earlier := _done_before(stage, surroundings.workspace, job, digest):
             board.say(f"{stage}: already done for this plan")
             surroundings.termination_log.write_bytes(encode(earlier))
             return 0
@@ -130,6 +130,16 @@ def read_job(path: Path) -> ResolvedJob:
 def is_distributed(job: ResolvedJob) -> bool:
     """Whether training is spread over several processes."""
     return job.nodes * job.gpus_per_node > 1
+
+
+def _done_before(stage: Stage, workspace: Path, job: ResolvedJob, digest: str) -> StageResult | None:
+    """The result of earlier work that need not be done again; what was prepared may have been for another plan."""
+    if stage is not Stage.PREPARE:
+        return earlier_success(workspace, stage, digest)
+    from tuneyard_trainer.prepared import earlier_preparation  # noqa: PLC0415  NumPy
+
+    earlier = earlier_preparation(workspace, job)
+    return earlier and earlier.model_copy(update={"plan_digest": digest})
 
 
 def _function_of(stage: Stage) -> StageFunction:

@@ -18,6 +18,7 @@ from tuneyard_trainer.layout import (
     SAMPLES,
 )
 from tuneyard_trainer.prepared import Index, Split, load_prompts
+from tuneyard_trainer.same_work import inputs_of, lineage_of
 from tuneyard_trainer.stages import StageContext, is_distributed
 
 MAX_WARNINGS = 5
@@ -36,7 +37,7 @@ def train(context: StageContext) -> TrainFacts:
 def train_here(context: StageContext) -> TrainFacts:
     """This process's part; the facts, which are the first one's, come to all."""
     # Seconds of imports, and only here: the result of a stage that was done before must come at once.
-    from tuneyard_trainer.checkpoints import Checkpoints, lineage_of  # noqa: PLC0415
+    from tuneyard_trainer.checkpoints import Checkpoints  # noqa: PLC0415
     from tuneyard_trainer.distributed import joined_world  # noqa: PLC0415
     from tuneyard_trainer.evaluate import Evaluation, compare  # noqa: PLC0415
     from tuneyard_trainer.loop import Loop  # noqa: PLC0415
@@ -122,6 +123,8 @@ def _read_index(context: StageContext) -> Index:
         index = Index.load(context.workspace)
     except FileNotFoundError:
         raise bad_input(f"{where}: nothing is prepared; run stage prepare first") from None
-    if index.plan_digest != context.plan_digest:
-        raise bad_input(f"{where}: prepared for another plan; run stage prepare again")
+    if index.inputs_digest != inputs_of(context.job):
+        raise bad_input(
+            f"{where}: prepared of another model, other data or settings; run stage prepare again"
+        )
     return index

@@ -117,6 +117,8 @@ class Component:
     ignore_differences: tuple[Json, ...] = ()
     when: Callable[[Environment], bool] | None = None
     """Part of every environment for which this is true, whatever needs it."""
+    beside: str = ""
+    """With `when`: only where something provides this capability anyway."""
 
     def is_rendered(self) -> bool:
         """Whether an Application belongs to it; providers outside of the tree have none."""

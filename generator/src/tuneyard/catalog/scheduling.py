@@ -34,6 +34,11 @@ def _leader_worker_set(stack: "Stack") -> Json:
 
 COMPONENTS = (
     Component(
+        name="kube-scheduler",
+        summary="Kubernetes' own scheduler: no gangs, no queues",
+        provides=("scheduler",),
+    ),
+    Component(
         name="volcano",
         summary="Gang scheduling and queues; its webhook must answer before pods are made anywhere",
         namespace="volcano-system",

@@ -7,7 +7,7 @@ from tuneyard_api.names import API_VERSION, GROUP, JOB_PLURAL, RUNTIME_KIND
 from tuneyard_api.pod_contract import PROGRESS_PORT
 
 from tuneyard.catalog.component import Claim, Component, Json, Need
-from tuneyard.catalog.objects import build_claim, build_metadata, build_tolerations
+from tuneyard.catalog.objects import build_claim, build_metadata, build_tolerations, merged
 from tuneyard.environment.model import Environment
 from tuneyard.environment.tuning import Runtime, TuningNamespace
 
@@ -32,7 +32,7 @@ def _operator(stack: "Stack") -> Json:
 
 def _tuning(stack: "Stack") -> list[Json]:
     tuning = stack.environment.fine_tuning
-    objects = [_runtime(stack, runtime) for runtime in tuning.runtimes]
+    objects = [build_runtime(stack, runtime) for runtime in tuning.runtimes]
     for namespace in tuning.namespaces:
         objects += _namespace(stack, namespace)
     if tuning.namespaces and stack.has("scheduler"):
@@ -40,7 +40,7 @@ def _tuning(stack: "Stack") -> list[Json]:
     return objects
 
 
-def _runtime(stack: "Stack", runtime: Runtime) -> Json:
+def build_runtime(stack: "Stack", runtime: Runtime) -> Json:
     """FineTuneRuntime; fields: tuneyard_api.runtime."""
     environment = stack.environment
     keys = tuple(dict.fromkeys(key for nodes in environment.gpus.nodes for key in nodes.tolerations))
@@ -60,7 +60,7 @@ def _runtime(stack: "Stack", runtime: Runtime) -> Json:
         "apiVersion": API_VERSION,
         "kind": RUNTIME_KIND,
         "metadata": build_metadata(runtime.name),
-        "spec": spec,
+        "spec": merged(spec, dict(runtime.spec)),
     }
 
 
@@ -113,8 +113,10 @@ def _network_policy(stack: "Stack", name: str) -> Json:
 
 
 def _queues(stack: "Stack") -> list[Json]:
-    tuning = stack.environment.fine_tuning
-    if stack.providers["scheduler"].name == "volcano":
+    tuning, scheduler = stack.environment.fine_tuning, stack.providers["scheduler"].name
+    if scheduler == "kube-scheduler":
+        return []
+    if scheduler == "volcano":
         return [
             {
                 "apiVersion": "scheduling.volcano.sh/v1beta1",

@@ -3,10 +3,14 @@
 
 from collections.abc import Iterator
 
-from tuneyard_api.problems import Path
+from tuneyard_api.problems import InputRefused, LocatedProblem, Path
+from tuneyard_api.yaml_io import dump
 
+from tuneyard.catalog.component import Json
 from tuneyard.catalog.models import engine_of
+from tuneyard.catalog.tuneyard import build_runtime
 from tuneyard.environment.models import Pipeline, ServedModel
+from tuneyard.environment.reference import path_of
 from tuneyard.environment.tuning import CustomizerTarget, Runtime, TuningNamespace
 from tuneyard.findings import Finding, Severity, did_you_mean
 from tuneyard.stack import Stack
@@ -252,7 +256,26 @@ def endpoints_name_models(stack: Stack) -> Iterator[Finding]:
             )
 
 
+def runtimes_are_accepted(stack: Stack) -> Iterator[Finding]:
+    """Each FineTuneRuntime that has a `spec` laid over it is still one that the operator accepts."""
+    for index, runtime in enumerate(stack.environment.fine_tuning.runtimes):
+        if runtime.spec:
+            for problem in _problems_of(build_runtime(stack, runtime)):
+                place = ("fineTuning", "runtimes", index, *path_of(problem.path))
+                yield Finding("runtime-is-accepted", problem.message, place)
+
+
+def _problems_of(runtime: Json) -> tuple[LocatedProblem, ...]:
+    from tuneyard_api.validate import load_runtime  # noqa: PLC0415  slow to import, seldom needed
+
+    try:
+        load_runtime(dump(runtime))
+    except InputRefused as refused:
+        return refused.problems
+    return ()
+
+
 CHECKS = (
     names_are_unique, engines_have_their_source, images_and_revisions_are_fixed, options_go_together,
-    pipelines_name_models, endpoints_name_models,
+    pipelines_name_models, endpoints_name_models, runtimes_are_accepted,
 )  # fmt: skip

@@ -79,6 +79,10 @@ def addresses_are_provided(stack: Stack, files: Sequence[File]) -> Iterator[Find
     for component in stack.components:
         for service in component.services(stack.environment).values():
             known[service.name, component.namespace] = service.port
+    for runtime in stack.environment.fine_tuning.runtimes:
+        # What a person typed is a server that this tree does not bring.
+        for name, namespace, port in _URL.findall(str(runtime.spec)):
+            known[name, namespace] = int(port or 80)
     for file in files:
         for match in _URL.finditer(file.text) if file.path.startswith("manifests/") else ():
             name, namespace, port = match.groups()

@@ -14,9 +14,9 @@ from tuneyard.upgrades import Upgrade, upgrades
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=False)
 @click.option("--exit-code", is_flag=True, help="Exit 1 if anything is newer.")
-def command(file: Path, exit_code: bool) -> None:
+def command(file: Path | None, exit_code: bool) -> None:
     """Show which pins are older than in FILE: a components.yaml of another branch, or a list of versions with notes.
 
     A pin moves by a commit to components.yaml, after the chart's values were looked at (`tuneyard schemas add CHART`).
@@ -26,6 +26,10 @@ def command(file: Path, exit_code: bool) -> None:
       git show origin/renovate/charts:generator/src/tuneyard/catalog/components.yaml > new.yaml; tuneyard upgrade new.yaml
       echo 'versions: {mlflow: {version: 1.12.0, notes: "needs Kubernetes 1.30"}}' > new.yaml; tuneyard upgrade new.yaml
     """
+    if file is None:
+        raise click.UsageError(
+            "FILE says what is newer, nothing is looked up: a Renovate branch's components.yaml, or a list of versions"
+        )
 
     def read() -> list[Upgrade]:
         try:

@@ -63,7 +63,7 @@ class ArgoCd(Contract):
     wave_delay_seconds: Annotated[int, Field(ge=0, le=600)] = 2
     """`controller.sync.wave.delay.seconds`; under 2 the gate may judge an old object."""
     sync_timeout_minutes: Annotated[int, Field(ge=5, le=1440)] = 30
-    """After so long a waiting sync ends and the next commit is taken."""
+    """Longest sync of a root, all its retries and waves included; after it only a commit or a hand starts another."""
 
 
 class GpuNodes(Contract):

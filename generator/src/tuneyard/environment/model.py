@@ -34,8 +34,8 @@ class Use(Contract):
     """`external-s3`: see `externalS3`."""
     vector_db: Literal["milvus", "pgvector"] | None = None
     """`pgvector` lives in `postgres`."""
-    scheduler: Literal["volcano", "kueue"] | None = None
-    """Gangs and queues. NeMo Customizer needs Volcano."""
+    scheduler: Literal["volcano", "kueue", "kube-scheduler"] | None = None
+    """Gangs and queues; `kube-scheduler`: neither. NeMo Customizer needs Volcano."""
     tracking: Literal["mlflow", "external-mlflow"] | None = None
     """Experiment tracking; `external-mlflow`: see `externalMlflow`."""
     metrics: Literal["kube-prometheus-stack", "existing-prometheus"] | None = None

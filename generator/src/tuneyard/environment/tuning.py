@@ -3,8 +3,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-from tuneyard_api.base import Contract, ObjectName
+from pydantic import Field, JsonValue
+from tuneyard_api.base import RELATIVE_PATH, Contract, ObjectName
 
 from tuneyard.environment.cluster import GiB
 
@@ -24,6 +24,9 @@ class Runtime(Contract):
     """Methods that the image has."""
     endpoint: ObjectName | None = None
     """Name of a served model that proves adapters; absent: jobs say."""
+    spec: dict[str, JsonValue] = Field(default={})
+    """More fields of the FineTuneRuntime's spec, laid over what is derived, such as the endpoint of a server that is
+    not in `models`. Example: `{defaults: {endpoint: "http://llm.team-a.svc:8000"}}`."""
 
 
 class TuningNamespace(Contract):
@@ -37,6 +40,9 @@ class TuningNamespace(Contract):
     """Quota of storage in GiB."""
     jobs: Positive = 100
     """Quota of FineTuneJob objects."""
+    jobs_folder: Annotated[str, Field(pattern=RELATIVE_PATH, max_length=200)] | None = None
+    """Folder of this repository with FineTuneJobs that Argo CD applies to this namespace and never deletes; absent:
+    people apply their jobs themselves. Example: `jobs/team-a`."""
 
 
 class CustomizerOption(Contract):

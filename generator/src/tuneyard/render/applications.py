@@ -123,24 +123,43 @@ def _application(environment: Environment, name: str, wave: int | None, spec: Js
 
 
 def build_root(environment: Environment, root: str, wave: int | None) -> Json:
-    """A root. It retries for ever and takes newer commits, so a fix is picked up without a hand."""
-    spec = {
-        "project": project_name(environment),
-        "source": {
-            "repoURL": environment.argocd.repo_url,
-            "targetRevision": environment.argocd.revision,
-            # No `directory`: Argo CD takes an empty one out of the object and would differ from git for ever.
-            "path": f"argocd-apps/{environment.name}/{root}",
-        },
-        # Applications live beside Argo CD, wherever their own objects go.
-        "destination": {
+    """A root; Applications live beside Argo CD, wherever their own objects go."""
+    return build_follower(
+        environment,
+        root,
+        wave,
+        project=project_name(environment),
+        # No `directory`: Argo CD takes an empty one out of the object and would differ from git for ever.
+        source={"path": f"argocd-apps/{environment.name}/{root}"},
+        destination={
             "server": "https://kubernetes.default.svc",
             "namespace": environment.argocd.namespace,
         },
+        cascade=environment.argocd.teardown == "cascade",
+    )
+
+
+def build_follower(
+    environment: Environment,
+    name: str,
+    wave: int | None,
+    *,
+    project: str,
+    source: Json,
+    destination: Json,
+    prune: bool = True,
+    cascade: bool = False,
+) -> Json:
+    """An Application that follows a folder. It retries until the sync timeout and takes newer commits, so a fix is picked up unaided."""
+    here = {"repoURL": environment.argocd.repo_url, "targetRevision": environment.argocd.revision}
+    spec = {
+        "project": project,
+        "source": {**here, **source},
+        "destination": destination,
         "syncPolicy": {
-            "automated": {"prune": True, "selfHeal": True},
+            "automated": {"prune": prune, "selfHeal": True},
             "retry": _retry(-1),
             "syncOptions": ["ServerSideApply=true"],
         },
     }
-    return _application(environment, root, wave, spec, cascade=environment.argocd.teardown == "cascade")
+    return _application(environment, name, wave, spec, cascade=cascade)

@@ -17,6 +17,7 @@ from tuneyard.render.argocd import (
 )
 from tuneyard.render.files import HEADER, File, index_of, yaml_file
 from tuneyard.render.images import images_page
+from tuneyard.render.jobs import build_jobs
 from tuneyard.render.secrets import secrets_page
 from tuneyard.stack import Stack
 
@@ -94,13 +95,19 @@ def object_file(entry: Json) -> str:
 
 
 def _root_files(environment: Environment, depth: Mapping[str, int], *, has_models: bool) -> list[File]:
-    """`platform` is applied by hand once; `models` is its last wave, which no sync waits for."""
-    name = environment.name
+    """`platform` is applied by hand once; `models` and jobs are its last wave, which no sync waits for."""
+    name, last = environment.name, max(depth.values(), default=0) + 1
     platform, models = ROOTS
     files = [yaml_file(f"argocd-apps/{name}/{platform}.yaml", build_root(environment, platform, None), name)]
     if has_models:
-        root = build_root(environment, models, max(depth.values(), default=0) + 1)
+        root = build_root(environment, models, last)
         files.append(yaml_file(f"argocd-apps/{name}/{platform}/{models}.yaml", root, name))
+    for namespace in environment.fine_tuning.namespaces:
+        if namespace.jobs_folder:
+            entries = build_jobs(environment, namespace, last)
+            files += [
+                yaml_file(f"argocd-apps/{name}/{platform}/{f}.yaml", e, name) for f, e in entries.items()
+            ]
     return files
 
 

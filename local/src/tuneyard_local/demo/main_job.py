@@ -41,7 +41,7 @@ def run(progress: Progress) -> None:
     ready = time.monotonic()
     click.echo(f"\n{JOB_FILE.relative_to(REPOSITORY)}:\n{JOB_FILE.read_text(encoding='utf-8')}")
     name = _apply_fresh(cluster)
-    status = _follow(cluster, name, progress)
+    status = follow_job(cluster, NAMESPACE, name, progress)
     done = time.monotonic()
     _ask(cluster, parts.datasets / "docstrings" / "test.jsonl", status["result"]["modelName"])
     click.echo("\n".join(["", *score_table(status["result"]["metrics"])]))
@@ -61,21 +61,22 @@ def remove() -> None:
 def _apply_fresh(cluster: Cluster) -> str:
     """Apply the job; one of an earlier demo is deleted with its adapter's name, as a terminal job never starts again."""
     name = str(
-        json.loads(_kubectl(cluster, "create", "--dry-run=client", "-o", "json", "-f", str(JOB_FILE)))[
+        json.loads(kubectl(cluster, "create", "--dry-run=client", "-o", "json", "-f", str(JOB_FILE)))[
             "metadata"
         ]["name"]
     )
     if cluster.kubectl("-n", NAMESPACE, "get", "ftj", name).returncode == 0:
-        _kubectl(cluster, "-n", NAMESPACE, "delete", "ftj", name, "--cascade=foreground")
+        kubectl(cluster, "-n", NAMESPACE, "delete", "ftj", name, "--cascade=foreground")
         shutil.rmtree(_registry(cluster) / name, ignore_errors=True)
-    click.echo(_kubectl(cluster, "-n", NAMESPACE, "apply", "-f", str(JOB_FILE)).strip())
+    click.echo(kubectl(cluster, "-n", NAMESPACE, "apply", "-f", str(JOB_FILE)).strip())
     return name
 
 
-def _follow(cluster: Cluster, name: str, progress: Progress) -> Mapping[str, Any]:
+def follow_job(cluster: Cluster, namespace: str, name: str, progress: Progress) -> Mapping[str, Any]:
+    """The status of a job that succeeded, after its news were said; raises ClusterError when it does not."""
     follower, end = Follower(), time.monotonic() + JOB_SECONDS
     while time.monotonic() < end:
-        job = cluster.get(f"/apis/tuneyard.io/v1alpha1/namespaces/{NAMESPACE}/finetunejobs/{name}") or {}
+        job = cluster.get(f"/apis/tuneyard.io/v1alpha1/namespaces/{namespace}/finetunejobs/{name}") or {}
         status: Mapping[str, Any] = job.get("status", {})
         for line in follower.news(status):
             progress.say(line)
@@ -86,7 +87,7 @@ def _follow(cluster: Cluster, name: str, progress: Progress) -> Mapping[str, Any
         time.sleep(1)
     words = workbench.kubectl_words(cluster)
     raise ClusterError(
-        f"the job is {status.get('state')}: {status.get('message')}; look: {words} -n {NAMESPACE} describe ftj {name}"
+        f"the job is {status.get('state')}: {status.get('message')}; look: {words} -n {namespace} describe ftj {name}"
     )
 
 
@@ -103,8 +104,8 @@ def _ask(cluster: Cluster, test_records: Path, adapter: str) -> None:
 
 def _registry(cluster: Cluster) -> Path:
     """The folder behind the claim `adapters`."""
-    claim = json.loads(_kubectl(cluster, "-n", NAMESPACE, "get", "pvc", "adapters", "-o", "json"))
-    volume = json.loads(_kubectl(cluster, "get", "pv", claim["spec"]["volumeName"], "-o", "json"))
+    claim = json.loads(kubectl(cluster, "-n", NAMESPACE, "get", "pvc", "adapters", "-o", "json"))
+    volume = json.loads(kubectl(cluster, "get", "pv", claim["spec"]["volumeName"], "-o", "json"))
     return Path(volume["spec"]["hostPath"]["path"])
 
 
@@ -118,7 +119,7 @@ def _sum_up(cluster: Cluster, name: str, status: Mapping[str, Any], seconds: Map
         f"  adapter     {result['adapter']['name']}  {result['adapter']['digest']}",
         f"  endpoint    {result['endpoint']} (in the cluster), model {result['modelName']}",
         f"  loss curve  {curve}",
-        f"  time        {', '.join(f'{what} {_minutes(value)}' for what, value in seconds.items())}",
+        f"  time        {', '.join(f'{what} {minutes(value)}' for what, value in seconds.items())}",
         f"  memory      {memory:.1f} GiB by the cluster's own programs",
         f"  disk        {_disk(cache_root()):.1f} GiB of caches in {cache_root()}, {_disk(state_root()):.1f} GiB in {state_root()}",
         "",
@@ -130,14 +131,16 @@ def _sum_up(cluster: Cluster, name: str, status: Mapping[str, Any], seconds: Map
     click.echo("\n".join(lines))
 
 
-def _kubectl(cluster: Cluster, *args: str) -> str:
-    result = cluster.kubectl(*args)
+def kubectl(cluster: Cluster, *args: str, stdin: str | None = None) -> str:
+    """What kubectl prints; raises ClusterError with its own words when it fails."""
+    result = cluster.kubectl(*args, stdin=stdin)
     if result.returncode:
         raise ClusterError(f"kubectl {' '.join(args[:4])}: {result.stderr.strip()}")
     return result.stdout
 
 
-def _minutes(seconds: float) -> str:
+def minutes(seconds: float) -> str:
+    """`2m05s`."""
     return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
 
 

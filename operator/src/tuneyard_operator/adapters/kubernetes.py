@@ -121,6 +121,12 @@ class KubernetesCluster:
         status, answer = await self._call("list", "Pod", namespace, query=query)
         return tuple(_checked(status, answer)["items"])
 
+    async def all_pods_of(self, namespace: str, name: str) -> tuple[Object, ...]:
+        """See `ports.Cluster`."""
+        query = {"labelSelector": f"{names.LABEL_JOB}={name}"}
+        status, answer = await self._call("list", "Pod", namespace, query=query)
+        return tuple(_checked(status, answer)["items"])
+
     async def claims(self, namespace: str) -> frozenset[str]:
         """See `ports.Cluster`."""
         return await self._claims.get(namespace)

@@ -29,7 +29,7 @@ from tuneyard_operator.domain.serving import POLL_EVERY, Serving, why_not_served
 from tuneyard_operator.domain.stages import HELD, Running, Work, carry
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.domain.verdict import Verdict
-from tuneyard_operator.domain.waiting import EVENTS_AFTER, PATIENCE
+from tuneyard_operator.domain.waiting import EVENTS_AFTER, PATIENCE, why_former_life
 
 RECHECK_SECONDS = 10.0
 """How often something outside our watches (a claim, a quota) is looked for again."""
@@ -161,11 +161,14 @@ def _begin(seen: Observed, report: Report) -> Frozen | Verdict:
 
 def _plan(work: Work) -> float | None:
     """Planned: the plan is written down and there is room to work in."""
-    plan = work.frozen.plan
+    plan, is_planned = work.frozen.plan, work.report.is_met(ConditionType.PLANNED)
+    former = None if is_planned else why_former_life(work.seen)
+    if former is not None:
+        return _stop(work, ConditionType.PLANNED, former)
     if work.seen.frozen is None:
         body = build_plan_map(work.owner, work.frozen)
         work.actions.append(Create(ConditionType.PLANNED, body, frozen=work.frozen))
-    if work.report.is_met(ConditionType.PLANNED):
+    if is_planned:
         return None
     work.actions.append(Create(ConditionType.PLANNED, build_workspace(work.owner, work.frozen)))
     training, gpus = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node

@@ -2,10 +2,10 @@
 """Why did a stage fail? The stage's own words first, then what Kubernetes knows, then the exit code.
 
 Every answer is one failure class and one sentence that carries its evidence, so that a person need not look at a
-pod that may be gone by then.
+pod that may be gone by then. Of several pods, which take each other down, the one counts that began it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
@@ -31,6 +31,10 @@ _FACTS_OF_STAGE: Mapping[Stage, type[BaseModel]] = {
 _SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 _SIGBUS, _SIGKILL, _SIGTERM = 7, 9, 15
 _FIRST_SIGNAL_EXIT, _LAST_SIGNAL_EXIT = 129, 159
+_VAGUE = frozenset({FailureClass.INTERRUPTED, FailureClass.BUG})
+"""What a stage says that has lost one of its processes and can't know why."""
+_ECHO = 4
+"""The depth of a pod that tells nothing but that it lost the others."""
 _EXCERPT = 300
 """Characters of a foreign message that are worth repeating."""
 
@@ -43,7 +47,7 @@ class Ending:
     attempt: int
     plan_digest: str
     pod: SeenPod | None
-    """The pod that tells most, if any is left."""
+    """The pod that is asked, if any is left."""
     job: SeenJob | None
     memory: str
     """Memory limit of the stage's container."""
@@ -56,8 +60,10 @@ class Ending:
         return self.pod.terminated if self.pod else None
 
     def named(self, text: str) -> str:
-        """`pod a-train-1-0-x of train attempt 1: ...`."""
-        where = f"pod {self.pod.name}" if self.pod else f"Job {self.job.name}" if self.job else "its Job"
+        """`train attempt 1, pod a-train-1-0-x on node-0: ...`."""
+        where = f"Job {self.job.name}" if self.job else "its Job"
+        if self.pod is not None:
+            where = f"pod {self.pod.name}" + (f" on {self.pod.node}" if self.pod.node else "")
         return f"{self.stage} attempt {self.attempt}, {where}: {text}"
 
 
@@ -85,19 +91,45 @@ def classify(ending: Ending) -> StageFailure:
     return StageFailure(FailureClass.BUG, ending.named("ended, and nothing says why"))
 
 
+def first_cause(endings: Iterable[Ending], known: StageFailure | None = None) -> StageFailure | None:
+    """Of an attempt's pods, what took the others down; None where each only says that it was interrupted.
+
+    `known` is what this said while pods were there that are gone now.
+    """
+    found = [] if known is None else [(_depth(known, is_disrupted=True), known)]
+    for ending in endings:
+        failure = classify(ending)
+        found.append((_depth(failure, is_disrupted=disrupted(ending) is not None), failure))
+    depth, cause = min(found, key=lambda each: each[0])
+    return cause if depth < _ECHO else None
+
+
+def _depth(failure: StageFailure, *, is_disrupted: bool) -> int:
+    """The greater, the likelier that another pod's end was the reason."""
+    if failure.failure_class is FailureClass.OUT_OF_MEMORY:
+        return 0
+    if failure.failure_class not in _VAGUE:
+        return 1
+    if failure.failure_class is FailureClass.INTERRUPTED:
+        return 2 if is_disrupted else _ECHO
+    return 3
+
+
 def said_by_the_stage(ending: Ending) -> StageFailure | None:
-    """A valid Failed result: the stage knows best."""
+    """A valid Failed result: the stage knows best, but not which of its processes the kernel has killed."""
     if ending.pod is None:
         return None
     result = read_result(ending.pod, ending.stage, ending.plan_digest)
-    if isinstance(result, StageResult) and result.outcome == "Failed" and result.failure is not None:
-        return StageFailure(result.failure.failure_class, result.failure.message)
-    return None
+    if not isinstance(result, StageResult) or result.outcome != "Failed" or result.failure is None:
+        return None
+    if result.failure.failure_class in _VAGUE and _is_oom_killed(ending):
+        return None
+    return StageFailure(result.failure.failure_class, result.failure.message)
 
 
 def out_of_memory(ending: Ending) -> StageFailure | None:
-    """The kernel killed the container at its memory limit."""
-    if ending.terminated is None or ending.terminated.reason != "OOMKilled":
+    """The kernel killed the container, or a process in it, at its memory limit."""
+    if not _is_oom_killed(ending):
         return None
     text = f"OOMKilled at its memory limit of {ending.memory}"
     return StageFailure(FailureClass.OUT_OF_MEMORY, ending.named(text))
@@ -224,6 +256,10 @@ CHAIN: tuple[Callable[[Ending], StageFailure | None], ...] = (
     other_exit_code,
     pod_gone,
 )
+
+
+def _is_oom_killed(ending: Ending) -> bool:
+    return ending.terminated is not None and ending.terminated.reason == "OOMKilled"
 
 
 def _excerpt(text: str) -> str:

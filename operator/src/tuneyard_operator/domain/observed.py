@@ -64,12 +64,24 @@ class SeenPod:
     waiting: SeenCondition | None = None
     """The trainer container's waiting state."""
     running: bool = False
+    unready: bool = False
+    """The Ready condition is False. Our pods have no probe, so of one that runs its node has not been heard of."""
     terminated: SeenTerminated | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether no process of it can still write to the workspace."""
         return self.phase in {"Succeeded", "Failed"}
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it should run and its node does not say so any more."""
+        return self.running and self.unready
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it has failed, or is about to be taken away: one on a lost node never gets to say that it failed."""
+        return self.phase == "Failed" or self.disruption is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +195,8 @@ class Observed:
     pulse: Pulse | None = None
     """Whether the training moves."""
     leftovers: tuple[Leftover, ...] = ()
+    taking_back: tuple[Leftover, ...] = ()
+    """Jobs and pods that still take back what an older FineTuneJob of this name published."""
     finalizers: tuple[str, ...] = ()
     parting: Parting | None = None
     """None unless the job is being deleted."""

@@ -108,7 +108,8 @@ class Report:
         """An attempt is over; None: by the operator's own will."""
         fields: dict[str, Any] = {"ended": api_time(self.now), "outcome": "Stopped"}
         if isinstance(ending, StageResult):
-            fields["outcome"] = "Succeeded"
+            # A pod that was to be taken away may have ended well before that.
+            fields |= {"outcome": "Succeeded", "failure_class": None, "message": None}
         elif ending is not None:
             kind = ending.failure_class
             fields |= {

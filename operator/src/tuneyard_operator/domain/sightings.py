@@ -77,6 +77,7 @@ def see_pod(body: Object) -> SeenPod | None:
         return None
     metadata, status = body["metadata"], body.get("status") or {}
     conditions = {str(condition["type"]): condition for condition in status.get("conditions") or ()}
+    ready = conditions.get("Ready")
     scheduled, disruption = conditions.get("PodScheduled"), conditions.get("DisruptionTarget")
     is_scheduled = scheduled is not None and scheduled.get("status") == "True"
     state = _trainer_state(status)
@@ -100,6 +101,7 @@ def see_pod(body: Object) -> SeenPod | None:
         disruption=_condition(disruption) if disruption and disruption.get("status") == "True" else None,
         waiting=_condition(state["waiting"]) if state.get("waiting") else None,
         running="running" in state and state["running"] is not None,
+        unready=ready is not None and ready.get("status") == "False",
         terminated=_terminated(state["terminated"]) if state.get("terminated") else None,
     )
 
@@ -126,7 +128,22 @@ def see_unpublish(body: Object, pods: Sequence[Object]) -> SeenUnpublish:
 
 def made_for(body: Object) -> str:
     """The uid of the FineTuneJob that an object was made for: its owner, or one that must not own it."""
-    return owner_uid(body) or (body["metadata"].get("annotations") or {}).get(names.ANNOTATION_UID, "")
+    return owner_uid(body) or taken_back_for(body)
+
+
+def taken_back_for(body: Object) -> str:
+    """The uid of the FineTuneJob for which a Job, or a pod of it, takes back what that published; else nothing."""
+    return str((body["metadata"].get("annotations") or {}).get(names.ANNOTATION_UID, ""))
+
+
+def may_take_back(body: Object) -> bool:
+    """Whether such a Job or pod may still change the registry."""
+    status = body.get("status") or {}
+    is_over = status.get("phase") in {"Succeeded", "Failed"} or any(
+        condition.get("status") == "True" and condition["type"] in {"Complete", "Failed"}
+        for condition in status.get("conditions") or ()
+    )
+    return bool(taken_back_for(body)) and not is_over
 
 
 def see_event(body: Object) -> SeenEvent:

@@ -16,10 +16,10 @@ from tuneyard_operator.domain.build.metadata import Owner
 from tuneyard_operator.domain.build.micro_batch import with_micro_batch
 from tuneyard_operator.domain.build.pod import memory_limit
 from tuneyard_operator.domain.build.stage_job import build_rendezvous_service, build_stage_job, stage_nodes
-from tuneyard_operator.domain.conditions import api_time
+from tuneyard_operator.domain.conditions import api_time, clip
 from tuneyard_operator.domain.conduct import Conduct
 from tuneyard_operator.domain.decision import Action, Create, Delete, Note
-from tuneyard_operator.domain.failures import Ending, classify, read_result
+from tuneyard_operator.domain.failures import Ending, classify, first_cause, read_result
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
 from tuneyard_operator.domain.report import Report
@@ -69,6 +69,10 @@ def carry(work: Work, stage: Stage) -> StageResult | Running | Verdict:
     """
     attempt = work.report.latest_attempt(stage)
     if attempt is None:
+        written = work.seen.status.attempts
+        if any(each.outcome == "Succeeded" and each not in written for each in work.report.status.attempts):
+            # Its pod may be gone before this is said: then the stage would be done again, beside the next one.
+            return Verdict(reasons.STARTING, f"{stage} starts next", again_after=0.0)
         return _start(work, stage, 1)
     if attempt.outcome == "Running":
         return _follow(work, stage, attempt)
@@ -104,16 +108,26 @@ def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running
         return result
     if attempt.stopping is not None:
         return _finish_stopping(work, attempt, job, pods)
+    endings = _endings(work, attempt, job, pods)
+    known = StageFailure(attempt.failure_class, attempt.message or "") if attempt.failure_class else None
     if job is None or job.is_over or ended_well:
-        failure = classify(_ending(work, stage, attempt.number, job, pods))
+        failure = first_cause(endings, known) or classify(endings[0])
         return _again(work, stage, work.report.end(attempt, failure))
+    cause = first_cause(endings, known) if len(pods) > 1 and any(pod.is_failing for pod in pods) else None
+    if cause is not None:
+        # Now: the Job ends the other pods, and those are gone by the time that it says that it has failed.
+        attempt = work.report.note(attempt, failure_class=cause.failure_class, message=clip(cause.message))
     if work.conduct.suspend:
         return _stop(work, attempt, reasons.SUSPENDING, "spec.suspend is true: checkpoint and leave")
     pulse = work.seen.pulse
     if pulse is not None and pulse.is_hung and any(pod.uid == pulse.pod for pod in pods):
         still = f"no step after step {pulse.step} for {pulse.still:.0f} s"
         usual = f"median step {pulse.step_seconds:.1f} s" if pulse.step_seconds else "no step yet"
-        return _stop(work, attempt, FailureClass.HUNG, f"{stage} attempt {attempt.number}: {still} ({usual})")
+        lost = next(
+            (f"; node {pod.node} of pod {pod.name} does not answer" for pod in pods if pod.is_cut_off), ""
+        )
+        kind = FailureClass.INTERRUPTED if lost else FailureClass.HUNG
+        return _stop(work, attempt, kind, f"{stage} attempt {attempt.number}: {still} ({usual}){lost}")
     trouble = why_waiting(Start(job, pods, work.seen.events, work.frozen.runtime, work.now))
     return trouble or Running(attempt, pods)
 
@@ -130,7 +144,8 @@ def _finish_stopping(
     reason, message = attempt.stopping or "", attempt.message or ""
     alive = [pod for pod in pods if not pod.is_over]
     if (job is None or job.is_over) and not alive:
-        failure = StageFailure(FailureClass.HUNG, message) if reason == FailureClass.HUNG else None
+        is_failure = reason in {FailureClass.HUNG, FailureClass.INTERRUPTED}
+        failure = StageFailure(FailureClass(reason), message) if is_failure else None
         return _again(work, attempt.stage, work.report.end(attempt, failure))
     if job is not None and not job.is_over and not job.deleting:
         work.actions.append(Delete("Job", job.name, job.uid))
@@ -146,14 +161,16 @@ def _result(work: Work, stage: Stage, pods: tuple[SeenPod, ...]) -> StageResult 
     return None
 
 
-def _ending(work: Work, stage: Stage, number: int, job: SeenJob | None, pods: tuple[SeenPod, ...]) -> Ending:
-    """The pod that failed first tells most; one that was taken down with it only repeats that."""
-    failed = [pod for pod in pods if pod.phase == "Failed"]
-    telling = next((pod for pod in failed if pod.terminated is not None), None)
-    pod = telling or next(iter(failed or pods), None)
-    memory, name = memory_limit(work.frozen, stage), names.stage_job_name(work.seen.name, stage, number)
+def _endings(
+    work: Work, attempt: Attempt, job: SeenJob | None, pods: tuple[SeenPod, ...]
+) -> tuple[Ending, ...]:
+    """Of all pods that fail, those that say how they ended first; of any pod or none where none fails."""
+    failing = [pod for pod in pods if pod.is_failing]
+    asked = sorted(failing, key=lambda pod: pod.terminated is None) or pods[:1] or (None,)
+    memory, digest = memory_limit(work.frozen, attempt.stage), work.frozen.plan.digest
+    name = attempt.job
     events = tuple(each for each in work.seen.events if each.name == name or each.name.startswith(f"{name}-"))
-    return Ending(stage, number, work.frozen.plan.digest, pod, job, memory, events)
+    return tuple(Ending(attempt.stage, attempt.number, digest, pod, job, memory, events) for pod in asked)
 
 
 def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
@@ -174,8 +191,11 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
         )
         ending = Verdict(reasons.FORMER_POD_ENDING, message, waiting_for=waiting)
         return lost_pod(alive, work.now) or ending
+    is_written = attempt in work.seen.status.attempts
     if work.conduct.suspend and work.seen.job_of(stage, attempt.number + 1) is None:
-        return HELD
+        # Held is said when its pods were asked for, which is done once it is written that it is over.
+        ending = Verdict(reasons.SUSPENDING, f"attempt {attempt.number} of {stage} is over", again_after=0.0)
+        return HELD if is_written else ending
     last = api_time(work.now) if attempt.ended is None else attempt.ended
     # A clock that went back behind the attempt's end can't tell how long ago that was.
     if last <= api_time(work.now) and work.now < plan.not_before:
@@ -184,7 +204,7 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
         waiting = WaitingFor(kind="Job", name=name, reason=reasons.BACKING_OFF, message=message[:2048])
         left = (plan.not_before - work.now).total_seconds()
         return Verdict(reasons.BACKING_OFF, message, waiting_for=waiting, again_after=left + 0.1)
-    if attempt not in work.seen.status.attempts:
+    if not is_written:
         return Verdict(plan.reason, plan.why, again_after=0.0)
     note = f"{stage} starts again (attempt {attempt.number + 1}): {plan.why}"
     work.report.notes.append(Note("Warning", plan.reason, note))

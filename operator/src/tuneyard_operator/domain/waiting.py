@@ -13,7 +13,7 @@ from tuneyard_api import reasons
 from tuneyard_api.runtime import FineTuneRuntimeSpec
 from tuneyard_api.status import WaitingFor
 
-from tuneyard_operator.domain.observed import SeenEvent, SeenJob, SeenPod
+from tuneyard_operator.domain.observed import Observed, SeenEvent, SeenJob, SeenPod
 from tuneyard_operator.domain.verdict import Check, Verdict, first_verdict
 
 PATIENCE = timedelta(seconds=2)
@@ -81,6 +81,22 @@ def lost_pod(pods: tuple[SeenPod, ...], now: datetime) -> Verdict | None:
                 " its Node object, or taint it node.kubernetes.io/out-of-service"
             )
             return _verdict("Pod", pod.name, reasons.NODE_LOST, message)
+    return None
+
+
+def why_former_life(seen: Observed) -> Verdict | None:
+    """What an older FineTuneJob of this name has left and that may still write: workspace and adapter have the same name.
+
+    It goes by garbage collection, in any order and at any time: the workspace may be gone before a Job or a pod is.
+    """
+    own = {job.uid for job in seen.jobs if job.owner_uid == seen.uid}
+    jobs = [("Job", job.name) for job in seen.jobs if job.uid not in own and not job.is_over]
+    pods = [("Pod", pod.name) for pod in seen.pods if pod.owner_uid not in own and not pod.is_over]
+    taking_back = [(each.kind, each.name) for each in seen.taking_back]
+    for kind, name in jobs + pods + taking_back:
+        return _verdict(
+            kind, name, reasons.NAME_CONFLICT, "belongs to an older job of this name, which goes first"
+        )
     return None
 
 

@@ -23,7 +23,7 @@ from tuneyard_operator.domain.observed import (
 )
 from tuneyard_operator.domain.parting import published_by
 from tuneyard_operator.domain.progress import READ_EVERY
-from tuneyard_operator.domain.sightings import owner_uid, see_job, see_pod, see_unpublish
+from tuneyard_operator.domain.sightings import may_take_back, owner_uid, see_job, see_pod, see_unpublish
 from tuneyard_operator.domain.waiting import needs_events
 from tuneyard_operator.domain.watchdog import Pulse, next_pulse
 from tuneyard_operator.ports import Cluster, Endpoint, ProgressReader
@@ -70,6 +70,9 @@ class Gatherer:
         jobs, pods = self.store.children(key)
         pods = await self._with_ended_pods(stored, key.namespace, jobs, pods)
         pods = await self._with_former_pods(stored, key.namespace, pods)
+        taking_back: tuple[Leftover, ...] = ()
+        if stored.is_again and stored.status.plan is None:
+            jobs, pods, taking_back = await self._with_former_life(key)
         seen = Observed(
             namespace=key.namespace,
             name=key.name,
@@ -82,6 +85,7 @@ class Gatherer:
             frozen=known.frozen,
             jobs=jobs,
             pods=pods,
+            taking_back=taking_back,
             finalizers=stored.finalizers,
         )
         claims = await self.cluster.claims(key.namespace) if needs_claims(seen) else None
@@ -139,6 +143,24 @@ class Gatherer:
             *(pod for pod in now if pod is not None),
         )
 
+    async def _with_former_life(
+        self, key: Key
+    ) -> tuple[tuple[SeenJob, ...], tuple[SeenPod, ...], tuple[Leftover, ...]]:
+        """All children of the name as they are now: the answer to the creation of one may have been lost."""
+        jobs = await self.cluster.jobs_of(key.namespace, key.name)
+        pods = await self.cluster.all_pods_of(key.namespace, key.name)
+        bodies = [("Job", body) for body in jobs] + [("Pod", body) for body in pods]
+        taking_back = tuple(
+            Leftover(kind, body["metadata"]["name"], body["metadata"]["uid"])
+            for kind, body in bodies
+            if may_take_back(body)
+        )
+        return (
+            tuple(job for body in jobs if (job := see_job(body)) is not None),
+            tuple(pod for body in pods if (pod := see_pod(body)) is not None),
+            taking_back,
+        )
+
     async def _ended(self, key: Key, stored: Stored, now: datetime) -> Observed:
         """Of a job that has ended: what must be removed, once it must."""
         self.forget(key)
@@ -164,23 +186,19 @@ class Gatherer:
         self.forget(key)
         bodies = await self.cluster.jobs_of(key.namespace, key.name)
         seen = [job for body in bodies if (job := see_job(body)) is not None and job.owner_uid == stored.uid]
-        publish = {job.name for job in seen if job.stage is Stage.PUBLISH}
-        publish |= {attempt.job for attempt in stored.status.attempts if attempt.stage is Stage.PUBLISH}
-        # Of those Jobs that are gone too: their pods may not be.
-        pods = [
-            see_pod(pod) for job in sorted(publish) for pod in await self.cluster.pods_of(key.namespace, job)
-        ]
+        # Of Jobs that are gone too, and of those that no status tells of: their pods may not be.
+        bodies_of_pods = await self.cluster.all_pods_of(key.namespace, key.name)
+        pods = [pod for body in bodies_of_pods if (pod := see_pod(body)) is not None]
         unpublish = None
         for body in bodies:
             if body["metadata"]["name"] == names.unpublish_name(key.name):
-                own = await self.cluster.pods_of(key.namespace, names.unpublish_name(key.name))
-                unpublish = see_unpublish(body, own)
+                unpublish = see_unpublish(body, bodies_of_pods)
         parting = Parting(
             since=since,
             running=tuple(
                 Leftover("Job", job.name, job.uid) for job in seen if not job.is_over and not job.deleting
             ),
-            writers=tuple(pod.name for pod in pods if pod is not None and not pod.is_over),
+            writers=tuple(pod.name for pod in pods if pod.stage is Stage.PUBLISH and not pod.is_over),
             has_registry=await self._has_registry(key.namespace, stored),
             unpublish=unpublish,
         )

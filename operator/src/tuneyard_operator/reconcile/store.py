@@ -17,7 +17,7 @@ from tuneyard_api.status import FineTuneJobStatus
 from tuneyard_operator.domain.conditions import read_time
 from tuneyard_operator.domain.observed import SeenJob, SeenPod
 from tuneyard_operator.domain.parting import finalizers_to_set
-from tuneyard_operator.domain.sightings import child_key, see_job, see_pod, version_of
+from tuneyard_operator.domain.sightings import child_key, see_job, see_pod, taken_back_for, version_of
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.ports import Object, Watched
 from tuneyard_operator.reconcile.queue import Key
@@ -43,6 +43,8 @@ class Stored:
     spec: Mapping[str, object]
     """Of a job that has ended only what is kept to: what becomes of its children and of what it published."""
     status: FineTuneJobStatus
+    is_again: bool = False
+    """Whether another one of this name was held before: what that has left may not be known."""
     known: frozenset[tuple[Stage, int]] = frozenset()
     """The attempts of a job that has ended."""
 
@@ -76,6 +78,7 @@ class Store:
         self._jobs: dict[Key, Stored] = {}
         self._children: dict[Key, _Children] = {}
         self._gone: dict[tuple[str, str, str], int] = {}
+        self._former: dict[Key, None] = {}
 
     def job(self, key: Key) -> Stored | None:
         """The FineTuneJob of a key."""
@@ -151,6 +154,8 @@ class Store:
             finalizers=tuple(metadata.get("finalizers") or ()),
             spec=body.get("spec") or {},
             status=FineTuneJobStatus.model_validate(body.get("status") or {}),
+            is_again=key in self._former
+            or (former is not None and (former.is_again or former.uid != metadata["uid"])),
         )
         if stored.has_ended:
             stored = _end_of(stored)
@@ -163,7 +168,10 @@ class Store:
         key = _key_of(kind, body)
         seen = see_job(body) if kind == "Job" else see_pod(body)
         parent = self._jobs.get(key) if key else None
-        if key is None or seen is None:
+        if key is None:
+            return
+        if seen is None:
+            self._note_former(key, taken_back_for(body))
             return
         if parent is not None and parent.has_ended and not _is_stray(parent, seen):
             return
@@ -171,6 +179,12 @@ class Store:
             return  # what is done is in status and is never looked at again
         if _update(self._held_of(kind, self._children.setdefault(key, _Children())), seen) and not is_own:
             self.changed(key)
+
+    def _note_former(self, key: Key, uid: str) -> None:
+        """What of an older job takes back what that published tells a new process that there was one."""
+        parent = self._jobs.get(key)
+        if parent is not None and uid not in {"", parent.uid}:
+            self._jobs[key] = replace(parent, is_again=True)
 
     @staticmethod
     def _held_of(kind: Watched, children: _Children) -> dict[str, Any]:
@@ -187,6 +201,9 @@ class Store:
             former = self._jobs.get(key)
             if former is not None and former.version <= version:
                 del self._jobs[key]
+                if len(self._former) >= _REMEMBERED:
+                    del self._former[next(iter(self._former))]
+                self._former[key] = None
                 self.changed(key)
         elif key in self._children:
             held = self._held_of(kind, self._children[key])

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is typed into a form is one value of the manifest, and what comes out names the result: by Argo's own expressions."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tuneyard_api.yaml_io import load
+
+pytestmark = pytest.mark.cluster
+Json = dict[str, Any]
+Ask = Callable[..., Json]
+FORM = {"model": "pvc:models/tiny-llama", "trainingData": "pvc:datasets/docstrings/train.jsonl"}
+STEPS = "steps.trainings.outputs.parameters"
+
+
+NASTY = [
+    "x\n  suspend: true",
+    'x"\n  suspend: true\n  y: "',
+    "x', suspend: true, y: '",
+    'x\\"\n  suspend: true #',
+    "{{workflow.name}}",
+    "x{{=toJson('y') + '\\n  suspend: true'}}",
+    "{{=sprig.fail('no')}}",
+    "{{{{=1}}}}",
+    "x}}{{",
+    "\u2028 é \t #",
+]
+
+
+@pytest.mark.parametrize("value", NASTY)
+@pytest.mark.parametrize("field", ["name", "model", "testData", "learningRate"])
+def test_what_is_typed_is_one_value_and_never_another_field(
+    manifest: Callable[..., str], field: str, value: str
+) -> None:
+    typed = FORM | {"testData": "pvc:d/t.jsonl", "endpoint": "http://e:8000", field: value}
+    made = load(manifest(**typed)).value
+    assert set(made) == {"apiVersion", "kind", "metadata", "spec"}
+    parts = {name: set(part) for name, part in made["spec"].items() if isinstance(part, dict)}
+    assert parts.pop("model") <= {"pvc", "huggingFace"}
+    assert parts == {
+        "dataset": {"training", "test"},
+        "runtime": {"name"},
+        "training": {"epochs", "learningRate", "maxSequenceLength"},
+        "parallelism": {"gpusPerNode"},
+        "publish": {"adapterName"},
+        "serve": {"endpoint"},
+    }
+    assert set(made["spec"]) == {*parts, "model", "method"}
+
+
+def test_a_form_ends_with_the_adapter_or_with_the_job_s_words(
+    argo_expressions: Ask, templates: dict[str, Json]
+) -> None:
+    output = templates["fine-tune"]["spec"]["templates"][0]["outputs"]["parameters"][0]
+    expression, prefix = output["valueFrom"]["expression"], "steps.job.outputs.parameters"
+    good = {f"{prefix}.state": "Succeeded", f"{prefix}.adapter": "a", f"{prefix}.message": ""}
+    assert argo_expressions(expression=expression, scope=good) == {"result": "a"}
+    bad = good | {f"{prefix}.state": "Failed", f"{prefix}.message": 'BadInput: no "prompt" in {{line}} 3'}
+    assert argo_expressions(expression=expression, scope=bad)["error"].startswith(
+        'BadInput: no "prompt" in {{line}} 3'
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "loss"),
+    [
+        (["3.25", "3.5", "3.125"], "c", "3.125"),
+        (["10.5", "9.75", ""], "b", "9.75"),
+        (["", "", ""], "OutOfMemory; OutOfMemory; OutOfMemory", "OutOfMemory; OutOfMemory; OutOfMemory"),
+    ],
+    ids=[
+        "the lowest held-out loss",
+        "numbers and not letters decide, a failure does not count",
+        "all failed",
+    ],
+)
+def test_a_sweep_names_the_best(
+    argo_expressions: Ask, templates: dict[str, Json], losses: list[str], best: str, loss: str
+) -> None:
+    outputs = templates["fine-tune-sweep"]["spec"]["templates"][0]["outputs"]["parameters"]
+    scope = {
+        STEPS: "[]",
+        f"{STEPS}.tunedLoss": json.dumps(losses),
+        f"{STEPS}.adapter": '["a", "b", "c"]',
+        f"{STEPS}.message": json.dumps(["OutOfMemory"] * 3),
+    }
+    for output, wanted in zip(outputs, (best, loss), strict=True):
+        answer = argo_expressions(expression=output["valueFrom"]["expression"], scope=scope)
+        assert (answer.get("result") or answer["error"]).startswith(wanted)
+
+
+def test_the_trainings_of_a_sweep_have_names_of_their_own(
+    argo_expressions: Ask, templates: dict[str, Json]
+) -> None:
+    (trainings,) = templates["fine-tune-sweep"]["spec"]["templates"][0]["steps"][0]
+    given = {a["name"]: a["value"] for a in trainings["arguments"]["parameters"]}
+    values = {"workflow.name": "w", "inputs.parameters.name": "s", "item": "0.0002"}
+    names = [
+        argo_expressions(text=given[key], passes=[values])["result"]
+        for key in ("job", "adapter", "learningRate")
+    ]
+    assert names == ["w-0-0002", "s-0-0002", "0.0002"]
+    asked = {p["name"] for p in templates["fine-tune"]["spec"]["templates"][1]["inputs"]["parameters"]}
+    assert asked == set(given)
