@@ -121,7 +121,7 @@ def follow(stack: GitOpsStack, *jobs: str) -> None:
         operation = ((stack.application("jobs") or {}).get("status") or {}).get("operationState", {})
         return operation.get("syncResult", {}).get("revision") == head and operation["phase"] == "Succeeded"
 
-    until("Argo CD has synced the jobs", is_synced, 120)
+    stack.wait("Argo CD has synced the jobs", is_synced, 120)
 
 
 def test_a_job_in_git_is_trained_once(gitops: GitOpsStack, operator: OperatorProcess) -> None:

@@ -27,6 +27,12 @@ class ApiWatch:
         self._tls.load_cert_chain(folder / "admin.crt", folder / "admin.key")
         self._address = urlsplit(cluster.plan.server)
         self._kept = threading.local()
+        self._all_kept: list[http.client.HTTPSConnection] = []
+
+    def close(self) -> None:
+        """Closes what all threads have kept, when none of them asks any more."""
+        for connection in self._all_kept:
+            connection.close()
 
     def _connect(self, seconds: float = CONNECT_SECONDS) -> http.client.HTTPSConnection:
         assert self._address.hostname
@@ -41,6 +47,8 @@ class ApiWatch:
         kept = getattr(self._kept, "connection", None)
         self._kept.connection = None
         connection = kept or self._connect()
+        if kept is None:
+            self._all_kept.append(connection)
         text = None if body is None else json.dumps(body)
         try:
             connection.request(method, path, text, {"Content-Type": content})
@@ -48,6 +56,7 @@ class ApiWatch:
         except ConnectionError:
             if kept is None:
                 raise
+            connection.close()
             return self.send(method, path, body, content)  # the server had closed it meanwhile, being idle
         with response as answer:
             said = answer.read()

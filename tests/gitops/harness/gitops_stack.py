@@ -65,6 +65,13 @@ def until(what: str, look: Callable[[], Found | None], seconds: float) -> Found:
     raise AssertionError(f"{what}: not within {seconds:.0f} s")
 
 
+def is_within(said: Any, live: Any) -> bool:
+    """Whether an object still says what was rendered; Argo CD adds empty fields (`directory.jsonnet: {}`)."""
+    if isinstance(said, dict) and isinstance(live, dict):
+        return all(key in live and is_within(value, live[key]) for key, value in said.items())
+    return bool(said == live)
+
+
 class GitOpsStack:
     """Everything, for one test session."""
 
@@ -94,6 +101,8 @@ class GitOpsStack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        self.history.join()
+        self.api.close()
 
     def _slow_helm(self) -> Path:
         self._delay.write_text("0")
@@ -167,17 +176,24 @@ class GitOpsStack:
             live = self.applications()
             roots = [live.get(f"{tree.name}-{root}", {}) for root in ("platform", "models")]
             return (
-                all(live.get(name, {}).get("spec", {}).get("source") == sources[name] for name in sources)
+                all(
+                    is_within(sources[name], live.get(name, {}).get("spec", {}).get("source"))
+                    for name in sources
+                )
                 and all(revision(root) == head for root in roots)
                 and all(state(live[name]) == WELL for name in (*sources, f"{tree.name}-platform"))
             )
 
+        self.wait(f"{tree.name} is settled", is_settled, seconds)
+        return time.monotonic() - start
+
+    def wait(self, what: str, look: Callable[[], Found | None], seconds: float) -> Found:
+        """As `until`, and says what Argo CD says when it does not come."""
         try:
-            until(f"{tree.name} is settled", is_settled, seconds)
+            return until(what, look, seconds)
         except AssertionError as error:
             words = "\n".join(f"  {name}: {state}" for name, state in sorted(self.states().items()))
             raise AssertionError(f"{error}\n{words}\n{self.messages()}") from None
-        return time.monotonic() - start
 
     def messages(self) -> str:
         """What Argo CD says about each Application that is not well."""

@@ -63,7 +63,12 @@ class History:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()  # the threads end with the API server
+        self._over.set()
+
+    def join(self) -> None:
+        """Waits for the watches, which end with the API server."""
+        for thread in self._threads:
+            thread.join()
 
     def _follow(self, kind: Kind) -> None:
         while not self._over.is_set():
