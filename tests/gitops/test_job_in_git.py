@@ -24,7 +24,7 @@ APPLICATION = {
     "kind": "Application",
     "metadata": {"name": "jobs", "namespace": NAMESPACE},
     "spec": {
-        "project": "default",
+        "project": "jobs",
         "destination": {"server": "https://kubernetes.default.svc", "namespace": SPACE},
         "syncPolicy": {
             "automated": {"prune": True, "selfHeal": True},
@@ -33,6 +33,14 @@ APPLICATION = {
     },
 }
 """Someone's own, beside the rendered ones."""
+
+
+PROJECT = {
+    "apiVersion": "argoproj.io/v1alpha1",
+    "kind": "AppProject",
+    "metadata": {"name": "jobs", "namespace": NAMESPACE},
+    "spec": {"sourceRepos": ["*"], "destinations": [{"server": "*", "namespace": SPACE}]},
+}
 
 
 class JobInGit(JobOnCluster):
@@ -115,7 +123,7 @@ def follow(stack: GitOpsStack, *jobs: str) -> None:
     files = {f"jobs/{name}.yaml": manifest(name) for name in jobs}
     head = stack.repository.commit(files, " and ".join(jobs), seconds=0, branch="jobs")
     source: dict[str, Any] = {"repoURL": stack.git_url, "targetRevision": "jobs", "path": "jobs"}
-    stack.cluster.apply({**APPLICATION, "spec": {**APPLICATION["spec"], "source": source}})
+    stack.cluster.apply(PROJECT, {**APPLICATION, "spec": {**APPLICATION["spec"], "source": source}})
 
     def is_synced() -> bool:
         operation = ((stack.application("jobs") or {}).get("status") or {}).get("operationState", {})
