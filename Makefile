@@ -31,7 +31,7 @@ render: ## Write argocd-apps/ and manifests/ of every environment; needs no clus
 	@$(RUN) tuneyard render
 
 ##@ Work on it
-.PHONY: setup fmt lint type test test-unit generate verify survive removals
+.PHONY: setup fmt lint type test test-all test-unit generate verify survive removals
 setup: ## The development environment, PyTorch included (5 GB)
 	@UV_PYTHON_DOWNLOADS=never $(UV) sync --frozen --all-packages --group torch
 
@@ -57,6 +57,9 @@ verify: ## Fail when a generated file is stale
 
 test: setup lint type verify ## Set up and run every tier that this machine can run
 	@$(RUN) --group torch pytest
+
+test-all: ## As `make test`, with the long proofs too: every fault on real pods, every environment on Argo CD (an hour)
+	@TUNEYARD_LONG=1 $(MAKE) --no-print-directory test
 
 test-unit: ## The tests that need no cluster and no PyTorch
 	@TUNEYARD_TIERS=unit $(RUN) pytest

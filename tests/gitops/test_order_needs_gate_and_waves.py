@@ -11,7 +11,7 @@ import pytest
 from gitops_stack import GATE, GitOpsStack, until
 from rendered_trees import Change, Tree, cascading, change_values, together, without_components
 
-pytestmark = pytest.mark.gitops
+pytestmark = [pytest.mark.gitops, pytest.mark.long]
 UPDATED = ("cloudnative-pg", "minio", "mlflow")
 SETTLE_SECONDS = 240
 RENDER_SECONDS = 8

@@ -4,7 +4,7 @@
 from pathlib import Path
 
 import pytest
-from tier_selection import chosen_tiers, tier_of  # type: ignore[import-not-found]  # a plugin, on the path by conftest
+from tier_selection import chosen_tiers, is_put_off, tier_of  # type: ignore[import-not-found]  # a plugin, on the path by conftest
 from tuneyard_local.requirements import missing_for_gitops, missing_for_native
 
 
@@ -29,6 +29,17 @@ def test_a_test_without_marker_is_a_unit_test(request: pytest.FixtureRequest) ->
 @pytest.mark.torch
 def test_a_marker_says_the_tier(request: pytest.FixtureRequest) -> None:
     assert tier_of(request.node) == "torch"
+
+
+def test_a_long_test_runs_when_it_is_asked_for(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TUNEYARD_LONG", raising=False)
+    assert not is_put_off(request.node)
+    request.applymarker(pytest.mark.long)
+    assert is_put_off(request.node)
+    monkeypatch.setenv("TUNEYARD_LONG", "1")
+    assert not is_put_off(request.node)
 
 
 def test_without_root_real_nodes_say_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

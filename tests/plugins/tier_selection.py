@@ -3,6 +3,9 @@
 
 TUNEYARD_TIERS, a comma list of unit, torch, cluster, gitops and e2e, chooses; without it all run that can. A tier
 that was asked for by name and cannot run is an error: a skip would look like success.
+
+Tests marked `long` prove again, on more of the real thing, what a shorter one holds: `make test-all` (TUNEYARD_LONG=1)
+runs them too.
 """
 
 import importlib.util
@@ -39,6 +42,11 @@ def missing_for(tier: str) -> str | None:
     return None
 
 
+def is_put_off(item: pytest.Item) -> bool:
+    """Whether it is long, and nobody asked for long ones."""
+    return item.get_closest_marker("long") is not None and not os.environ.get("TUNEYARD_LONG")
+
+
 def chosen_tiers(value: str | None) -> tuple[str, ...] | None:
     """The tiers that TUNEYARD_TIERS names; None when it is not set."""
     if not value:
@@ -58,6 +66,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             reason: str | None = "not among TUNEYARD_TIERS"
         elif (reason := missing_for(tier)) and chosen is not None:
             raise pytest.UsageError(f"tier {tier} was asked for by TUNEYARD_TIERS, but: {reason}")
+        if not reason and is_put_off(item):
+            tier, reason = f"{tier}, long", "make test-all runs them"
         if reason:
             item.add_marker(pytest.mark.skip(reason=f"tier {tier}: {reason}"))
             skipped[tier] = (reason, skipped.get(tier, ("", 0))[1] + 1)
