@@ -60,7 +60,8 @@ def test_an_update_of_several_breaks_the_order(broken: Broken) -> None:
     tree = broken.tree(change_values(*UPDATED, to="several"))
     version = broken.stack.commit(tree, "several at once")
     broken.stack.wait_until_settled(tree, SETTLE_SECONDS)
-    assert broken.breaches_of("mlflow", version)
+    history = broken.stack.history
+    assert broken.breaches_of("mlflow", version), (history.started(version), history.settled(version))
 
 
 @pytest.mark.parametrize("state", ["Failed", "Working"])

@@ -175,10 +175,13 @@ class GitOpsStack:
         def is_settled() -> bool:
             live = self.applications()
             roots = [live.get(f"{tree.name}-{root}", {}) for root in ("platform", "models")]
+            # What is said of an Application is said of what was compared last, which may be its spec of before.
+            compared = {name: entry.get("status", {}).get("sync", {}) for name, entry in live.items()}
             return (
                 all(
-                    is_within(sources[name], live.get(name, {}).get("spec", {}).get("source"))
-                    for name in sources
+                    is_within(source, live.get(name, {}).get("spec", {}).get("source"))
+                    and is_within(source, compared[name].get("comparedTo", {}).get("source"))
+                    for name, source in sources.items()
                 )
                 and all(revision(root) == head for root in roots)
                 and all(state(live[name]) == WELL for name in (*sources, f"{tree.name}-platform"))
