@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from api_watch import MERGE, ApiWatch
-from history import TRACKING, History
 from kinds import Kind, build_status, is_ready, status_without_times
+from write_history import TRACKING, History
 
 Json = dict[str, Any]
 

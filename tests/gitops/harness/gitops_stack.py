@@ -10,13 +10,13 @@ from typing import Any, Self, TypeVar
 
 from absent_operators import AbsentOperators
 from api_watch import MERGE, ApiWatch
-from history import History, breaches
 from kinds import APPLICATION, KINDS, PROBE, PROBE_HEALTH
 from rendered_trees import Change, Tree, render_tree
 from stand_in_charts import write_charts
 from tuneyard_local.argocd import ArgoCd, ArgoCdOptions
 from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 from tuneyard_local.parts import program
+from write_history import History, breaches
 
 Json = dict[str, Any]
 Found = TypeVar("Found")
