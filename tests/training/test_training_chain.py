@@ -26,7 +26,13 @@ def test_chain_ends_with_an_adapter_in_the_registry(tmp_path, tiny_llama, job_of
     folder = tmp_path / "registry" / "demo-adapter"
     assert published.path == str(folder)
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["README.md", "adapter_config.json", "adapter_model.safetensors", "loss.png"]
+    assert names == [
+        ".published-by",
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "loss.png",
+    ]
     assert published.digest in (folder / "README.md").read_text()
     samples = [
         json.loads(line) for line in (pods.workspace / "evaluation/samples.jsonl").read_text().splitlines()
