@@ -172,7 +172,7 @@ def test_doctor_before_and_after_bootstrap(control_plane: Cluster, argocd: str, 
     lines = {
         line[:8].strip()
         for line in after.splitlines()
-        if "http" not in line or str(control_plane.server) in line
+        if "http" not in line or str(control_plane.plan.server) in line
     }
     assert "failure" not in lines, after
     assert "3.2.11" in after
