@@ -247,6 +247,8 @@ class GitOpsStack:
 
         for name in left():
             self.api.send("DELETE", f"{spaces}/{name}")
+            # There is no kubelet that would say that its pods have ended.
+            self.api.send("DELETE", f"{spaces}/{name}/pods?gracePeriodSeconds=0")
         until("namespaces and kinds are gone", lambda: not (left() or foreign()) or None, 120)
 
     def breaches(self, tree: Tree, version: int) -> list[str]:
