@@ -248,7 +248,12 @@ class GitOpsStack:
         for name in left():
             self.api.send("DELETE", f"{spaces}/{name}")
             # There is no kubelet that would say that its pods have ended.
-            self.api.send("DELETE", f"{spaces}/{name}/pods?gracePeriodSeconds=0")
+            for pod in self.api.items(f"{spaces}/{name}/pods"):
+                path = f"{spaces}/{name}/pods/{pod['metadata']['name']}"
+                self.api.send("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
+                self.api.send(
+                    "DELETE", path, {"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0}
+                )
         until("namespaces and kinds are gone", lambda: not (left() or foreign()) or None, 120)
 
     def breaches(self, tree: Tree, version: int) -> list[str]:
