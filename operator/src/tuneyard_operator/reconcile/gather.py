@@ -73,20 +73,8 @@ class Gatherer:
         taking_back: tuple[Leftover, ...] = ()
         if stored.is_again and stored.status.plan is None:
             jobs, pods, taking_back = await self._with_former_life(key)
-        seen = Observed(
-            namespace=key.namespace,
-            name=key.name,
-            uid=stored.uid,
-            version=stored.version,
-            generation=stored.generation,
-            spec=stored.spec,
-            status=stored.status,
-            runtimes=self.store.runtimes,
-            frozen=known.frozen,
-            jobs=jobs,
-            pods=pods,
-            taking_back=taking_back,
-            finalizers=stored.finalizers,
+        seen = replace(
+            self._itself(key, stored), frozen=known.frozen, jobs=jobs, pods=pods, taking_back=taking_back
         )
         claims = await self.cluster.claims(key.namespace) if needs_claims(seen) else None
         progress = await self._progress(seen, known, now)
@@ -97,6 +85,20 @@ class Gatherer:
             endpoint=await self._endpoint(seen),
             progress=progress,
             pulse=known.pulse,
+        )
+
+    def _itself(self, key: Key, stored: Stored) -> Observed:
+        """The job as it is stored, and the runtimes; nothing of its children."""
+        return Observed(
+            namespace=key.namespace,
+            name=key.name,
+            uid=stored.uid,
+            version=stored.version,
+            generation=stored.generation,
+            spec=stored.spec,
+            status=stored.status,
+            runtimes=self.store.runtimes,
+            finalizers=stored.finalizers,
         )
 
     def remember(self, key: Key, frozen: Frozen) -> None:
@@ -164,18 +166,7 @@ class Gatherer:
     async def _ended(self, key: Key, stored: Stored, now: datetime) -> Observed:
         """Of a job that has ended: what must be removed, once it must."""
         self.forget(key)
-        seen = Observed(
-            namespace=key.namespace,
-            name=key.name,
-            uid=stored.uid,
-            version=stored.version,
-            generation=stored.generation,
-            spec=stored.spec,
-            status=stored.status,
-            runtimes={},
-            jobs=self.store.children(key)[0],
-            finalizers=stored.finalizers,
-        )
+        seen = replace(self._itself(key, stored), runtimes={}, jobs=self.store.children(key)[0])
         due = cleaning_due(seen)
         return (
             replace(seen, leftovers=await self._leftovers(seen)) if due is not None and now >= due else seen
@@ -202,18 +193,7 @@ class Gatherer:
             has_registry=await self._has_registry(key.namespace, stored),
             unpublish=unpublish,
         )
-        return Observed(
-            namespace=key.namespace,
-            name=key.name,
-            uid=stored.uid,
-            version=stored.version,
-            generation=stored.generation,
-            spec=stored.spec,
-            status=stored.status,
-            runtimes=self.store.runtimes,
-            finalizers=stored.finalizers,
-            parting=parting,
-        )
+        return replace(self._itself(key, stored), parting=parting)
 
     async def _has_registry(self, namespace: str, stored: Stored) -> bool:
         published = published_by(stored.status)
