@@ -6,21 +6,17 @@ its own, and the two kinds of run alternate. What the figures mean: docs/how-to/
 """
 
 import json
-import os
-import platform
 import signal
-import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
 import aiohttp
 import click
+from measured_on import machine, versions
 from tuneyard_local.cluster import down_orphans
 from tuneyard_local.errors import ClusterError
-from tuneyard_local.parts import KUBERNETES
 from tuneyard_local.progress import Progress
 
 # No package: one that is called `operator` would shadow the standard library's.
@@ -62,8 +58,8 @@ def main(jobs: int, rounds: int, serve: bool, limit: float, out: Path) -> None:
     setting = {
         "jobs": jobs,
         "serve": serve,
-        "machine": _machine(),
-        "versions": _versions(),
+        "machine": machine(),
+        "versions": versions("api", "operator", "bench/operator"),
         "setting": _SETTING,
     }
     runs: list[dict[str, Any]] = []
@@ -81,35 +77,6 @@ def main(jobs: int, rounds: int, serve: bool, limit: float, out: Path) -> None:
         raise click.ClickException(str(error)) from error
     print(summary(result))
     print(f"written: {out}")
-
-
-def _machine() -> dict[str, Any]:
-    cpus = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next(
-        (line.partition(":")[2].strip() for line in cpus if line.startswith("model name")), "unknown"
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "memoryGiB": round(memory, 1),
-        "kernel": platform.release(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    def git(*args: str) -> str:
-        return subprocess.run(
-            ["git", *args], cwd=_REPOSITORY, capture_output=True, text=True, check=False
-        ).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "api", "operator", "bench/operator")
-    return {
-        "kubernetes": KUBERNETES,
-        "kopf": version("kopf"),
-        "python": platform.python_version(),
-        "commit": git("rev-parse", "HEAD") + ("-dirty" if changed else ""),
-    }
 
 
 if __name__ == "__main__":

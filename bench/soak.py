@@ -7,23 +7,20 @@ that the seed decides. The invariants are those of the tests with faults: tests/
 
 import json
 import os
-import platform
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
+from measured_on import machine, versions
 from tuneyard_local import native, workbench
 from tuneyard_local.cluster import Cluster, down_orphans
 from tuneyard_local.errors import ClusterError
-from tuneyard_local.parts import KUBERNETES
 from tuneyard_local.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "plugins"))
@@ -75,8 +72,8 @@ def main(jobs: int, kills: int, seed: int, limit: float, out: Path) -> None:
     head = {
         "benchmark": "soak",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": _machine(),
-        "versions": _versions(),
+        "machine": machine(),
+        "versions": versions("api", "operator", "trainer", "charts", "bench/soak.py"),
         "setting": setting,
     }
     try:
@@ -179,36 +176,6 @@ def _left_behind(history: History, namespace: str) -> list[Problem]:
     while (left := orphans(history.api, namespace)) and time.monotonic() < end:
         time.sleep(1)
     return left
-
-
-def _machine() -> dict[str, Any]:
-    cpus = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next(
-        (line.partition(":")[2].strip() for line in cpus if line.startswith("model name")), "unknown"
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "memoryGiB": round(memory, 1),
-        "kernel": platform.release(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    def git(*args: str) -> str:
-        words = ["git", *args]
-        return subprocess.run(
-            words, cwd=_REPOSITORY, capture_output=True, text=True, check=False
-        ).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "api", "operator", "trainer", "charts", "bench/soak.py")
-    return {
-        "kubernetes": KUBERNETES,
-        "kopf": version("kopf"),
-        "python": platform.python_version(),
-        "commit": git("rev-parse", "HEAD") + ("-dirty" if changed else ""),
-    }
 
 
 def _summary(result: dict[str, Any]) -> str:
