@@ -158,6 +158,22 @@ def job_of(tmp_path: Path) -> Callable[..., ResolvedJob]:
     return build
 
 
+def parent_of(number: int) -> int:
+    return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def stage_processes(process: subprocess.Popen[bytes]) -> list[int]:
+    """Process ids of a stage, its torchrun and its workers, oldest first; torchrun gives workers sessions of their own."""
+    found = [process.pid]
+    for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda folder: int(folder.name)):
+        try:
+            if parent_of(int(folder.name)) in found:
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
 class Pods:
     """A workspace in which stages run, in this process or in their own."""
 
@@ -167,6 +183,7 @@ class Pods:
         self.log = folder / "termination-log"
         self.job_file = folder / "job.json"
         self.started: list[subprocess.Popen[bytes]] = []
+        self.stage_processes = stage_processes
 
     def environ(self, port: str = "") -> dict[str, str]:
         return {
@@ -193,17 +210,16 @@ class Pods:
         process = subprocess.Popen(
             [sys.executable, "-m", "tuneyard_trainer.main", "stage", stage],
             env=os.environ | self.environ(port) | {"OMP_NUM_THREADS": "1"},
-            # One group with the processes that it starts, so that a test that fails leaves none.
-            start_new_session=True,
         )
         self.started.append(process)
         return process
 
     def end(self) -> None:
-        """Ends what was started and still runs."""
+        """Ends what was started and still runs, with all that it started: a worker that is left trains for ever."""
         for process in self.started:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            for number in reversed(stage_processes(process)) if process.poll() is None else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
             process.wait()
 
     def result(self) -> StageResult:

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training that is stopped, killed and spread over processes: the losses stay what they would have been."""
 
-import contextlib
 import json
 import os
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
@@ -125,11 +123,7 @@ def start_endless(pods, plan_of, processes):
     plan = plan.model_copy(update={"checkpoint": plan.checkpoint.model_copy(update={"every_steps": 50_000})})
     assert pods.run("prepare", plan)[0] == 0
     process = pods.start("train")
-    try:
-        wait_for_steps(pods, process)
-    except BaseException:
-        end(process)
-        raise
+    wait_for_steps(pods, process)
     return process
 
 
@@ -144,13 +138,10 @@ def wait_for_steps(pods, process):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_sigterm_writes_a_checkpoint_and_leaves(plan_of, pods, processes):
     process = start_endless(pods, plan_of, processes)
-    try:
-        began = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(25) == EXIT_CODES[FailureClass.INTERRUPTED]
-        assert time.monotonic() - began < 20
-    finally:
-        end(process)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(25) == EXIT_CODES[FailureClass.INTERRUPTED]
+    assert time.monotonic() - began < 20
     failure = pods.result().failure
     assert failure.failure_class is FailureClass.INTERRUPTED
     assert "goes on from the checkpoint of step" in failure.message
@@ -160,35 +151,8 @@ def test_sigterm_writes_a_checkpoint_and_leaves(plan_of, pods, processes):
     assert manifest["step"] == len(losses(pods))
 
 
-def parent_of(number):
-    return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def stage_processes(process):
-    """Process ids of a stage, its torchrun and its workers, oldest first."""
-    found = [process.pid]
-    for folder in sorted(Path("/proc").glob("[0-9]*"), key=lambda folder: int(folder.name)):
-        try:
-            if parent_of(folder.name) in found:
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
-
-
-def end(process):
-    """With all that it started: a worker that outlives its test trains for ever."""
-    for number in reversed(stage_processes(process)) if process.poll() is None else ():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
-    process.wait()
-
-
 def test_a_killed_process_is_an_interruption_and_no_bug(plan_of, pods):
     process = start_endless(pods, plan_of, 2)
-    try:
-        os.kill(stage_processes(process)[-1], signal.SIGKILL)
-        assert process.wait(60) == EXIT_CODES[FailureClass.INTERRUPTED]
-    finally:
-        end(process)
+    os.kill(pods.stage_processes(process)[-1], signal.SIGKILL)
+    assert process.wait(60) == EXIT_CODES[FailureClass.INTERRUPTED]
     assert "another process of the training is gone" in pods.result().failure.message
