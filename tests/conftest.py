@@ -7,4 +7,4 @@ from pathlib import Path
 # Tests are no package (import-mode=importlib), and only this file may name plugins: so it says where they lie.
 sys.path.insert(0, str(Path(__file__).parent / "plugins"))
 
-pytest_plugins = ["tier_selection", "cluster_fixtures"]
+pytest_plugins = ["tier_selection", "side_by_side", "cluster_fixtures"]

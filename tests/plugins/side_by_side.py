@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How `make test` runs two tests at a time (pytest-xdist, `-n 2`): a tier that mostly waits beside one that computes.
+
+Tests of a tier whose tests share one cluster stay on one worker, so that the cluster is there once; the others stay
+together by file. The long tiers begin, and what is short fills up the end.
+"""
+
+from typing import Any
+
+import pytest
+from tier_selection import SKIPPED, tier_of
+from xdist.scheduler import LoadGroupScheduling
+
+SHARE_A_CLUSTER = ("gitops", "e2e")
+"""Argo CD's, and the one of real nodes."""
+ORDER = (*SHARE_A_CLUSTER, "cluster", "torch", "unit")
+
+
+class ByCluster(LoadGroupScheduling):
+    """By the group that a worker has put behind the test's name, or by its file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        scope = super()._split_scope(nodeid)
+        return nodeid.partition("::")[0] if scope == nodeid else scope
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByCluster:
+    return ByCluster(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: ORDER.index(tier_of(item)))
+        for item in items:
+            if tier_of(item) in SHARE_A_CLUSTER:
+                item.add_marker(pytest.mark.xdist_group(tier_of(item)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tiers skipped"] = session.config.stash.get(SKIPPED, {})
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Every worker has collected all tests: what one of them skips, all do."""
+    node.config.stash[SKIPPED] = getattr(node, "workeroutput", {}).get("tiers skipped", {})
