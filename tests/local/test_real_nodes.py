@@ -279,6 +279,7 @@ def test_status_and_logs_name_what_there_is(cluster: NativeCluster) -> None:
     assert [(node.name, node.is_ready, node.gpus) for node in status.nodes] == [
         ("node-0", True, "8"),
         ("node-1", True, "8"),
+        ("node-2", True, "8"),
     ]
     assert all(component.memory_mib > 0 for component in status.components)
     assert [path.name for path in log_files(cluster, "node-0")][:2] == [

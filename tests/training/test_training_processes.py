@@ -5,11 +5,14 @@ import json
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
+from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, StageResult, TrainFacts
 
 torch = pytest.importorskip("torch")
 
@@ -116,6 +119,59 @@ def test_two_processes_go_on_with_all_weights_where_one_stopped(plan_of, alone):
     again = load_file(model)
     assert again.keys() == weights.keys()
     assert all(torch.allclose(again[name], weights[name], atol=1e-4) for name in weights)
+
+
+def start_node(pods, rank, port):
+    """The stage as a pod of several nodes runs it, with a termination log of its own and the shared workspace."""
+    log = pods.log.with_name(f"termination-log-{rank}")
+    rendezvous = {
+        "PET_NNODES": "2",
+        "PET_NODE_RANK": str(rank),
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": str(port),
+        "TUNEYARD_TERMINATION_LOG": str(log),
+    }
+    environ = os.environ | pods.environ() | {"OMP_NUM_THREADS": "1"} | rendezvous
+    command = [sys.executable, "-m", "tuneyard_trainer.main", "stage", "train"]
+    return subprocess.Popen(command, env=environ), log
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_a_lost_node_is_an_interruption_and_two_nodes_train_as_one_with_one_result(plan_of, alone, pods):
+    """Each node runs its own torchrun; all that they share is the workspace and the address of the first."""
+    whole = losses(alone("lora"))
+    plan = plan_of(2).model_copy(update={"nodes": 2, "gpus_per_node": 1})
+    endless = plan.training.model_copy(update={"epochs": None, "max_steps": 100_000})
+    assert pods.run("prepare", plan.model_copy(update={"training": endless}))[0] == 0
+    port = free_port()
+    nodes = [start_node(pods, rank, port) for rank in (0, 1)]
+    try:
+        wait_for_steps(pods, nodes[0][0])
+        for number in stage_processes(nodes[1][0]):
+            os.kill(number, signal.SIGKILL)
+        assert nodes[0][0].wait(60) == EXIT_CODES[FailureClass.INTERRUPTED]
+    finally:
+        for process, _ in nodes:
+            process.kill()
+            process.wait()
+    failure = StageResult.model_validate_json(nodes[0][1].read_bytes()).failure
+    assert "another process of the training is gone" in failure.message
+
+    assert pods.run("prepare", plan)[0] == 0
+    port = free_port()
+    nodes = [start_node(pods, rank, port) for rank in (0, 1)]
+    assert [process.wait(120) for process, _ in nodes] == [0, 0]
+    assert losses(pods) == pytest.approx(whole, abs=1e-4)
+    first, second = (StageResult.model_validate_json(log.read_bytes()) for _, log in nodes)
+    assert first == second
+    assert first.facts["processes"] == 2
+    kept = StageResult.model_validate_json((pods.workspace / "results/train.json").read_bytes())
+    assert kept == first
 
 
 def start_endless(pods, plan_of, processes):
