@@ -105,7 +105,7 @@ def test_fake_gpus_are_given_to_pods_and_counted(
     cluster: NativeCluster, restricted: str, python: str
 ) -> None:
     nodes = cluster.get("/api/v1/nodes")["items"]
-    assert [node["status"]["allocatable"][GPU] for node in nodes] == ["8", "8"]
+    assert [node["status"]["allocatable"][GPU] for node in nodes] == ["8", "8", "8"]
     script = "import os; print(len(set(os.environ['NVIDIA_VISIBLE_DEVICES'].split(','))))"
     cluster.apply(build_pod(restricted, "six", python, script, limits={GPU: "6"}))
     assert wait_for_success(cluster, restricted, "six") == "6\n"
@@ -122,7 +122,7 @@ def test_a_pod_that_asks_for_more_gpus_than_any_node_has_waits_with_the_reason(
     wait_until("the scheduler's verdict", lambda: any(c["type"] == "PodScheduled" for c in conditions()), 30)
     verdict = next(c for c in conditions() if c["type"] == "PodScheduled")
     assert verdict["reason"] == "Unschedulable"
-    assert "2 Insufficient nvidia.com/gpu" in verdict["message"]
+    assert "3 Insufficient nvidia.com/gpu" in verdict["message"]
 
 
 def test_a_sick_gpu_is_taken_out_of_the_count(cluster: NativeCluster) -> None:
@@ -285,6 +285,7 @@ def test_status_and_logs_name_what_there_is(cluster: NativeCluster) -> None:
     assert [(node.name, node.is_ready, node.gpus) for node in status.nodes] == [
         ("node-0", True, "8"),
         ("node-1", True, "8"),
+        ("node-2", True, "8"),
     ]
     assert all(component.memory_mib > 0 for component in status.components)
     assert [path.name for path in log_files(cluster, "node-0")][:2] == [

@@ -59,9 +59,9 @@ def control_plane(_no_orphans: None) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def cluster(_no_orphans: None) -> Iterator[NativeCluster]:
-    """Two real nodes with 8 fake GPUs each: `.kubeconfig`, `.kubectl(...)`, `.load_images("trainer", ...)`."""
+    """Three real nodes with 8 fake GPUs each, so that one can be lost where two are needed: `.kubeconfig`, `.kubectl(...)`, `.load_images("trainer", ...)`."""
     name = f"nodes-{os.getpid()}"
-    with native.running(name, native.NativeOptions(nodes=2, gpus=8), Progress()) as cluster:
+    with native.running(name, native.NativeOptions(nodes=3, gpus=8), Progress()) as cluster:
         yield cluster
 
 

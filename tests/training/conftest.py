@@ -205,11 +205,11 @@ class Pods:
         code = run_stage(Stage(stage), Surroundings.of(self.environ()))
         return code, self.result()
 
-    def start(self, stage: str, port: str = "") -> subprocess.Popen[bytes]:
-        """In a process of its own, as a pod does."""
+    def start(self, stage: str, port: str = "", **more: str) -> subprocess.Popen[bytes]:
+        """In a process of its own, as a pod does; `more` of the environment comes last."""
         process = subprocess.Popen(
             [sys.executable, "-m", "tuneyard_trainer.main", "stage", stage],
-            env=os.environ | self.environ(port) | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | self.environ(port) | {"OMP_NUM_THREADS": "1"} | more,
         )
         self.started.append(process)
         return process

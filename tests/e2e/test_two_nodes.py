@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training on two real nodes by torchrun: it loses one of them for good, goes on on the others and finishes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from history import History, wait_until
+from invariants import assert_nothing_lost
+from lost_nodes import give_up, lost
+from tuneyard_api import yaml_io
+from tuneyard_local.paths import REPOSITORY
+
+JOB_FILE = REPOSITORY / "examples" / "two-nodes.yaml"
+WHOLE = "two-nodes-undisturbed"
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+
+def train_pods(bench, job, attempt):
+    return bench.list("pods", f"tuneyard.io/job={job},tuneyard.io/stage=train,tuneyard.io/attempt={attempt}")
+
+
+def test_two_nodes_train_lose_one_for_good_and_finish(bench) -> None:
+    document = yaml_io.load(JOB_FILE.read_text(), str(JOB_FILE)).value
+    name, spec = document["metadata"]["name"], document["spec"]
+    steps, every = spec["training"]["maxSteps"], spec["checkpoint"]["everySteps"]
+    undisturbed = {key: value for key, value in spec.items() if key != "parallelism"}
+    undisturbed["evaluation"] = {"maxPrompts": 1, "maxNewTokens": 1}
+
+    with History(bench.cluster) as history:
+        bench.apply(document)
+        wait_until("a checkpoint", lambda: checkpoints(bench, name), 300)
+        first = train_pods(bench, name, 1)
+        by_index = {
+            pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]: pod for pod in first
+        }
+        gone = by_index["1"]["spec"]["nodeName"]
+        assert {pod["spec"]["nodeName"] for pod in first} - {gone}, "each pod has a node of its own"
+        with lost(bench.cluster, gone):
+            give_up(bench.cluster, gone)
+            # Meanwhile, on one node: what the losses would have been.
+            bench.apply({**document, "metadata": {"name": WHOLE}, "spec": undisturbed})
+            status = bench.wait_for_state(name, "Succeeded", 400)
+            whole = bench.wait_for_state(WHOLE, "Succeeded", 300)
+            second = train_pods(bench, name, 2)
+        assert_nothing_lost(history, bench.namespace, bench.registry())
+
+    claim = bench.get("pvc", f"{name}-workspace")
+    assert claim
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    trained = [each for each in status["attempts"] if each["stage"] == "train"]
+    assert [(each["outcome"], each.get("failureClass")) for each in trained] == [
+        ("Failed", "Interrupted"),
+        ("Succeeded", None),
+    ]
+    assert f"on {gone}: DeletionByTaintManager" in trained[0]["message"]
+    assert trained[1].get("charged", 0) == 0, "a lost node is nobody's fault"
+    assert len({pod["spec"]["nodeName"] for pod in second} - {gone}) == 2
+    facts = [facts_of(pod) for pod in second]
+    assert facts[0] == facts[1]
+    assert (facts[0]["processes"], facts[0]["steps"]) == (2, steps)
+    assert facts[0]["resumedFromStep"] >= every
+    assert status["result"]["steps"] == whole["result"]["steps"] == steps
+    assert losses(bench, name) == pytest.approx(losses(bench, WHOLE), abs=1e-4)
+    planned = next(each["message"] for each in status["conditions"] if each["type"] == "Planned")
+    assert re.match(r"2 processes on 2 nodes, which share 1 GiB ReadWriteMany; global batch 16 = ", planned)
+
+
+def workspace(bench, job) -> Path:
+    """The folder behind the claim, which all nodes share."""
+    claim = bench.get("pvc", f"{job}-workspace") or {"spec": {}}
+    volume = bench.cluster.get(f"/api/v1/persistentvolumes/{claim['spec'].get('volumeName', '-')}")
+    return Path(volume["spec"]["hostPath"]["path"] if volume else "/nowhere")
+
+
+def checkpoints(bench, job):
+    return sorted(path.name for path in workspace(bench, job).glob("checkpoints/step-*"))
+
+
+def losses(bench, job):
+    """Of every step, each of which must be there once."""
+    lines = map(json.loads, (workspace(bench, job) / "metrics.jsonl").read_text().splitlines())
+    of_steps = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    assert [step for step, _ in of_steps] == list(range(1, len(of_steps) + 1))
+    return [loss for _, loss in of_steps]
+
+
+def facts_of(pod):
+    [container] = pod["status"]["containerStatuses"]
+    return json.loads(container["state"]["terminated"]["message"])["facts"]
