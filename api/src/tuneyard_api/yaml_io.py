@@ -217,11 +217,13 @@ def _write(lines: list[str], value: Any, first: str, margin: str) -> None:
             _write_literal(lines, value, first, margin)
         else:
             lines.append(first + (value if is_plain(value) else write_quoted(value)))
-    elif isinstance(value, dict | Mapping) and value:
+    elif not value:
+        lines.append(first + _flow(value))
+    elif isinstance(value, dict | Mapping):
         for key in _ordered(value):
             _write_entry(lines, key, value[key], first, margin)
             first = margin
-    elif isinstance(value, list | tuple) and value:
+    elif isinstance(value, list | tuple):
         for item in value:
             _write(lines, item, f"{first}- ", f"{margin}  ")
             first = margin
@@ -236,7 +238,7 @@ def _write_entry(lines: list[str], key: Any, value: Any, first: str, margin: str
     if len(name) > MAX_IMPLICIT_KEY:
         lines.append(f"{first}? {name[:-1]}")
         first, name = margin, ":"
-    if isinstance(value, str) or not isinstance(value, dict | list | tuple | Mapping) or not value:
+    if not value or isinstance(value, str | int | float):
         _write(lines, value, f"{first}{name} ", margin)
         return
     lines.append(first + name)
