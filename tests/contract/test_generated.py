@@ -123,6 +123,7 @@ def test_progress_is_written_with_the_text_of_its_column() -> None:
     progress = ProgressStatus(step=120, of=285, percent=42)
     assert progress.model_dump(exclude_none=True)["text"] == "120/285 (42%)"
     assert ProgressStatus.model_validate(progress.model_dump()) == progress
+    assert progress.model_copy(update={"phase": "evaluating"}).text == "evaluating 120/285 (42%)"
 
 
 class Odd(BaseModel):

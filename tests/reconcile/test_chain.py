@@ -255,6 +255,36 @@ def test_progress_is_read_from_the_pod_and_written_only_when_the_step_moved() ->
     assert (world.status.progress.step, world.status.progress.eta) == (20, None)
 
 
+def test_measurements_are_progress_before_the_training_and_not_within_it() -> None:
+    world = World()
+    world.settle()
+    world.carry_out(Stage.PREPARE)
+    world.run_pod(world.make_pod("a-train-1"))
+    world.settle()
+    seen = []
+    for phase, step, of in (
+        ("loading", 0, 0),
+        ("evaluating", 32, 64),
+        ("training", 3, 40),
+        ("evaluating", 9, 64),
+        ("checkpointing", 4, 40),
+        ("training", 4, 40),
+    ):
+        world.progress.answer = Progress(stage=Stage.TRAIN, phase=phase, step=step, of=of)
+        world.advance(10)
+        world.one_pass()
+        progress = world.status.progress
+        seen.append(progress.text if progress else None)
+    assert seen == [
+        None,
+        "evaluating 32/64 (50%)",
+        "3/40 (7%)",
+        "3/40 (7%)",
+        "3/40 (7%)",
+        "4/40 (10%)",
+    ]
+
+
 def test_serving_waits_for_the_adapter_and_gives_up_with_what_the_endpoint_lists() -> None:
     world = World(spec=job_spec(serve={"timeoutSeconds": 30}))
     world.endpoint.answer = EndpointAnswer(models=("base", "other"))

@@ -59,8 +59,10 @@ class Condition(Tolerant):
 
 
 class ProgressStatus(Tolerant):
-    """How far the training is; written at most every 10 s and only if the step moved."""
+    """How far the training pod is; written at most every 10 s and only if the step moved."""
 
+    phase: Literal["evaluating", "training"] = "training"
+    """What the steps are of: prompts that the base model answers before the training, or optimizer steps."""
     step: int
     of: int
     percent: int
@@ -69,11 +71,12 @@ class ProgressStatus(Tolerant):
     eta: Short | None = None
     """Time left as people say it, such as `3m20s`."""
 
-    @computed_field(description="Steps done of all, such as `120/285 (42%)`.")  # type: ignore[prop-decorator]
+    @computed_field(description="Steps done of all, such as `120/285 (42%)`; what else than training they are of comes first.")  # type: ignore[prop-decorator]
     @property
     def text(self) -> Short:
         """For printed columns, which show one field each."""
-        return f"{self.step}/{self.of} ({self.percent}%)"
+        steps = f"{self.step}/{self.of} ({self.percent}%)"
+        return steps if self.phase == "training" else f"{self.phase} {steps}"
 
 
 class WaitingFor(Tolerant):

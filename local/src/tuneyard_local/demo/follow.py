@@ -15,7 +15,7 @@ class Follower:
     """Remembers what was said, so that only news is printed."""
 
     _said: set[tuple[str, str, str]] = field(default_factory=set)
-    _step: int = -1
+    _step: tuple[str, int] = ("", -1)
     _waiting: str = ""
 
     def news(self, status: Mapping[str, Any]) -> list[str]:
@@ -36,9 +36,11 @@ class Follower:
             lines.append(text)
         self._waiting = text
         progress = status.get("progress")
-        if progress and progress["step"] > self._step:
-            self._step = progress["step"]
-            lines.append(f"{'training':<10} {progress_line(progress)}")
+        if progress:
+            phase, step = progress.get("phase", "training"), progress["step"]
+            if phase != self._step[0] or step > self._step[1]:
+                self._step = (phase, step)
+                lines.append(f"{phase:<10} {progress_line(progress)}")
         return lines
 
 

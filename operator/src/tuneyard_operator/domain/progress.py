@@ -21,12 +21,20 @@ def duration_text(seconds: int) -> str:
 
 
 def moved(former: ProgressStatus | None, progress: Progress) -> ProgressStatus | None:
-    """The progress to write, or None when the step is still the same."""
-    if progress.of <= 0 or (former is not None and (former.step, former.of) == (progress.step, progress.of)):
+    """The progress to write, or None when there is no news: the base model is measured, then each optimizer step counts.
+
+    Measurements and checkpoints between optimizer steps are no news: the training stands where it stood.
+    """
+    has_begun = former is not None and former.phase == "training"
+    if not (progress.phase == "training" or (progress.phase == "evaluating" and not has_begun)):
         return None
-    if former is None and progress.step == 0:
+    if progress.of <= 0 or (former is None and progress.step == 0):
+        return None
+    now = (progress.phase, progress.step, progress.of)
+    if former is not None and (former.phase, former.step, former.of) == now:
         return None
     return ProgressStatus(
+        phase=progress.phase,
         step=progress.step,
         of=progress.of,
         percent=min(100, progress.step * 100 // progress.of),
