@@ -71,7 +71,9 @@ class ProgressStatus(Tolerant):
     eta: Short | None = None
     """Time left as people say it, such as `3m20s`."""
 
-    @computed_field(description="Steps done of all, such as `120/285 (42%)`; what else than training they are of comes first.")  # type: ignore[prop-decorator]
+    @computed_field(  # type: ignore[prop-decorator]
+        description="Steps done of all, such as `120/285 (42%)`; what else than training they are of comes first."
+    )
     @property
     def text(self) -> Short:
         """For printed columns, which show one field each."""
