@@ -56,7 +56,7 @@ verify: ## Fail when a generated file is stale
 	@$(RUN) python tools/generated.py check
 
 test: setup lint type verify ## Set up and run every tier that this machine can run
-	@$(RUN) --group torch pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(RUN) --group torch pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-all: ## As `make test`, with the long proofs too: every fault on real pods, every environment on Argo CD (an hour)
 	@TUNEYARD_LONG=1 $(MAKE) --no-print-directory test

@@ -5,36 +5,40 @@ Tests of a tier whose tests share one cluster stay on one worker, so that the cl
 together by file. The long tiers begin, and what is short fills up the end.
 """
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tier_selection import SKIPPED, tier_of
-from xdist.scheduler import LoadGroupScheduling
+from xdist.scheduler import LoadScopeScheduling
 
 SHARE_A_CLUSTER = ("gitops", "e2e")
 """Argo CD's, and the one of real nodes."""
 ORDER = (*SHARE_A_CLUSTER, "cluster", "torch", "unit")
 
 
-class ByCluster(LoadGroupScheduling):
-    """By the group that a worker has put behind the test's name, or by its file."""
+class ByCluster(LoadScopeScheduling):
+    """By the cluster that a file's tests share, or by the file."""
 
     def _split_scope(self, nodeid: str) -> str:
-        scope = super()._split_scope(nodeid)
-        return nodeid.partition("::")[0] if scope == nodeid else scope
+        return scope_of(self.config.rootpath / nodeid.partition("::")[0])
+
+
+@cache
+def scope_of(file: Path) -> str:
+    """By its text: whoever hands out the work has collected no tests."""
+    text = file.read_text(encoding="utf-8")
+    return next((tier for tier in SHARE_A_CLUSTER if f"mark.{tier}" in text), str(file))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByCluster:
     return ByCluster(config, log)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: ORDER.index(tier_of(item)))
-        for item in items:
-            if tier_of(item) in SHARE_A_CLUSTER:
-                item.add_marker(pytest.mark.xdist_group(tier_of(item)))
 
 
 @pytest.hookimpl(trylast=True)
