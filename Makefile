@@ -33,7 +33,7 @@ render: ## Write argocd-apps/ and manifests/ of every environment; needs no clus
 ##@ Work on it
 .PHONY: setup fmt lint type test test-all test-unit generate verify survive removals
 setup: ## The development environment, PyTorch included (5 GB)
-	@UV_PYTHON_DOWNLOADS=never $(UV) sync --frozen --all-packages --group torch
+	@UV_PYTHON_DOWNLOADS=never $(UV) sync --frozen --all-packages --group torch --compile-bytecode
 
 fmt: ## Format and fix what ruff can
 	@$(RUN) ruff format $(PYTHON_FOLDERS) && $(RUN) ruff check --fix $(PYTHON_FOLDERS)
