@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training on two real nodes by torchrun: it loses one of them for good, goes on on the others and finishes."""
+"""One training on two real nodes by torchrun: it loses one of them for good, goes on on the others and finishes.
+
+That its losses are those of an undisturbed run is shown without a cluster (tests/training/test_training_processes.py).
+"""
 
 import json
 import re
@@ -13,7 +16,6 @@ from tuneyard_api import yaml_io
 from tuneyard_local.paths import REPOSITORY
 
 JOB_FILE = REPOSITORY / "examples" / "two-nodes.yaml"
-WHOLE = "two-nodes-undisturbed"
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
@@ -26,8 +28,6 @@ def test_two_nodes_train_lose_one_for_good_and_finish(bench) -> None:
     document = yaml_io.load(JOB_FILE.read_text(), str(JOB_FILE)).value
     name, spec = document["metadata"]["name"], document["spec"]
     steps, every = spec["training"]["maxSteps"], spec["checkpoint"]["everySteps"]
-    undisturbed = {key: value for key, value in spec.items() if key != "parallelism"}
-    undisturbed["evaluation"] = {"maxPrompts": 1, "maxNewTokens": 1}
 
     with History(bench.cluster) as history:
         bench.apply(document)
@@ -40,10 +40,7 @@ def test_two_nodes_train_lose_one_for_good_and_finish(bench) -> None:
         assert {pod["spec"]["nodeName"] for pod in first} - {gone}, "each pod has a node of its own"
         with lost(bench.cluster, gone):
             give_up(bench.cluster, gone)
-            # Meanwhile, on one node: what the losses would have been.
-            bench.apply({**document, "metadata": {"name": WHOLE}, "spec": undisturbed})
             status = bench.wait_for_state(name, "Succeeded", 400)
-            whole = bench.wait_for_state(WHOLE, "Succeeded", 300)
             second = train_pods(bench, name, 2)
         assert_nothing_lost(history, bench.namespace, bench.registry())
 
@@ -62,8 +59,8 @@ def test_two_nodes_train_lose_one_for_good_and_finish(bench) -> None:
     assert facts[0] == facts[1]
     assert (facts[0]["processes"], facts[0]["steps"]) == (2, steps)
     assert facts[0]["resumedFromStep"] >= every
-    assert status["result"]["steps"] == whole["result"]["steps"] == steps
-    assert losses(bench, name) == pytest.approx(losses(bench, WHOLE), abs=1e-4)
+    assert status["result"]["steps"] == steps
+    assert steps_done(bench, name) == list(range(1, steps + 1)), "each once, over both attempts"
     planned = next(each["message"] for each in status["conditions"] if each["type"] == "Planned")
     assert re.match(r"2 processes on 2 nodes, which share 1 GiB ReadWriteMany; global batch 16 = ", planned)
 
@@ -79,12 +76,9 @@ def checkpoints(bench, job):
     return sorted(path.name for path in workspace(bench, job).glob("checkpoints/step-*"))
 
 
-def losses(bench, job):
-    """Of every step, each of which must be there once."""
+def steps_done(bench, job):
     lines = map(json.loads, (workspace(bench, job) / "metrics.jsonl").read_text().splitlines())
-    of_steps = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-    assert [step for step, _ in of_steps] == list(range(1, len(of_steps) + 1))
-    return [loss for _, loss in of_steps]
+    return [line["step"] for line in lines if "loss" in line]
 
 
 def facts_of(pod):
