@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 from pydantic import BaseModel, ValidationError
 from tuneyard_api.planner import digest_of
@@ -61,6 +62,23 @@ class StageContext:
     stop: StopRequest
     port: int | None
 
+    @classmethod
+    def of(cls, surroundings: Surroundings, job: ResolvedJob, board: Board, stop: StopRequest) -> Self:
+        """What a process of a pod knows: its job at the micro batch that is left to it, and where things are.
+
+        Raises:
+            ValueError: as `at_micro_batch`.
+        """
+        return cls(
+            at_micro_batch(job, surroundings.micro_batch_size),
+            digest_of(job),
+            surroundings.workspace,
+            surroundings.model_cache,
+            board,
+            stop,
+            surroundings.port,
+        )
+
 
 StageFunction = Callable[[StageContext], BaseModel]
 
@@ -77,20 +95,11 @@ def run_stage(stage: Stage, surroundings: Surroundings) -> int:
             board.say(f"{stage}: already done for this plan")
             surroundings.termination_log.write_bytes(encode(earlier))
             return 0
-        # Training over several processes serves the port from its first process.
-        port = surroundings.port
         stop = StopRequest(raises=stage is not Stage.TRAIN)
-        context = StageContext(
-            at_micro_batch(job, surroundings.micro_batch_size),
-            digest,
-            surroundings.workspace,
-            surroundings.model_cache,
-            board,
-            stop,
-            port,
-        )
+        context = StageContext.of(surroundings, job, board, stop)
         with _told_to_stop(stop, lambda: _give_up(stage, digest, surroundings)):
-            own_port = None if stage is Stage.TRAIN and is_distributed(job) else port
+            # Training over several processes serves the port from its first process.
+            own_port = None if stage is Stage.TRAIN and is_distributed(job) else surroundings.port
             with served(board, own_port):
                 facts = _function_of(stage)(context)
                 board.update(phase="done")

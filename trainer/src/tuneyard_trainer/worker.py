@@ -6,7 +6,6 @@ import signal
 import sys
 import traceback
 
-from tuneyard_api.planner import digest_of
 from tuneyard_api.pod_contract import Stage, StageResult
 
 from tuneyard_trainer import durable
@@ -15,7 +14,7 @@ from tuneyard_trainer.launch import workers_folder
 from tuneyard_trainer.progress import Board, served
 from tuneyard_trainer.results import encode
 from tuneyard_trainer.stages import StageContext, StopRequest, read_job
-from tuneyard_trainer.surroundings import Surroundings, at_micro_batch
+from tuneyard_trainer.surroundings import Surroundings
 from tuneyard_trainer.train import train_here
 
 
@@ -24,20 +23,11 @@ def main() -> int:
     surroundings = Surroundings.of(os.environ)
     rank = int(os.environ["RANK"])
     job = read_job(surroundings.job_file)
-    digest = digest_of(job)
     stop = StopRequest(raises=False)
     signal.signal(signal.SIGTERM, stop)
     board = Board(Stage.TRAIN, is_quiet=rank > 0)
-    context = StageContext(
-        at_micro_batch(job, surroundings.micro_batch_size),
-        digest,
-        surroundings.workspace,
-        surroundings.model_cache,
-        board,
-        stop,
-        surroundings.port,
-    )
-    result = StageResult(stage=Stage.TRAIN, outcome="Succeeded", plan_digest=digest)
+    context = StageContext.of(surroundings, job, board, stop)
+    result = StageResult(stage=Stage.TRAIN, outcome="Succeeded", plan_digest=context.plan_digest)
     try:
         with served(board, surroundings.port if rank == 0 else None):
             facts = train_here(context)
