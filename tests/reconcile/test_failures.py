@@ -54,6 +54,12 @@ CASES: dict[str, tuple[SeenPod | None, SeenJob | None, FailureClass, str]] = {
         FailureClass.INTERRUPTED,
         POD + "DeletionByTaintManager: Taint manager: deleting due to NoExecute taint",
     ),
+    "the kubelet has not heard of its GPUs yet": (
+        died(reason="UnexpectedAdmissionError", message="Allocate failed due to no healthy devices present"),
+        FAILED,
+        FailureClass.INTERRUPTED,
+        POD + "its node refused it (UnexpectedAdmissionError: Allocate failed due to no healthy devices present)",
+    ),
     "the Job ran past its deadline": (
         died(terminated=ended(143)),
         seen_job(failed=SeenCondition("DeadlineExceeded", "Job was active longer than specified deadline")),

@@ -28,6 +28,8 @@ def create(server: Cluster, text: str) -> tuple[int, str]:
         ("create", "finetunejobs.tuneyard.io", True),
         ("patch", "finetunejobs.tuneyard.io", True),
         ("get", "finetunejobs.tuneyard.io", True),
+        ("create", "workflowtaskresults.argoproj.io", True),
+        ("patch", "workflowtaskresults.argoproj.io", True),
         ("delete", "finetunejobs.tuneyard.io", False),
         ("list", "finetunejobs.tuneyard.io", False),
         ("get", "secrets", False),

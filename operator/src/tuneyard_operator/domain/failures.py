@@ -220,6 +220,15 @@ def other_exit_code(ending: Ending) -> StageFailure | None:
     return StageFailure(FailureClass.BUG, ending.named(f"exit code {ended.exit_code}{_said(ended)}"))
 
 
+def refused_by_node(ending: Ending) -> StageFailure | None:
+    """The kubelet did not admit the pod, such as after a restart, before its device plugin has told it of the GPUs."""
+    pod = ending.pod
+    if pod is None or ending.terminated is not None or pod.phase != "Failed" or not pod.reason:
+        return None
+    words = f"its node refused it{_parenthesis(pod.reason, pod.message)}"
+    return StageFailure(FailureClass.INTERRUPTED, ending.named(words))
+
+
 def pod_gone(ending: Ending) -> StageFailure | None:
     """Nothing is left of the pod: it or its Job was deleted."""
     told = _latest_event(ending)
@@ -227,7 +236,7 @@ def pod_gone(ending: Ending) -> StageFailure | None:
         return StageFailure(FailureClass.INTERRUPTED, ending.named(f"was deleted before it had ended{told}"))
     words = f"its pod was deleted before its result was read{told}"
     if ending.pod is not None and not ending.pod.deleting:
-        words = f"its pod failed without a word{_parenthesis(ending.pod.reason, ending.pod.message)}"
+        words = "its pod failed without a word"
     if ending.job.failed is not None:
         words += _parenthesis(ending.job.failed.reason, ending.job.failed.message)
     return StageFailure(FailureClass.INTERRUPTED, ending.named(words))
@@ -254,6 +263,7 @@ CHAIN: tuple[Callable[[Ending], StageFailure | None], ...] = (
     killed_by_signal,
     ended_well_without_result,
     other_exit_code,
+    refused_by_node,
     pod_gone,
 )
 
