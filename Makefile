@@ -82,7 +82,7 @@ bench-generator: ## Our render beside kustomize and helm template: bench/results
 bench-trainer: ## Full fine-tuning and LoRA of 1.1 billion parameters on this machine's GPUs: bench/results/trainer-<gpu>-x<n>.json
 	@$(RUN) --group torch python bench/trainer_gpu.py
 
-soak: ## 20 jobs on real nodes under 100 random kills (half an hour, root): bench/results/soak.json
+soak: ## 20 jobs on real nodes under 100 random kills (a quarter of an hour, root): bench/results/soak.json
 	@$(RUN) python bench/soak.py
 
 ##@ Ship it
