@@ -51,7 +51,6 @@ ENVIRONMENT: dict[str, Any] = {
             "cert-manager",
             "kube-prometheus-stack",
             "leader-worker-set",
-            "milvus",
             "opentelemetry-collector",
         )
     },

@@ -9,7 +9,9 @@ write if it stands where a file should go.
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,32 +125,51 @@ def is_inside(path: str, environment: str) -> bool:
     return ".." not in parts and parts[:2] in (("argocd-apps", environment), ("manifests", environment))
 
 
+class Paths(Iterable[str]):
+    """Paths that must be kept for a thousand environments: packed they take a tenth of the memory."""
+
+    def __init__(self, paths: Iterable[str | Path]) -> None:
+        self._packed = zlib.compress("\n".join(map(str, paths)).encode(), 1)
+
+    def __iter__(self) -> Iterator[str]:
+        text = zlib.decompress(self._packed).decode()
+        return iter(text.split("\n") if text else ())
+
+
 @dataclass(frozen=True)
 class Staged:
-    """Files of one environment beside their targets, not yet in their place. Holds paths only, so many fit in memory."""
+    """Files of one environment beside their targets, not yet in their place. Holds their paths only, so many fit in memory."""
 
     environment: str
     root: Path
-    changes: Changes
-    pairs: tuple[tuple[str, str], ...]
-    """Where each file is and where it belongs; text, because a Path takes five times the memory."""
-    folders: tuple[Path, ...]
+    added: Paths
+    changed: Paths
+    removed: Paths
+    mark: str
+    """By which the names of its temporary files are told from those of another call."""
+    folders: Paths
+    """That were made for them, outermost first."""
 
     def commit(self) -> Changes:
         """Rename everything into place, and remove what is gone; returns what was done.
 
         The index goes last: a crash between renames leaves an index that still knows every older file.
         """
-        index = str(self.root / index_path(self.environment))
-        for temporary, target in sorted(self.pairs, key=lambda pair: pair[1] == index):
-            Path(temporary).replace(target)
-        for path in self.changes.removed:
+        index = index_path(self.environment)
+        for path in sorted((*self.added, *self.changed), key=lambda path: path == index):
+            Path(_beside(self.root, path, self.mark)).replace(f"{self.root}/{path}")
+        for path in self.removed:
             _remove(self.root / path, self.root)
-        return self.changes
+        return Changes(tuple(self.added), tuple(self.changed), tuple(self.removed))
 
     def undo(self) -> None:
         """Leave the tree as it was."""
-        _undo(self.pairs, self.folders)
+        for path in (*self.added, *self.changed):
+            with suppress(OSError):  # where nothing could be made, nothing is
+                Path(_beside(self.root, path, self.mark)).unlink()
+        for folder in map(Path, reversed(tuple(self.folders))):
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def stage(files: Sequence[File], environment: str, root: Path) -> Staged:
@@ -160,26 +181,35 @@ def stage(files: Sequence[File], environment: str, root: Path) -> Staged:
     changes = compare(files, environment, root)
     texts = {file.path: file.text for file in files}
     mark = secrets.token_hex(4)
-    staged: list[tuple[str, str]] = []
     made: list[Path] = []
     known: set[str] = set()
     try:
         for path in (*changes.added, *changes.changed):
-            folder, _, name = f"{root}/{path}".rpartition("/")
+            folder = path.rpartition("/")[0]
             if folder not in known:
-                made += _make_folder(Path(folder))
+                made += _make_folder(root / folder)
                 known.add(folder)
-            temporary = f"{folder}/.tuneyard-{mark}-{name}"
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            staged.append((temporary, f"{folder}/{name}"))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            handle = os.open(_beside(root, path, mark), flags, 0o644)
             with os.fdopen(handle, "wb") as stream:
                 stream.write(texts[path].encode())
     except OSError as error:
-        _undo(staged, made)
+        _staged(environment, root, changes, mark, made).undo()
         reason = error.strerror or str(error)
         problem = f"can't be written: {reason}; nothing was changed"
         raise InputError([Finding("write", problem, file=str(error.filename or root))]) from error
-    return Staged(environment, root, changes, tuple(staged), tuple(made))
+    return _staged(environment, root, changes, mark, made)
+
+
+def _staged(environment: str, root: Path, changes: Changes, mark: str, made: Iterable[Path]) -> Staged:
+    paths = Paths(changes.added), Paths(changes.changed), Paths(changes.removed)
+    return Staged(environment, root, *paths, mark, Paths(made))
+
+
+def _beside(root: Path, path: str, mark: str) -> str:
+    """Where a file waits until it is renamed."""
+    folder, _, name = f"{root}/{path}".rpartition("/")
+    return f"{folder}/.tuneyard-{mark}-{name}"
 
 
 def write(files: Sequence[File], environment: str, root: Path) -> Changes:
@@ -224,14 +254,6 @@ def _make_folder(folder: Path) -> list[Path]:
     for path in reversed(missing):
         path.mkdir()
     return missing[::-1]
-
-
-def _undo(staged: Iterable[tuple[str, str]], made: Iterable[Path]) -> None:
-    for temporary, _ in staged:
-        Path(temporary).unlink(missing_ok=True)
-    for folder in reversed(list(made)):
-        if not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _remove(path: Path, root: Path) -> None:

@@ -18,7 +18,7 @@ from tuneyard.commands.reporting import (
 from tuneyard.findings import Finding, InputError, has_errors
 from tuneyard.freshness import Freshness
 from tuneyard.pipeline import Built, build
-from tuneyard.write import Changes, Staged, abandoned, compare, remove_tree, stage
+from tuneyard.write import Changes, Paths, Staged, abandoned, compare, remove_tree, stage
 
 
 @click.command()
@@ -60,7 +60,7 @@ class Rendering:
         self.root, self.target, self.check = root, target, check
         self.fresh = Freshness(root, target)
         self.findings: list[Finding] = []
-        self.staged: list[tuple[Staged, bytes, tuple[str, ...], tuple[Finding, ...], str]] = []
+        self.staged: list[tuple[Staged, bytes, Paths, tuple[Finding, ...], str]] = []
         self.same: list[str] = []
         self.differs = False
 
@@ -82,8 +82,7 @@ class Rendering:
             if self.check:
                 self._compare(built)
             else:
-                names = tuple(file.path for file in built.files)
-                note = (source, names, built.findings, _summary(built))
+                note = (source, Paths(file.path for file in built.files), built.findings, _summary(built))
                 self.staged.append((stage(built.files, built.name, self.target), *note))
         except InputError as error:
             self.findings += error.findings
@@ -100,8 +99,8 @@ class Rendering:
             for entry in self.staged:
                 entry[0].undo()
         stop_on_errors(self.findings)
-        for staged, source, names, warnings, summary in self.staged:
-            changes = staged.commit()
+        for staged, source, paths, warnings, summary in self.staged:
+            changes, names = staged.commit(), tuple(paths)
             self.fresh.keep(staged.environment, source, names, warnings)
             click.echo(f"{_line(staged.environment, len(names), changes)} (done){summary}")
         for name in self.same:

@@ -9,7 +9,11 @@ from importlib import resources
 
 PREFIX = "resource.customizations.health."
 GATE = "argoproj.io_Application"
-_SERVICE, _CACHE, _POLICY = "apps.nvidia.com_NIMService", "apps.nvidia.com_NIMCache", "nvidia.com_ClusterPolicy"
+_SERVICE, _CACHE, _POLICY = (
+    "apps.nvidia.com_NIMService",
+    "apps.nvidia.com_NIMCache",
+    "nvidia.com_ClusterPolicy",
+)
 READ_LIKE = {
     "apps.nvidia.com_NIMBuild": _CACHE,
     "apps.nvidia.com_NIMPipeline": _SERVICE,
