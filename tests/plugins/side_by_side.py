@@ -49,4 +49,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_testnodedown(node: Any) -> None:
     """Every worker has collected all tests: what one of them skips, all do."""
-    node.config.stash[SKIPPED] = getattr(node, "workeroutput", {}).get("tiers skipped", {})
+    if skipped := getattr(node, "workeroutput", {}).get("tiers skipped"):
+        node.config.stash[SKIPPED] = skipped
