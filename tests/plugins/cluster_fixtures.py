@@ -13,6 +13,7 @@ from tuneyard_local.cluster import Cluster, down_orphans
 from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 from tuneyard_local.native import NativeCluster
 from tuneyard_local.parts import CONTROL_PLANE_PARTS, build_parts, missing_parts, remove_build_cache
+from tuneyard_local.paths import cache_root, locked
 from tuneyard_local.progress import Progress, wait_until
 
 CLUSTER_PARTS = ControlPlaneOptions(fake_nodes=1).parts()
@@ -34,13 +35,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         *((*CONTROL_PLANE_PARTS, *argocd.PARTS) if "gitops" in tiers else ()),
         *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
     ]
-    if missing_parts(names):
-        capture = session.config.pluginmanager.getplugin("capturemanager")
-        with capture.global_and_fixture_disabled():
-            progress = Progress()
-            build_parts(names, progress)
-            if not os.environ.get("TUNEYARD_KEEP_BUILD_CACHE"):
-                remove_build_cache(progress)
+    if not missing_parts(names):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    # Of two workers the second waits, and finds all built.
+    with capture.global_and_fixture_disabled(), locked(cache_root() / "parts" / ".session.lock"):
+        progress = Progress()
+        if build_parts(names, progress) and not os.environ.get("TUNEYARD_KEEP_BUILD_CACHE"):
+            remove_build_cache(progress)
 
 
 @pytest.fixture(scope="session")
