@@ -17,6 +17,8 @@ from tuneyard_local.paths import cache_root, locked
 from tuneyard_local.progress import Progress, wait_until
 
 CLUSTER_PARTS = ControlPlaneOptions(fake_nodes=1).parts()
+PARTS_OF_FIXTURES = {"argo_expressions": "argo-expressions", "argocd_crds": "argo-cd"}
+"""What a test needs beyond its tier, by the fixture that it asks for."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -25,13 +27,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     items = [item for item in session.items if not item.get_closest_marker("skip")]
     tiers = {tier_of(item) for item in items}
+    fixtures = {name for item in items for name in getattr(item, "fixturenames", ())}
     names = [
         *(CLUSTER_PARTS if "cluster" in tiers else ()),
-        *(
-            ("argo-expressions",)
-            if any("argo_expressions" in getattr(i, "fixturenames", ()) for i in items)
-            else ()
-        ),
+        *(part for fixture, part in PARTS_OF_FIXTURES.items() if fixture in fixtures),
         *((*CONTROL_PLANE_PARTS, *argocd.PARTS) if "gitops" in tiers else ()),
         *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
     ]

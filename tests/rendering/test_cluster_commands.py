@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that talk to a cluster, against a real API server.
-
-Argo CD's CRDs are its own files, taken from the Go module cache where its controllers were built; where they are not
-there, a minimal Application and AppProject stand in, which is said.
-"""
+"""Commands that talk to a cluster, against a real API server with Argo CD's own CRDs."""
 
 import json
 import shutil
 import uuid
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,41 +13,17 @@ from click.testing import CliRunner, Result
 from tuneyard.main import cli
 from tuneyard_api.yaml_io import load
 from tuneyard_local.cluster import Cluster
-from tuneyard_local.paths import cache_root
+from tuneyard_local.parts import part_files
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
-MODULE = "go-mod/github.com/argoproj/argo-cd/v3@*/manifests/crds/{}-crd.yaml"
-
-
-def minimal_crd(kind: str, plural: str) -> dict[str, Any]:
-    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    schema = {"type": "object", "properties": {"spec": free, "status": free, "operation": free}}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.argoproj.io"},
-        "spec": {
-            "group": "argoproj.io",
-            "scope": "Namespaced",
-            "names": {"kind": kind, "plural": plural},
-            "versions": [
-                {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-            ],
-        },
-    }
 
 
 @pytest.fixture(scope="module")
 def argocd_crds(control_plane: Cluster) -> None:
-    for kind, name in (("Application", "application"), ("AppProject", "appproject")):
-        files = sorted(cache_root().glob(MODULE.format(name)))
-        crd = load(files[-1].read_text()).value if files else minimal_crd(kind, f"{name}s")
-        if not files:
-            warnings.warn(
-                pytest.PytestWarning(f"Argo CD's module is not here: {kind} has no real schema"), stacklevel=1
-            )
-        control_plane.apply(crd)
+    for name in ("application", "appproject"):
+        file = part_files("argo-cd") / "manifests/crds" / f"{name}-crd.yaml"
+        control_plane.apply(load(file.read_text()).value)
         control_plane.kubectl(
             "wait", "--for=condition=Established", f"crd/{name}s.argoproj.io", "--timeout=30s"
         )

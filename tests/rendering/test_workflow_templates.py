@@ -20,7 +20,6 @@ from tuneyard_api.status import State
 from tuneyard_local.parts import part_files
 
 ROOT = Path(__file__).parents[2]
-CRDS = sorted(part_files("argo-expressions").rglob("argoproj.io_workflowtemplates.yaml"))
 Json = dict[str, Any]
 
 
@@ -150,11 +149,11 @@ def test_every_value_gets_into_the_manifest_by_way_of_json() -> None:
     assert "inputs" not in re.sub(r"\{\{=let v = inputs\.parameters\.\w+; ", "", MANIFEST)
 
 
-@pytest.mark.skipif(
-    not CRDS, reason="Argo Workflows' CRDs are not here; `tuneyard-local build argo-expressions` brings them"
-)
 def test_the_templates_fit_argo_s_crds(tmp_path: Path) -> None:
-    add(CRDS[-1:], tmp_path)
+    crds = sorted(part_files("argo-expressions").rglob("argoproj.io_workflowtemplates.yaml"))
+    if not crds:
+        pytest.skip("Argo Workflows' CRDs are not here; `tuneyard-local build argo-expressions` brings them")
+    add(crds, tmp_path)
     for name in ("airgapped", "lab"):
         files = [
             f

@@ -77,11 +77,12 @@ def manifest(argo_expressions: Ask, templates: dict[str, Json]) -> Callable[...,
 def server(control_plane: Cluster, argo_expressions: Ask) -> Iterator[Cluster]:
     """An API server with Argo's CRDs, which go again, and that of FineTuneJob."""
     del argo_expressions
-    files = [*part_files("argo-expressions").rglob("argoproj.io_workflowtemplates.yaml")]
-    theirs = [load(path.read_text()).value for path in files]
+    kinds = ("workflowtemplates", "workflowtaskresults")
+    found = [next(part_files("argo-expressions").rglob(f"argoproj.io_{kind}.yaml")) for kind in kinds]
+    theirs = [load(path.read_text()).value for path in found]
     ours = load((ROOT / "manifests/crds/finetunejobs.tuneyard.io.yaml").read_text()).value
     control_plane.apply(*theirs, ours)
-    for path in ("argoproj.io/v1alpha1/workflowtemplates", "tuneyard.io/v1alpha1/finetunejobs"):
+    for path in (*(f"argoproj.io/v1alpha1/{kind}" for kind in kinds), "tuneyard.io/v1alpha1/finetunejobs"):
         wait_until(path, lambda path=path: control_plane.get(f"/apis/{path}") is not None, 30)
     yield control_plane
     control_plane.kubectl("delete", "crd", "--wait=false", *(crd["metadata"]["name"] for crd in theirs))
