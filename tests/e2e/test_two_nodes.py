@@ -13,7 +13,9 @@ from history import History, wait_until
 from invariants import assert_nothing_lost
 from lost_nodes import give_up, lost
 from tuneyard_api import yaml_io
+from tuneyard_api.names import workspace_name
 from tuneyard_local.paths import REPOSITORY
+from tuneyard_local.storage import folder_behind
 
 JOB_FILE = REPOSITORY / "examples" / "two-nodes.yaml"
 
@@ -44,7 +46,7 @@ def test_two_nodes_train_lose_one_for_good_and_finish(bench) -> None:
             second = train_pods(bench, name, 2)
         assert_nothing_lost(history, bench.namespace, bench.registry())
 
-    claim = bench.get("pvc", f"{name}-workspace")
+    claim = bench.get("pvc", workspace_name(name))
     assert claim
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     trained = [each for each in status["attempts"] if each["stage"] == "train"]
@@ -66,10 +68,8 @@ def test_two_nodes_train_lose_one_for_good_and_finish(bench) -> None:
 
 
 def workspace(bench, job) -> Path:
-    """The folder behind the claim, which all nodes share."""
-    claim = bench.get("pvc", f"{job}-workspace") or {"spec": {}}
-    volume = bench.cluster.get(f"/api/v1/persistentvolumes/{claim['spec'].get('volumeName', '-')}")
-    return Path(volume["spec"]["hostPath"]["path"] if volume else "/nowhere")
+    """Which all nodes share."""
+    return folder_behind(bench.cluster, bench.namespace, workspace_name(job)) or Path("/nowhere")
 
 
 def checkpoints(bench, job):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tuneyard_local import workbench
 from tuneyard_local.cluster import Cluster
+from tuneyard_local.storage import folder_behind
 
 NAMESPACE = "finetuning"
 
@@ -64,12 +65,9 @@ class Bench:
 
     def registry(self) -> Path:
         """The folder behind the claim `adapters`."""
-        claim = self.get("pvc", "adapters")
-        assert claim
-        volume = json.loads(
-            self.cluster.kubectl("get", "pv", claim["spec"]["volumeName"], "-o", "json").stdout
-        )
-        return Path(volume["spec"]["hostPath"]["path"])
+        folder = folder_behind(self.cluster, self.namespace, "adapters")
+        assert folder
+        return folder
 
 
 def build_job(name: str, **changes: Any) -> dict[str, Any]:

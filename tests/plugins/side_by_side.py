@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tier_selection import SKIPPED, tier_of
+from tier_selection import SKIPPED, TIERS, tier_of
 from xdist.scheduler import LoadScopeScheduling
 
 SHARE_A_CLUSTER = ("gitops", "e2e")
 """Argo CD's, and the one of real nodes."""
-ORDER = (*SHARE_A_CLUSTER, "cluster", "torch", "unit")
 
 
 class ByCluster(LoadScopeScheduling):
@@ -38,7 +37,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByCluster:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: ORDER.index(tier_of(item)))
+        items.sort(key=lambda item: TIERS.index(tier_of(item)), reverse=True)
 
 
 @pytest.hookimpl(trylast=True)

@@ -2,7 +2,6 @@
 """Data from S3, with the real client against moto, which answers as S3 does and checks signatures and policies."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -26,14 +25,8 @@ SETUP_CALLS = "6"
 """So many calls are answered to anyone; from then on moto looks at signatures and policies."""
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
-def store():
+def store(free_port):
     """Address and credentials of a store with one bucket, of which one folder may be read."""
     port = free_port()
     process = subprocess.Popen(

@@ -104,3 +104,11 @@ def bind_folder(cluster: Cluster, namespace: str, claim: str, folder: Path, *, r
     if not folder.is_dir():
         raise ClusterError(f"folder of claim {namespace}/{claim}: {folder} is not there")
     cluster.apply(*build_folder_volume(namespace, claim, folder, read_only=read_only))
+
+
+def folder_behind(cluster: Cluster, namespace: str, claim: str) -> Path | None:
+    """The folder of this machine that a claim is bound to; None while there is none."""
+    found = cluster.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}")
+    name = (found or {"spec": {}})["spec"].get("volumeName")
+    volume = cluster.get(f"/api/v1/persistentvolumes/{name}") if name else None
+    return Path(volume["spec"]["hostPath"]["path"]) if volume else None

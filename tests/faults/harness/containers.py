@@ -12,15 +12,23 @@ from tuneyard_local.cluster import Cluster
 TRAINER, OPERATOR = "tuneyard_trainer", "tuneyard_operator.main"
 
 
-def processes(cluster: Cluster, module: str) -> Iterator[tuple[int, str]]:
-    """Process id and cgroups of every process in the cluster's pods whose command line names a Python module."""
-    mark = cluster.plan.cgroup or ""
+def in_pods(cluster: Cluster, node: str = "") -> Iterator[tuple[int, str]]:
+    """Process id and cgroups of every process in the pods of the cluster, or of one node; the sandboxes' own included."""
+    mark = f"{cluster.plan.cgroup}/{node}/" if node else cluster.plan.cgroup or ""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 groups = (entry / "cgroup").read_text()
-                if mark in groups and module.encode() in (entry / "cmdline").read_bytes():
+                if mark in groups:
                     yield int(entry.name), groups
+
+
+def processes(cluster: Cluster, module: str) -> Iterator[tuple[int, str]]:
+    """Those whose command line names a Python module."""
+    for pid, groups in in_pods(cluster):
+        with contextlib.suppress(OSError):
+            if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                yield pid, groups
 
 
 def trainers(cluster: Cluster, pod_uid: str) -> list[int]:

@@ -14,6 +14,7 @@ from e2e_bench import Bench, build_job
 from history import Body, History, wait_until
 from tuneyard_api import names
 from tuneyard_local import workbench
+from tuneyard_local.storage import folder_behind
 
 NAMESPACE, RUNTIME = "pod-faults", "hf-cpu-faults"
 STEPS, EVERY = 60, 5
@@ -103,15 +104,9 @@ class Patient:
     def workspace(self) -> Path:
         """The folder behind its workspace, as soon as that is bound."""
         if self._workspace is None:
-            cluster, name = self.bench.cluster, names.workspace_name(self.name)
-            claim = cluster.get(f"/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims/{name}") or {
-                "spec": {}
-            }
-            volume = cluster.get(f"/api/v1/persistentvolumes/{claim['spec'].get('volumeName', '-')}")
-            if volume is None:
-                return Path("/nowhere")
-            self._workspace = Path(volume["spec"]["hostPath"]["path"])
-        return self._workspace
+            name = names.workspace_name(self.name)
+            self._workspace = folder_behind(self.bench.cluster, NAMESPACE, name)
+        return self._workspace or Path("/nowhere")
 
     def steps(self) -> list[int]:
         """Its checkpoints, oldest first."""

@@ -19,6 +19,7 @@ from tuneyard_local.demo.follow import TERMINAL, Follower, score_table
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.paths import REPOSITORY, cache_root, state_root
 from tuneyard_local.progress import GIB, Progress
+from tuneyard_local.storage import folder_behind
 
 CLUSTER = "demo"
 NAMESPACE = "finetuning"
@@ -103,10 +104,10 @@ def _ask(cluster: Cluster, test_records: Path, adapter: str) -> None:
 
 
 def _registry(cluster: Cluster) -> Path:
-    """The folder behind the claim `adapters`."""
-    claim = json.loads(kubectl(cluster, "-n", NAMESPACE, "get", "pvc", "adapters", "-o", "json"))
-    volume = json.loads(kubectl(cluster, "get", "pv", claim["spec"]["volumeName"], "-o", "json"))
-    return Path(volume["spec"]["hostPath"]["path"])
+    folder = folder_behind(cluster, NAMESPACE, "adapters")
+    if folder is None:
+        raise ClusterError("claim adapters is bound to no folder")
+    return folder
 
 
 def _sum_up(cluster: Cluster, name: str, status: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
