@@ -22,7 +22,6 @@ from operator_process import running_operator
 from pod_stages import render_stages
 from stub_endpoint import stub_endpoint
 from timeline import Timeline
-from tuneyard_api import names
 from tuneyard_api.crd import build_job_crd, build_runtime_crd
 from tuneyard_api.names import workspace_name
 from tuneyard_local.cluster import Cluster
@@ -105,9 +104,6 @@ def run_once(run: Run, progress: Progress) -> dict[str, Any]:
 
 def _furnish(cluster: Cluster) -> None:
     cluster.apply(build_job_crd(), build_runtime_crd())
-    group = f"/apis/{names.API_VERSION}"
-    for plural in (names.JOB_PLURAL, names.RUNTIME_PLURAL):
-        wait_until(plural, lambda path=f"{group}/{plural}": cluster.get(path) is not None, 30)  # type: ignore[misc]
     cluster.apply(*build_binding_policy(), build_namespace())
     probe = json.dumps(build_claim("probe"))
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tuneyard_api.yaml_io import dump
 from tuneyard_local.cluster import Cluster
+from tuneyard_local.workbench import install_kinds
 
 pytestmark = pytest.mark.cluster
 
@@ -34,11 +35,7 @@ def job(**spec: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def server(control_plane: Cluster) -> Cluster:
     """The API server with everything of manifests/crds."""
-    applied = control_plane.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests/crds"))
-    assert applied.returncode == 0, applied.stderr
-    established = ("wait", "--for=condition=Established", "--timeout=30s")
-    for name in ("finetunejobs.tuneyard.io", "finetuneruntimes.tuneyard.io"):
-        assert control_plane.kubectl(*established, f"crd/{name}").returncode == 0
+    install_kinds(control_plane)
     return control_plane
 
 

@@ -25,6 +25,7 @@ from tuneyard_api.status import (
 )
 from tuneyard_api.yaml_io import dump, dump_all, load
 from tuneyard_local.cluster import Cluster
+from tuneyard_local.workbench import install_kinds
 
 pytestmark = pytest.mark.cluster
 
@@ -67,12 +68,7 @@ def until(what: str, holds: Callable[[], bool], seconds: float = 90) -> None:
 @pytest.fixture(scope="module")
 def server(control_plane: Cluster) -> Cluster:
     """The API server with everything of manifests/crds."""
-    applied = control_plane.kubectl("apply", "--server-side", "-f", str(ROOT / "manifests/crds"))
-    assert applied.returncode == 0, applied.stderr
-    established = ("wait", "--for=condition=Established", "--timeout=30s", "crd")
-    for name in ("finetunejobs.tuneyard.io", "finetuneruntimes.tuneyard.io"):
-        assert control_plane.kubectl(*established, name).returncode == 0
-    until("the new kinds", lambda: control_plane.kubectl("get", "ftj,ftr", "-A").returncode == 0)
+    install_kinds(control_plane)
     return control_plane
 
 

@@ -48,6 +48,31 @@ def test_kubectl_answers_with_its_own_words_on_a_bad_object(control_plane: Clust
     assert "metadata.name" in result.stderr
 
 
+def test_clients_find_a_new_kind_as_soon_as_it_is_applied(control_plane: Cluster) -> None:
+    """One as large as a WorkflowTemplate, for which an API server takes seconds."""
+    group, field = (
+        f"made-{uuid.uuid4().hex[:6]}.example.com",
+        {"type": "string", "description": "what it is " * 10},
+    )
+    schema = {"type": "object", "properties": {f"field{number}": field for number in range(3000)}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"larges.{group}"},
+        "spec": {
+            "group": group,
+            "names": {"plural": "larges", "singular": "large", "kind": "Large"},
+            "scope": "Namespaced",
+            "versions": [version],
+        },
+    }
+    control_plane.apply(crd)
+    found = control_plane.get(f"/apis/{group}/v1")
+    control_plane.kubectl("delete", "crd", "--wait=false", crd["metadata"]["name"])
+    assert [resource["kind"] for resource in found["resources"]] == ["Large"]
+
+
 def test_another_cluster_beside_it_has_its_own_data_and_leaves_nothing(
     control_plane: Cluster, tmp_path: Path
 ) -> None:

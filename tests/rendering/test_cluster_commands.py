@@ -24,9 +24,6 @@ def argocd_crds(control_plane: Cluster) -> None:
     for name in ("application", "appproject"):
         file = part_files("argo-cd") / "manifests/crds" / f"{name}-crd.yaml"
         control_plane.apply(load(file.read_text()).value)
-        control_plane.kubectl(
-            "wait", "--for=condition=Established", f"crd/{name}s.argoproj.io", "--timeout=30s"
-        )
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from tuneyard_api.yaml_io import load
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.parts import part_files, program
-from tuneyard_local.progress import wait_until
 
 sys.path.insert(0, str(Path(__file__).parent / "harness"))
 
@@ -82,7 +81,5 @@ def server(control_plane: Cluster, argo_expressions: Ask) -> Iterator[Cluster]:
     theirs = [load(path.read_text()).value for path in found]
     ours = load((ROOT / "manifests/crds/finetunejobs.tuneyard.io.yaml").read_text()).value
     control_plane.apply(*theirs, ours)
-    for path in (*(f"argoproj.io/v1alpha1/{kind}" for kind in kinds), "tuneyard.io/v1alpha1/finetunejobs"):
-        wait_until(path, lambda path=path: control_plane.get(f"/apis/{path}") is not None, 30)
     yield control_plane
     control_plane.kubectl("delete", "crd", "--wait=false", *(crd["metadata"]["name"] for crd in theirs))

@@ -93,8 +93,6 @@ class ArgoCd:
                 settings["stringData"] = {"server.secretkey": secrets.token_hex(16)}
             objects.append(settings)
         self.cluster.apply(*objects)
-        applications = f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/applications"
-        wait_until("Argo CD's kinds", lambda: self.cluster.get(applications) is not None, START_SECONDS)
 
     def start(self) -> None:
         """Start the programs with what argocd-cm and argocd-cmd-params-cm say now. Raises ClusterError."""

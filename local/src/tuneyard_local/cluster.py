@@ -13,7 +13,7 @@ import shutil
 import ssl
 import subprocess
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ KUBECTL_SECONDS = 120.0
 CTR = ("/usr/bin/ctr", "--namespace", "k8s.io")
 """containerd's command line, in the namespace of Kubernetes' images."""
 CTR_SECONDS = 300.0
+KINDS_SECONDS = 60.0
+DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+"""What kubectl asks for to learn all kinds at once (aggregated discovery, Kubernetes 1.30 and later)."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +119,26 @@ class Cluster:
         )  # fmt: skip
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
-        """Server-side apply of Kubernetes objects; raises ClusterError with kubectl's own words."""
+        """Server-side apply of Kubernetes objects; new kinds can be used at once. Raises ClusterError with kubectl's own words."""
         document = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
         result = self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=document)
         if result.returncode:
             raise ClusterError(f"kubectl apply: {result.stderr.strip()}")
+        crds = [made for made in objects if made["kind"] == "CustomResourceDefinition"]
+        if crds:
+            wait_until("the new kinds", lambda: served_kinds(crds) <= self._discovered_kinds(), KINDS_SECONDS)
 
-    def get(self, path: str) -> Any:
+    def _discovered_kinds(self) -> set[tuple[str, str, str]]:
+        """Group, version and kind of all that clients find: a kind is served a moment before it is found."""
+        groups = (self.get("/apis", accept=DISCOVERY) or {}).get("items", ())
+        return {
+            (group["metadata"]["name"], version["version"], resource["responseKind"]["kind"])
+            for group in groups
+            for version in group["versions"]
+            for resource in version.get("resources", ())
+        }
+
+    def get(self, path: str, accept: str = "*/*") -> Any:
         """The JSON (or text) answer of the API server to a path such as `/api/v1/nodes`; None when it has none."""
         folder = self.folder.certificates
         context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
@@ -130,6 +146,7 @@ class Cluster:
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
         )
+        opener.addheaders = [("Accept", accept)]
         try:
             with opener.open(self.plan.server + path, timeout=HTTP_SECONDS) as answer:
                 text = answer.read().decode()
@@ -180,6 +197,16 @@ class Cluster:
     def _is_last_native(self) -> bool:
         others = [Cluster(name) for name in cluster_names() if name != self.name]
         return not any(other.folder.record.exists() and other.plan.mode == "native" for other in others)
+
+
+def served_kinds(crds: Iterable[Mapping[str, Any]]) -> set[tuple[str, str, str]]:
+    """Group, version and kind of all versions that CustomResourceDefinitions serve."""
+    return {
+        (crd["spec"]["group"], version["name"], crd["spec"]["names"]["kind"])
+        for crd in crds
+        for version in crd["spec"]["versions"]
+        if version["served"]
+    }
 
 
 def down_orphans() -> list[str]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneyard_api.yaml_io import load_all
+
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.environment import build_pytorch_environment
 from tuneyard_local.errors import ClusterError
@@ -78,10 +80,15 @@ def install(cluster: Cluster, parts: BuiltParts, namespace: str, progress: Progr
     progress.say("the operator and the endpoint are ready")
 
 
+def install_kinds(cluster: Cluster) -> None:
+    """Everything of manifests/crds: the kinds and what admission demands of them."""
+    files = sorted(CRDS.glob("*.yaml"))
+    cluster.apply(*(document.value for path in files for document in load_all(path.read_text())))
+
+
 def install_operator(cluster: Cluster, image: Image) -> None:
     """The CRDs, then the operator by its Helm chart."""
-    _checked(cluster, "apply", "--server-side", "-f", str(CRDS))
-    _checked(cluster, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    install_kinds(cluster)
     repository, tag = image.reference.rsplit(":", 1)
     values = {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
