@@ -4,9 +4,11 @@
 from typing import Any
 
 import pytest
-from history import Happened
+from history import Happened, History, wait_until
 from invariants import ends_that_were_left, overlapping_runs, repeated_work, two_live_attempts, untrue_status
 from tuneyard_api import names
+from tuneyard_local.cluster import Cluster
+from tuneyard_local.workbench import install_kinds
 
 MINUTE = "2026-01-01T00:{:02d}:00Z"
 
@@ -113,3 +115,27 @@ def test_what_was_there_and_is_not_any_more_is_seen(before: Happened, after: Hap
 )
 def test_a_status_that_is_not_true_is_seen(said: Happened, made: list[Happened]) -> None:
     assert {problem.kind for problem in untrue_status(said.body, made)} == {"untrue"}
+
+
+@pytest.mark.cluster
+def test_what_leaves_while_history_catches_up_is_not_waited_for(
+    control_plane: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the objects of the test before do, whose namespace is still being emptied."""
+    metadata = {"name": "leaves", "namespace": namespace, "labels": {names.LABEL_JOB: "a"}}
+    spec = {"containers": [{"name": "c", "image": "none:1"}]}
+    install_kinds(control_plane)
+    with History(control_plane) as history:
+        control_plane.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        wait_until("it to be known", lambda: history.present("Pod"))
+        ask = history.api.items
+
+        def listed_and_gone(path: str) -> list[dict[str, Any]]:
+            items = ask(path)
+            if items:
+                control_plane.kubectl("delete", "pod", "leaves", "-n", namespace, "--force")
+                wait_until("it to be gone", lambda: not history.present("Pod"))
+            return items
+
+        monkeypatch.setattr(history.api, "items", listed_and_gone)
+        history.catch_up(2)

@@ -86,6 +86,7 @@ class History:
         self.api = Api(cluster)
         self._happened: list[Happened] = []
         self._present: dict[tuple[str, str], Body] = {}
+        self._gone: set[str] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._follow, args=(kind,), daemon=True) for kind in PATHS]
@@ -132,7 +133,9 @@ class History:
         held = {
             body["metadata"]["uid"]: int(body["metadata"]["resourceVersion"]) for body in self.present(kind)
         }
-        return all(held.get(uid, 0) >= int(version) for uid, version in there.items())
+        with self._lock:  # after what is present: who left in between is among those that are gone
+            gone = set(self._gone)
+        return all(uid in gone or held.get(uid, 0) >= int(version) for uid, version in there.items())
 
     def _follow(self, kind: str) -> None:
         path, version = PATHS[kind], ""
@@ -172,6 +175,7 @@ class History:
             self._happened.append(what)
             if what.is_deleted:
                 self._present.pop((what.kind, what.uid), None)
+                self._gone.add(what.uid)
             else:
                 self._present[what.kind, what.uid] = what.body
 
