@@ -80,7 +80,7 @@ def build_job(name: str, **changes: Any) -> dict[str, Any]:
             "model": {"pvc": {"claimName": "models", "path": workbench.BASE_MODEL}},
             "dataset": {
                 "training": {"pvc": {"claimName": "datasets", "path": "docstrings/train.jsonl"}},
-                "test": {"pvc": {"claimName": "datasets", "path": "docstrings/test.jsonl"}},
+                "validationFraction": 0.01,
             },
             "method": "lora",
             "runtime": {"name": workbench.RUNTIME},
