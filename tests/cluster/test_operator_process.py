@@ -66,14 +66,16 @@ def test_killed_at_each_step_it_carries_the_job_on_without_repeating_anything(
     endpoint.models = []
     operator.start(*FLAGS)
     job.apply(job_spec())
-    for reached, meanwhile in (
-        (("DataReady", "False"), finish(Stage.PREPARE)),
-        (("Scheduled", "False"), start_training),
-        (("Trained", "False"), finish(Stage.TRAIN)),
-        (("Published", "False"), finish(Stage.PUBLISH)),
-        (("Served", "False"), lambda _: endpoint.models.append("a")),
+    for reached, started, meanwhile in (
+        (("DataReady", "False"), "a-prepare-1", finish(Stage.PREPARE)),
+        (("Scheduled", "False"), "a-train-1", start_training),
+        (("Trained", "False"), "a-train-1", finish(Stage.TRAIN)),
+        (("Published", "False"), "a-publish-1", finish(Stage.PUBLISH)),
+        (("Served", "False"), "a-publish-1", lambda _: endpoint.models.append("a")),
     ):
         job.wait_for(*reached)
+        # Status says what begins before it does; tests/faults kills in between.
+        until(started, lambda started=started: started in job.jobs())
         operator.kill()
         meanwhile(job)
         operator.start(*FLAGS)

@@ -118,10 +118,10 @@ def build_urgent_pod(bench: Bench) -> Body:
 
 
 def bind_small_disk(bench: Bench, folder: Path) -> None:
-    """A workspace of one megabyte, which is full in earnest: a tmpfs, mounted in each node."""
+    """A workspace too small for the first stage, and full in earnest: a tmpfs, which each node has for itself."""
     folder.mkdir()
     for node in bench.cluster.plan.nodes:
-        words = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0777", "tmpfs", str(folder)]
+        words = ["mount", "-t", "tmpfs", "-o", "size=512k,mode=0777", "tmpfs", str(folder)]
         subprocess.run([*bench.cluster.processes.enter(node), *words], check=True)
     claim = {"namespace": NAMESPACE, "name": workspace_name(SMALL_DISK)}
     bench.cluster.apply(
@@ -242,7 +242,7 @@ def test_a_trainer_above_its_memory_limit_is_out_of_memory(ward: Ward) -> None:
 
 def test_a_full_disk_is_named_and_not_tried_again(ward: Ward) -> None:
     status = ward.patient(SMALL_DISK).status
-    assert status["conditions"][-1]["reason"] == "DiskFull"
+    assert status["conditions"][-1]["reason"] == "DiskFull", status["message"]
     assert "No space left on device" in status["message"]
     assert len(status["attempts"]) == 1
 
