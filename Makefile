@@ -58,7 +58,7 @@ verify: ## Fail when a generated file is stale
 test: setup lint type verify ## Set up and run every tier that this machine can run
 	@$(RUN) --group torch pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-test-all: ## As `make test`, and that the order on Argo CD breaks without the gate and without the waves (a quarter of an hour more)
+test-all: ## As `make test`, and that the order on Argo CD breaks without the gate and without the waves (5 to 15 minutes more)
 	@TUNEYARD_LONG=1 $(MAKE) --no-print-directory test
 
 test-unit: ## The tests that need no cluster and no PyTorch
