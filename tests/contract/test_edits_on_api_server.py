@@ -3,7 +3,6 @@
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from tuneyard_local.workbench import install_kinds
 
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parents[2]
 SPEC: dict[str, Any] = {
     "model": {"pvc": {"claimName": "models"}},
     "dataset": {"training": {"pvc": {"claimName": "data", "path": "t.jsonl"}}},

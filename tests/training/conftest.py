@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -157,18 +156,6 @@ def job_of(tmp_path: Path) -> Callable[..., ResolvedJob]:
         return ResolvedJob.model_validate(content)
 
     return build
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """A port of this machine that nobody listens on."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
 
 
 def parent_of(number: int) -> int:

@@ -2,6 +2,7 @@
 """Data from S3, with the real client against moto, which answers as S3 does and checks signatures and policies."""
 
 import json
+import random
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import urllib.request
 import pytest
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts
 from tuneyard_api.remote_files import S3Object
+from tuneyard_local.network import pick_ports
 from tuneyard_trainer.failures import StageFailure
 from tuneyard_trainer.object_store import fetch_object
 
@@ -26,9 +28,9 @@ SETUP_CALLS = "6"
 
 
 @pytest.fixture(scope="module")
-def store(free_port):
+def store():
     """Address and credentials of a store with one bucket, of which one folder may be read."""
-    port = free_port()
+    port = pick_ports(["moto"], random.SystemRandom())["moto"]
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         env={"PATH": "/usr/bin", "INITIAL_NO_AUTH_ACTION_COUNT": SETUP_CALLS, "HOME": "/nonexistent"},

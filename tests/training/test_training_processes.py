@@ -3,6 +3,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import time
@@ -13,6 +14,7 @@ from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, StageResult, Tra
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
+from tuneyard_local.network import pick_ports  # noqa: E402
 from tuneyard_trainer.metrics import read_metrics  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(600)]
@@ -117,9 +119,10 @@ def test_two_processes_go_on_with_all_weights_where_one_stopped(plan_of, alone):
     assert all(torch.allclose(again[name], weights[name], atol=1e-4) for name in weights)
 
 
-def start_nodes(pods, port):
+def start_nodes(pods):
     """The stage as two pods run it: all that they share is the workspace and the address of the first."""
-    rendezvous = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
+    ports = pick_ports(["first"], random.SystemRandom())
+    rendezvous = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(ports["first"])}
     logs = [pods.log.with_name(f"termination-log-{rank}") for rank in (0, 1)]
     return [
         (pods.start("train", PET_NODE_RANK=str(rank), TUNEYARD_TERMINATION_LOG=str(log), **rendezvous), log)
@@ -127,14 +130,12 @@ def start_nodes(pods, port):
     ]
 
 
-def test_a_lost_node_is_an_interruption_and_two_nodes_train_as_one_with_one_result(
-    plan_of, alone, pods, free_port
-):
+def test_a_lost_node_is_an_interruption_and_two_nodes_train_as_one_with_one_result(plan_of, alone, pods):
     whole = losses(alone("lora"))
     plan = plan_of(2).model_copy(update={"nodes": 2, "gpus_per_node": 1})
     endless = plan.training.model_copy(update={"epochs": None, "max_steps": 100_000})
     assert pods.run("prepare", plan.model_copy(update={"training": endless}))[0] == 0
-    (first, log), (second, _) = start_nodes(pods, free_port())
+    (first, log), (second, _) = start_nodes(pods)
     wait_for_steps(pods, first)
     for number in pods.stage_processes(second):
         os.kill(number, signal.SIGKILL)
@@ -143,7 +144,7 @@ def test_a_lost_node_is_an_interruption_and_two_nodes_train_as_one_with_one_resu
     assert "another process of the training is gone" in failure.message
 
     assert pods.run("prepare", plan)[0] == 0
-    nodes = start_nodes(pods, free_port())
+    nodes = start_nodes(pods)
     assert [process.wait(120) for process, _ in nodes] == [0, 0]
     assert losses(pods) == pytest.approx(whole, abs=1e-4)
     said = [StageResult.model_validate_json(log.read_bytes()) for _, log in nodes]

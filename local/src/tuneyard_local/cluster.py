@@ -126,7 +126,9 @@ class Cluster:
             raise ClusterError(f"kubectl apply: {result.stderr.strip()}")
         crds = [made for made in objects if made["kind"] == "CustomResourceDefinition"]
         if crds:
-            wait_until("the new kinds", lambda: served_kinds(crds) <= self._discovered_kinds(), KINDS_SECONDS)
+            wait_until(
+                "the new kinds", lambda: _served_kinds(crds) <= self._discovered_kinds(), KINDS_SECONDS
+            )
 
     def _discovered_kinds(self) -> set[tuple[str, str, str]]:
         """Group, version and kind of all that clients find: a kind is served a moment before it is found."""
@@ -199,7 +201,7 @@ class Cluster:
         return not any(other.folder.record.exists() and other.plan.mode == "native" for other in others)
 
 
-def served_kinds(crds: Iterable[Mapping[str, Any]]) -> set[tuple[str, str, str]]:
+def _served_kinds(crds: Iterable[Mapping[str, Any]]) -> set[tuple[str, str, str]]:
     """Group, version and kind of all versions that CustomResourceDefinitions serve."""
     return {
         (crd["spec"]["group"], version["name"], crd["spec"]["names"]["kind"])

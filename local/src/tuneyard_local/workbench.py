@@ -254,12 +254,6 @@ def wait_for_deployment(cluster: Cluster, namespace: str, name: str, seconds: fl
         raise ClusterError(f"{error}; its pods:\n{pods[-3000:]}") from error
 
 
-def _checked(cluster: Cluster, *args: str) -> None:
-    result = cluster.kubectl(*args)
-    if result.returncode:
-        raise ClusterError(f"kubectl {args[0]}: {result.stderr.strip()}")
-
-
 def kubectl_words(cluster: Cluster) -> str:
     """The beginning of a kubectl command that a person can copy."""
     return f"{script('kubectl')} --kubeconfig {cluster.kubeconfig}"

@@ -77,7 +77,6 @@ def serve_kinds(cluster: Cluster, endpoint: str) -> None:
     """Our kinds, and runtime `hf` with that endpoint."""
     for path in sorted(CRDS.glob("*tuneyard.io.yaml")):
         cluster.apply(yaml.safe_load(path.read_text()))
-    until("the kinds are served", lambda: cluster.get(f"/apis/{names.API_VERSION}/{names.RUNTIME_PLURAL}"))
     spec = runtime_spec(
         trainResources={"cpu": "1", "memory": "1Gi"},
         prepareResources={"cpu": "1", "memory": "1Gi"},
