@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
-from tuneyard.chart_values import check_chart_values
 from tuneyard.checks import check_files, check_stack, is_renderable
+from tuneyard.checks.chart_values import check_chart_values
+from tuneyard.checks.custom_kinds import check as check_schemas
+from tuneyard.checks.job_files import check as check_jobs
 from tuneyard.environment.load import Loaded, load
 from tuneyard.findings import Finding, InputError, has_errors, in_order
-from tuneyard.job_files import check as check_jobs
 from tuneyard.render.files import File
 from tuneyard.render.tree import local_paths, render
-from tuneyard.resolve import resolve
-from tuneyard.schemas import check as check_schemas
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.stack.pins import pins
+from tuneyard.stack.resolve import resolve
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from tuneyard.pipeline import Built, build
-from tuneyard.resolve import edges
+from tuneyard.stack.resolve import edges
 
 ROOT = Path(__file__).parents[3]
 SHARED = ("manifests/crds", "charts/tuneyard-operator")

@@ -4,9 +4,9 @@
 from typing import Any
 
 from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
 from tuneyard.environment.model import Environment
-from tuneyard.resolve import resolve
+from tuneyard.stack.pins import pins
+from tuneyard.stack.resolve import resolve
 
 Json = dict[str, Any]
 

@@ -5,9 +5,9 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 
-from tuneyard.catalog.component import Component
 from tuneyard.catalog.models import model_components
 from tuneyard.environment.model import Environment
+from tuneyard.stack.component import Component
 
 
 @cache

@@ -3,10 +3,10 @@
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Component, Json
+from tuneyard.stack.component import Component, Json
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 
 def _values(stack: "Stack") -> Json:

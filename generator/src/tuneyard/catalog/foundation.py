@@ -3,12 +3,12 @@
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Component, ExpectedSecret, Json, Need
 from tuneyard.catalog.objects import build_metadata
 from tuneyard.environment.model import Environment
+from tuneyard.stack.component import Component, ExpectedSecret, Json, Need
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 LABEL_ENVIRONMENT = "tuneyard.io/environment"
 

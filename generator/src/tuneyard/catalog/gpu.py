@@ -3,11 +3,11 @@
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Component, Json, Need
 from tuneyard.catalog.objects import merged
+from tuneyard.stack.component import Component, Json, Need
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 RUNTIME_PATHS = {
     "k3s": ("/var/lib/rancher/k3s/agent/etc/containerd/config.toml", "/run/k3s/containerd/containerd.sock"),

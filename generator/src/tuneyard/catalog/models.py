@@ -7,7 +7,6 @@ NIMCache and NIMService are in one Application and one wave: the NIM Operator ma
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, GpuRequest, Json, Need, Service
 from tuneyard.catalog.nim import (
     build_nim_cache,
     build_nim_claim,
@@ -19,9 +18,10 @@ from tuneyard.catalog.vllm import build_vllm, secrets_of_vllm
 from tuneyard.environment.model import Environment
 from tuneyard.environment.models import Pipeline, ServedModel
 from tuneyard.environment.presets import PRESETS
+from tuneyard.stack.component import Claim, Component, ExpectedSecret, GpuRequest, Json, Need, Service
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 PORT = 8000
 

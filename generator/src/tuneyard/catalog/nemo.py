@@ -7,13 +7,13 @@ Fields: the CRDs of k8s-nim-operator 3.1.2. None is ever empty: the operator dro
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Need, Service
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_config_map, build_metadata, without_empty
 from tuneyard.catalog.workflows import EXECUTOR, NEMO
+from tuneyard.stack.component import Claim, Component, ExpectedSecret, Json, Need, Service
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 PORT = 8000
 DATA_STORE_SECRETS = {

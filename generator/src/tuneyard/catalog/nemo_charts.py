@@ -3,7 +3,6 @@
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Need, Service
 from tuneyard.catalog.nemo_customizer import (
     customization_targets,
     customization_templates,
@@ -13,9 +12,10 @@ from tuneyard.catalog.nemo_customizer import (
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.repositories import private_repository
 from tuneyard.catalog.workflows import EXECUTOR, NEMO
+from tuneyard.stack.component import Claim, Component, ExpectedSecret, Json, Need, Service
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 HELIX = "nemo-helix"
 UMBRELLA_OWNERS = (

@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING
 
 from tuneyard_api.yaml_io import dump
 
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Need, Service
 from tuneyard.catalog.nemo import build_nemo, build_otel
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_claim, build_config_map, build_tolerations
 from tuneyard.catalog.repositories import private_repository
 from tuneyard.catalog.workflows import NEMO
 from tuneyard.environment.tuning import CustomizerTarget
+from tuneyard.stack.component import Claim, Component, ExpectedSecret, Json, Need, Service
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 MODELS_CLAIM = "nemo-customizer-models"
 NAMESPACE = "nemo-operator"

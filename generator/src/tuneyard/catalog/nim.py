@@ -3,13 +3,13 @@
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import ExpectedSecret, Json
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_claim, build_metadata, build_tolerations, without_empty
 from tuneyard.environment.models import ServedModel
+from tuneyard.stack.component import ExpectedSecret, Json
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 API = "apps.nvidia.com/v1alpha1"
 LORA_FOLDER = "/model-store/loras"

@@ -3,10 +3,10 @@
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Component, ExpectedSecret, Json, Need
+from tuneyard.stack.component import Component, ExpectedSecret, Json, Need
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 NAMESPACE = "nim-operator"
 

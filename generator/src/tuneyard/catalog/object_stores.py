@@ -3,11 +3,11 @@
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Service
 from tuneyard.catalog.objects import KEPT
+from tuneyard.stack.component import Claim, Component, ExpectedSecret, Json, Service
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 NAMESPACE = "data"
 ROOT_SECRET = "minio-root"  # noqa: S105  a name

@@ -3,12 +3,12 @@
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import ExpectedSecret
-from tuneyard.catalog.pins import Pin
 from tuneyard.environment.model import Environment
+from tuneyard.stack.component import ExpectedSecret
+from tuneyard.stack.pins import Pin
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 SECRET_TYPE = "argocd.argoproj.io/secret-type"  # noqa: S105  a label
 

@@ -3,10 +3,10 @@
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Component, Json, Service
+from tuneyard.stack.component import Component, Json, Service
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 NAMESPACE, PORT = "mlflow", 5000
 

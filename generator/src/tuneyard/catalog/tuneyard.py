@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from tuneyard_api.names import API_VERSION, GROUP, JOB_PLURAL, RUNTIME_KIND
 from tuneyard_api.pod_contract import PROGRESS_PORT
 
-from tuneyard.catalog.component import Claim, Component, Json, Need
 from tuneyard.catalog.objects import build_claim, build_metadata, build_tolerations, merged
 from tuneyard.environment.model import Environment
 from tuneyard.environment.tuning import Runtime, TuningNamespace
+from tuneyard.stack.component import Claim, Component, Json, Need
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 NAMESPACE = "tuneyard-system"
 KUEUE = "kueue.x-k8s.io/v1beta2"

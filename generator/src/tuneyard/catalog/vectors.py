@@ -3,10 +3,10 @@
 
 from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Claim, Component, Json, Service
+from tuneyard.stack.component import Claim, Component, Json, Service
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 _USER_CONFIG = """\
 etcd:

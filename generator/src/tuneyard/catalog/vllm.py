@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from tuneyard_api.names import LABEL_APP
 
-from tuneyard.catalog.component import ExpectedSecret, Json
 from tuneyard.catalog.nim import cache_name, node_selector_of, tolerations_of
 from tuneyard.catalog.objects import build_claim, build_metadata
 from tuneyard.catalog.tuneyard import REGISTRY_CLAIM
 from tuneyard.environment.models import ServedModel
+from tuneyard.stack.component import ExpectedSecret, Json
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 PORT = 8000
 ADAPTERS, CACHE = "/adapters", "/cache"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from tuneyard_api.names import API_VERSION, GROUP, JOB_KIND, JOB_PLURAL
 
-from tuneyard.catalog.component import Component, Json, Need
 from tuneyard.catalog.objects import build_metadata
+from tuneyard.stack.component import Component, Json, Need
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 ACCOUNT = "fine-tune"
 FORM, SWEEP, TRAIN = "fine-tune", "fine-tune-sweep", "train"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from tuneyard.checks.memory import USABLE, architecture_of, estimate, gpu_memory_gib
 from tuneyard.environment.model import Environment
 from tuneyard.findings import Finding, Severity, did_you_mean
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 
 def slots_per_gpu(environment: Environment) -> int:

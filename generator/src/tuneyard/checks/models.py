@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from tuneyard_api.problems import InputRefused, LocatedProblem, Path
 from tuneyard_api.yaml_io import dump
 
-from tuneyard.catalog.component import Json
 from tuneyard.catalog.models import engine_of
 from tuneyard.catalog.tuneyard import build_runtime
 from tuneyard.environment.models import Pipeline, ServedModel
 from tuneyard.environment.reference import path_of
 from tuneyard.environment.tuning import CustomizerTarget, Runtime, TuningNamespace
 from tuneyard.findings import Finding, Severity, did_you_mean
-from tuneyard.stack import Stack
+from tuneyard.stack.component import Json
+from tuneyard.stack.model import Stack
 
 Named = ServedModel | Pipeline | Runtime | TuningNamespace | CustomizerTarget
 

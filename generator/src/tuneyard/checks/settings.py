@@ -7,7 +7,7 @@ from typing import Any
 from tuneyard_api.problems import Path
 
 from tuneyard.findings import Finding, Severity
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 
 def external_services_are_described(stack: Stack) -> Iterator[Finding]:

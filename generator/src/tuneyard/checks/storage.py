@@ -4,7 +4,7 @@
 from collections.abc import Iterator
 
 from tuneyard.findings import Finding, Severity
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 _LOCAL = ("local-path", "hostpath", "standard", "local-storage")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from tuneyard.checks.core_kinds import check_core_kinds
 from tuneyard.commands.cluster_options import connect, context_option, kubeconfig_option
 from tuneyard.commands.reporting import (
     chosen,
@@ -14,7 +15,6 @@ from tuneyard.commands.reporting import (
     root_option,
     stop_on_errors,
 )
-from tuneyard.core_schemas import check_core_kinds
 from tuneyard.findings import Finding, InputError, Severity
 from tuneyard.pipeline import Built, build
 

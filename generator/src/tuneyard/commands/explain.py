@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from tuneyard.commands.reporting import environment_file, one, root_option
-from tuneyard.diffing import changes
 from tuneyard.environment.reference import key_summary, path_of
-from tuneyard.explaining import origin, resolved, value_at
-from tuneyard.influence import altered
 from tuneyard.pipeline import Built, build
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.views.diff import changes
+from tuneyard.views.explain import origin, resolved, value_at
+from tuneyard.views.influence import altered
 
 
 @click.command()

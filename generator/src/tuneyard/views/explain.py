@@ -9,7 +9,7 @@ from tuneyard_api.yaml_io import Document
 
 from tuneyard.environment.presets import PRESETS
 from tuneyard.findings import Finding, InputError, did_you_mean
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 
 def resolved(stack: Stack) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tuneyard_api.yaml_io import load
 
 from tuneyard.findings import Finding, InputError, Severity, did_you_mean
 from tuneyard.render.tree import derived_values
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 MAX_BYTES = 16 * 1024 * 1024
 """Of one file in a chart's archive."""

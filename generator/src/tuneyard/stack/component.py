@@ -15,7 +15,7 @@ from tuneyard_api.problems import Path
 from tuneyard.environment.model import Environment
 
 if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+    from tuneyard.stack.model import Stack
 
 Json = dict[str, Any]
 Root = Literal["platform", "models"]

@@ -8,7 +8,7 @@ from tuneyard_api.problems import InputRefused, LocatedProblem, Position
 from tuneyard_api.yaml_io import Document, load_all
 
 from tuneyard.findings import Finding
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 READ_BY_ARGOCD = (".yaml", ".yml", ".json")
 

@@ -4,8 +4,8 @@
 from collections.abc import Iterable, Mapping
 
 from tuneyard.findings import Finding, InputError
-from tuneyard.resolve import edges
-from tuneyard.stack import Edge, Stack
+from tuneyard.stack.model import Edge, Stack
+from tuneyard.stack.resolve import edges
 
 
 def longest_paths(needs: Mapping[str, Iterable[str]], weights: Mapping[str, int]) -> dict[str, int]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tuneyard.catalog.pins import Pin, read_pins
 from tuneyard.findings import Finding, InputError
+from tuneyard.stack.pins import Pin, read_pins
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from pydantic import ValidationError
 from tuneyard_api.problems import Path as KeyPath
 
 from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
 from tuneyard.environment.model import Environment
 from tuneyard.environment.reference import field_at, stripped
 from tuneyard.findings import InputError
 from tuneyard.pipeline import Built, content_digests
 from tuneyard.render.files import File
 from tuneyard.render.tree import local_paths, render
-from tuneyard.resolve import resolve
+from tuneyard.stack.pins import pins
+from tuneyard.stack.resolve import resolve
 
 
 def other_values(value: Any, path: KeyPath) -> list[Any]:

@@ -4,9 +4,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, GpuRequest, Need, Service
-from tuneyard.catalog.pins import Pin
 from tuneyard.environment.model import ComponentOptions, Environment
+from tuneyard.stack.component import Claim, Component, ExpectedSecret, GpuRequest, Need, Service
+from tuneyard.stack.pins import Pin
 
 NO_OPTIONS = ComponentOptions()
 

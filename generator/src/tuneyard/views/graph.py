@@ -4,9 +4,9 @@
 from collections import defaultdict
 from xml.sax.saxutils import escape
 
-from tuneyard.order import waves
-from tuneyard.resolve import edges
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.stack.order import waves
+from tuneyard.stack.resolve import edges
 
 LAST = "the root models is the platform's last wave, so that no model holds up a fix of the platform"
 """Why what serves models comes after all of the platform, whatever its needs say."""

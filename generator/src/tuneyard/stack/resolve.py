@@ -7,12 +7,12 @@ the only component of the catalog that provides it. Several possible providers a
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from tuneyard.catalog.component import Component, Need
-from tuneyard.catalog.pins import Pin
 from tuneyard.environment.model import Environment
 from tuneyard.environment.presets import DEFAULT_PROVIDERS, PRESETS, USE_CAPABILITIES, preset_components
 from tuneyard.findings import Finding, InputError, did_you_mean
-from tuneyard.stack import Edge, Stack, all_needs
+from tuneyard.stack.component import Component, Need
+from tuneyard.stack.model import Edge, Stack, all_needs
+from tuneyard.stack.pins import Pin
 
 
 def resolve(environment: Environment, catalog: Iterable[Component], pins: Mapping[str, Pin]) -> Stack:
