@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tuneyard.environment.model import Environment
 from tuneyard.findings import InputError
-from tuneyard.stack.component import Component, Need
+from tuneyard.stack.model import Component, Need
 from tuneyard.stack.order import longest_paths, waves
 from tuneyard.stack.resolve import resolve
 

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from tuneyard.catalog.models import model_components
 from tuneyard.environment.model import Environment
-from tuneyard.stack.component import Component
+from tuneyard.stack.model import Component
 
 
 @cache

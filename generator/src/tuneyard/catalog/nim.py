@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """NIMCache, NIMService and NIMPipeline. Fields: the CRDs of k8s-nim-operator 3.1.2; nothing empty, quantities canonical."""
 
-from typing import TYPE_CHECKING
-
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_claim, build_metadata, build_tolerations, without_empty
 from tuneyard.environment.models import ServedModel
-from tuneyard.stack.component import ExpectedSecret, Json
-
-if TYPE_CHECKING:
-    from tuneyard.stack.model import Stack
+from tuneyard.stack.model import ExpectedSecret, Json, Stack
 
 API = "apps.nvidia.com/v1alpha1"
 LORA_FOLDER = "/model-store/loras"
@@ -28,14 +23,14 @@ def cache_name(model: ServedModel) -> str:
     return f"{model.name}-cache"
 
 
-def build_nim_claim(stack: "Stack", model: ServedModel, *, shared: bool) -> Json:
+def build_nim_claim(stack: Stack, model: ServedModel, *, shared: bool) -> Json:
     """The claim, made by us: one that the operator makes belongs to the NIMCache, and goes with it."""
     return build_claim(
         cache_name(model), model.namespace, model.cache_gib, stack.storage_class(shared=shared), shared=shared
     )
 
 
-def tolerations_of(stack: "Stack", product: str | None) -> list[Json]:
+def tolerations_of(stack: Stack, product: str | None) -> list[Json]:
     """Of the nodes that a model may run on."""
     nodes = [n for n in stack.environment.gpus.nodes if product in (None, n.product)]
     return build_tolerations(tuple(dict.fromkeys(key for entry in nodes for key in entry.tolerations)))
@@ -46,7 +41,7 @@ def node_selector_of(model: ServedModel) -> Json | None:
     return {"nvidia.com/gpu.product": model.gpu_product} if model.gpu_product else None
 
 
-def build_nim_cache(stack: "Stack", model: ServedModel, *, shared: bool) -> Json:
+def build_nim_cache(stack: Stack, model: ServedModel, *, shared: bool) -> Json:
     """The NIMCache. Its spec can't be changed once it is there, so what may change is not in it."""
     spec: Json = {
         "source": _source(stack, model),
@@ -67,7 +62,7 @@ def build_nim_cache(stack: "Stack", model: ServedModel, *, shared: bool) -> Json
     return {"apiVersion": API, "kind": "NIMCache", "metadata": metadata, "spec": without_empty(spec)}
 
 
-def _source(stack: "Stack", model: ServedModel) -> Json:
+def _source(stack: Stack, model: ServedModel) -> Json:
     secrets = stack.environment.secrets
     if model.hugging_face:
         namespace, _, name = model.hugging_face.repo.partition("/")
@@ -103,12 +98,12 @@ def _source(stack: "Stack", model: ServedModel) -> Json:
     }
 
 
-def image_of(stack: "Stack", model: ServedModel) -> str:
+def image_of(stack: Stack, model: ServedModel) -> str:
     """The NIM image; empty when a check has yet to say that it is missing."""
     return stack.mirrored(f"{model.image.repository}:{model.image.tag}") if model.image else ""
 
 
-def _proxy(stack: "Stack") -> Json | None:
+def _proxy(stack: Stack) -> Json | None:
     """On both NIMCache and NIMService, or one of them can't reach the registry."""
     proxy = stack.environment.proxy
     return (
@@ -118,12 +113,12 @@ def _proxy(stack: "Stack") -> Json | None:
     )
 
 
-def _repository_override(stack: "Stack") -> list[Json]:
+def _repository_override(stack: Stack) -> list[Json]:
     mirror = stack.environment.registries.models
     return [{"name": "NIM_REPOSITORY_OVERRIDE", "value": mirror}] if mirror else []
 
 
-def _environment_variables(stack: "Stack", model: ServedModel) -> list[Json]:
+def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
     """By the image's major version; unknown names are passed over by NIM, so a wrong one would do nothing, silently."""
     values: dict[str, str] = {}
     if major_of(model.image.tag if model.image else "1") < RAY_MAJOR:
@@ -155,7 +150,7 @@ def _arguments(model: ServedModel) -> list[str]:
     return arguments
 
 
-def build_nim_service(stack: "Stack", model: ServedModel) -> Json:
+def build_nim_service(stack: Stack, model: ServedModel) -> Json:
     """The NIMService."""
     metadata = build_metadata(model.name, model.namespace)
     return {
@@ -166,7 +161,7 @@ def build_nim_service(stack: "Stack", model: ServedModel) -> Json:
     }
 
 
-def build_nim_service_spec(stack: "Stack", model: ServedModel) -> Json:
+def build_nim_service_spec(stack: Stack, model: ServedModel) -> Json:
     """The spec of a NIMService, also inside of a NIMPipeline."""
     repository, _, tag = image_of(stack, model).rpartition(":")
     secrets = stack.environment.secrets
@@ -242,7 +237,7 @@ def _multi_node(model: ServedModel) -> Json | None:
     }
 
 
-def _expose(stack: "Stack") -> Json:
+def _expose(stack: Stack) -> Json:
     expose: Json = {"service": {"type": "ClusterIP", "port": 8000}}
     cluster = stack.environment.cluster
     if cluster.domain and cluster.ingress:
@@ -251,7 +246,7 @@ def _expose(stack: "Stack") -> Json:
     return expose
 
 
-def build_nim_pipeline(stack: "Stack", name: str, models: list[ServedModel]) -> Json:
+def build_nim_pipeline(stack: Stack, name: str, models: list[ServedModel]) -> Json:
     """Several NIMServices as one object."""
     services = [
         {"name": model.name, "enabled": True, "spec": build_nim_service_spec(stack, model)}
@@ -262,7 +257,7 @@ def build_nim_pipeline(stack: "Stack", name: str, models: list[ServedModel]) -> 
     return {"apiVersion": API, "kind": "NIMPipeline", "metadata": metadata, "spec": {"services": services}}
 
 
-def secrets_of_nim(stack: "Stack", model: ServedModel) -> list[ExpectedSecret]:
+def secrets_of_nim(stack: Stack, model: ServedModel) -> list[ExpectedSecret]:
     """What the model's namespace must have."""
     secrets = stack.environment.secrets
     key = ExpectedSecret(

@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Experiment tracking: MLflow on PostgreSQL and S3, or one that exists."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.stack.component import Component, Json, Service
-
-if TYPE_CHECKING:
-    from tuneyard.stack.model import Stack
+from tuneyard.stack.model import Component, Json, Service, Stack
 
 NAMESPACE, PORT = "mlflow", 5000
 
 
-def _mlflow(stack: "Stack") -> Json:
+def _mlflow(stack: Stack) -> Json:
     """https://community-charts.github.io/docs/charts/mlflow/usage (backendStore, artifactRoot, extraEnvVars)."""
     database, bucket = stack.database("mlflow"), stack.bucket("mlflow")
     host = stack.host("tracking")

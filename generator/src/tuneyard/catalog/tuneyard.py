@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our own half: CRDs, operator, and what makes a namespace ready for FineTuneJobs (runtimes, quotas, queues, claims)."""
 
-from typing import TYPE_CHECKING
-
 from tuneyard_api.names import API_VERSION, GROUP, JOB_PLURAL, RUNTIME_KIND
 from tuneyard_api.pod_contract import PROGRESS_PORT
 
 from tuneyard.catalog.objects import build_claim, build_metadata, build_tolerations, merged
 from tuneyard.environment.model import Environment
 from tuneyard.environment.tuning import Runtime, TuningNamespace
-from tuneyard.stack.component import Claim, Component, Json, Need
-
-if TYPE_CHECKING:
-    from tuneyard.stack.model import Stack
+from tuneyard.stack.model import Claim, Component, Json, Need, Stack
 
 NAMESPACE = "tuneyard-system"
 KUEUE = "kueue.x-k8s.io/v1beta2"
@@ -20,7 +15,7 @@ KUEUE = "kueue.x-k8s.io/v1beta2"
 REGISTRY_CLAIM, CACHE_CLAIM = "adapters", "model-cache"
 
 
-def _operator(stack: "Stack") -> Json:
+def _operator(stack: Stack) -> Json:
     """charts/tuneyard-operator/values.yaml of this repository. Runtimes are the component `fine-tuning`'s."""
     image = stack.mirrored(stack.environment.registries.operator_image)
     repository, _, digest = image.partition("@")
@@ -30,7 +25,7 @@ def _operator(stack: "Stack") -> Json:
     return {"image": {"repository": repository, "tag": tag}, "hf": {"enabled": False}}
 
 
-def _tuning(stack: "Stack") -> list[Json]:
+def _tuning(stack: Stack) -> list[Json]:
     tuning = stack.environment.fine_tuning
     objects = [build_runtime(stack, runtime) for runtime in tuning.runtimes]
     for namespace in tuning.namespaces:
@@ -40,7 +35,7 @@ def _tuning(stack: "Stack") -> list[Json]:
     return objects
 
 
-def build_runtime(stack: "Stack", runtime: Runtime) -> Json:
+def build_runtime(stack: Stack, runtime: Runtime) -> Json:
     """FineTuneRuntime; fields: tuneyard_api.runtime."""
     environment = stack.environment
     keys = tuple(dict.fromkeys(key for nodes in environment.gpus.nodes for key in nodes.tolerations))
@@ -64,7 +59,7 @@ def build_runtime(stack: "Stack", runtime: Runtime) -> Json:
     }
 
 
-def _namespace(stack: "Stack", namespace: TuningNamespace) -> list[Json]:
+def _namespace(stack: Stack, namespace: TuningNamespace) -> list[Json]:
     tuning, name = stack.environment.fine_tuning, namespace.name
     shared = stack.environment.storage.read_write_many is not None
     storage_class = stack.storage_class(shared=shared)
@@ -90,7 +85,7 @@ def _namespace(stack: "Stack", namespace: TuningNamespace) -> list[Json]:
     return objects
 
 
-def _network_policy(stack: "Stack", name: str) -> Json:
+def _network_policy(stack: Stack, name: str) -> Json:
     """Jobs talk among themselves; the operator and Prometheus read progress; served models answer everybody."""
     readers = [NAMESPACE, *(["observability"] if stack.has("metrics") else [])]
     peers = [
@@ -112,7 +107,7 @@ def _network_policy(stack: "Stack", name: str) -> Json:
     }
 
 
-def _queues(stack: "Stack") -> list[Json]:
+def _queues(stack: Stack) -> list[Json]:
     tuning, scheduler = stack.environment.fine_tuning, stack.providers["scheduler"].name
     if scheduler == "kube-scheduler":
         return []
@@ -185,7 +180,7 @@ def _needs(environment: Environment) -> list[Need]:
     return needs
 
 
-def _claims(stack: "Stack") -> list[Claim]:
+def _claims(stack: Stack) -> list[Claim]:
     tuning, shared = stack.environment.fine_tuning, stack.environment.storage.read_write_many is not None
     return [
         Claim(gib, shared, ("fineTuning", "namespaces", index))

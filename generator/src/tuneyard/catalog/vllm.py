@@ -4,24 +4,19 @@
 Flags and LoRA resolver: https://docs.vllm.ai/en/stable/cli/serve/ and https://docs.vllm.ai/en/stable/features/lora.html.
 """
 
-from typing import TYPE_CHECKING
-
 from tuneyard_api.names import LABEL_APP
 
 from tuneyard.catalog.nim import cache_name, node_selector_of, tolerations_of
 from tuneyard.catalog.objects import build_claim, build_metadata
 from tuneyard.catalog.tuneyard import REGISTRY_CLAIM
 from tuneyard.environment.models import ServedModel
-from tuneyard.stack.component import ExpectedSecret, Json
-
-if TYPE_CHECKING:
-    from tuneyard.stack.model import Stack
+from tuneyard.stack.model import ExpectedSecret, Json, Stack
 
 PORT = 8000
 ADAPTERS, CACHE = "/adapters", "/cache"
 
 
-def build_vllm(stack: "Stack", model: ServedModel, *, shared: bool) -> list[Json]:
+def build_vllm(stack: Stack, model: ServedModel, *, shared: bool) -> list[Json]:
     """Claim, Deployment, Service, and a ServiceMonitor when something reads it."""
     labels = {LABEL_APP: model.name}
     claim = build_claim(
@@ -49,7 +44,7 @@ def build_vllm(stack: "Stack", model: ServedModel, *, shared: bool) -> list[Json
     return objects
 
 
-def reads_registry(stack: "Stack", model: ServedModel) -> bool:
+def reads_registry(stack: Stack, model: ServedModel) -> bool:
     """Whether jobs publish in the model's namespace, so that its `adapters` claim can be mounted."""
     return bool(model.lora) and model.namespace in {n.name for n in stack.environment.fine_tuning.namespaces}
 
@@ -76,7 +71,7 @@ def _arguments(model: ServedModel) -> list[str]:
     return arguments
 
 
-def _environment_variables(stack: "Stack", model: ServedModel) -> list[Json]:
+def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
     token = {"name": stack.environment.secrets.hugging_face, "key": "HF_TOKEN", "optional": True}
     # No user of this id is in the image: libraries that ask for a name or a home get one.
     values = {
@@ -99,7 +94,7 @@ def _environment_variables(stack: "Stack", model: ServedModel) -> list[Json]:
     return [*variables, {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token}}]
 
 
-def _deployment(stack: "Stack", model: ServedModel, labels: Json, *, shared: bool) -> Json:
+def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool) -> Json:
     volumes: list[Json] = [
         {"name": "cache", "persistentVolumeClaim": {"claimName": cache_name(model)}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}},
@@ -169,7 +164,7 @@ def _deployment(stack: "Stack", model: ServedModel, labels: Json, *, shared: boo
     }
 
 
-def secrets_of_vllm(stack: "Stack", model: ServedModel) -> list[ExpectedSecret]:
+def secrets_of_vllm(stack: Stack, model: ServedModel) -> list[ExpectedSecret]:
     """A token for gated models; optional, but named."""
     if stack.environment.registries.air_gapped:
         return []

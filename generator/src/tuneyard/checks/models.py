@@ -12,8 +12,7 @@ from tuneyard.environment.models import Pipeline, ServedModel
 from tuneyard.environment.reference import path_of
 from tuneyard.environment.tuning import CustomizerTarget, Runtime, TuningNamespace
 from tuneyard.findings import Finding, Severity, did_you_mean
-from tuneyard.stack.component import Json
-from tuneyard.stack.model import Stack
+from tuneyard.stack.model import Json, Stack
 
 Named = ServedModel | Pipeline | Runtime | TuningNamespace | CustomizerTarget
 

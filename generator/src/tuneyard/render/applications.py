@@ -15,8 +15,7 @@ from tuneyard_api.names import LABEL_MANAGED_BY
 from tuneyard.catalog.foundation import LABEL_ENVIRONMENT
 from tuneyard.catalog.repositories import chart_repository
 from tuneyard.environment.model import Environment
-from tuneyard.stack.component import Component
-from tuneyard.stack.model import Stack
+from tuneyard.stack.model import Component, Stack
 from tuneyard.stack.pins import Pin
 
 Json = dict[str, Any]

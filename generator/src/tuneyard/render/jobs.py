@@ -11,7 +11,7 @@ from tuneyard_api.names import GROUP, JOB_KIND, LABEL_MANAGED_BY
 from tuneyard.environment.model import Environment
 from tuneyard.environment.tuning import TuningNamespace
 from tuneyard.render.applications import WAVE, build_follower, project_name
-from tuneyard.stack.component import Json
+from tuneyard.stack.model import Json
 
 IGNORE_HEALTH = "argocd.argoproj.io/ignore-healthcheck"
 

@@ -17,8 +17,7 @@ from tuneyard.render.files import HEADER, File, index_of, yaml_file
 from tuneyard.render.images import images_page
 from tuneyard.render.jobs import build_jobs
 from tuneyard.render.secrets import secrets_page
-from tuneyard.stack.component import Component
-from tuneyard.stack.model import Stack
+from tuneyard.stack.model import Component, Stack
 from tuneyard.stack.order import waves
 
 Json = dict[str, Any]

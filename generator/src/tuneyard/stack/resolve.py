@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from tuneyard.environment.model import Environment
 from tuneyard.environment.presets import DEFAULT_PROVIDERS, PRESETS, USE_CAPABILITIES, preset_components
 from tuneyard.findings import Finding, InputError, did_you_mean
-from tuneyard.stack.component import Component, Need
-from tuneyard.stack.model import Edge, Stack, all_needs
+from tuneyard.stack.model import Component, Edge, Need, Stack, all_needs
 from tuneyard.stack.pins import Pin
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from tuneyard_api.problems import Path
 from tuneyard_api.yaml_io import Document
 
+from tuneyard.environment.model import Use
 from tuneyard.environment.presets import PRESETS
 from tuneyard.findings import Finding, InputError, did_you_mean
 from tuneyard.stack.model import Stack
@@ -82,6 +83,4 @@ def origin(source: Document, path: Path, stack: Stack) -> str:
 
 
 def _field(key: str) -> str:
-    from tuneyard.environment.model import Use  # noqa: PLC0415  avoids a cycle of names only
-
     return next((name for name, field in Use.model_fields.items() if key in (name, field.alias)), key)
