@@ -8,7 +8,7 @@ from email.message import Message
 from typing import Any
 
 import pytest
-from tuneyard.catalog import catalog
+from tuneyard.catalog import catalog, pins
 from tuneyard.cluster.bootstrapping import outcome_of
 from tuneyard.cluster.contradictions import contradictions
 from tuneyard.cluster.diagnosis import GATE, argocd_settings, repositories
@@ -17,7 +17,6 @@ from tuneyard.cluster.progress import as_text, duration, progress_of
 from tuneyard.environment.model import Environment
 from tuneyard.findings import InputError
 from tuneyard.health import argocd_entries
-from tuneyard.stack.pins import pins
 from tuneyard.stack.resolve import resolve
 from tuneyard.views.upgrades import upgrades
 from tuneyard_api.yaml_io import load

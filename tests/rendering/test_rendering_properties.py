@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tuneyard.catalog import catalog
+from tuneyard.catalog import catalog, pins
 from tuneyard.checks import FILE_CHECKS
 from tuneyard.environment.model import Environment
 from tuneyard.render.applications import WAVE, inline_chart_path
@@ -16,7 +16,6 @@ from tuneyard.render.files import File
 from tuneyard.render.tree import local_paths, merged, render
 from tuneyard.stack.model import Stack
 from tuneyard.stack.order import waves
-from tuneyard.stack.pins import pins
 from tuneyard.stack.resolve import edges, resolve
 from tuneyard_api.yaml_io import load
 

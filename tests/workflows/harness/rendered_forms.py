@@ -3,9 +3,8 @@
 
 from typing import Any
 
-from tuneyard.catalog import catalog
+from tuneyard.catalog import catalog, pins
 from tuneyard.environment.model import Environment
-from tuneyard.stack.pins import pins
 from tuneyard.stack.resolve import resolve
 
 Json = dict[str, Any]

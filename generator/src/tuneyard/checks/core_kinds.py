@@ -2,7 +2,7 @@
 """Kubernetes' own kinds against Kubernetes' own schemas, of the version that the environment says, unknown fields refused.
 
 The schemas come with the package kubernetes-validate (extra `tuneyard[schemas]`); each object costs about 15 ms, so
-`tuneyard check --schemas` asks for it. Custom resources are `tuneyard.schemas`' business.
+`tuneyard check --schemas` asks for it. Custom resources are the business of `custom_kinds`.
 """
 
 from collections.abc import Iterable

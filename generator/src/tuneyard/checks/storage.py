@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 
+from tuneyard.checks.memory import WEIGHT_BYTES, architecture_of
 from tuneyard.findings import Finding, Severity
 from tuneyard.stack.model import Stack
 
@@ -76,8 +77,6 @@ def quota_holds_its_claims(stack: Stack) -> Iterator[Finding]:
 
 def models_fit_their_cache(stack: Stack) -> Iterator[Finding]:
     """A model cache holds the weights."""
-    from tuneyard.checks.memory import WEIGHT_BYTES, architecture_of  # noqa: PLC0415
-
     for index, model in enumerate(stack.environment.models):
         if architecture := architecture_of(model):
             gib = architecture.parameters_billion * 1e9 * WEIGHT_BYTES[model.weights] / 1024**3

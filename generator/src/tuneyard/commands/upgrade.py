@@ -7,9 +7,9 @@ import click
 from tuneyard_api.problems import InputRefused
 from tuneyard_api.yaml_io import load
 
+from tuneyard.catalog import pins
 from tuneyard.commands.reporting import EXIT_INPUT, one
 from tuneyard.findings import Finding, InputError
-from tuneyard.stack.pins import pins
 from tuneyard.views.upgrades import Upgrade, upgrades
 
 

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pinned version of every chart and image, read from components.yaml beside this module."""
+"""The pinned version of a chart and its images: what an entry of components.yaml says. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from typing import Any, Literal
 
 from tuneyard_api.yaml_io import load
@@ -44,12 +42,6 @@ class Pin:
     def is_oci(self) -> bool:
         """Whether `repository` is an OCI registry."""
         return bool(self.repository) and "://" not in self.repository
-
-
-@cache
-def pins() -> Mapping[str, Pin]:
-    """Every pin by component name."""
-    return read_pins(resources.files("tuneyard.catalog").joinpath("components.yaml").read_text())
 
 
 def read_pins(text: str) -> dict[str, Pin]:

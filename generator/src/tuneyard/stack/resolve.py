@@ -7,6 +7,8 @@ the only component of the catalog that provides it. Several possible providers a
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from tuneyard_api.base import to_api_name
+
 from tuneyard.environment.model import Environment
 from tuneyard.environment.presets import DEFAULT_PROVIDERS, PRESETS, USE_CAPABILITIES, preset_components
 from tuneyard.findings import Finding, InputError, did_you_mean
@@ -113,7 +115,7 @@ class Resolution:
         else:
             path = need.path or ("components", component.name)
             hint = (
-                f"use.{to_key(key)}: {' or '.join(options)}"
+                f"use.{to_api_name(key)}: {' or '.join(options)}"
                 if key and options
                 else f"enable {' or '.join(options)}"
                 if options
@@ -146,13 +148,6 @@ class Resolution:
             if name in self.environment.components:
                 return ("components", name)
         return ("use",)
-
-
-def to_key(field: str) -> str:
-    """`vectorDb` of `vector_db`."""
-    from tuneyard_api.base import to_api_name  # noqa: PLC0415
-
-    return to_api_name(field)
 
 
 def has_secrets(component: Component, stack: Stack) -> bool:

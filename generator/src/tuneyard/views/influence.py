@@ -8,14 +8,14 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from tuneyard_api.problems import Path as KeyPath
 
-from tuneyard.catalog import catalog
+from tuneyard.catalog import catalog, pins
 from tuneyard.environment.model import Environment
 from tuneyard.environment.reference import field_at, stripped
 from tuneyard.findings import InputError
-from tuneyard.pipeline import Built, content_digests
+from tuneyard.pipeline import Built
+from tuneyard.render.digests import content_digests
 from tuneyard.render.files import File
 from tuneyard.render.tree import local_paths, render
-from tuneyard.stack.pins import pins
 from tuneyard.stack.resolve import resolve
 
 
