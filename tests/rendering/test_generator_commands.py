@@ -82,6 +82,32 @@ def test_check_prints_findings_and_exits_with_1(root: Path, style: str, first: s
         assert json.loads(text)
 
 
+def test_check_says_first_that_all_is_good_as_in_the_readme(root: Path) -> None:
+    result = run(root, "check")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert f"\n{result.stderr}```" in (ROOT / "README.md").read_text()
+
+
+def test_check_lists_on_request_what_could_not_be_confirmed(root: Path) -> None:
+    first, *rest = run(root, "check", "lab", "-v").stderr.splitlines()
+    assert first == "1 environment checked, all good; 2 details could not be confirmed:"
+    assert [line.split()[1] for line in rest] == ["components.nemo-data-store:", "components.nemo-operator:"]
+    assert {row["rule"] for row in json.loads(run(root, "check", "lab", "--format", "json").stdout)} == {
+        "pin-is-confirmed"
+    }
+
+
+def test_check_folds_no_other_warning(root: Path) -> None:
+    path = root / "environments/lab.yaml"
+    path.write_text(path.read_text().replace("argocd:\n", "argocd:\n  version: 3.2.0\n"))
+    result = run(root, "check", "lab")
+    first, *rest = result.stderr.splitlines()
+    assert result.exit_code == 0
+    assert first.startswith("1 environment checked, no errors, 1 warning; 2 details could not be confirmed (")
+    assert [line.split()[1] for line in rest] == ["argocd.version:"]
+
+
 def test_nothing_is_written_when_one_of_several_is_wrong(root: Path) -> None:
     (root / "environments/bad.yaml").write_text(
         (ROOT / "tests/invalid/environments/too-many-gpus.yaml").read_text()

@@ -34,7 +34,7 @@ class Pin:
     source: str = ""
     """Where the value paths are documented."""
     unconfirmed: str = ""
-    """What of this entry could not be confirmed; `tuneyard check` warns with it."""
+    """What of this entry could not be confirmed; `tuneyard check -v` lists it as a warning."""
     kubernetes: str = "1.31"
     """Lowest Kubernetes."""
 

@@ -57,7 +57,7 @@ def checks_page() -> str:
     lines = [
         _MARK + "# Checks\n",
         "`tuneyard check` and `tuneyard render` run all of these and report all findings at once.\n",
-        "| check | holds when |",
+        "| check | what it is about |",
         "| --- | --- |",
     ]
     for check in (*STACK_CHECKS, *FILE_CHECKS):
