@@ -129,6 +129,11 @@ ONE_LENGTH = _rule(
     "epochs and maxSteps exclude each other (got both); try one",
     field="maxSteps",
 )
+ONE_SERVER = _rule(
+    "(has(self.model) ? 1 : 0) + (has(self.endpoint) ? 1 : 0) + (self.disabled ? 1 : 0) < 2",
+    lambda serve: (serve.model is not None) + (serve.endpoint is not None) + serve.disabled < 2,  # noqa: PLR2004
+    "model, endpoint and disabled exclude each other (got several); try one",
+)
 TOLERATION_KEY = _rule(
     "has(self.key) || self.operator == 'Exists'",
     lambda toleration: toleration.key is not None or toleration.operator == "Exists",

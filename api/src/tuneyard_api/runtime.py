@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from tuneyard_api import job_rules
-from tuneyard_api.base import QUANTITY, BaseUrl, Contract, ObjectName, Rule
+from tuneyard_api.base import QUANTITY, Contract, ObjectName, Rule
 from tuneyard_api.job import ClaimSource, ObjectMeta, Toleration
+from tuneyard_api.serving import ServedModel
 
 Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=QUANTITY)]
 
@@ -48,8 +49,6 @@ class RuntimeDefaults(Contract):
     """Workspace storage class."""
     registry: ClaimSource | None = None
     """Adapter registry."""
-    endpoint: BaseUrl | None = None
-    """OpenAI-compatible server that reads the registry."""
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] = 1
     """Micro batch when the job leaves it open; lowered until it divides."""
 
@@ -106,6 +105,8 @@ class FineTuneRuntimeSpec(Contract):
     """Labels that the nodes of training pods must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     """Tolerations of training pods."""
+    served_models: Annotated[tuple[ServedModel, ...], Field(max_length=32)] = ()
+    """Servers that read the registry and take adapters of their base model; empty: jobs end after publish."""
     defaults: RuntimeDefaults = RuntimeDefaults()
     """Defaults of jobs."""
 
