@@ -13,7 +13,6 @@ from tuneyard_api.planner import Mount, Plan, PlanRefused, digest_of, make_plan
 from tuneyard_api.pod_contract import ResolvedJob, ResolvedSource, Stage
 from tuneyard_api.runtime import FineTuneRuntime
 
-
 TINY = {
     "name": "tiny",
     "base": {"pvc": {"claimName": "models", "path": "tiny"}},

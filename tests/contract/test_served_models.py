@@ -59,19 +59,25 @@ SERVED = "qwen (Qwen/Qwen2.5-7B at c0ffee), tiny (claim models, path tiny), qwen
     [
         (
             {"model": hub("meta-llama/Llama-3.1-70B")},
-            f"spec.model: no server of runtime hf has this base model; it has {SERVED} (got meta-llama/Llama-3.1-70B);"
-            " try one of them, serve.endpoint with a server of your own, or serve.disabled: true to publish only",
+            (
+                f"spec.model: no server of runtime hf has this base model; it has {SERVED} (got meta-llama/Llama-3.1-70B);"
+                " try one of them, serve.endpoint with a server of your own, or serve.disabled: true to publish only"
+            ),
         ),
         (
             {"model": hub(revision="deadbeef")},
-            f"spec.model: no server of runtime hf has this base model; it has {SERVED} (got Qwen/Qwen2.5-7B at"
-            " deadbeef); try one of them, serve.endpoint with a server of your own, or serve.disabled: true to publish"
-            " only",
+            (
+                f"spec.model: no server of runtime hf has this base model; it has {SERVED} (got Qwen/Qwen2.5-7B at"
+                " deadbeef); try one of them, serve.endpoint with a server of your own, or serve.disabled: true to publish"
+                " only"
+            ),
         ),
         (
             {"serve": {"model": "qwen"}},
-            "spec.serve.model: qwen serves Qwen/Qwen2.5-7B at c0ffee, and an adapter fits its own base model alone (got"
-            " claim models, path tiny); try a served model of that base, or serve.disabled: true",
+            (
+                "spec.serve.model: qwen serves Qwen/Qwen2.5-7B at c0ffee, and an adapter fits its own base model alone (got"
+                " claim models, path tiny); try a served model of that base, or serve.disabled: true"
+            ),
         ),
         (
             {"serve": {"model": "gone"}},

@@ -128,7 +128,11 @@ def test_a_runtime_without_an_accelerator_resource_asks_for_none() -> None:
 
 
 def test_the_hub_token_reaches_the_prepare_pod_alone() -> None:
-    plan = frozen(job_spec(model={"huggingFace": HUB}), env=[{"name": "HF_TOKEN", "value": "by mistake"}])
+    plan = frozen(
+        job_spec(model={"huggingFace": HUB}),
+        env=[{"name": "HF_TOKEN", "value": "by mistake"}],
+        servedModels=[],
+    )
     assert env_of(plan, Stage.PREPARE)["HF_TOKEN"] == {"secretKeyRef": {"name": "hub-token", "key": "token"}}
     for stage in (Stage.TRAIN, Stage.PUBLISH):
         assert "HF_TOKEN" not in env_of(plan, stage)

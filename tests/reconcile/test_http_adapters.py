@@ -12,7 +12,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from tuneyard_api.pod_contract import Stage
 from tuneyard_operator.adapters.credentials import Credentials, NoCredentialsError, log_in
-from tuneyard_operator.adapters.endpoint import OpenAIEndpoint
 from tuneyard_operator.adapters.kubernetes import KubernetesCluster
 from tuneyard_operator.adapters.metrics import Metrics, build_app
 from tuneyard_operator.adapters.progress import HttpProgress
@@ -200,50 +199,6 @@ def test_claims_of_a_burst_are_listed_once() -> None:
     claims, asked, _ = with_cluster({f"GET {path}": listed}, work)
     assert claims == {"data"}
     assert len(asked) == 1
-
-
-def ask(answers: dict[str, Answer], times: int = 1) -> tuple[Any, list[str]]:
-    async def work(url: str, asked: list[str]) -> tuple[Any, list[str]]:
-        async with aiohttp.ClientSession() as session:
-            endpoint = OpenAIEndpoint(session)
-            answers = await asyncio.gather(*(endpoint.ask(f"{url}/", "tuned") for _ in range(times)))
-            return answers[0], asked
-
-    return with_server(answers, work)
-
-
-MODELS = (200, {"data": [{"id": "base"}, {"id": "tuned"}]})
-CHOICES = (200, {"choices": [{"text": "x"}]})
-
-
-def test_an_endpoint_that_lists_and_completes_serves() -> None:
-    answer, asked = ask({"GET /v1/models": MODELS, "POST /v1/completions": CHOICES})
-    assert (answer.models, answer.completed, answer.problem) == (("base", "tuned"), True, "")
-    assert asked == ["GET /v1/models", "POST /v1/completions"]
-
-
-def test_many_jobs_that_wait_ask_an_endpoint_for_its_list_once() -> None:
-    _, asked = ask({"GET /v1/models": (200, {"data": [{"id": "base"}]})}, times=20)
-    assert asked == ["GET /v1/models"]
-
-
-@pytest.mark.parametrize(
-    ("answers", "models", "problem"),
-    [
-        ({"GET /v1/models": (503, "loading")}, None, "answered 503: loading"),
-        ({"GET /v1/models": (200, "no json")}, None, "JSONDecodeError"),
-        ({"GET /v1/models": (200, {"models": []})}, None, "KeyError: 'data'"),
-        ({"GET /v1/models": MODELS, "POST /v1/completions": (500, "boom")}, ("base", "tuned"), "a completion answered 500: boom"),
-        ({"GET /v1/models": MODELS, "POST /v1/completions": (200, {"choices": []})}, ("base", "tuned"), "a completion has no choices"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_with_an_endpoint_is_one_sentence(
-    answers: dict[str, Answer], models: tuple[str, ...] | None, problem: str
-) -> None:
-    answer, _ = ask(answers)
-    assert answer.models == models
-    assert not answer.completed
-    assert answer.problem.startswith(problem)
 
 
 def test_progress_is_best_effort() -> None:

@@ -16,10 +16,11 @@ from tuneyard_api import names
 
 from tuneyard_operator.adapters.clock import SystemClock
 from tuneyard_operator.adapters.credentials import Credentials, NoCredentialsError, log_in
-from tuneyard_operator.adapters.endpoint import OpenAIEndpoint
 from tuneyard_operator.adapters.kubernetes import KubernetesCluster
 from tuneyard_operator.adapters.metrics import Metrics, build_app
 from tuneyard_operator.adapters.progress import HttpProgress
+from tuneyard_operator.adapters.replicas import Replicas
+from tuneyard_operator.adapters.servers import HttpModelServers
 from tuneyard_operator.handlers.watching import build_registry, build_settings
 from tuneyard_operator.ports import Cluster, ClusterError, NotServedError
 from tuneyard_operator.reconcile.gather import Gatherer
@@ -55,7 +56,9 @@ async def operate(settings: Settings) -> None:
         seconds=settings.lease_seconds,
     )
     async with aiohttp.ClientSession() as session:
-        gatherer = Gatherer(store, cluster, OpenAIEndpoint(session), HttpProgress(session))
+        gatherer = Gatherer(
+            store, cluster, HttpModelServers(session, Replicas(cluster)), HttpProgress(session)
+        )
         reconciler = Reconciler(store, queue, gatherer, cluster, clock, metrics, leadership.is_safe)
         ready = asyncio.Event()
         pages = build_app(metrics, lambda: reconciler.longest_pass() < settings.stuck_seconds, ready.is_set)

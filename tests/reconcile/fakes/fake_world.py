@@ -17,7 +17,7 @@ from fake_deletion import (
     note_publisher,
     release_finetunejob,
 )
-from fake_pods import FakeEndpoint, FakeProgress, NoMeter
+from fake_pods import FakeProgress, FakeServers, NoMeter
 from operator_samples import NOW, job_spec, result_text, runtime_spec
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
@@ -51,7 +51,7 @@ class World:
     ) -> None:
         self.moment = NOW
         self.told: list[tuple[str, str, dict[str, Any]]] = []
-        self.cluster, self.endpoint, self.progress = self.cluster_class(self), FakeEndpoint(), FakeProgress()
+        self.cluster, self.servers, self.progress = self.cluster_class(self), FakeServers(), FakeProgress()
         self.requeue: float | None = None
         self.makers: dict[str, Mapping[str, Any]] = {}
         """The Job of each pod."""
@@ -77,7 +77,7 @@ class World:
         self.due: set[Key] = set()
         self.operator_store = Store()
         self.operator_store.changed = self.due.add
-        gatherer = Gatherer(self.operator_store, self.cluster, self.endpoint, self.progress)
+        gatherer = Gatherer(self.operator_store, self.cluster, self.servers, self.progress)
         queue = KeyedQueue(self.operator_store.has_begun)
         self.reconciler = Reconciler(self.operator_store, queue, gatherer, self.cluster, self, NoMeter())
         self.told.clear()

@@ -51,19 +51,28 @@ def job_spec(**changes: Any) -> dict[str, Any]:
 
 
 def runtime_spec(**changes: Any) -> dict[str, Any]:
-    """A GPU runtime with a registry and an endpoint."""
+    """A GPU runtime with a registry and a server of the job's base model."""
     spec = {
         "image": "registry.example/trainer:1",
         "accelerator": "nvidia",
         "methods": ["lora"],
-        "defaults": {"registry": {"claimName": "adapters"}, "endpoint": ENDPOINT},
+        "servedModels": [
+            {
+                "name": "tiny",
+                "base": {"pvc": {"claimName": "models", "path": "tiny"}},
+                "endpoint": ENDPOINT,
+                "server": "vllm",
+                "listedAs": "base",
+            }
+        ],
+        "defaults": {"registry": {"claimName": "adapters"}},
     }
     return {**spec, **changes}
 
 
 def runtime_without_endpoint() -> dict[str, Any]:
     """A runtime whose jobs end after publish."""
-    return runtime_spec(defaults={"registry": {"claimName": "adapters"}})
+    return runtime_spec(servedModels=[])
 
 
 def result_text(stage: Stage, digest: str, **changes: Any) -> str:

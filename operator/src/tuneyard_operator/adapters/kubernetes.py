@@ -26,6 +26,7 @@ _METHODS = {
 _JSON, _MERGE = "application/json", "application/merge-patch+json"
 _NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 200
+_LABEL_SERVICE = "kubernetes.io/service-name"
 _LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
 """Set by the Job controller on its pods."""
 """Objects of one page of a list: bounds the memory that a list takes."""
@@ -126,6 +127,16 @@ class KubernetesCluster:
         query = {"labelSelector": f"{names.LABEL_JOB}={name}"}
         status, answer = await self._call("list", "Pod", namespace, query=query)
         return tuple(_checked(status, answer)["items"])
+
+    async def endpoint_slices(self, namespace: str, service: str) -> tuple[Object, ...]:
+        """The EndpointSlices of a Service.
+
+        Raises:
+            ClusterError: when the API server does not give them.
+        """
+        query = {"labelSelector": f"{_LABEL_SERVICE}={service}", "resourceVersion": "0"}
+        status, answer = await self._call("list", "EndpointSlice", namespace, query=query)
+        return tuple(_checked(status, answer).get("items") or ())
 
     async def claims(self, namespace: str) -> frozenset[str]:
         """See `ports.Cluster`."""

@@ -25,7 +25,7 @@ from tuneyard_operator.domain.observed import Observed, SeenPod
 from tuneyard_operator.domain.parting import finalizers_to_set, part, part_refused
 from tuneyard_operator.domain.progress import READ_EVERY, completed, moved
 from tuneyard_operator.domain.report import Report
-from tuneyard_operator.domain.serving import POLL_EVERY, Serving, why_not_served
+from tuneyard_operator.domain.serving import POLL_EVERY, Serving, why_base_is_missing, why_not_served
 from tuneyard_operator.domain.stages import HELD, Running, Work, carry
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.domain.verdict import Verdict
@@ -228,6 +228,9 @@ def _train(work: Work) -> float | None:
     report = work.report
     if report.is_met(ConditionType.EVALUATED):
         return None
+    missing = why_base_is_missing(work.frozen.plan.destination, work.seen.listed)
+    if missing is not None:
+        return _stop(work, ConditionType.SCHEDULED, missing)
     stand = carry(work, Stage.TRAIN)
     if isinstance(stand, Verdict):
         pods = _train_pods(work)
@@ -296,15 +299,17 @@ def _publish(work: Work) -> float | None:
     report.meet(
         ConditionType.PUBLISHED, reasons.PUBLISHED, f"{facts.path}, {facts.size_bytes} bytes, {facts.digest}"
     )
+    destination = work.frozen.plan.destination
+    served_at = destination.endpoint if destination is not None else None
     adapter = AdapterStatus(name=facts.adapter_name, digest=facts.digest, path=facts.path)
-    report.change_result(adapter=adapter, model_name=facts.adapter_name, endpoint=work.frozen.plan.endpoint)
+    report.change_result(adapter=adapter, model_name=facts.adapter_name, endpoint=served_at)
     return None
 
 
 def _serve(work: Work) -> float | None:
-    """Served: the endpoint lists the adapter and has answered with it."""
-    endpoint, report = work.frozen.plan.endpoint, work.report
-    if endpoint is None or report.is_met(ConditionType.SERVED):
+    """Served: every ready replica of the server has answered with the adapter."""
+    destination, report = work.frozen.plan.destination, work.report
+    if destination is None or report.is_met(ConditionType.SERVED):
         return None
     if work.conduct.suspend:
         return _stop(work, ConditionType.SERVED, HELD)
@@ -315,19 +320,24 @@ def _serve(work: Work) -> float | None:
     ]
     since = max(moments, default=work.now)
     serving = Serving(
-        endpoint=endpoint,
+        endpoint=destination.endpoint,
         adapter=work.frozen.plan.resolved.adapter_name,
-        answer=work.seen.endpoint,
+        answers=work.seen.served,
         waited=work.now - since,
         timeout=timedelta(seconds=work.frozen.plan.serve_timeout_seconds),
     )
     verdict = why_not_served(serving)
     if verdict is not None:
         # The first question is asked at once: the pass that published could not ask it.
-        return _stop(work, ConditionType.SERVED, verdict, 0.0 if serving.answer is None else POLL_EVERY)
+        return _stop(work, ConditionType.SERVED, verdict, 0.0 if serving.answers is None else POLL_EVERY)
+    replicas = len(serving.answers or ())
+    by = f"{replicas} replicas of " if replicas > 1 else ""
     report.meet(
-        ConditionType.SERVED, reasons.SERVED, f"{endpoint} lists {serving.adapter} and answers with it"
+        ConditionType.SERVED,
+        reasons.SERVED,
+        f"{by}{destination.endpoint} {'answer' if by else 'answers'} with {serving.adapter}",
     )
+    report.change_result(served_after_seconds=round(serving.waited.total_seconds(), 1))
     return None
 
 

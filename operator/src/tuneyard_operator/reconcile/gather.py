@@ -13,10 +13,11 @@ from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decide import needs_claims
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
 from tuneyard_operator.domain.observed import (
-    EndpointAnswer,
+    AskedAdapter,
     Leftover,
     Observed,
     Parting,
+    ReplicaAnswer,
     SeenEvent,
     SeenJob,
     SeenPod,
@@ -26,7 +27,7 @@ from tuneyard_operator.domain.progress import READ_EVERY
 from tuneyard_operator.domain.sightings import may_take_back, owner_uid, see_job, see_pod, see_unpublish
 from tuneyard_operator.domain.waiting import needs_events
 from tuneyard_operator.domain.watchdog import Pulse, next_pulse
-from tuneyard_operator.ports import Cluster, Endpoint, ProgressReader
+from tuneyard_operator.ports import Cluster, ModelServers, ProgressReader
 from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store, Stored
 
@@ -49,7 +50,7 @@ class Gatherer:
 
     store: Store
     cluster: Cluster
-    endpoint: Endpoint
+    servers: ModelServers
     progress: ProgressReader
     _known: dict[Key, _Known] = field(default_factory=dict)
 
@@ -82,7 +83,8 @@ class Gatherer:
             seen,
             claims=claims,
             events=await self._events(seen, now),
-            endpoint=await self._endpoint(seen),
+            served=await self._served(seen),
+            listed=await self._listed(seen),
             progress=progress,
             pulse=known.pulse,
         )
@@ -245,13 +247,26 @@ class Gatherer:
                 return await self.cluster.warnings(seen.namespace)
         return ()
 
-    async def _endpoint(self, seen: Observed) -> EndpointAnswer | None:
+    async def _listed(self, seen: Observed) -> tuple[str, ...] | None:
+        """Only for a job whose data is ready and that no GPU was asked for yet."""
+        destination = seen.frozen.plan.destination if seen.frozen is not None else None
+        if destination is None or destination.listed_as is None or seen.status.progress is not None:
+            return None
+        conditions = seen.status.conditions
+        is_due = is_true(conditions, ConditionType.DATA_READY)
+        has_begun = any(attempt.stage is Stage.TRAIN for attempt in seen.status.attempts)
+        return await self.servers.listed(destination) if is_due and not has_begun else None
+
+    async def _served(self, seen: Observed) -> tuple[ReplicaAnswer, ...] | None:
         """Only between Published and Served."""
-        if seen.frozen is None or seen.frozen.plan.endpoint is None:
+        destination = seen.frozen.plan.destination if seen.frozen is not None else None
+        adapter = seen.status.result.adapter if seen.status.result is not None else None
+        if destination is None or adapter is None or seen.spec.get("suspend"):
             return None
-        if not is_true(seen.status.conditions, ConditionType.PUBLISHED) or seen.spec.get("suspend"):
+        if not is_true(seen.status.conditions, ConditionType.PUBLISHED):
             return None
-        return await self.endpoint.ask(seen.frozen.plan.endpoint, seen.frozen.plan.resolved.adapter_name)
+        asked = AskedAdapter(adapter.name, adapter.digest.removeprefix("sha256:"))
+        return await self.servers.ask(destination, asked)
 
     async def _progress(self, seen: Observed, known: _Known, now: datetime) -> Progress | None:
         """Only while training, and not more often than it may be written."""
