@@ -74,15 +74,22 @@ class StandInServer:
 
 
 def serve_kinds(cluster: Cluster, endpoint: str) -> None:
-    """Our kinds, and runtime `hf` with that endpoint."""
+    """Our kinds, and runtime `hf` with a server at that address."""
     for path in sorted(CRDS.glob("*tuneyard.io.yaml")):
         cluster.apply(yaml.safe_load(path.read_text()))
     spec = runtime_spec(
         trainResources={"cpu": "1", "memory": "1Gi"},
         prepareResources={"cpu": "1", "memory": "1Gi"},
+        servedModels=[
+            {
+                "name": "tiny",
+                "base": {"pvc": {"claimName": "models", "path": "tiny"}},
+                "endpoint": endpoint,
+                "server": "openai",
+            }
+        ],
         defaults={
             "registry": {"claimName": "adapters"},
-            "endpoint": endpoint,
             "storageClassName": "none",
         },
     )

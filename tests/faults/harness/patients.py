@@ -26,7 +26,7 @@ def furnish(bench: Bench) -> Bench:
     """A namespace of its own, and a runtime whose jobs end when the adapter is published."""
     workbench.make_namespace(bench.cluster, bench.parts, NAMESPACE)
     runtime = workbench.build_runtime(bench.parts.trainer, NAMESPACE)
-    del runtime["spec"]["defaults"]["endpoint"]
+    del runtime["spec"]["servedModels"]
     bench.cluster.apply({**runtime, "metadata": {"name": RUNTIME}})
     return Bench(bench.cluster, bench.parts, NAMESPACE)
 

@@ -16,15 +16,10 @@ from tuneyard.catalog.nim import (
 from tuneyard.catalog.vllm import build_vllm, secrets_of_vllm
 from tuneyard.environment.model import Environment
 from tuneyard.environment.models import Pipeline, ServedModel
-from tuneyard.environment.presets import PRESETS
+from tuneyard.environment.presets import engine_of
 from tuneyard.stack.model import Claim, Component, ExpectedSecret, GpuRequest, Json, Need, Service, Stack
 
 PORT = 8000
-
-
-def engine_of(environment: Environment, model: ServedModel) -> str:
-    """`nim` or `vllm`: the model's, else the environment's, else the preset's."""
-    return model.engine or environment.use.serving or PRESETS[environment.preset].use.serving or "vllm"
 
 
 def is_shared(model: ServedModel) -> bool:

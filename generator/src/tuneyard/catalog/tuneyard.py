@@ -5,6 +5,7 @@ from tuneyard_api.names import API_VERSION, GROUP, JOB_PLURAL, RUNTIME_KIND
 from tuneyard_api.pod_contract import PROGRESS_PORT
 
 from tuneyard.catalog.objects import build_claim, build_metadata, build_tolerations, merged
+from tuneyard.catalog.served_models import build_served_models
 from tuneyard.environment.model import Environment
 from tuneyard.environment.tuning import Runtime, TuningNamespace
 from tuneyard.stack.model import Claim, Component, Json, Need, Stack
@@ -40,13 +41,12 @@ def build_runtime(stack: Stack, runtime: Runtime) -> Json:
     environment = stack.environment
     keys = tuple(dict.fromkeys(key for nodes in environment.gpus.nodes for key in nodes.tolerations))
     defaults: Json = {"storageClassName": stack.storage_class(), "registry": {"claimName": REGISTRY_CLAIM}}
-    if runtime.endpoint and stack.has(f"model:{runtime.endpoint}"):
-        defaults["endpoint"] = stack.url(f"model:{runtime.endpoint}")
     spec: Json = {
         "image": runtime.image or stack.mirrored(environment.registries.trainer_image),
         "accelerator": runtime.accelerator,
         "methods": list(runtime.methods),
         "modelCache": CACHE_CLAIM,
+        "servedModels": build_served_models(stack, runtime),
         "defaults": defaults,
     }
     if runtime.accelerator == "nvidia":

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from tuneyard_api.problems import InputRefused, LocatedProblem, Path
 from tuneyard_api.yaml_io import dump
 
-from tuneyard.catalog.models import engine_of
+from tuneyard.catalog.served_models import takes_adapters
 from tuneyard.catalog.tuneyard import build_runtime
 from tuneyard.environment.models import Pipeline, ServedModel
+from tuneyard.environment.presets import engine_of
 from tuneyard.environment.reference import path_of
 from tuneyard.environment.tuning import CustomizerTarget, Runtime, TuningNamespace
 from tuneyard.findings import Finding, Severity, did_you_mean
@@ -241,18 +242,20 @@ def pipelines_name_models(stack: Stack) -> Iterator[Finding]:
             owner[name] = pipeline.name
 
 
-def endpoints_name_models(stack: Stack) -> Iterator[Finding]:
-    """A runtime's endpoint is a served model."""
-    names = {model.name for model in stack.environment.models}
+def runtimes_name_served_models(stack: Stack) -> Iterator[Finding]:
+    """A runtime's served models are models of the environment that take adapters."""
+    models = {model.name: model for model in stack.environment.models}
+    able = {name for name, model in models.items() if takes_adapters(stack, model)}
     for index, runtime in enumerate(stack.environment.fine_tuning.runtimes):
-        if runtime.endpoint and runtime.endpoint not in names:
-            yield Finding(
-                "endpoint-is-served",
-                "no such model is served",
-                ("fineTuning", "runtimes", index, "endpoint"),
-                repr(runtime.endpoint),
-                did_you_mean(runtime.endpoint, names),
-            )
+        for place, name in enumerate(runtime.served_models or ()):
+            if name not in able:
+                yield Finding(
+                    "served-models-take-adapters",
+                    "this model takes no adapters of jobs" if name in models else "no such model is served",
+                    ("fineTuning", "runtimes", index, "servedModels", place),
+                    repr(name),
+                    did_you_mean(name, able),
+                )
 
 
 def runtimes_are_accepted(stack: Stack) -> Iterator[Finding]:
@@ -276,5 +279,5 @@ def _problems_of(runtime: Json) -> tuple[LocatedProblem, ...]:
 
 CHECKS = (
     names_are_unique, engines_have_their_source, images_and_revisions_are_fixed, options_go_together,
-    pipelines_name_models, endpoints_name_models, runtimes_are_accepted,
+    pipelines_name_models, runtimes_name_served_models, runtimes_are_accepted,
 )  # fmt: skip
