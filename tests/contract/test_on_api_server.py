@@ -151,6 +151,15 @@ def test_a_runtime_is_filled_in_alike(server: Cluster, accelerator: str, resourc
     assert found.spec.accelerator_resource == resource
 
 
+def test_a_runtime_asks_for_gpus_in_one_way(server: Cluster) -> None:
+    both = runtime("both", acceleratorResource="nvidia.com/gpu", deviceClassName="gpu.nvidia.com")
+    code, message = create(server, dump(both), "--dry-run=server")
+    assert code != 0
+    assert "acceleratorResource and deviceClassName exclude each other (got both); try one" in message
+    claimed = runtime("claimed", deviceClassName="gpu.nvidia.com")
+    assert create(server, dump(claimed), "--dry-run=server") == (0, "")
+
+
 def test_a_runtime_s_image_needs_a_fixed_tag(server: Cluster) -> None:
     code, message = create(server, dump(runtime("loose", image="trainer:latest")), "--dry-run=server")
     assert code != 0

@@ -15,6 +15,7 @@ name: fine
 argocd: {repoUrl: "https://git.example.com/gitops.git"}
 storage:
   readWriteOnce: {className: local-path}
+registries: {operatorImage: "registry.internal/tuneyard/operator:1", trainerImage: "registry.internal/tuneyard/trainer:1"}
 """
 
 
@@ -44,9 +45,9 @@ def test_the_base_of_the_fixtures_is_valid() -> None:
 def test_all_problems_are_told_at_once() -> None:
     text = BASE + "storag: 1\nsizing: huge\nargocs: {}\n"
     assert [(f.line, f.rule) for f in findings_of(text)] == [
-        (5, "unknown-key"),
-        (6, "unknown-value"),
-        (7, "unknown-key"),
+        (6, "unknown-key"),
+        (7, "unknown-value"),
+        (8, "unknown-key"),
     ]
 
 
@@ -106,4 +107,4 @@ def test_sarif_carries_rule_file_and_place() -> None:
     assert run["tool"]["driver"]["rules"] == [{"id": "unknown-key"}]
     location = run["results"][0]["locations"][0]["physicalLocation"]
     assert location["artifactLocation"]["uri"] == "file.yaml"
-    assert location["region"] == {"startLine": 5, "startColumn": 1}
+    assert location["region"] == {"startLine": 6, "startColumn": 1}

@@ -179,6 +179,12 @@ BACKOFF_HAS_ROOM = Rule(
     sentence="maxBackoffSeconds is at least backoffSeconds",
     field="retry.maxBackoffSeconds",
 )
+ONE_WAY_TO_ASK_FOR_GPUS = _rule(
+    "!has(self.acceleratorResource) || !has(self.deviceClassName)",
+    lambda runtime: runtime.accelerator_resource is None or runtime.device_class_name is None,
+    "acceleratorResource and deviceClassName exclude each other (got both); try one",
+    field="deviceClassName",
+)
 FIXED_IMAGE = _rule(
     f"self.image.matches('{_IMAGE}') && !self.image.endsWith(':latest')",
     lambda runtime: re.search(_IMAGE, runtime.image) is not None and not runtime.image.endswith(":latest"),

@@ -43,6 +43,11 @@ def workspace_name(job: str) -> str:
     return f"{job}-workspace"
 
 
+def gpu_claim_name(job: str) -> str:
+    """The ResourceClaimTemplate that training pods claim GPUs by."""
+    return f"{job}-gpus"
+
+
 def unpublish_name(job: str) -> str:
     """The batch/v1 Job that removes what a job published."""
     return f"{job}-unpublish"

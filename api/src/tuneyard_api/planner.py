@@ -78,6 +78,8 @@ class Plan:
     """Claims of all stages."""
     hub_token: SecretKey | None
     """Where the prepare pod's hub token comes from."""
+    hub_token_is_optional: bool
+    """The runtime's token, not one that the job asks for."""
     s3_secret: str | None
     """Secret that the prepare pod's S3 credentials come from."""
     digest: str
@@ -138,7 +140,8 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         storage_class_name=spec.workspace.storage_class_name or offered.defaults.storage_class_name,
         access_mode=spec.workspace.access_mode,
         mounts=_mounts(job, runtime, registry),
-        hub_token=next((secret for _, secret in hub_tokens(job)), None),
+        hub_token=next((secret for _, secret in hub_tokens(job)), offered.defaults.hub_token),
+        hub_token_is_optional=not hub_tokens(job),
         s3_secret=next((name for _, name in s3_secrets(job)), None),
         digest=digest_of(resolved),
     )

@@ -23,6 +23,12 @@ UNPUBLISH = ("tuneyard-trainer", "unpublish")
 """With `--uid <uid> <registry>/<name>`: removes what the FineTuneJob of that uid published there. No stage: neither job.json
 nor workspace is there any more, and the termination message is one sentence for people."""
 
+CA_FOLDER = "/etc/tuneyard-ca"
+CA_FILE = f"{CA_FOLDER}/ca.crt"
+"""Authorities of the runtime's `caBundle`, as PEM."""
+CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
+"""Name that file to what downloads: OpenSSL and httpx, requests, curl, botocore."""
+
 JOB_DIR = "/etc/tuneyard"
 JOB_FILE = "/etc/tuneyard/job.json"
 WORKSPACE_DIR = "/workspace"

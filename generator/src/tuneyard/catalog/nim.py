@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NIMCache, NIMService and NIMPipeline. Fields: the CRDs of k8s-nim-operator 3.1.2; nothing empty, quantities canonical."""
 
+from tuneyard.catalog.gpu_requests import gpu_resources
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_claim, build_metadata, build_tolerations, without_empty
 from tuneyard.environment.models import ServedModel
@@ -68,7 +69,7 @@ def _source(stack: Stack, model: ServedModel) -> Json:
         namespace, _, name = model.hugging_face.repo.partition("/")
         return {
             "hf": {
-                "endpoint": "https://huggingface.co",
+                "endpoint": stack.environment.registries.hugging_face or "https://huggingface.co",
                 "namespace": namespace,
                 "modelName": name,
                 "revision": model.hugging_face.revision,
@@ -105,12 +106,17 @@ def image_of(stack: Stack, model: ServedModel) -> str:
 
 def _proxy(stack: Stack) -> Json | None:
     """On both NIMCache and NIMService, or one of them can't reach the registry."""
-    proxy = stack.environment.proxy
-    return (
-        {"httpProxy": proxy.https, "httpsProxy": proxy.https, "noProxy": ",".join(proxy.exempt)}
-        if proxy
-        else None
+    proxy, authority = stack.environment.proxy, stack.environment.certificate_authority
+    if not proxy and not authority:
+        return None
+    exempt = ",".join(proxy.exempt) if proxy else None
+    address = proxy.https if proxy else None
+    # Where NIM Operator 3.1.2 takes authorities from, with or without a proxy.
+    certificates = authority.config_map if authority else None
+    proxied: Json = without_empty(
+        {"httpProxy": address, "httpsProxy": address, "noProxy": exempt, "certConfigMap": certificates}
     )
+    return proxied
 
 
 def _repository_override(stack: Stack) -> list[Json]:
@@ -166,7 +172,7 @@ def build_nim_service_spec(stack: Stack, model: ServedModel) -> Json:
     repository, _, tag = image_of(stack, model).rpartition(":")
     secrets = stack.environment.secrets
     by_claim = stack.has("dra")
-    gpus = str(model.gpus)
+    gpus = gpu_resources(stack, model.gpus)
     spec: Json = {
         "image": {
             "repository": repository,
@@ -185,9 +191,7 @@ def build_nim_service_spec(stack: Stack, model: ServedModel) -> Json:
         # Absent under autoscaling: the API refuses both.
         "replicas": None if model.autoscaling else model.replicas,
         "scale": _scale(model),
-        "resources": None
-        if by_claim
-        else {"limits": {"nvidia.com/gpu": gpus}, "requests": {"nvidia.com/gpu": gpus}},
+        "resources": None if by_claim else {"limits": gpus, "requests": gpus},
         "draResources": [_dra_claim(model)] if by_claim else None,
         "multiNode": _multi_node(model),
         "expose": _expose(stack),

@@ -5,15 +5,25 @@ Flags and LoRA resolver: https://docs.vllm.ai/en/stable/cli/serve/ and https://d
 """
 
 from tuneyard_api.names import LABEL_APP
+from tuneyard_api.pod_contract import CA_FILE, CA_FOLDER, CA_VARIABLES
 
+from tuneyard.catalog.gpu_requests import build_claim_template, gpu_resource, gpu_resources
 from tuneyard.catalog.nim import cache_name, node_selector_of, tolerations_of
-from tuneyard.catalog.objects import build_claim, build_metadata
-from tuneyard.catalog.tuneyard import REGISTRY_CLAIM
+from tuneyard.catalog.objects import build_claim, build_metadata, without_empty
+from tuneyard.catalog.runtimes import (
+    HUB_TOKEN_KEY,
+    REGISTRY_CLAIM,
+    build_ca_bundle,
+    build_download_settings,
+    hub_token,
+    pull_secret,
+)
 from tuneyard.environment.models import ServedModel
 from tuneyard.stack.model import ExpectedSecret, Json, Stack
 
 PORT = 8000
 ADAPTERS, CACHE = "/adapters", "/cache"
+_ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
 
 
 def build_vllm(stack: Stack, model: ServedModel, *, shared: bool) -> list[Json]:
@@ -29,6 +39,8 @@ def build_vllm(stack: Stack, model: ServedModel, *, shared: bool) -> list[Json]:
         "spec": {"selector": labels, "ports": [{"name": "http", "port": PORT, "targetPort": "http"}]},
     }
     objects = [claim, _deployment(stack, model, labels, shared=shared), service]
+    if gpu_resource(stack) is None:
+        objects.append(build_claim_template(model.name, model.namespace, model.gpus))
     if stack.has("metrics"):
         objects.append(
             {
@@ -72,7 +84,7 @@ def _arguments(model: ServedModel) -> list[str]:
 
 
 def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
-    token = {"name": stack.environment.secrets.hugging_face, "key": "HF_TOKEN", "optional": True}
+    token = {**hub_token(stack), "optional": True}
     # No user of this id is in the image: libraries that ask for a name or a home get one.
     values = {
         "HOME": CACHE,
@@ -85,13 +97,14 @@ def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
         values["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "true"
         if reads_registry(stack, model):
             values |= {"VLLM_PLUGINS": "lora_filesystem_resolver", "VLLM_LORA_RESOLVER_CACHE_DIR": ADAPTERS}
-    if proxy := stack.environment.proxy:
-        values |= {"HTTPS_PROXY": proxy.https, "NO_PROXY": ",".join(proxy.exempt)}
+    values |= {entry["name"]: entry["value"] for entry in build_download_settings(stack)}
+    if build_ca_bundle(stack):
+        values |= dict.fromkeys(CA_VARIABLES, CA_FILE)
     values |= {entry.name: entry.value for entry in model.env}
     variables: list[Json] = [{"name": name, "value": value} for name, value in values.items()]
-    if stack.environment.registries.air_gapped:
-        return [*variables, {"name": "HF_HUB_OFFLINE", "value": "1"}]
-    return [*variables, {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token}}]
+    if "HF_HUB_OFFLINE" in values:
+        return variables
+    return [*variables, {"name": HUB_TOKEN_KEY, "valueFrom": {"secretKeyRef": token}}]
 
 
 def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool) -> Json:
@@ -110,7 +123,11 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
             {"name": "adapters", "persistentVolumeClaim": {"claimName": REGISTRY_CLAIM, "readOnly": True}}
         )
         mounts.append({"name": "adapters", "mountPath": ADAPTERS, "readOnly": True})
-    gpus = str(model.gpus)
+    if authority := build_ca_bundle(stack):
+        items = [{"key": authority["key"], "path": "ca.crt"}]
+        volumes.append({"name": "ca", "configMap": {"name": authority["configMapName"], "items": items}})
+        mounts.append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
+    gpus = gpu_resources(stack, model.gpus)
     image = (
         f"{model.image.repository}:{model.image.tag}" if model.image else stack.pin("vllm").images["server"]
     )
@@ -126,13 +143,18 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
         "readinessProbe": {"httpGet": health, "periodSeconds": 10},
         "livenessProbe": {"httpGet": health, "periodSeconds": 30, "failureThreshold": 4},
         "resources": {
-            "requests": {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": gpus},
-            "limits": {"nvidia.com/gpu": gpus},
+            "requests": {"cpu": "4", "memory": "16Gi", **gpus},
+            "limits": gpus,
+            "claims": [] if gpus else [{"name": "gpus"}],
         },
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": mounts,
     }
+    container["resources"] = without_empty(container["resources"])
+    pull = stack.environment.secrets.image_pull
     pod: Json = {
+        "imagePullSecrets": [{"name": pull}] if pull else [],
+        "resourceClaims": [] if gpus else [{"name": "gpus", "resourceClaimTemplateName": model.name}],
         "automountServiceAccountToken": False,
         "securityContext": {
             "runAsNonRoot": True,
@@ -157,8 +179,9 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
             # As long as the startup probe allows; the default of ten minutes would call a download a failure.
             "progressDeadlineSeconds": 3900,
             "selector": {"matchLabels": labels},
-            # A claim that one node mounts can't follow a rolling update to another.
-            "strategy": {"type": "RollingUpdate" if shared else "Recreate"},
+            # A claim that one node mounts can't follow a rolling update to another, and GPUs for one pod more than
+            # replicas may never be free.
+            "strategy": _ROLLING if shared else {"type": "Recreate"},
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
@@ -166,13 +189,12 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
 
 def secrets_of_vllm(stack: Stack, model: ServedModel) -> list[ExpectedSecret]:
     """A token for gated models; optional, but named."""
-    if stack.environment.registries.air_gapped:
-        return []
-    return [
-        ExpectedSecret(
-            stack.environment.secrets.hugging_face,
-            model.namespace,
-            ("HF_TOKEN",),
-            "downloads gated models from the Hugging Face hub (optional)",
-        )
-    ]
+    expected = []
+    if secret := stack.environment.secrets.image_pull:
+        expected.append(pull_secret(secret, model.namespace))
+    registries = stack.environment.registries
+    if not registries.air_gapped or registries.hugging_face:
+        purpose = "downloads gated models from the Hugging Face hub (optional)"
+        name = stack.environment.secrets.hugging_face
+        expected.append(ExpectedSecret(name, model.namespace, (HUB_TOKEN_KEY,), purpose))
+    return expected

@@ -13,7 +13,7 @@ from tuneyard_api.pod_contract import EvaluationFacts, PrepareFacts, PublishFact
 from tuneyard_api.status import AdapterStatus, ConditionType, FineTuneJobStatus, PlanStatus, WaitingFor
 
 from tuneyard_operator.domain.acceptance import accept
-from tuneyard_operator.domain.build.storage import build_plan_map, build_workspace
+from tuneyard_operator.domain.build.storage import build_gpu_claim_template, build_plan_map, build_workspace
 from tuneyard_operator.domain.cleanup import clean_up
 from tuneyard_operator.domain.conditions import api_time, is_true, read_time
 from tuneyard_operator.domain.conduct import read_conduct
@@ -171,6 +171,8 @@ def _plan(work: Work) -> float | None:
     if is_planned:
         return None
     work.actions.append(Create(ConditionType.PLANNED, build_workspace(work.owner, work.frozen)))
+    if work.frozen.runtime.device_class_name is not None:
+        work.actions.append(Create(ConditionType.PLANNED, build_gpu_claim_template(work.owner, work.frozen)))
     training, gpus = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
     one, many = ("process", "processes") if work.frozen.runtime.accelerator == "none" else ("GPU", "GPUs")
     nodes = plan.resolved.nodes

@@ -211,6 +211,8 @@ class Gatherer:
             ("PersistentVolumeClaim", names.workspace_name(seen.name)),
             ("ConfigMap", names.plan_name(seen.name)),
         ]
+        if any("resourceClaims" in body["spec"]["template"]["spec"] for _, body in bodies):
+            wanted.append(("ResourceClaimTemplate", names.gpu_claim_name(seen.name)))
         wanted += [
             ("Service", body["metadata"]["name"]) for _, body in bodies if body["spec"]["completions"] > 1
         ]

@@ -32,6 +32,8 @@ GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
 GRACE_SECONDS = {Stage.PREPARE: 30, Stage.TRAIN: 120, Stage.PUBLISH: 30}
 """Time between SIGTERM and SIGKILL: training writes a checkpoint in it."""
 _RANK = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+_GPUS = "gpus"
+"""Name of a training pod's resource claim."""
 _SHM_SHARE = 4
 """Shared memory may take 1/4 of the memory limit, which it counts against."""
 _UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -48,6 +50,10 @@ def build_pod_spec(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> 
         "containers": [_trainer(owner, frozen, stage, attempt)],
         "volumes": _volumes(owner, frozen, stage),
     }
+    if stage is Stage.TRAIN and frozen.runtime.device_class_name is not None:
+        spec["resourceClaims"] = [
+            {"name": _GPUS, "resourceClaimTemplateName": names.gpu_claim_name(owner.name)}
+        ]
     if frozen.runtime.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in frozen.runtime.image_pull_secrets]
     if stage is Stage.TRAIN:
@@ -92,6 +98,8 @@ def _trainer(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> dict[s
 def _environment(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> list[dict[str, Any]]:
     """The contract's variables; the runtime's own may add to them but not change them."""
     env: dict[str, Any] = {"HOME": {"value": "/tmp"}}  # noqa: S108  an emptyDir of the pod, not a shared folder
+    if frozen.runtime.ca_bundle is not None:
+        env |= {name: {"value": contract.CA_FILE} for name in contract.CA_VARIABLES}
     env |= {variable.name: {"value": variable.value} for variable in frozen.runtime.env}
     env |= {
         contract.ENV_JOB_FILE: {"value": contract.JOB_FILE},
@@ -115,6 +123,8 @@ def _credentials(frozen: Frozen) -> dict[str, Any]:
     token, secret = frozen.plan.hub_token, frozen.plan.s3_secret
     if token is not None:
         keys[contract.ENV_HUB_TOKEN] = {"name": token.name, "key": token.key}
+        if frozen.plan.hub_token_is_optional:
+            keys[contract.ENV_HUB_TOKEN]["optional"] = True
     if secret is not None:
         keys |= {name: {"name": secret, "key": name} for name in contract.ENV_S3}
         # Only temporary credentials have a session.
@@ -145,7 +155,8 @@ def _resources(frozen: Frozen, stage: Stage) -> dict[str, Any]:
     if stage is Stage.TRAIN and gpu is not None:
         count = str(frozen.plan.resolved.gpus_per_node)
         requests, limits = {**requests, gpu: count}, {**limits, gpu: count}
-    return {"requests": requests, "limits": limits}
+    claims = stage is Stage.TRAIN and frozen.runtime.device_class_name is not None
+    return {"requests": requests, "limits": limits} | ({"claims": [{"name": _GPUS}]} if claims else {})
 
 
 def _placement(frozen: Frozen) -> dict[str, Any]:
@@ -201,6 +212,9 @@ def _volumes(owner: Owner, frozen: Frozen, stage: Stage) -> list[dict[str, Any]]
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(shared, 1)}Mi"}},
     ]
+    if authority := frozen.runtime.ca_bundle:
+        items = [{"key": authority.key, "path": contract.CA_FILE.rpartition("/")[2]}]
+        volumes.append({"name": "ca", "configMap": {"name": authority.config_map_name, "items": items}})
     for claim, volume in _claims(frozen, stage).items():
         source: dict[str, Any] = {"claimName": claim}
         if claim not in written:
@@ -216,6 +230,8 @@ def _mounts(frozen: Frozen, stage: Stage) -> list[dict[str, Any]]:
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  an emptyDir of the pod, not a shared folder
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  the same
     ]
+    if frozen.runtime.ca_bundle is not None:
+        mounts.append({"name": "ca", "mountPath": contract.CA_FOLDER, "readOnly": True})
     for mount in frozen.plan.stage_mounts(stage):
         read_only = {"readOnly": True} if mount.read_only else {}
         mounts.append({"name": claims[mount.claim], "mountPath": mount.path, **read_only})
