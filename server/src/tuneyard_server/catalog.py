@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tuneyard_local.server.registry import AdapterFiles, Scan
+from tuneyard_server.registry import AdapterFiles, Scan
 
 LOG = logging.getLogger("tuneyard.server")
 

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
-from tuneyard_local.server import answers
-from tuneyard_local.server.answers import Envelope, Json
-from tuneyard_local.server.errors import InvalidRequestError, NotReadyError, QueueFullError, RequestError
-from tuneyard_local.server.requests import GenerationRequest, parse_request
-from tuneyard_local.server.settings import Settings
-from tuneyard_local.server.worker import Finished, Started, Text, Worker
+from tuneyard_server import answers
+from tuneyard_server.answers import Envelope, Json
+from tuneyard_server.errors import InvalidRequestError, NotReadyError, QueueFullError, RequestError
+from tuneyard_server.requests import GenerationRequest, parse_request
+from tuneyard_server.settings import Settings
+from tuneyard_server.worker import Finished, Started, Text, Worker
 
 LOG = logging.getLogger("tuneyard.server")
 MAX_BODY_BYTES = 4 << 20

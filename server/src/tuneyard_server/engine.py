@@ -22,10 +22,10 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from tuneyard_local.server.catalog import AdapterRefusedError
-from tuneyard_local.server.errors import PromptRefusedError, PromptTooLongError
-from tuneyard_local.server.registry import CONFIG, AdapterFiles
-from tuneyard_local.server.requests import Sampling
+from tuneyard_server.catalog import AdapterRefusedError
+from tuneyard_server.errors import PromptRefusedError, PromptTooLongError
+from tuneyard_server.registry import CONFIG, AdapterFiles
+from tuneyard_server.requests import Sampling
 
 PLACEHOLDER = "placeholder"
 """PEFT wants one adapter at all times; this one has rank 1 and is never switched on."""

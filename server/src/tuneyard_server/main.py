@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tuneyard_local.server`: parses, listens, leaves on SIGTERM or when the model can't be loaded."""
+"""`tuneyard-server`: parses, listens, leaves on SIGTERM or when the model can't be loaded."""
 
 import asyncio
 import contextlib
@@ -10,8 +10,8 @@ import sys
 
 from aiohttp import web
 
-from tuneyard_local.server.app import FAILED, build_app
-from tuneyard_local.server.settings import Settings, parse_settings
+from tuneyard_server.app import FAILED, build_app
+from tuneyard_server.settings import Settings, parse_settings
 
 SHUTDOWN_SECONDS = 10.0
 LOG = logging.getLogger("tuneyard.server")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneyard_local.server.errors import InvalidRequestError
+from tuneyard_server.errors import InvalidRequestError
 
 MAX_PROMPTS = 64
 MAX_STOPS = 4

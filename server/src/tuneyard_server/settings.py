@@ -52,7 +52,7 @@ def positive_count(text: str) -> int:
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Flags over environment over defaults; exits with argparse's message and code 2 when something is wrong."""
     parser = argparse.ArgumentParser(
-        prog="python -m tuneyard_local.server",
+        prog="tuneyard-server",
         description="OpenAI-compatible server that keeps NIM's contract for adapters, on CPU. It is not NIM.",
     )
     parser.add_argument("--model", type=Path, required=True, help="folder of the base model")

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard_local.server.catalog import Catalog
-from tuneyard_local.server.errors import NotReadyError, QueueFullError, UnknownModelError
-from tuneyard_local.server.registry import Registry
-from tuneyard_local.server.requests import GenerationRequest
-from tuneyard_local.server.settings import Settings
+from tuneyard_server.catalog import Catalog
+from tuneyard_server.errors import NotReadyError, QueueFullError, UnknownModelError
+from tuneyard_server.registry import Registry
+from tuneyard_server.requests import GenerationRequest
+from tuneyard_server.settings import Settings
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: the server listens before that.
-    from tuneyard_local.server.engine import Answer, Engine
+    from tuneyard_server.engine import Answer, Engine
 
 LOG = logging.getLogger("tuneyard.server")
 
@@ -166,7 +166,7 @@ class Worker:
         return served.handle if served else None
 
     def _load_engine(self) -> "Engine":
-        from tuneyard_local.server.engine import Engine  # noqa: PLC0415  the server listens before PyTorch is imported
+        from tuneyard_server.engine import Engine  # noqa: PLC0415  the server listens before PyTorch is imported
 
         return Engine(Path(self._settings.model), self._settings.threads)
 
