@@ -21,10 +21,11 @@ from transformers import (
     StoppingCriteriaList,
 )
 from transformers.utils.logging import disable_progress_bar
+from tuneyard_api.pod_contract import ADAPTER_CONFIG
 
 from tuneyard_server.catalog import AdapterRefusedError
 from tuneyard_server.errors import PromptRefusedError, PromptTooLongError
-from tuneyard_server.registry import CONFIG, AdapterFiles
+from tuneyard_server.registry import AdapterFiles
 from tuneyard_server.requests import Sampling
 
 PLACEHOLDER = "placeholder"
@@ -134,7 +135,7 @@ class Engine:
         Raises:
             AdapterRefusedError: not LoRA, for another model, or otherwise nothing that PEFT loads completely.
         """
-        check_is_lora(files.path / CONFIG)
+        check_is_lora(files.path / ADAPTER_CONFIG)
         self._loaded += 1
         handle = f"adapter{self._loaded}"  # Module names can't hold dots, adapter names can.
         try:
@@ -148,7 +149,7 @@ class Engine:
         if strangers:
             self.drop_adapter(handle)
             raise AdapterRefusedError(
-                f"weights and {CONFIG} differ in {len(strangers)} places: {strangers[0]}"
+                f"weights and {ADAPTER_CONFIG} differ in {len(strangers)} places: {strangers[0]}"
             )
         self._model.eval()
         return handle

@@ -5,13 +5,13 @@ Publishers write under a name that begins with a dot and rename, but a copy by h
 counts only when its configuration is whole JSON and its weights are as long as their header says.
 """
 
-import hashlib
 import json
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_FILES, ADAPTER_WEIGHTS, published_digest
+
 MAX_CONFIG_BYTES = 1 << 20
 MAX_HEADER_BYTES = 100_000_000
 """Safetensors' own limit."""
@@ -27,7 +27,7 @@ class AdapterFiles:
     name: str
     path: Path
     digest: str
-    """`sha256:` over names and contents of its two files."""
+    """Of its two files; see `published_digest`."""
     created: int
     """Unix seconds of its newer file."""
 
@@ -47,22 +47,24 @@ class IncompleteAdapterError(Exception):
 
 def check_whole(folder: Path) -> None:
     """Raises IncompleteAdapterError with what is missing."""
-    config, weights = folder / CONFIG, folder / WEIGHTS
+    config, weights = folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS
     for file in (config, weights):
         if not file.is_file():
             raise IncompleteAdapterError(f"no {file.name}")
     if config.stat().st_size > MAX_CONFIG_BYTES:
-        raise IncompleteAdapterError(f"{CONFIG} is larger than {MAX_CONFIG_BYTES} bytes")
+        raise IncompleteAdapterError(f"{ADAPTER_CONFIG} is larger than {MAX_CONFIG_BYTES} bytes")
     try:
         json.loads(config.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise IncompleteAdapterError(f"{CONFIG} is not whole JSON: {error}") from None
+        raise IncompleteAdapterError(f"{ADAPTER_CONFIG} is not whole JSON: {error}") from None
     size = weights.stat().st_size
     try:
         with weights.open("rb") as stream:
             (header_bytes,) = struct.unpack("<Q", stream.read(8))
             if header_bytes > min(size, MAX_HEADER_BYTES):
-                raise IncompleteAdapterError(f"{WEIGHTS} has {size} bytes, its header alone {header_bytes}")
+                raise IncompleteAdapterError(
+                    f"{ADAPTER_WEIGHTS} has {size} bytes, its header alone {header_bytes}"
+                )
             header = json.loads(stream.read(header_bytes))
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
         expected = 8 + header_bytes + max(ends, default=0)
@@ -75,20 +77,9 @@ def check_whole(folder: Path) -> None:
         TypeError,
         AttributeError,
     ) as error:
-        raise IncompleteAdapterError(f"{WEIGHTS} has no whole safetensors header: {error}") from None
+        raise IncompleteAdapterError(f"{ADAPTER_WEIGHTS} has no whole safetensors header: {error}") from None
     if size != expected:
-        raise IncompleteAdapterError(f"{WEIGHTS} has {size} of {expected} bytes")
-
-
-def compute_digest(folder: Path) -> str:
-    """`sha256:` over names, lengths and contents of the two files that are served."""
-    digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
-        with (folder / name).open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+        raise IncompleteAdapterError(f"{ADAPTER_WEIGHTS} has {size} of {expected} bytes")
 
 
 @dataclass
@@ -122,12 +113,12 @@ class Registry:
 
     def _look(self, folder: Path) -> AdapterFiles:
         check_whole(folder)
-        stats = [(folder / name).stat() for name in (CONFIG, WEIGHTS)]
+        stats = [(folder / name).stat() for name in ADAPTER_FILES]
         signature = tuple(number for s in stats for number in (s.st_ino, s.st_size, s.st_mtime_ns))
         known = self._known.get(folder.name)
         if known and known[0] == signature:
             return known[1]
         created = int(max(s.st_mtime for s in stats))
-        files = AdapterFiles(folder.name, folder, compute_digest(folder), created)
+        files = AdapterFiles(folder.name, folder, published_digest(folder), created)
         self._known[folder.name] = (signature, files)
         return files

@@ -4,7 +4,6 @@
 `assert_nothing_lost` is called at the end of every test with faults, and of the soak.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from history import Api, Body, Happened, History
 from tuneyard_api import names
-from tuneyard_api.pod_contract import Stage
+from tuneyard_api.pod_contract import Stage, published_digest
 from tuneyard_api.status import FineTuneJobStatus
 
 CHILDREN = (
@@ -204,19 +203,10 @@ def lost_adapters(jobs: Iterable[Body], registry: Path) -> list[Problem]:
         left = [path.name for path in registry.glob(f".{folder.name}.*")]
         if left:
             problems.append(Problem("orphaned", f"{registry}: {left}"))
-        found = adapter_digest(folder) if folder.is_dir() else "nothing"
+        found = published_digest(folder) if folder.is_dir() else "nothing"
         if found != status.result.adapter.digest:
             problems.append(Problem("lost", f"{folder}: {found}, not {status.result.adapter.digest}"))
     return problems
-
-
-def adapter_digest(folder: Path) -> str:
-    """As `publish` defines it: name, length and content of the two files that are the adapter."""
-    digest = hashlib.sha256()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        content = (folder / name).read_bytes()
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    return f"sha256:{digest.hexdigest()}"
 
 
 def status_of(body: Body) -> FineTuneJobStatus:
