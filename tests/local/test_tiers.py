@@ -4,7 +4,7 @@
 from pathlib import Path
 
 import pytest
-from tier_selection import chosen_tiers, is_put_off, tier_of  # type: ignore[import-not-found]  # a plugin, on the path by conftest
+from support.tiers import chosen_tiers, is_put_off, tier_of
 from tuneyard_local.requirements import missing_for_gitops, missing_for_native
 
 
