@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-_REPOSITORY = Path(__file__).parents[2]
 from removals import Change, problems_of, read_removals
 
+_REPOSITORY = Path(__file__).parents[2]
 REMOVALS = read_removals()
 PAGE = _REPOSITORY / "docs" / "reference" / "faults.md"
 

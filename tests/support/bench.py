@@ -36,10 +36,12 @@ class Bench:
     def list(self, resource: str, selector: str) -> list[dict[str, Any]]:
         result = self.cluster.kubectl("-n", self.namespace, "get", resource, "-l", selector, "-o", "json")
         assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)["items"]
+        items: list[dict[str, Any]] = json.loads(result.stdout)["items"]
+        return items
 
     def status(self, job: str) -> dict[str, Any]:
-        return (self.get("finetunejobs", job) or {}).get("status", {})
+        status: dict[str, Any] = (self.get("finetunejobs", job) or {}).get("status", {})
+        return status
 
     def wait(
         self, job: str, what: str, is_so: Callable[[dict[str, Any]], bool], seconds: float

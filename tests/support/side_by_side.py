@@ -18,7 +18,7 @@ SHARE_A_CLUSTER = ("gitops", "e2e")
 """Argo CD's, and the one of real nodes."""
 
 
-class ByCluster(LoadScopeScheduling):
+class ByCluster(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """By the cluster that a file's tests share, or by the file."""
 
     def _split_scope(self, nodeid: str) -> str:
@@ -32,6 +32,7 @@ def scope_of(file: Path) -> str:
     return next((tier for tier in SHARE_A_CLUSTER if f"mark.{tier}" in text), str(file))
 
 
+@pytest.hookimpl(optionalhook=True)  # `-p no:xdist` takes the hook away, and must not take the tiers with it
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByCluster:
     return ByCluster(config, log)
 
@@ -47,6 +48,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.workeroutput["tiers skipped"] = session.config.stash.get(SKIPPED, {})
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Every worker has collected all tests: what one of them skips, all do."""
     if skipped := getattr(node, "workeroutput", {}).get("tiers skipped"):

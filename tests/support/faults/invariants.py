@@ -117,9 +117,9 @@ def repeated_work(happened: Iterable[Happened]) -> list[Problem]:
     problems = []
     for each in happened:
         if each.kind == "FineTuneJob":
-            for attempt in status_of(each.body).attempts:
-                if attempt.outcome == "Succeeded":
-                    done.setdefault((each.uid, attempt.stage), attempt.number)
+            for past in status_of(each.body).attempts:
+                if past.outcome == "Succeeded":
+                    done.setdefault((each.uid, past.stage), past.number)
         elif each.kind == "Job" and not each.is_deleted:
             attempt = attempt_of(each.body)
             if made.setdefault(attempt, each.uid) != each.uid:

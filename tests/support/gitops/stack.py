@@ -2,7 +2,7 @@
 """A control plane, Argo CD, a git repository, stand-in charts, absent operators and a history of every write."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -127,7 +127,7 @@ class GitOpsStack:
     def tree(self, name: str, change: Change | None = None) -> Tree:
         return render_tree(name, self.folder, self.git_url, self.argocd.charts_url, change)
 
-    def add_settings(self, name: str, data: dict[str, str | None]) -> None:
+    def add_settings(self, name: str, data: Mapping[str, str | None]) -> None:
         """Lay data over a ConfigMap of Argo CD."""
         path = f"/api/v1/namespaces/{NAMESPACE}/configmaps/{name}"
         status, answer = self.api.send("PATCH", path, {"data": data}, MERGE)
@@ -158,7 +158,8 @@ class GitOpsStack:
         return version
 
     def application(self, name: str) -> Json | None:
-        return self.api.get(f"{APPLICATION.root}/namespaces/{NAMESPACE}/applications/{name}")
+        found: Json | None = self.api.get(f"{APPLICATION.root}/namespaces/{NAMESPACE}/applications/{name}")
+        return found
 
     def applications(self) -> dict[str, Json]:
         return {entry["metadata"]["name"]: entry for entry in self.api.items(APPLICATION.everywhere)}

@@ -50,14 +50,14 @@ class FakeCluster:
     def store(self, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Write an object with a new version and tell the watches."""
         self._version += 1
-        body = copy.deepcopy(dict(body))
-        metadata = body["metadata"]
+        stored = copy.deepcopy(dict(body))
+        metadata = stored["metadata"]
         metadata["resourceVersion"] = str(self._version)
         metadata.setdefault("uid", f"uid-{self._version}")
         metadata.setdefault("creationTimestamp", api_time(self.world.now()))
-        self.objects[kind, metadata.get("namespace", ""), metadata["name"]] = body
-        self.world.told.append((kind, "MODIFIED", copy.deepcopy(body)))
-        return copy.deepcopy(body)
+        self.objects[kind, metadata.get("namespace", ""), metadata["name"]] = stored
+        self.world.told.append((kind, "MODIFIED", copy.deepcopy(stored)))
+        return copy.deepcopy(stored)
 
     def remove(self, kind: str, name: str, namespace: str = "team") -> None:
         """Delete an object and tell the watches."""

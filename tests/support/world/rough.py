@@ -171,7 +171,7 @@ class RoughWorld(World):
 
     def live_jobs(self, owner: str | None = None) -> dict[str, str]:
         """Uid and name of each Job, of one FineTuneJob or of any, that has, or may yet get, a pod that writes to a workspace."""
-        live = {}
+        live: dict[str, Mapping[str, Any]] = {}
         for body in filter(is_of_a_stage, self.cluster.of_kind("Job")):
             pods = self.pods_of_job(body)
             has_ended = bool((body.get("status") or {}).get("conditions")) or any(

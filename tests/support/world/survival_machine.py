@@ -335,7 +335,7 @@ def walk(
     Raises:
         AssertionError: with the name of what happened that never may; `shrinks`: in the shortest way to it.
     """
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine if number is None else seed(number)(type("Seeded", (machine,), {})),
         settings=settings(
             max_examples=examples,

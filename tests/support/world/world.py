@@ -7,12 +7,13 @@ Events reach the operator's store only when `deliver` is called, so that tests c
 import copy
 from collections.abc import Coroutine, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import FineTuneJobStatus
 from tuneyard_operator.domain.conditions import api_time
+from tuneyard_operator.ports import Watched
 from tuneyard_operator.reconcile.gather import Gatherer
 from tuneyard_operator.reconcile.queue import Key, KeyedQueue
 from tuneyard_operator.reconcile.reconciler import Reconciler
@@ -95,7 +96,8 @@ class World:
             kind, what, body = self.told.pop(0)
             if kind == "Service":
                 continue  # nobody watches it, and it has a pod's labels
-            (self.operator_store.drop if what == "DELETED" else self.operator_store.put)(kind, body)
+            reach = self.operator_store.drop if what == "DELETED" else self.operator_store.put
+            reach(cast("Watched", kind), body)
 
     def one_pass(self) -> float | None:
         """One pass over the job, due or not."""
