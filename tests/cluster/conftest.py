@@ -2,20 +2,15 @@
 """The operator against a real API server, Job controller and scheduler, on two fake nodes of four GPUs."""
 
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-_HERE = Path(__file__).parent
-sys.path[:0] = [str(_HERE / "harness"), str(_HERE.parent / "reconcile" / "fakes")]
-
-from operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig  # noqa: E402
-from operator_surroundings import STAGES, StandInServer, make_namespace, serve_kinds  # noqa: E402
-from tuneyard_local.cluster import Cluster  # noqa: E402
-from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions  # noqa: E402
+from support.cluster.operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig
+from support.cluster.operator_setup import STAGES, StandInServer, make_namespace, serve_kinds
+from tuneyard_local.cluster import Cluster
+from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@
 from collections.abc import Callable
 
 import pytest
-from operator_process import JobOnCluster, OperatorProcess, until
-from operator_samples import failure_text, job_spec
+from support.cluster.operator_process import JobOnCluster, OperatorProcess, until
+from support.samples import failure_text, job_spec
 from tuneyard_api import reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State

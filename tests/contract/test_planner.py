@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plan_samples import MINIMAL, make_job, make_runtime, problems
+from support.plans import MINIMAL, make_job, make_runtime, problems
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.planner import Mount, Plan, PlanRefused, digest_of, make_plan

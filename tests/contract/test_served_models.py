@@ -4,7 +4,7 @@
 from typing import Any
 
 import pytest
-from plan_samples import make_job, make_runtime, problems
+from support.plans import make_job, make_runtime, problems
 from tuneyard_api.planner import make_plan
 from tuneyard_api.serving import Destination
 

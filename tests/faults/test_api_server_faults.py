@@ -7,10 +7,10 @@ import time
 from collections import Counter
 
 import pytest
-from fault_proxy import Call, Cut, Event, Instead
-from history import wait_until
-from pod_player import Fate, interrupted_once
-from scene import Scene
+from support.faults.history import wait_until
+from support.faults.pod_player import Fate, interrupted_once
+from support.faults.proxy import Call, Cut, Event, Instead
+from support.faults.scene import Scene
 from tuneyard_api.pod_contract import Stage
 
 pytestmark = pytest.mark.cluster

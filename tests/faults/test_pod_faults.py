@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from containers import send, trainers
-from e2e_bench import Bench
-from history import Body, History
-from invariants import assert_nothing_lost
-from patients import EVERY, NAMESPACE, STEPS, Patient, Ward, build_patient, furnish, pause
+from support.bench import Bench
+from support.faults.containers import send, trainers
+from support.faults.history import Body, History
+from support.faults.invariants import assert_nothing_lost
+from support.faults.patients import EVERY, NAMESPACE, STEPS, Patient, Ward, build_patient, furnish, pause
 from tuneyard_api.names import workspace_name
 from tuneyard_local import workbench
 from tuneyard_local.storage import bind_folder

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from gitops_stack import NAMESPACE, GitOpsStack, until
-from operator_process import JobOnCluster, OperatorProcess
-from operator_samples import job_spec
-from operator_surroundings import StandInServer, make_namespace, serve_kinds
+from support.cluster.operator_process import JobOnCluster, OperatorProcess
+from support.cluster.operator_setup import StandInServer, make_namespace, serve_kinds
+from support.gitops.stack import NAMESPACE, GitOpsStack, until
+from support.samples import job_spec
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 

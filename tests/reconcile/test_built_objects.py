@@ -4,7 +4,7 @@
 from typing import Any
 
 import pytest
-from operator_samples import job_spec, observed, runtime_spec
+from support.samples import job_spec, observed, runtime_spec
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 from tuneyard_operator.domain.acceptance import accept

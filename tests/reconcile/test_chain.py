@@ -4,8 +4,7 @@
 import json
 
 import pytest
-from fake_world import KEY, World
-from operator_samples import (
+from support.samples import (
     PREPARE_FACTS,
     TRAIN_FACTS,
     job_spec,
@@ -13,6 +12,7 @@ from operator_samples import (
     runtime_spec,
     runtime_without_endpoint,
 )
+from support.world.world import KEY, World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import Progress, Stage
 from tuneyard_api.status import State

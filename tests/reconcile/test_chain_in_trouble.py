@@ -4,13 +4,13 @@
 from typing import Any
 
 import pytest
-from fake_world import World
-from operator_samples import (
+from support.samples import (
     failure_text,
     job_spec,
     result_text,
     runtime_spec,
 )
+from support.world.world import World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State

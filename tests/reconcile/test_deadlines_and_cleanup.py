@@ -2,9 +2,9 @@
 """How a job ends that takes too long or whose node is lost, and what is left of it after its end."""
 
 import pytest
-from fake_world import World
-from operator_samples import job_spec, result_text, runtime_spec
-from training_world import fail, in_training, leave
+from support.samples import job_spec, result_text, runtime_spec
+from support.world.training import fail, in_training, leave
+from support.world.world import World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State

@@ -4,7 +4,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operator_samples import NOW, job_spec, observed, runtime_spec, seen_job, seen_pod
+from support.samples import NOW, job_spec, observed, runtime_spec, seen_job, seen_pod
 from tuneyard_api import reasons
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import Attempt, Condition, ConditionType, FineTuneJobStatus

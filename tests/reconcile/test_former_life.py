@@ -2,8 +2,8 @@
 """A job that is deleted and applied again: nothing of it starts while something of the one before may still write."""
 
 import pytest
-from fake_deletion import UNPUBLISH, end_unpublish
-from rough_world import RoughWorld
+from support.world.deletion import UNPUBLISH, end_unpublish
+from support.world.rough import RoughWorld
 from tuneyard_api import reasons
 
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 from click.testing import CliRunner
-from fake_world import World
+from support.world.world import World
 from tuneyard_api import names
 from tuneyard_operator import main as entry
 from tuneyard_operator.handlers.watching import build_registry, build_settings

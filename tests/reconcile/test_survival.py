@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a job does when clusters do what they do: memory that is short, interruptions, hangs; and suspension."""
 
-from fake_world import World
-from operator_samples import job_spec, result_text
-from training_world import fail, finish, in_training, leave
+from support.samples import job_spec, result_text
+from support.world.training import fail, finish, in_training, leave
+from support.world.world import World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import ENV_MICRO_BATCH, FailureClass, Progress, Stage
 from tuneyard_api.status import State

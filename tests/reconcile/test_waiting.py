@@ -4,7 +4,7 @@
 from datetime import timedelta
 
 import pytest
-from operator_samples import EARLIER, NOW, runtime_spec, seen_job, seen_pod
+from support.samples import EARLIER, NOW, runtime_spec, seen_job, seen_pod
 from tuneyard_api import reasons
 from tuneyard_api.runtime import FineTuneRuntimeSpec
 from tuneyard_operator.domain.observed import SeenCondition, SeenEvent, SeenJob, SeenPod

@@ -7,7 +7,10 @@ StageResult in `TERMINATION_LOG` and `<workspace>/results/<stage>.json` (a rerun
 of the same plan returns it), and with an exit code of `FailureClass`. SIGTERM means: checkpoint and leave.
 """
 
+import hashlib
+from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
@@ -50,6 +53,25 @@ ENV_HUB_TOKEN = "HF_TOKEN"  # noqa: S105  the name of a variable
 PET_MASTER_ADDR and PET_MASTER_PORT in their environment."""
 ENV_S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """Credentials of S3: keys of the job's Secret by the same names; the last may be missing."""
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+"""What PEFT, NIM and vLLM read of an adapter: `<registry>/<adapter>/` holds both."""
+
+
+def published_digest(folder: Path, names: Iterable[str] = ADAPTER_FILES) -> str:
+    """`sha256:` over name, length in bytes and content of each file, in the order of their names.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
+        with (folder / name).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
 
 
 class Stage(StrEnum):
