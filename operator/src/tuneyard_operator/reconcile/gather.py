@@ -27,7 +27,7 @@ from tuneyard_operator.domain.progress import READ_EVERY
 from tuneyard_operator.domain.sightings import may_take_back, owner_uid, see_job, see_pod, see_unpublish
 from tuneyard_operator.domain.waiting import needs_events
 from tuneyard_operator.domain.watchdog import Pulse, next_pulse
-from tuneyard_operator.ports import Cluster, ModelServers, ProgressReader
+from tuneyard_operator.ports import Cluster, ModelServers, Object, ProgressReader
 from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store, Stored
 
@@ -211,7 +211,7 @@ class Gatherer:
             ("PersistentVolumeClaim", names.workspace_name(seen.name)),
             ("ConfigMap", names.plan_name(seen.name)),
         ]
-        if any("resourceClaims" in body["spec"]["template"]["spec"] for _, body in bodies):
+        if any(_claims_gpus(body) for _, body in bodies):
             wanted.append(("ResourceClaimTemplate", names.gpu_claim_name(seen.name)))
         wanted += [
             ("Service", body["metadata"]["name"]) for _, body in bodies if body["spec"]["completions"] > 1
@@ -286,3 +286,8 @@ class Gatherer:
         if progress is not None:
             known.pulse = next_pulse(known.pulse, running[0].uid, progress, elapsed)
         return progress
+
+
+def _claims_gpus(job: Object) -> bool:
+    """Whether the pods of a batch/v1 Job claim devices, and so have a ResourceClaimTemplate."""
+    return "resourceClaims" in (job["spec"].get("template") or {}).get("spec", {})
