@@ -93,6 +93,14 @@ def test_a_job_that_no_server_can_take_is_refused_before_anything_starts(spec: A
     assert problems(make_job(**spec), RUNTIME) == [problem]
 
 
+@pytest.mark.parametrize("serve", [None, {"model": "tiny"}])
+def test_a_server_that_reads_another_namespace_s_registry_is_said_to(serve: Any) -> None:
+    runtime = make_runtime(servedModels=[TINY | {"namespaces": ["team-a"]}])
+    (problem,) = problems(make_job(serve=serve), runtime)
+    assert "reads the registry of namespace team-a alone (got default); try that namespace" in problem
+    assert make_plan(make_job(serve={"disabled": True}), runtime).destination is None
+
+
 def test_a_job_that_leaves_the_revision_open_trains_the_one_that_is_served() -> None:
     model = make_plan(make_job(model=hub()), RUNTIME).resolved.model
     assert (model.repo, model.revision) == ("Qwen/Qwen2.5-7B", "c0ffee")

@@ -251,7 +251,7 @@ def test_checking_one_environment_is_quick() -> None:
 
 
 def test_what_did_not_change_is_not_rendered_again(root: Path) -> None:
-    assert "open: 54 files" in run(root, "render", "open", "lab").output
+    assert "open: 55 files" in run(root, "render", "open", "lab").output
     again = run(root, "render", "open", "lab")
     assert "open: unchanged since the last render" in again.stdout
     assert "pin-is-confirmed" not in again.stderr
@@ -259,10 +259,10 @@ def test_what_did_not_change_is_not_rendered_again(root: Path) -> None:
     file = root / "manifests/open/minio/values.yaml"
     good = file.read_text()
     file.write_text(good + "#")
-    assert "open: 54 files, 0 added, 1 changed" in run(root, "render", "open").output
+    assert "open: 55 files, 0 added, 1 changed" in run(root, "render", "open").output
     assert file.read_text() == good
     (root / "charts/tuneyard-operator/values.yaml").write_text("# other\n")
-    assert "open: 54 files" in run(root, "render", "open").output
+    assert "open: 55 files" in run(root, "render", "open").output
     path = root / "environments/open.yaml"
     path.write_text(path.read_text() + "sizing: medium\n")
     assert "unchanged" not in run(root, "render", "open").output
@@ -275,9 +275,9 @@ def test_a_tree_whose_environment_is_gone_is_removed(root: Path) -> None:
     (root / "environments/open.yaml").unlink()
     (root / "manifests/open/notes.md").write_text("mine\n")
     listed = run(root, "render", "--check")
-    assert (listed.exit_code, "54 files would be removed" in listed.output) == (1, True)
+    assert (listed.exit_code, "55 files would be removed" in listed.output) == (1, True)
     assert (root / "argocd-apps/open/platform.yaml").is_file()
-    assert "environments/open.yaml is gone, 54 files removed" in run(root, "render").output
+    assert "environments/open.yaml is gone, 55 files removed" in run(root, "render").output
     assert [p.name for p in (root / "manifests/open").rglob("*")] == ["notes.md"]
     assert not (root / "argocd-apps/open").exists()
     assert (root / "argocd-apps/lab/platform.yaml").is_file()

@@ -8,7 +8,7 @@ from tuneyard_api.job import ClaimSource, FineTuneJob, Lora, Serve
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.planned_sources import hub_tokens, s3_secrets
 from tuneyard_api.runtime import FineTuneRuntime
-from tuneyard_api.serving import base_words, served_by, servers_of
+from tuneyard_api.serving import base_words, reads_registry_of, served_by, servers_of
 
 WHOLE_MODEL_METHODS = frozenset({"sft"})
 """Methods whose result is a model and no adapter."""
@@ -196,7 +196,7 @@ def _server_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Pro
         return
     here = ", ".join(f"{each.name} ({each.base})" for each in served) or "none"
     named = next((each for each in served if each.name == serve.model), None)
-    base = base_words(job.spec.model)
+    base, fitting = base_words(job.spec.model), [s for s in served if s.base.is_base_of(job.spec.model)]
     if serve.model is not None and named is None:
         yield Problem(
             "spec.serve.model", f"runtime {name} has these served models: {here} (got {serve.model})"
@@ -207,13 +207,27 @@ def _server_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Pro
             f"{named.name} serves {named.base}, and an adapter fits its own base model alone (got {base}); try"
             " a served model of that base, or serve.disabled: true",
         )
+    elif named is not None and not reads_registry_of(job, named):
+        yield Problem(
+            "spec.serve.model",
+            f"{named.name} reads the registry of namespace {', '.join(named.namespaces or ())} alone (got"
+            f" {job.metadata.namespace}); try that namespace, or serve.disabled: true",
+        )
     elif job.spec.serve is not None and not served:
         yield Problem(
             "spec.serve",
             f"neither the job nor runtime {name} says which endpoint serves the adapter (got none); try"
             " serve.endpoint, or leave serve out",
         )
-    elif served and named is None and not servers_of(job.spec.model, served):
+    elif named is None and fitting and not servers_of(job, served):
+        namespaces = ", ".join(sorted({name for each in fitting for name in each.namespaces or ()}))
+        yield Problem(
+            "spec.model",
+            f"{', '.join(each.name for each in fitting)} has this base model and reads the registry of namespace"
+            f" {namespaces} alone (got {job.metadata.namespace}); try that namespace, or serve.disabled: true to"
+            " publish only",
+        )
+    elif served and named is None and not fitting:
         yield Problem(
             "spec.model",
             f"no server of runtime {name} has this base model; it has {here} (got {base}); try one of them,"

@@ -64,13 +64,22 @@ class ServedModel(Contract):
     """`vllm`: vLLM; `nim`: NVIDIA NIM for LLMs 2.x; `openai`: any other OpenAI-compatible server."""
     listed_as: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Name under which the server lists its base model; absent: the base is not asked for before training."""
+    namespaces: Annotated[tuple[Label, ...], Field(max_length=64)] | None = None
+    """Namespaces whose registry the server reads; absent: every namespace's, as a registry in S3 is."""
     max_lora_rank: Annotated[int, Field(ge=1, le=512)] | None = None
     """Largest rank that the server takes; absent: any."""
 
 
-def servers_of(model: ModelSource, served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
-    """The servers that an adapter of `model` fits, in the order of the runtime."""
-    return tuple(each for each in served if each.base.is_base_of(model))
+def servers_of(job: FineTuneJob, served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
+    """The servers that an adapter of `job` fits and gets to, in the order of the runtime."""
+    return tuple(
+        each for each in served if each.base.is_base_of(job.spec.model) and reads_registry_of(job, each)
+    )
+
+
+def reads_registry_of(job: FineTuneJob, served: ServedModel) -> bool:
+    """Whether what the job publishes gets to the server."""
+    return served.namespaces is None or job.metadata.namespace in served.namespaces
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ def served_by(job: FineTuneJob, served: Iterable[ServedModel]) -> ServedModel | 
     serve = job.spec.serve or Serve()
     if serve.disabled or serve.endpoint is not None:
         return None
-    fitting = servers_of(job.spec.model, served)
+    fitting = servers_of(job, served)
     return next((each for each in fitting if serve.model in {None, each.name}), None)
 
 

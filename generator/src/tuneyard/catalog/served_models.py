@@ -18,10 +18,15 @@ def build_served_models(stack: Stack, runtime: Runtime) -> list[Json]:
 
 
 def takes_adapters(stack: Stack, model: ServedModel) -> bool:
-    """Whether a job's adapter can get to the server: it is known which base model it has, and it reads a folder."""
-    if model.lora is None or model.hugging_face is None or not stack.has(f"model:{model.name}"):
+    """Whether a job's adapter can get to the server: its base model is known, and it reads a registry."""
+    if model.hugging_face is None or not stack.has(f"model:{model.name}"):
         return False
-    return engine_of(stack.environment, model) == "vllm"
+    return engine_of(stack.environment, model) == "vllm" and reads_registry(stack, model)
+
+
+def reads_registry(stack: Stack, model: ServedModel) -> bool:
+    """Whether jobs publish in the model's namespace, so that its pods can mount the claim."""
+    return bool(model.lora) and model.namespace in {n.name for n in stack.environment.fine_tuning.namespaces}
 
 
 def _build_served_model(stack: Stack, model: ServedModel) -> Json:
@@ -34,5 +39,6 @@ def _build_served_model(stack: Stack, model: ServedModel) -> Json:
         "endpoint": stack.url(f"model:{model.name}"),
         "server": "vllm",
         "listedAs": model.name,
+        "namespaces": [model.namespace],
         "maxLoraRank": lora.max_rank,
     }

@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM in place of NIM: a Deployment, a Service and the claim that keeps the weights. Needs no NVIDIA account.
 
-Flags and LoRA resolver: https://docs.vllm.ai/en/stable/cli/serve/ and https://docs.vllm.ai/en/stable/features/lora.html.
+Flags: https://docs.vllm.ai/en/stable/cli/serve/; adapters: https://docs.vllm.ai/en/stable/features/lora.html. `adapter-sync`
+beside it loads them, and nobody else can (`inference_only`).
 """
 
 from tuneyard_api.names import LABEL_APP
 from tuneyard_api.pod_contract import CA_FILE, CA_FOLDER, CA_VARIABLES
 
+from tuneyard.catalog.adapter_sync import (
+    ADAPTERS,
+    MIDDLEWARE,
+    MODULES,
+    adapter_volumes,
+    build_adapter_sync,
+    build_middleware_map,
+    middleware_map_name,
+)
 from tuneyard.catalog.gpu_requests import build_claim_template, gpu_resource, gpu_resources
 from tuneyard.catalog.nim import cache_name, node_selector_of, tolerations_of
 from tuneyard.catalog.objects import build_claim, build_metadata, without_empty
@@ -18,11 +28,12 @@ from tuneyard.catalog.runtimes import (
     hub_token,
     pull_secret,
 )
+from tuneyard.catalog.served_models import reads_registry
 from tuneyard.environment.models import ServedModel
 from tuneyard.stack.model import ExpectedSecret, Json, Stack
 
 PORT = 8000
-ADAPTERS, CACHE = "/adapters", "/cache"
+CACHE = "/cache"
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
 
 
@@ -39,6 +50,8 @@ def build_vllm(stack: Stack, model: ServedModel, *, shared: bool) -> list[Json]:
         "spec": {"selector": labels, "ports": [{"name": "http", "port": PORT, "targetPort": "http"}]},
     }
     objects = [claim, _deployment(stack, model, labels, shared=shared), service]
+    if model.lora:
+        objects.append(build_middleware_map(model))
     if gpu_resource(stack) is None:
         objects.append(build_claim_template(model.name, model.namespace, model.gpus))
     if stack.has("metrics"):
@@ -56,15 +69,10 @@ def build_vllm(stack: Stack, model: ServedModel, *, shared: bool) -> list[Json]:
     return objects
 
 
-def reads_registry(stack: Stack, model: ServedModel) -> bool:
-    """Whether jobs publish in the model's namespace, so that its `adapters` claim can be mounted."""
-    return bool(model.lora) and model.namespace in {n.name for n in stack.environment.fine_tuning.namespaces}
-
-
 def _arguments(model: ServedModel) -> list[str]:
     source = model.hugging_face
     arguments = [
-        f"--model={source.repo if source else ''}",
+        source.repo if source else "",
         f"--revision={source.revision if source else ''}",
         f"--served-model-name={model.name}",
         f"--max-model-len={model.max_sequence_length}",
@@ -79,6 +87,7 @@ def _arguments(model: ServedModel) -> list[str]:
             f"--max-loras={lora.max_gpu_adapters}",
             f"--max-cpu-loras={lora.max_cpu_adapters}",
             f"--max-lora-rank={lora.max_rank}",
+            f"--middleware={MIDDLEWARE}",
         ]
     return arguments
 
@@ -94,9 +103,7 @@ def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
         "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/inductor",
     }
     if model.lora:
-        values["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "true"
-        if reads_registry(stack, model):
-            values |= {"VLLM_PLUGINS": "lora_filesystem_resolver", "VLLM_LORA_RESOLVER_CACHE_DIR": ADAPTERS}
+        values |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "true", "PYTHONPATH": MODULES}
     values |= {entry["name"]: entry["value"] for entry in build_download_settings(stack)}
     if build_ca_bundle(stack):
         values |= dict.fromkeys(CA_VARIABLES, CA_FILE)
@@ -118,10 +125,11 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  a path in the pod
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  a path in the pod
     ]
+    if model.lora:
+        volumes.append({"name": "python", "configMap": {"name": middleware_map_name(model)}})
+        mounts.append({"name": "python", "mountPath": MODULES, "readOnly": True})
     if reads_registry(stack, model):
-        volumes.append(
-            {"name": "adapters", "persistentVolumeClaim": {"claimName": REGISTRY_CLAIM, "readOnly": True}}
-        )
+        volumes += adapter_volumes(REGISTRY_CLAIM)
         mounts.append({"name": "adapters", "mountPath": ADAPTERS, "readOnly": True})
     if authority := build_ca_bundle(stack):
         items = [{"key": authority["key"], "path": "ca.crt"}]
@@ -135,6 +143,7 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
     container = {
         "name": "vllm",
         "image": stack.mirrored(image),
+        "command": ["vllm", "serve"],
         "args": _arguments(model),
         "env": _environment_variables(stack, model),
         "ports": [{"name": "http", "containerPort": PORT}],
@@ -165,7 +174,14 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
         },
         "nodeSelector": node_selector_of(model),
         "tolerations": tolerations_of(stack, model.gpu_product),
-        "containers": [container],
+        "containers": [
+            container,
+            *(
+                [build_adapter_sync(stack, model, server="vllm", port=PORT)]
+                if reads_registry(stack, model)
+                else []
+            ),
+        ],
         "volumes": volumes,
     }
     pod = {key: value for key, value in pod.items() if value}
