@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from support.cluster.operator_process import JobOnCluster, OperatorProcess, until
+from support.cluster.operator_setup import make_claims
 from support.samples import failure_text, job_spec
 from tuneyard_api import reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
@@ -167,6 +168,20 @@ def test_a_missing_claim_is_waited_for_by_name(operator: OperatorProcess, job: J
     job.wait_for("Accepted", "False", reasons.CLAIM_MISSING)
     assert job.status.message == f"PersistentVolumeClaim nowhere does not exist in namespace {job.namespace}"
     assert job.jobs() == []
+
+
+def test_in_a_namespace_without_any_claim_the_missing_ones_are_waited_for(
+    operator: OperatorProcess, job_without_claims: JobOnCluster, served_cluster: Cluster
+) -> None:
+    job = job_without_claims
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    job.wait_for("Accepted", "False", reasons.CLAIM_MISSING)
+    assert job.status.message == (
+        f"PersistentVolumeClaim adapters, data, models does not exist in namespace {job.namespace}"
+    )
+    make_claims(served_cluster, job.namespace)
+    job.wait_for("DataReady", "False", reasons.PREPARING)
 
 
 def test_a_quota_is_named_and_waited_out(

@@ -202,7 +202,7 @@ class Gatherer:
         if published is None:
             return True
         claim = await self.cluster.read("PersistentVolumeClaim", namespace, published.claim)
-        return claim is not None and "deletionTimestamp" not in claim["metadata"]
+        return claim is not None and not claim["metadata"].get("deletionTimestamp")
 
     async def _leftovers(self, seen: Observed) -> tuple[Leftover, ...]:
         """Children of this very job: Jobs (and with them pods), Services, plan, workspace."""
@@ -214,7 +214,9 @@ class Gatherer:
         if any(_claims_gpus(body) for _, body in bodies):
             wanted.append(("ResourceClaimTemplate", names.gpu_claim_name(seen.name)))
         wanted += [
-            ("Service", body["metadata"]["name"]) for _, body in bodies if body["spec"]["completions"] > 1
+            ("Service", body["metadata"]["name"])
+            for _, body in bodies
+            if (body["spec"].get("completions") or 1) > 1
         ]
         for kind, name in wanted:
             found = await self.cluster.read(kind, seen.namespace, name)
