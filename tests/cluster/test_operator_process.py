@@ -2,12 +2,13 @@
 """The operator's process with its chart's rights on a real API server: the chain, and SIGKILL at each of its steps."""
 
 from collections.abc import Callable
+from urllib.error import HTTPError
 
 import pytest
 from support.cluster.operator_process import JobOnCluster, OperatorProcess, until
-from support.cluster.operator_setup import make_claims
+from support.cluster.operator_setup import StandInServer, make_claims, serve_kinds
 from support.samples import failure_text, job_spec
-from tuneyard_api import reasons
+from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State
 from tuneyard_local.cluster import Cluster
@@ -168,6 +169,30 @@ def test_a_missing_claim_is_waited_for_by_name(operator: OperatorProcess, job: J
     job.wait_for("Accepted", "False", reasons.CLAIM_MISSING)
     assert job.status.message == f"PersistentVolumeClaim nowhere does not exist in namespace {job.namespace}"
     assert job.jobs() == []
+
+
+def test_kinds_that_go_and_come_back_are_waited_for_and_a_job_is_then_carried_on(
+    operator: OperatorProcess, job: JobOnCluster, served_cluster: Cluster, endpoint: StandInServer
+) -> None:
+    operator.start(*FLAGS)
+    other = OperatorProcess(operator.kubeconfig, operator.log.with_suffix(".other"))
+    crds = [f"{plural}.{names.GROUP}" for plural in (names.JOB_PLURAL, names.RUNTIME_PLURAL)]
+    assert served_cluster.kubectl("delete", "crd", *crds).returncode == 0
+    try:
+        until("it waits", lambda: "waits for manifests/crds to be applied" in operator.said())
+        with pytest.raises(HTTPError, match="503"):
+            operator.page("readyz")
+        other.start(wait=False)
+        until("another one waits", lambda: "waits for manifests/crds to be applied" in other.said())
+        assert other.stop() == 0
+    finally:
+        other.kill()
+        serve_kinds(served_cluster, endpoint.url)
+    job.apply(job_spec())
+    job.succeed(Stage.PREPARE)
+    job.wait_for("DataReady", "True")
+    assert "Traceback" not in operator.said()
+    assert operator.stop() == 0
 
 
 def test_in_a_namespace_without_any_claim_the_missing_ones_are_waited_for(
