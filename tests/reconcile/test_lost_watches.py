@@ -133,15 +133,15 @@ def test_after_lost_watches_the_cluster_is_looked_at_and_watched_again(
         lease = Leadership(world.cluster, world, namespace="default", identity="x", seconds=15)
         outcomes = []
         for _ in range(2):
-            outcomes.append(await entry._is_lost(Settings(), world.reconciler, lease, ready))
+            outcomes.append(await entry._work_while_watched(Settings(), world.reconciler, lease, ready))
             assert not ready.is_set()
         return outcomes
 
     with caplog.at_level(logging.WARNING):
-        assert asyncio.run(run()) == [True, False]
+        assert asyncio.run(run()) == [False, True]
     assert [each for each in rounds if each == "watches"] == ["watches"] * 2
     assert rounds.index("looks") < rounds.index("watches")
-    assert "a watch has ended: 404 page not found; looks at the cluster anew" in caplog.messages
+    assert "a watch has ended: 404 page not found; the watches are begun anew" in caplog.messages
 
 
 def test_other_tracebacks_stay() -> None:

@@ -66,17 +66,18 @@ async def operate(settings: Settings) -> None:
         try:
             await web.TCPSite(runner, settings.host, settings.port).start()
             log.info("probes and metrics on %s", ", ".join(str(address) for address in runner.addresses))
-            while await _is_lost(settings, reconciler, leadership, ready):
-                pass
+            is_told_to_stop = False
+            while not is_told_to_stop:
+                is_told_to_stop = await _work_while_watched(settings, reconciler, leadership, ready)
         finally:
             await runner.cleanup()
             await cluster.close()
 
 
-async def _is_lost(
+async def _work_while_watched(
     settings: Settings, reconciler: Reconciler, leadership: Leadership, ready: asyncio.Event
 ) -> bool:
-    """Work until told to stop, or until the watches are lost, and with them what the work relies on."""
+    """Work until told to stop (true), or until the watches are lost that the work relies on (false)."""
     working = asyncio.create_task(_reconcile(settings, reconciler, leadership, ready), name="reconcile")
     watching = asyncio.create_task(_watch(settings, reconciler.store, working, ready), name="kopf")
     for number in (signal.SIGTERM, signal.SIGINT):  # until kopf handles them, and after it has
@@ -84,9 +85,9 @@ async def _is_lost(
     try:
         await _until_one_ends(working, watching)
     except WatchLostError as error:
-        log.warning("%s; looks at the cluster anew", error)
-        return True
-    return False
+        log.warning("%s; the watches are begun anew", error)
+        return False
+    return True
 
 
 async def _reconcile(
@@ -150,9 +151,9 @@ async def _watch(settings: Settings, store: Store, working: asyncio.Task[None], 
 async def _until_one_ends(working: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
     """Whichever ends first, by a signal or by an error, takes the other with it."""
     await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-    if not working.cancelled():  # else by the watches, which end by themselves and then say why
+    if not working.cancelling():  # else by the watches, which end by themselves and then say why
         watching.cancel()
-    working.cancel()
+        working.cancel()
     for outcome in await asyncio.gather(working, watching, return_exceptions=True):
         if isinstance(outcome, Exception):
             raise outcome
