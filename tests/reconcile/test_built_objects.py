@@ -106,8 +106,10 @@ def test_jobs_never_retry_by_themselves_and_have_fixed_names() -> None:
 
 
 def test_the_longest_names_fit() -> None:
-    job = build_stage_job(Owner("team", "j" * 40, "u"), frozen(), Stage.PREPARE, 20)
+    owner = Owner("team", "j" * 40, "u")
+    job = build_stage_job(owner, frozen(), Stage.PREPARE, 20)
     assert len(job["metadata"]["name"]) + len("-0-abcde") <= 63
+    assert len(build_plan_map(owner, frozen())["metadata"]["name"]) <= 63
 
 
 def test_gpus_are_asked_for_by_training_alone() -> None:

@@ -18,6 +18,8 @@ from tuneyard_api.pod_contract import Progress, Stage
 from tuneyard_api.status import State
 from tuneyard_operator.domain.observed import ReplicaAnswer, SeenEvent
 
+PLAN = names.plan_name("a", "uid-a")
+
 
 def test_a_job_goes_through_every_step_to_succeeded() -> None:
     world = World()
@@ -196,18 +198,55 @@ def test_a_running_job_keeps_the_runtime_that_it_was_started_with() -> None:
 def test_a_deleted_plan_is_written_again_from_the_same_words() -> None:
     world = World()
     world.settle()
-    world.cluster.remove("ConfigMap", "a-plan")
+    world.cluster.remove("ConfigMap", PLAN)
     world.start_operator()
     world.settle()
-    assert ("ConfigMap", "team", "a-plan") in world.cluster.objects
+    assert ("ConfigMap", "team", PLAN) in world.cluster.objects
     world.carry_out(Stage.PREPARE)
     assert world.jobs() == ["a-prepare-1", "a-train-1"]
+
+
+def mounted_plan(world: World, job: str) -> str:
+    """The ConfigMap that the pods of a Job mount; it is there."""
+    volumes = world.cluster.objects["Job", "team", job]["spec"]["template"]["spec"]["volumes"]
+    [name] = [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]
+    assert ("ConfigMap", "team", name) in world.cluster.objects
+    return name
+
+
+def test_a_job_that_an_older_operator_started_goes_on_with_what_it_was_started_with() -> None:
+    """That operator gave the ConfigMap another name: pods that it made still mount it."""
+    world = World(spec=job_spec(ttl={"afterSuccessSeconds": 0}))
+    world.settle()
+    plan = world.cluster.objects["ConfigMap", "team", PLAN]
+    world.cluster.remove("ConfigMap", PLAN)
+    world.cluster.store("ConfigMap", {**plan, "metadata": {**plan["metadata"], "name": "a-plan"}})
+    world.cluster.store(
+        names.RUNTIME_KIND,
+        {"metadata": {"name": "hf"}, "spec": runtime_spec(image="registry.example/trainer:2")},
+    )
+    world.start_operator()
+    world.settle()
+    world.carry_out(Stage.PREPARE)
+    train = world.cluster.objects["Job", "team", "a-train-1"]
+    assert train["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example/trainer:1"
+    assert mounted_plan(world, "a-train-1") == PLAN
+    assert world.cluster.objects["ConfigMap", "team", PLAN]["data"] == plan["data"]
+    world.start_operator()
+    calls = len(world.cluster.calls)
+    world.settle()
+    assert "create ConfigMap" not in " ".join(world.cluster.calls[calls:])
+    world.carry_out(Stage.TRAIN)
+    world.carry_out(Stage.PUBLISH)
+    world.settle()
+    assert world.status.state is State.SUCCEEDED
+    assert world.cluster.of_kind("ConfigMap") == []
 
 
 def test_a_deleted_plan_that_cannot_be_made_again_ends_the_job() -> None:
     world = World()
     world.settle()
-    world.cluster.remove("ConfigMap", "a-plan")
+    world.cluster.remove("ConfigMap", PLAN)
     changed = world.cluster.objects[names.JOB_KIND, "team", "a"]
     world.cluster.store(names.JOB_KIND, {**changed, "spec": job_spec(training={"seed": 7})})
     world.start_operator()

@@ -211,7 +211,6 @@ def test_objects_of_an_older_job_of_the_same_name_are_not_taken_over() -> None:
     assert world.conditions()["Planned"] == ("False", reasons.NAME_CONFLICT)
     assert world.status.plan is None
     for kind, name in (
-        ("ConfigMap", "a-plan"),
         ("PersistentVolumeClaim", "a-workspace"),
         ("Job", "a-prepare-1"),
         ("Pod", "a-prepare-1-x"),

@@ -165,7 +165,7 @@ def _plan(work: Work) -> float | None:
     former = None if is_planned else why_former_life(work.seen)
     if former is not None:
         return _stop(work, ConditionType.PLANNED, former)
-    if work.seen.frozen is None:
+    if not work.seen.has_plan_map:
         body = build_plan_map(work.owner, work.frozen)
         work.actions.append(Create(ConditionType.PLANNED, body, frozen=work.frozen))
     if is_planned:

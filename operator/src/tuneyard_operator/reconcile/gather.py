@@ -39,6 +39,7 @@ class _Known:
     uid: str
     frozen: Frozen | None = None
     """Also in the job's ConfigMap."""
+    has_plan_map: bool = False
     looked: datetime | None = None
     """When its progress was last asked for."""
     pulse: Pulse | None = None
@@ -67,7 +68,7 @@ class Gatherer:
         if known is None or known.uid != stored.uid:
             known = self._known[key] = _Known(stored.uid)
         if known.frozen is None and stored.status.plan is not None:
-            known.frozen = await self._read_plan(key, stored.uid)
+            await self._read_plan(key, known)
         jobs, pods = self.store.children(key)
         pods = await self._with_ended_pods(stored, key.namespace, jobs, pods)
         pods = await self._with_former_pods(stored, key.namespace, pods)
@@ -75,7 +76,12 @@ class Gatherer:
         if stored.is_again and stored.status.plan is None:
             jobs, pods, taking_back = await self._with_former_life(key)
         seen = replace(
-            self._itself(key, stored), frozen=known.frozen, jobs=jobs, pods=pods, taking_back=taking_back
+            self._itself(key, stored),
+            frozen=known.frozen,
+            has_plan_map=known.has_plan_map,
+            jobs=jobs,
+            pods=pods,
+            taking_back=taking_back,
         )
         claims = await self.cluster.claims(key.namespace) if needs_claims(seen) else None
         progress = await self._progress(seen, known, now)
@@ -105,7 +111,8 @@ class Gatherer:
 
     def remember(self, key: Key, frozen: Frozen) -> None:
         """The plan of a job has been written down."""
-        self._known[key].frozen = frozen
+        known = self._known[key]
+        known.frozen, known.has_plan_map = frozen, True
 
     def forget(self, key: Key) -> None:
         """The job is over or gone."""
@@ -209,7 +216,8 @@ class Gatherer:
         bodies = [("Job", body) for body in await self.cluster.jobs_of(seen.namespace, seen.name)]
         wanted = [
             ("PersistentVolumeClaim", names.workspace_name(seen.name)),
-            ("ConfigMap", names.plan_name(seen.name)),
+            ("ConfigMap", names.plan_name(seen.name, seen.uid)),
+            ("ConfigMap", names.former_plan_name(seen.name)),
         ]
         if any(_claims_gpus(body) for _, body in bodies):
             wanted.append(("ResourceClaimTemplate", names.gpu_claim_name(seen.name)))
@@ -227,15 +235,18 @@ class Gatherer:
             if owner_uid(body) == seen.uid
         )
 
-    async def _read_plan(self, key: Key, uid: str) -> Frozen | None:
+    async def _read_plan(self, key: Key, known: _Known) -> None:
         """After a restart, once a job. What another version wrote is made again and must have the same digest."""
-        body = await self.cluster.read("ConfigMap", key.namespace, names.plan_name(key.name))
-        if body is None or owner_uid(body) != uid:
-            return None
-        try:
-            return read_frozen(body.get("data") or {})
-        except FrozenUnreadableError:
-            return None
+        for name in (names.plan_name(key.name, known.uid), names.former_plan_name(key.name)):
+            body = await self.cluster.read("ConfigMap", key.namespace, name)
+            if body is None or owner_uid(body) != known.uid:
+                continue
+            try:
+                known.frozen = read_frozen(body.get("data") or {})
+            except FrozenUnreadableError:
+                continue
+            known.has_plan_map = name != names.former_plan_name(key.name)
+            return
 
     async def _events(self, seen: Observed, now: datetime) -> tuple[SeenEvent, ...]:
         """Only for what does not start and does not say why."""

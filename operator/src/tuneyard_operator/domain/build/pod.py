@@ -205,7 +205,7 @@ def _volumes(owner: Owner, frozen: Frozen, stage: Stage) -> list[dict[str, Any]]
         {
             "name": "job",
             "configMap": {
-                "name": names.plan_name(owner.name),
+                "name": names.plan_name(owner.name, owner.uid),
                 "items": [{"key": job_file, "path": job_file}],
             },
         },
