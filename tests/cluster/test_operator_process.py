@@ -7,7 +7,7 @@ from urllib.error import HTTPError
 import pytest
 from support.cluster.operator_process import JobOnCluster, OperatorProcess, until
 from support.cluster.operator_setup import StandInServer, make_claims, serve_kinds
-from support.samples import failure_text, job_spec
+from support.samples import failure_text, job_spec, runtime_spec
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State
@@ -225,6 +225,35 @@ def test_a_quota_is_named_and_waited_out(
     job.wait_for("DataReady", "False", reasons.QUOTA_EXCEEDED, seconds=30)
     assert job.status.waiting_for is not None
     assert (job.status.waiting_for.kind, job.status.waiting_for.name) == ("ResourceQuota", "few")
+
+
+def test_a_quota_on_cpu_limits_is_named_and_met_by_a_limit_range_or_by_the_runtime_s_field(
+    operator: OperatorProcess, job: JobOnCluster, served_cluster: Cluster
+) -> None:
+    where = {"namespace": job.namespace}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "lim", **where}}
+    served_cluster.apply({**quota, "spec": {"hard": {"limits.cpu": "64"}}})
+    path = f"/api/v1/namespaces/{job.namespace}/resourcequotas/lim"
+    until("the quota counts", lambda: served_cluster.get(path).get("status", {}).get("used"))
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    job.wait_for("DataReady", "False", reasons.PODS_REFUSED, seconds=30)
+    waiting = job.status.waiting_for
+    assert waiting is not None
+    assert (waiting.kind, waiting.name) == ("ResourceQuota", "lim")
+    assert "failed quota: lim: must specify limits.cpu for: trainer; try a LimitRange" in waiting.message
+    limits = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "usual", **where}}
+    served_cluster.apply({**limits, "spec": {"limits": [{"type": "Container", "default": {"cpu": "2"}}]}})
+    job.succeed(Stage.PREPARE)
+    job.wait_for("DataReady", "True")
+    served_cluster.kubectl("delete", "limitrange", "usual", "-n", job.namespace)
+    spec = runtime_spec(prepareResources={"cpu": "1", "cpuLimit": "3"})
+    runtime = {"apiVersion": names.API_VERSION, "kind": names.RUNTIME_KIND, "metadata": {"name": "limited"}}
+    served_cluster.apply({**runtime, "spec": spec})
+    other = JobOnCluster(served_cluster, job.namespace, "b")
+    other.apply(job_spec(runtime={"name": "limited"}))
+    [pod] = until("its pod", lambda: other.children(f"/api/v1/namespaces/{job.namespace}/pods"))
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "3"
 
 
 def test_deleting_the_job_takes_its_children_along(operator: OperatorProcess, job: JobOnCluster) -> None:

@@ -166,6 +166,17 @@ def test_a_runtime_s_image_needs_a_fixed_tag(server: Cluster) -> None:
     assert "spec.image: Invalid value: an image has a fixed tag or a digest (got trainer:latest)" in message
 
 
+def test_a_runtime_s_cpu_limit_is_at_least_its_request(server: Cluster) -> None:
+    tight = runtime("tight", trainResources={"cpu": "2", "cpuLimit": "1999m"})
+    code, message = create(server, dump(tight), "--dry-run=server")
+    assert code != 0
+    assert (
+        "spec.trainResources.cpuLimit: Invalid value: cpuLimit is at least cpu (got 1999m and 2)" in message
+    )
+    fitting = runtime("fitting", trainResources={"cpu": "1500m", "cpuLimit": "1.5"})
+    assert create(server, dump(fitting), "--dry-run=server") == (0, "")
+
+
 def test_numbers_and_words_mean_the_same_to_kubectl_and_to_us(server: Cluster, namespace: str) -> None:
     text = dump(job(model={"pvc": {"claimName": "no"}}, publish={"adapterName": "y"}))
     text += "  training: {learningRate: 2e-4, epochs: 1e1, seed: 0o17}\n"

@@ -152,6 +152,28 @@ def test_a_job_without_a_pod_asks_for_warnings_after_a_while_and_says_what_they_
     assert world.conditions()["DataReady"] == ("False", reasons.QUOTA_EXCEEDED)
 
 
+def test_of_several_quotas_without_room_one_is_named_and_stays_named() -> None:
+    """The API server names another one at each try, and Kubernetes keeps only the latest words of an event that repeats."""
+    world = World()
+    world.settle()
+    written = []
+
+    def try_again(quota: str, seconds: float = 60) -> str:
+        world.advance(seconds)
+        words = (
+            f'Error creating: pods "a-prepare-1-q" is forbidden: exceeded quota: {quota}, requested: pods=1'
+        )
+        world.cluster.seen_events = (SeenEvent("Job", "a-prepare-1", "FailedCreate", words, world.now()),)
+        world.one_pass()
+        written.append(world.cluster.calls.count("patch status"))
+        assert world.status.waiting_for is not None
+        return world.status.waiting_for.name
+
+    assert [try_again(quota) for quota in ("zz", "aa", "zz", "mm", "zz", "zz")] == ["zz", *["aa"] * 5]
+    assert written[-1] == written[1], "status is written when another quota is named, and then no more"
+    assert [try_again("zz", seconds=240) for _ in range(2)] == ["aa", "mm"], "aa has room again"
+
+
 def test_a_finished_job_is_never_looked_at_again() -> None:
     world = World()
     world.settle()

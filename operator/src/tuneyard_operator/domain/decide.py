@@ -24,6 +24,7 @@ from tuneyard_operator.domain.interventions import end_late, hold_or_release
 from tuneyard_operator.domain.observed import Observed, SeenPod
 from tuneyard_operator.domain.parting import finalizers_to_set, part, part_refused
 from tuneyard_operator.domain.progress import READ_EVERY, completed, moved
+from tuneyard_operator.domain.quotas import is_exceeded, quota_named_in
 from tuneyard_operator.domain.report import Report
 from tuneyard_operator.domain.serving import POLL_EVERY, Serving, why_base_is_missing, why_not_served
 from tuneyard_operator.domain.stages import HELD, Running, Work, carry
@@ -122,17 +123,15 @@ def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) 
     report.status = decision.status.model_copy(update=kept)
     reason = {
         "Conflict": reasons.NAME_CONFLICT,
-        "Forbidden": reasons.QUOTA_EXCEEDED if "exceeded quota" in refusal.message else reasons.NOT_ALLOWED,
+        "Forbidden": reasons.QUOTA_EXCEEDED if is_exceeded(refusal.message) else reasons.NOT_ALLOWED,
         "NamespaceTerminating": reasons.NOT_ALLOWED,
         "Invalid": reasons.OBJECT_INVALID,
     }[refusal.cause]
     message = f"{action.kind} {action.name}: {refusal.message}"
     final = refusal.cause == "Invalid"
-    waiting = (
-        None
-        if final
-        else WaitingFor(kind=action.kind, name=action.name, reason=reason, message=message[:2048])
-    )
+    quota = quota_named_in(refusal.message)
+    kind, name = (action.kind, action.name) if quota is None else ("ResourceQuota", quota)
+    waiting = None if final else WaitingFor(kind=kind, name=name, reason=reason, message=message[:2048])
     report.miss(action.step, Verdict(reason, message, final=final, waiting_for=waiting))
     return Decision((), report.finish(), None if final else RECHECK_SECONDS, tuple(report.notes))
 

@@ -24,6 +24,7 @@ from tuneyard_operator.domain.observed import (
 )
 from tuneyard_operator.domain.parting import published_by
 from tuneyard_operator.domain.progress import READ_EVERY
+from tuneyard_operator.domain.quotas import remember
 from tuneyard_operator.domain.sightings import may_take_back, owner_uid, see_job, see_pod, see_unpublish
 from tuneyard_operator.domain.waiting import needs_events
 from tuneyard_operator.domain.watchdog import Pulse, next_pulse
@@ -43,6 +44,8 @@ class _Known:
     looked: datetime | None = None
     """When its progress was last asked for."""
     pulse: Pulse | None = None
+    refusals: tuple[SeenEvent, ...] = ()
+    """Why the pods of its newest Job could not be made."""
 
 
 @dataclass
@@ -88,7 +91,7 @@ class Gatherer:
         return replace(
             seen,
             claims=claims,
-            events=await self._events(seen, now),
+            events=await self._events(seen, known, now),
             served=await self._served(seen),
             listed=await self._listed(seen),
             progress=progress,
@@ -248,7 +251,7 @@ class Gatherer:
             known.has_plan_map = name != names.former_plan_name(key.name)
             return
 
-    async def _events(self, seen: Observed, now: datetime) -> tuple[SeenEvent, ...]:
+    async def _events(self, seen: Observed, known: _Known, now: datetime) -> tuple[SeenEvent, ...]:
         """Only for what does not start and does not say why."""
         for attempt in seen.status.attempts:
             job, pods = (
@@ -259,7 +262,9 @@ class Gatherer:
                 continue
             is_silent_end = (job is None or job.is_over) and not any(pod.terminated for pod in pods)
             if is_silent_end or needs_events(job, pods, now):
-                return await self.cluster.warnings(seen.namespace)
+                events = await self.cluster.warnings(seen.namespace)
+                known.refusals = remember(known.refusals, events, attempt.job)
+                return (*known.refusals, *events)
         return ()
 
     async def _listed(self, seen: Observed) -> tuple[str, ...] | None:
