@@ -292,7 +292,7 @@ def full_status() -> FineTuneJobStatus:
                 last_transition_time=NOW,
             ),
         ),
-        plan=PlanStatus(digest="0" * 64, gpus=1, micro_batch_size=4, gradient_accumulation=2),
+        plan=PlanStatus(digest="0" * 64, gpus=8, micro_batch_size=4, gradient_accumulation=2),
         progress=ProgressStatus(
             step=120, of=285, percent=42, loss=1.25, tokens_per_second=1234.5, eta="3m20s"
         ),
@@ -340,6 +340,10 @@ def test_all_of_status_is_kept_and_shown_in_columns(server: Cluster, namespace: 
     assert row.split()[:-1] == [
         *("answers", "Training", "120/285", "(42%)", "1.25", "1234.5", "3m20s", "Unschedulable", "answers"),
     ]
+    head, row = server.kubectl("get", *where, "-o", "wide").stdout.splitlines()
+    wide = row[head.index("METHOD") :].split()
+    assert head[head.index("METHOD") :].split() == ["METHOD", "RUNTIME", "GPUS", "SERVED", "AS", "MESSAGE"]
+    assert wide == ["lora", "hf", "8", "answers", "trains"]
 
 
 def test_a_job_must_fit_the_runtime_that_it_names(server: Cluster, namespace: str) -> None:

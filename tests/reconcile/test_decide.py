@@ -61,6 +61,22 @@ def test_a_new_job_gets_its_plan_its_workspace_and_its_first_stage_in_one_pass()
 
 
 @pytest.mark.parametrize(
+    ("runtime", "gpus"),
+    [
+        ({}, 8),
+        ({"deviceClassName": "gpu.nvidia.com"}, 8),
+        ({"accelerator": "none"}, 0),
+        ({"accelerator": "none", "acceleratorResource": "x.com/gpu"}, 8),
+    ],
+)
+def test_the_gpus_of_a_plan_are_those_of_all_its_nodes(runtime: dict[str, str], gpus: int) -> None:
+    spec = job_spec(parallelism={"nodes": 2, "gpusPerNode": 4})
+    decision = decide(observed(spec=spec, runtimes={"hf": runtime_spec(**runtime)}), NOW)
+    assert decision.status.plan is not None
+    assert decision.status.plan.gpus == gpus
+
+
+@pytest.mark.parametrize(
     ("changes", "reason", "final"),
     [
         ({"spec": job_spec(training={"epochs": 1, "maxSteps": 2})}, reasons.INVALID_SPEC, True),

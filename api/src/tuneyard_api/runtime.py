@@ -130,6 +130,11 @@ class FineTuneRuntimeSpec(Contract):
     defaults: RuntimeDefaults = RuntimeDefaults()
     """Defaults of jobs."""
 
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Whether training pods ask for GPUs, by either way."""
+        return self.accelerator_resource is not None or self.device_class_name is not None
+
 
 class FineTuneRuntime(Contract):
     """A FineTuneRuntime as read from a file or from the cluster."""

@@ -156,7 +156,7 @@ class KubernetesCluster:
     async def patch_status(
         self, namespace: str, name: str, uid: str, status: Object, *, version: int
     ) -> Object | None:
-        """See `ports.Cluster`; the API server compares uid and version with its own in the same transaction."""
+        """See `ports.Cluster`; bound to the version alone, as the status of a custom resource takes any uid."""
         body = {"metadata": {"uid": uid, "resourceVersion": str(version)}, "status": status}
         query = {"fieldManager": names.FIELD_MANAGER}
         code, answer = await self._call(

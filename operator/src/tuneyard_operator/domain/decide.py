@@ -172,21 +172,21 @@ def _plan(work: Work) -> float | None:
     work.actions.append(Create(ConditionType.PLANNED, build_workspace(work.owner, work.frozen)))
     if work.frozen.runtime.device_class_name is not None:
         work.actions.append(Create(ConditionType.PLANNED, build_gpu_claim_template(work.owner, work.frozen)))
-    training, gpus = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
+    training, processes = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
     one, many = ("process", "processes") if work.frozen.runtime.accelerator == "none" else ("GPU", "GPUs")
     nodes = plan.resolved.nodes
     spread = (
         f" on {nodes} nodes, which share {plan.workspace_size_gib} GiB ReadWriteMany" if nodes > 1 else ""
     )
     numbers = (
-        f"{gpus} {one if gpus == 1 else many}{spread}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
+        f"{processes} {one if processes == 1 else many}{spread}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
         f"{training.data_parallel} data parallel x {training.gradient_accumulation} accumulation"
     )
     work.report.meet(ConditionType.PLANNED, reasons.PLANNED, numbers)
     work.report.change(
         plan=PlanStatus(
             digest=plan.digest,
-            gpus=gpus,
+            gpus=processes if work.frozen.runtime.asks_for_gpus else 0,
             micro_batch_size=training.micro_batch_size,
             gradient_accumulation=training.gradient_accumulation,
             registry_claim=plan.registry.claim_name,
