@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster.operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig
-from support.cluster.operator_setup import STAGES, StandInServer, make_namespace, serve_kinds
+from support.cluster.operator_setup import STAGES, StandInServer, make_claims, make_namespace, serve_kinds
 from support.faults.history import History
 from support.faults.pod_player import PodPlayer
 from support.faults.proxy import FaultProxy
@@ -50,6 +50,7 @@ def scene(ill_cluster: Cluster, account: Path, history: History, tmp_path: Path)
     """A job that is not yet applied, an operator that is not yet started, the proxy between, pods that are played."""
     namespace = f"f-{uuid.uuid4().hex[:10]}"
     make_namespace(ill_cluster, namespace)
+    make_claims(ill_cluster, namespace)
     with FaultProxy(ill_cluster) as proxy, PodPlayer(history) as player:
         operator = OperatorProcess(proxy.kubeconfig(account, tmp_path), tmp_path / "operator.log")
         for lease in ("default", OTHER_LEASE):  # what the operator of an earlier test left when it was killed

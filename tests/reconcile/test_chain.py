@@ -18,6 +18,8 @@ from tuneyard_api.pod_contract import Progress, Stage
 from tuneyard_api.status import State
 from tuneyard_operator.domain.observed import ReplicaAnswer, SeenEvent
 
+PLAN = names.plan_name("a", "uid-a")
+
 
 def test_a_job_goes_through_every_step_to_succeeded() -> None:
     world = World()
@@ -150,6 +152,28 @@ def test_a_job_without_a_pod_asks_for_warnings_after_a_while_and_says_what_they_
     assert world.conditions()["DataReady"] == ("False", reasons.QUOTA_EXCEEDED)
 
 
+def test_of_several_quotas_without_room_one_is_named_and_stays_named() -> None:
+    """The API server names another one at each try, and Kubernetes keeps only the latest words of an event that repeats."""
+    world = World()
+    world.settle()
+    written = []
+
+    def try_again(quota: str, seconds: float = 60) -> str:
+        world.advance(seconds)
+        words = (
+            f'Error creating: pods "a-prepare-1-q" is forbidden: exceeded quota: {quota}, requested: pods=1'
+        )
+        world.cluster.seen_events = (SeenEvent("Job", "a-prepare-1", "FailedCreate", words, world.now()),)
+        world.one_pass()
+        written.append(world.cluster.calls.count("patch status"))
+        assert world.status.waiting_for is not None
+        return world.status.waiting_for.name
+
+    assert [try_again(quota) for quota in ("zz", "aa", "zz", "mm", "zz", "zz")] == ["zz", *["aa"] * 5]
+    assert written[-1] == written[1], "status is written when another quota is named, and then no more"
+    assert [try_again("zz", seconds=240) for _ in range(2)] == ["aa", "mm"], "aa has room again"
+
+
 def test_a_finished_job_is_never_looked_at_again() -> None:
     world = World()
     world.settle()
@@ -196,18 +220,55 @@ def test_a_running_job_keeps_the_runtime_that_it_was_started_with() -> None:
 def test_a_deleted_plan_is_written_again_from_the_same_words() -> None:
     world = World()
     world.settle()
-    world.cluster.remove("ConfigMap", "a-plan")
+    world.cluster.remove("ConfigMap", PLAN)
     world.start_operator()
     world.settle()
-    assert ("ConfigMap", "team", "a-plan") in world.cluster.objects
+    assert ("ConfigMap", "team", PLAN) in world.cluster.objects
     world.carry_out(Stage.PREPARE)
     assert world.jobs() == ["a-prepare-1", "a-train-1"]
+
+
+def mounted_plan(world: World, job: str) -> str:
+    """The ConfigMap that the pods of a Job mount; it is there."""
+    volumes = world.cluster.objects["Job", "team", job]["spec"]["template"]["spec"]["volumes"]
+    [name] = [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]
+    assert ("ConfigMap", "team", name) in world.cluster.objects
+    return name
+
+
+def test_a_job_that_an_older_operator_started_goes_on_with_what_it_was_started_with() -> None:
+    """That operator gave the ConfigMap another name: pods that it made still mount it."""
+    world = World(spec=job_spec(ttl={"afterSuccessSeconds": 0}))
+    world.settle()
+    plan = world.cluster.objects["ConfigMap", "team", PLAN]
+    world.cluster.remove("ConfigMap", PLAN)
+    world.cluster.store("ConfigMap", {**plan, "metadata": {**plan["metadata"], "name": "a-plan"}})
+    world.cluster.store(
+        names.RUNTIME_KIND,
+        {"metadata": {"name": "hf"}, "spec": runtime_spec(image="registry.example/trainer:2")},
+    )
+    world.start_operator()
+    world.settle()
+    world.carry_out(Stage.PREPARE)
+    train = world.cluster.objects["Job", "team", "a-train-1"]
+    assert train["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example/trainer:1"
+    assert mounted_plan(world, "a-train-1") == PLAN
+    assert world.cluster.objects["ConfigMap", "team", PLAN]["data"] == plan["data"]
+    world.start_operator()
+    calls = len(world.cluster.calls)
+    world.settle()
+    assert "create ConfigMap" not in " ".join(world.cluster.calls[calls:])
+    world.carry_out(Stage.TRAIN)
+    world.carry_out(Stage.PUBLISH)
+    world.settle()
+    assert world.status.state is State.SUCCEEDED
+    assert world.cluster.of_kind("ConfigMap") == []
 
 
 def test_a_deleted_plan_that_cannot_be_made_again_ends_the_job() -> None:
     world = World()
     world.settle()
-    world.cluster.remove("ConfigMap", "a-plan")
+    world.cluster.remove("ConfigMap", PLAN)
     changed = world.cluster.objects[names.JOB_KIND, "team", "a"]
     world.cluster.store(names.JOB_KIND, {**changed, "spec": job_spec(training={"seed": 7})})
     world.start_operator()

@@ -141,7 +141,7 @@ def test_children_and_workspace_go_after_their_time_and_the_job_stays(good: bool
         fail(world, pod, FailureClass.NON_FINITE_LOSS)
     end = world.status
     foreign = {"metadata": {"name": "a-plan-of-mine", "namespace": "team", "labels": {names.LABEL_JOB: "a"}}}
-    world.cluster.store("Job", {**foreign, "spec": {"completions": 1}})
+    world.cluster.store("Job", {**foreign, "spec": {"parallelism": 2}})
     world.settle()
     world.advance(seconds - 10)
     world.start_operator()

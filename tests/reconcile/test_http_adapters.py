@@ -201,6 +201,32 @@ def test_claims_of_a_burst_are_listed_once() -> None:
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("path", "call"),
+    [
+        ("/api/v1/namespaces/team/persistentvolumeclaims", lambda cluster: cluster.claims("team")),
+        ("/api/v1/namespaces/team/events", lambda cluster: cluster.warnings("team")),
+        (JOBS, lambda cluster: cluster.jobs_of("team", "a")),
+        ("/api/v1/namespaces/team/pods", lambda cluster: cluster.pods_of("team", "a-train-1")),
+        ("/api/v1/namespaces/team/pods", lambda cluster: cluster.all_pods_of("team", "a")),
+        ("/apis/tuneyard.io/v1alpha1/finetunejobs", lambda cluster: listed(cluster, "FineTuneJob")),
+    ],
+    ids=["claims", "warnings", "jobs_of", "pods_of", "all_pods_of", "pages"],
+)
+@pytest.mark.parametrize(
+    "answer", [{"items": []}, {"items": None, "metadata": {"resourceVersion": "7"}}, {}], ids=str
+)
+def test_a_list_of_nothing_is_empty_however_it_is_written(
+    path: str, call: Callable[[KubernetesCluster], Awaitable[Any]], answer: dict[str, Any]
+) -> None:
+    assert not with_cluster({f"GET {path}": (200, answer)}, call)[0]
+
+
+async def listed(cluster: KubernetesCluster, kind: Any) -> list[Any]:
+    """The objects of all pages."""
+    return [body async for page in cluster.pages(kind) for body in page.objects]
+
+
 def test_progress_is_best_effort() -> None:
     async def work(url: str, _: list[str]) -> list[Any]:
         async with aiohttp.ClientSession() as session:

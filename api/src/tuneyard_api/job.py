@@ -237,8 +237,12 @@ class Workspace(Contract):
 class Resources(Contract):
     """What the training pod asks for besides GPUs (requests and limits alike for memory)."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.CORES_WITHIN_LIMIT,)
+
     cpu_cores: Annotated[float, Field(gt=0, le=1024)] | None = None
     """CPU cores requested."""
+    cpu_limit_cores: Annotated[float, Field(gt=0, le=1024)] | None = None
+    """CPU cores at most, which a ResourceQuota on `limits.cpu` asks for; absent: as the runtime says."""
     memory_gib: Annotated[float, Field(gt=0, le=16_384)] | None = None
     """Memory in GiB, requested and limited."""
 

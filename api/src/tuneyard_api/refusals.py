@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tuneyard_api.job import ClaimSource, FineTuneJob, Lora, Serve
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.planned_sources import hub_tokens, s3_secrets
+from tuneyard_api.quantities import quantity_value
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.serving import base_words, reads_registry_of, served_by, servers_of
 
@@ -41,6 +42,7 @@ def every_problem(
         *_batch_problems(job),
         *_permission_problems(job, runtime),
         *_capability_problems(job, runtime),
+        *_cpu_problems(job, runtime),
         *_token_problems(job),
         *_s3_problems(job),
         *_early_stopping_problems(job),
@@ -112,6 +114,27 @@ def _capability_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable
             f"a base model in fewer bits trains on one GPU (got {asked} on {gpus}); try parallelism.gpusPerNode 1 and"
             " nodes 1, or leave it out",
         )
+
+
+def _cpu_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
+    """A pod that asks for more than it may use is no valid pod: one number may be the job's, the other the runtime's."""
+    wishes, own, name = job.spec.resources, runtime.spec.train_resources, runtime.metadata.name
+    if wishes.cpu_limit_cores is not None and wishes.cpu_cores is None:
+        least = quantity_value(own.cpu)
+        if wishes.cpu_limit_cores < least:
+            yield Problem(
+                "spec.resources.cpuLimitCores",
+                f"runtime {name} asks for {own.cpu} CPU for training (got {wishes.cpu_limit_cores:g}); try {least.normalize():f},"
+                " or resources.cpuCores as well",
+            )
+    if wishes.cpu_cores is not None and wishes.cpu_limit_cores is None and own.cpu_limit is not None:
+        most = quantity_value(own.cpu_limit)
+        if wishes.cpu_cores > most:
+            yield Problem(
+                "spec.resources.cpuCores",
+                f"runtime {name} limits training to {own.cpu_limit} CPU (got {wishes.cpu_cores:g}); try {most.normalize():f}, or"
+                " resources.cpuLimitCores as well",
+            )
 
 
 def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:

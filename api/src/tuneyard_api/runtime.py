@@ -41,10 +41,14 @@ class CaBundle(Contract):
 
 
 class StageResources(Contract):
-    """CPU (requested) and memory (requested and limited) of a stage's container."""
+    """CPU and memory of a stage's container."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.CPU_LIMIT_IS_ENOUGH,)
 
     cpu: Quantity = "1"
     """CPU request."""
+    cpu_limit: Quantity | None = None
+    """CPU limit, which a ResourceQuota on `limits.cpu` asks for; absent: none, so that what a node has free is used."""
     memory: Quantity = "4Gi"
     """Memory request and limit."""
 
@@ -125,6 +129,11 @@ class FineTuneRuntimeSpec(Contract):
     """Servers that read the registry and take adapters of their base model; empty: jobs end after publish."""
     defaults: RuntimeDefaults = RuntimeDefaults()
     """Defaults of jobs."""
+
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Whether training pods ask for GPUs, by either way."""
+        return self.accelerator_resource is not None or self.device_class_name is not None
 
 
 class FineTuneRuntime(Contract):

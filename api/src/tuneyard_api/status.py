@@ -145,6 +145,7 @@ class PlanStatus(Tolerant):
     digest: Short
     """SHA-256 of job.json."""
     gpus: int
+    """Over all nodes; 0 where the runtime asks for none."""
     micro_batch_size: int
     gradient_accumulation: int
     registry_claim: Short | None = None

@@ -128,11 +128,16 @@ def build_claim(namespace: str, claim: str) -> list[dict[str, Any]]:
     return [volume, {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}]
 
 
+def make_claims(cluster: Cluster, namespace: str) -> None:
+    """The claims that job `a` names, bound without a provisioner."""
+    claims = [build_claim(namespace, claim) for claim in ("models", "data", "adapters", "a-workspace")]
+    cluster.apply(*(body for bodies in claims for body in bodies))
+
+
 def make_namespace(cluster: Cluster, name: str) -> None:
-    """A namespace with the claims that job `a` names, bound without a provisioner."""
+    """A namespace without any claim."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    claims = [build_claim(name, claim) for claim in ("models", "data", "adapters", "a-workspace")]
-    cluster.apply(namespace, *(body for bodies in claims for body in bodies))
+    cluster.apply(namespace)
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
     until("the service account", lambda: cluster.get(account))

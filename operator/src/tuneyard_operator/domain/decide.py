@@ -24,6 +24,7 @@ from tuneyard_operator.domain.interventions import end_late, hold_or_release
 from tuneyard_operator.domain.observed import Observed, SeenPod
 from tuneyard_operator.domain.parting import finalizers_to_set, part, part_refused
 from tuneyard_operator.domain.progress import READ_EVERY, completed, moved
+from tuneyard_operator.domain.quotas import is_exceeded, quota_named_in
 from tuneyard_operator.domain.report import Report
 from tuneyard_operator.domain.serving import POLL_EVERY, Serving, why_base_is_missing, why_not_served
 from tuneyard_operator.domain.stages import HELD, Running, Work, carry
@@ -122,17 +123,15 @@ def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) 
     report.status = decision.status.model_copy(update=kept)
     reason = {
         "Conflict": reasons.NAME_CONFLICT,
-        "Forbidden": reasons.QUOTA_EXCEEDED if "exceeded quota" in refusal.message else reasons.NOT_ALLOWED,
+        "Forbidden": reasons.QUOTA_EXCEEDED if is_exceeded(refusal.message) else reasons.NOT_ALLOWED,
         "NamespaceTerminating": reasons.NOT_ALLOWED,
         "Invalid": reasons.OBJECT_INVALID,
     }[refusal.cause]
     message = f"{action.kind} {action.name}: {refusal.message}"
     final = refusal.cause == "Invalid"
-    waiting = (
-        None
-        if final
-        else WaitingFor(kind=action.kind, name=action.name, reason=reason, message=message[:2048])
-    )
+    quota = quota_named_in(refusal.message)
+    kind, name = (action.kind, action.name) if quota is None else ("ResourceQuota", quota)
+    waiting = None if final else WaitingFor(kind=kind, name=name, reason=reason, message=message[:2048])
     report.miss(action.step, Verdict(reason, message, final=final, waiting_for=waiting))
     return Decision((), report.finish(), None if final else RECHECK_SECONDS, tuple(report.notes))
 
@@ -165,7 +164,7 @@ def _plan(work: Work) -> float | None:
     former = None if is_planned else why_former_life(work.seen)
     if former is not None:
         return _stop(work, ConditionType.PLANNED, former)
-    if work.seen.frozen is None:
+    if not work.seen.has_plan_map:
         body = build_plan_map(work.owner, work.frozen)
         work.actions.append(Create(ConditionType.PLANNED, body, frozen=work.frozen))
     if is_planned:
@@ -173,21 +172,21 @@ def _plan(work: Work) -> float | None:
     work.actions.append(Create(ConditionType.PLANNED, build_workspace(work.owner, work.frozen)))
     if work.frozen.runtime.device_class_name is not None:
         work.actions.append(Create(ConditionType.PLANNED, build_gpu_claim_template(work.owner, work.frozen)))
-    training, gpus = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
+    training, processes = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
     one, many = ("process", "processes") if work.frozen.runtime.accelerator == "none" else ("GPU", "GPUs")
     nodes = plan.resolved.nodes
     spread = (
         f" on {nodes} nodes, which share {plan.workspace_size_gib} GiB ReadWriteMany" if nodes > 1 else ""
     )
     numbers = (
-        f"{gpus} {one if gpus == 1 else many}{spread}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
+        f"{processes} {one if processes == 1 else many}{spread}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
         f"{training.data_parallel} data parallel x {training.gradient_accumulation} accumulation"
     )
     work.report.meet(ConditionType.PLANNED, reasons.PLANNED, numbers)
     work.report.change(
         plan=PlanStatus(
             digest=plan.digest,
-            gpus=gpus,
+            gpus=processes if work.frozen.runtime.asks_for_gpus else 0,
             micro_batch_size=training.micro_batch_size,
             gradient_accumulation=training.gradient_accumulation,
             registry_claim=plan.registry.claim_name,

@@ -195,6 +195,8 @@ class Observed:
     """spec of every FineTuneRuntime of the cluster, unparsed."""
     frozen: Frozen | None = None
     """What the job was started with; None before it was."""
+    has_plan_map: bool = False
+    """Whether that is in the ConfigMap which pods mount; that of an older operator has another name."""
     claims: frozenset[str] | None = None
     """PersistentVolumeClaims of the namespace; None when they were not looked up."""
     jobs: tuple[SeenJob, ...] = ()

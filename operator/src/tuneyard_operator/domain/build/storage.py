@@ -11,7 +11,7 @@ from tuneyard_operator.domain.frozen import Frozen, frozen_data
 
 def build_plan_map(owner: Owner, frozen: Frozen) -> dict[str, Any]:
     """The ConfigMap that pods read job.json from."""
-    name = names.plan_name(owner.name)
+    name = names.plan_name(owner.name, owner.uid)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
