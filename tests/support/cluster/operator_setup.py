@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator under test has around it on a cluster without nodes: fake nodes, kinds, a runtime, claims, an endpoint."""
 
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,7 +42,7 @@ spec:
 
 
 class StandInServer:
-    """An endpoint that lists and answers with what it is told to."""
+    """A server that has the models that it is told to have; it answers 404 for any other, as vLLM does."""
 
     def __init__(self) -> None:
         self.models: list[str] = []
@@ -53,11 +54,14 @@ class StandInServer:
                 self._answer(f'{{"data": [{listed}]}}')
 
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                self._answer('{"choices": [{"text": "x"}]}')
+                model = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["model"]
+                if model in outer.models:
+                    self._answer('{"choices": [{"text": "x"}]}')
+                else:
+                    self._answer('{"error": {"message": "no such model", "code": 404}}', status=404)
 
-            def _answer(self, text: str) -> None:
-                self.send_response(200)
+            def _answer(self, text: str, status: int = 200) -> None:
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text.encode())

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each committed environment can hold a job: its quotas on a real API server take claims, workspace and pods."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.cluster.operator_process import JobOnCluster, OperatorProcess
+from support.cluster.operator_setup import make_namespace
+from tuneyard_api import reasons
+from tuneyard_api.job import FineTuneJob
+from tuneyard_api.planner import make_plan
+from tuneyard_api.pod_contract import Stage
+from tuneyard_api.runtime import FineTuneRuntime
+from tuneyard_local.cluster import Cluster
+from tuneyard_operator.domain.build.metadata import Owner
+from tuneyard_operator.domain.build.pod import build_pod_spec
+from tuneyard_operator.domain.frozen import Frozen
+
+pytestmark = pytest.mark.cluster
+ROOT = Path(__file__).parents[2]
+EXAMPLE = yaml.safe_load((ROOT / "examples/docstrings-lora.yaml").read_text())["spec"]
+KINDS = {"ResourceQuota", "PersistentVolumeClaim", "NetworkPolicy"}
+"""Kinds of a tree that every API server knows, and that a namespace of jobs is made of."""
+
+
+def tree(environment: str) -> list[dict[str, Any]]:
+    """Every rendered object of an environment."""
+    files = sorted((ROOT / "manifests" / environment).glob("*/*.yaml"))
+    bodies = [yaml.safe_load(path.read_text()) for path in files]
+    return [body for body in bodies if isinstance(body, dict) and "kind" in body]
+
+
+CASES = sorted(
+    (environment.name, body["metadata"]["name"], quota["metadata"]["namespace"])
+    for environment in (ROOT / "manifests").iterdir()
+    if (environment / "fine-tuning").is_dir()
+    for body in tree(environment.name)
+    if body["kind"] == "FineTuneRuntime"
+    for quota in tree(environment.name)
+    if quota["kind"] == "ResourceQuota"
+)
+
+
+def spec_for(runtime: dict[str, Any], name: str) -> dict[str, Any]:
+    """The README's job on a runtime: of the base model that the runtime serves, where it serves one."""
+    served = runtime["spec"].get("servedModels") or []
+    repository = served[0]["base"].get("huggingFace") if served else None
+    model = {"huggingFace": {"repo": repository["repo"]}} if repository else EXAMPLE["model"]
+    return {**EXAMPLE, "model": model, "runtime": {"name": name}}
+
+
+@pytest.fixture
+def job(
+    served_cluster: Cluster, environment: str, runtime: str, namespace: str
+) -> Iterator[tuple[JobOnCluster, dict[str, Any]]]:
+    """The README's job in a namespace as the tree makes it, and the tree's runtime under a name of its own."""
+    there = f"{environment}-{namespace}-{runtime}"
+    make_namespace(served_cluster, there)
+    (found,) = [
+        body
+        for body in tree(environment)
+        if (body["kind"], body["metadata"]["name"]) == ("FineTuneRuntime", runtime)
+    ]
+    own = {**found, "metadata": {"name": there}}
+    for each in own["spec"].get("servedModels") or []:
+        each.pop("namespaces", None)  # the namespace has another name here
+    rendered = [
+        {**body, "metadata": {**body["metadata"], "namespace": there}}
+        for body in tree(environment)
+        if body["kind"] in KINDS and body["metadata"]["namespace"] == namespace
+    ]
+    brought = [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": there},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        }
+        for name in ("models", "datasets", *(m["claimName"] for m in own["spec"].get("mounts") or []))
+    ]
+    rendered.sort(key=lambda body: body["kind"] != "ResourceQuota")
+    served_cluster.apply(*rendered, own, *brought)
+    yield JobOnCluster(served_cluster, there), own
+    served_cluster.kubectl("delete", "namespace", there, "--wait=false")
+    served_cluster.kubectl("delete", "finetuneruntime", there)
+
+
+@pytest.mark.parametrize(("environment", "runtime", "namespace"), CASES)
+def test_a_committed_environment_takes_the_readme_s_job(
+    operator: OperatorProcess, job: tuple[JobOnCluster, dict[str, Any]]
+) -> None:
+    on_cluster, runtime = job
+    operator.start("--resync-seconds", "5")
+    spec = spec_for(runtime, runtime["metadata"]["name"])
+    on_cluster.apply(spec)
+    on_cluster.wait_for("DataReady", "False", reasons.PREPARING)
+    assert on_cluster.status.waiting_for is None
+    space = on_cluster.namespace
+    assert on_cluster.children(f"/api/v1/namespaces/{space}/persistentvolumeclaims"), (
+        "the workspace was admitted"
+    )
+    # Placement needs volumes that nobody provides here; what quotas and policies say is said at creation.
+    wanted = FineTuneJob.model_validate({"metadata": {"name": "a", "namespace": space}, "spec": spec})
+    offered = FineTuneRuntime.model_validate(runtime)
+    frozen = Frozen(plan=make_plan(wanted, offered), runtime=offered.spec, spec=wanted.spec)
+    for stage in Stage:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"try-{stage}", "namespace": space},
+            "spec": build_pod_spec(Owner(space, "a", "uid"), frozen, stage, 1),
+        }
+        answer = on_cluster.cluster.kubectl(
+            "create", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(pod)
+        )
+        assert answer.returncode == 0, answer.stderr
