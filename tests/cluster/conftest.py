@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operator against a real API server, Job controller and scheduler, on two fake nodes of four GPUs."""
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,18 +8,18 @@ from pathlib import Path
 import pytest
 from support.cluster.operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig
 from support.cluster.operator_setup import STAGES, StandInServer, make_claims, make_namespace, serve_kinds
+from support.clusters import Clusters
 from tuneyard_local.cluster import Cluster
-from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
+from tuneyard_local.controlplane import ControlPlaneOptions
 
 
 @pytest.fixture(scope="session")
-def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def bare_cluster(clusters: Clusters, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     """A control plane with fake nodes, without our kinds."""
     stages = tmp_path_factory.mktemp("kwok") / "stages.yaml"
     stages.write_text(STAGES)
     options = ControlPlaneOptions(fake_nodes=2, gpus_per_fake_node=4, kwok_stages=(stages,))
-    with ControlPlane(f"operator-{os.getpid()}", options) as cluster:
-        yield cluster
+    return clusters("operator", options)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults between the operator and the API server, on a control plane whose nodes and pods are played."""
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,26 +8,27 @@ from pathlib import Path
 import pytest
 from support.cluster.operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig
 from support.cluster.operator_setup import STAGES, StandInServer, make_claims, make_namespace, serve_kinds
+from support.clusters import Clusters
 from support.faults.history import History
 from support.faults.pod_player import PodPlayer
 from support.faults.proxy import FaultProxy
 from support.faults.scene import OTHER_LEASE, Scene
 from tuneyard_local.cluster import Cluster
-from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
+from tuneyard_local.controlplane import ControlPlaneOptions
 
 
 @pytest.fixture(scope="session")
-def ill_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def ill_cluster(clusters: Clusters, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane of our own, since its parts are killed."""
     stages = tmp_path_factory.mktemp("kwok") / "stages.yaml"
     stages.write_text(STAGES)
     options = ControlPlaneOptions(fake_nodes=2, gpus_per_fake_node=4, kwok_stages=(stages,))
+    cluster = clusters("faults", options, local_because="the processes of its control plane are killed")
     server = StandInServer()
     server.models = ["base", "a"]
-    with ControlPlane(f"faults-{os.getpid()}", options) as cluster:
-        serve_kinds(cluster, server.url)
-        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OTHER_LEASE}})
-        yield cluster
+    serve_kinds(cluster, server.url)
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OTHER_LEASE}})
+    yield cluster
     server.close()
 
 

@@ -14,7 +14,7 @@ from tuneyard_local.network import is_free_port
 from tuneyard_local.progress import Progress, wait_until
 from tuneyard_local.records import marked_processes
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("_ours")]
 
 STAGE = """
 apiVersion: kwok.x-k8s.io/v1alpha1

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One control plane and one cluster of real nodes per test session; tests part themselves by namespaces."""
+"""The clusters of a test session; tests part themselves by namespaces.
+
+All tests of tier cluster take theirs from `clusters`: our local control plane or, with TUNEYARD_CLUSTER=kind, one that
+kind makes. Tiers gitops and e2e need ours: Argo CD runs beside its processes, and real nodes have fake GPUs.
+"""
 
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Protocol
 
 import pytest
 from tuneyard_local import argocd, native, workbench
@@ -14,6 +20,7 @@ from tuneyard_local.parts import CONTROL_PLANE_PARTS, build_parts, missing_parts
 from tuneyard_local.paths import cache_root, locked
 from tuneyard_local.progress import Progress, wait_until
 
+from support import kind
 from support.bench import NAMESPACE, Bench
 from support.tiers import tier_of
 
@@ -30,7 +37,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     tiers = {tier_of(item) for item in items}
     fixtures = {name for item in items for name in getattr(item, "fixturenames", ())}
     names = [
-        *(CLUSTER_PARTS if "cluster" in tiers else ()),
+        *((kind.PARTS if kind.is_chosen() else CLUSTER_PARTS) if "cluster" in tiers else ()),
         *(part for fixture, part in PARTS_OF_FIXTURES.items() if fixture in fixtures),
         *((*CONTROL_PLANE_PARTS, *argocd.PARTS) if "gitops" in tiers else ()),
         *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
@@ -50,13 +57,51 @@ def _no_orphans() -> None:
     """End what earlier sessions that were killed left behind."""
     for name in down_orphans():
         Progress().say(f"ended cluster {name}, whose test session is gone")
+        if kind.is_chosen():
+            kind.delete(name)
+
+
+class Clusters(Protocol):
+    """Where tests of tier cluster take their clusters from."""
+
+    def __call__(
+        self, name: str, options: ControlPlaneOptions | None = None, *, local_because: str = ""
+    ) -> Cluster:
+        """A new cluster, which ends with the session; it has no nodes but the fake ones of `options`.
+
+        `local_because`: why it must be ours; with kind the test is skipped and says so.
+        """
 
 
 @pytest.fixture(scope="session")
-def control_plane(_no_orphans: None) -> Iterator[Cluster]:
+def clusters(_no_orphans: None) -> Iterator[Clusters]:
+    """Our local cluster or, with TUNEYARD_CLUSTER=kind, kind's."""
+    with ExitStack() as stack:
+
+        def take(
+            name: str, options: ControlPlaneOptions | None = None, *, local_because: str = ""
+        ) -> Cluster:
+            full_name, options = f"{name}-{os.getpid()}", options or ControlPlaneOptions()
+            if not kind.is_chosen():
+                return stack.enter_context(ControlPlane(full_name, options))
+            if local_because:
+                pytest.skip(f"not on kind: {local_because}")
+            return stack.enter_context(kind.running(full_name, options))
+
+        yield take
+
+
+@pytest.fixture(scope="session")
+def _ours() -> None:
+    """For tests of the local cluster itself."""
+    if kind.is_chosen():
+        pytest.skip("not on kind: this tests the local control plane itself")
+
+
+@pytest.fixture(scope="session")
+def control_plane(clusters: Clusters) -> Cluster:
     """A real API server, controller manager and scheduler without nodes: `.kubeconfig`, `.kubectl(...)`."""
-    with ControlPlane(f"test-{os.getpid()}") as cluster:
-        yield cluster
+    return clusters("test")
 
 
 @pytest.fixture(scope="session")

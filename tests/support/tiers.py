@@ -19,6 +19,8 @@ from tuneyard_local.requirements import (
     missing_for_native,
 )
 
+from support import kind
+
 TIERS = ("unit", "torch", "cluster", "gitops", "e2e")
 SKIPPED = pytest.StashKey[dict[str, tuple[str, int]]]()
 
@@ -32,7 +34,7 @@ def tier_of(item: pytest.Item) -> str:
 def missing_for(tier: str) -> str | None:
     """Why a tier can't run on this machine, in one line; None: it can."""
     if tier == "cluster":
-        return missing_for_control_plane()
+        return kind.missing_for_kind() if kind.is_chosen() else missing_for_control_plane()
     if tier == "gitops":
         return missing_for_gitops()
     if tier == "e2e":

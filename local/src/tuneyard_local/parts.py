@@ -75,6 +75,7 @@ PARTS: Mapping[str, Part] = {
         Part("coredns"),
         Part("node-agents"),
         Part("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+        Part("kind", "sigs.k8s.io/kind"),
         Part("helm", "helm.sh/helm/v3/cmd/helm"),
         Part("pause", disk_gib=0.2),
         Part(

@@ -81,7 +81,7 @@ def kind_config(nodes: int) -> str:
 
 @dataclass(frozen=True)
 class Kind:
-    """A cluster in Docker containers by kind; tests get the program from pytest-kind."""
+    """A cluster in Docker containers by kind."""
 
     name: str
     nodes: int = 1
