@@ -142,7 +142,7 @@ def bind_small_disk(bench: Bench, folder: Path) -> None:
 
 
 def copy_model_with_nan(folder: Path) -> None:
-    """The base model with a norm of nothing but NaN: its loss is NaN from the first step on."""
+    """The base model with a norm of nothing but NaN: its loss is NaN on whatever record."""
     target = folder / "broken"
     shutil.copytree(workbench.MODELS / workbench.BASE_MODEL, target)
     file = target / "model.safetensors"
@@ -250,7 +250,7 @@ def test_a_full_disk_is_named_and_not_tried_again(ward: Ward) -> None:
 def test_a_loss_that_is_not_a_number_ends_the_job(ward: Ward) -> None:
     status = ward.patient("nan").status
     assert status["conditions"][-1]["reason"] == "NonFiniteLoss"
-    assert "step 1: the loss is nan" in status["message"]
+    assert "the base model, before training: the loss on the held-out records is nan" in status["message"]
 
 
 def test_nothing_is_lost_doubled_or_orphaned(ward: Ward, history: History) -> None:

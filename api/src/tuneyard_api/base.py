@@ -77,9 +77,12 @@ class Contract(BaseModel):
 
 
 class Tolerant(Contract):
-    """A part that a newer writer may have extended: what is unknown is dropped."""
+    """A part that a newer writer may have extended: what is unknown is dropped.
 
-    model_config = ConfigDict(extra="ignore")
+    Its numbers are finite: JSON has no other ones, and would carry nan as null.
+    """
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
