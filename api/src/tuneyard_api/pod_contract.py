@@ -82,6 +82,10 @@ class Stage(StrEnum):
     PUBLISH = "publish"
 
 
+GRACE_SECONDS: dict[Stage, int] = {Stage.PREPARE: 30, Stage.TRAIN: 120, Stage.PUBLISH: 30}
+"""Between SIGTERM and SIGKILL of each stage's pod: a training writes a checkpoint in this time."""
+
+
 class FailureClass(StrEnum):
     """Why a stage failed, and so who can do something about it."""
 

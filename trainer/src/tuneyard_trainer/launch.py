@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
-from tuneyard_api.pod_contract import FailureClass, ResolvedJob, Stage, StageResult, TrainFacts
+from tuneyard_api.pod_contract import GRACE_SECONDS, FailureClass, ResolvedJob, Stage, StageResult, TrainFacts
 
 from tuneyard_trainer.failures import Interrupted, StageFailure
-from tuneyard_trainer.stages import StageContext
+from tuneyard_trainer.stages import RESULT_SECONDS, StageContext
 from tuneyard_trainer.surroundings import usable_cores
 
 _POLL_SECONDS = 0.5
@@ -23,6 +23,9 @@ _WORKERS = "workers-{}"
 """Folder of a node's results in that of all results."""
 _MEETING_SECONDS = 1800
 """How long the nodes wait for each other: one may still be pulling its image."""
+_SHUTDOWN_SECONDS = GRACE_SECONDS[Stage.TRAIN] - 2 * RESULT_SECONDS
+"""How long torchrun lets its workers write a checkpoint after SIGTERM, 30 s unless told: it must end before the stage is
+given up."""
 
 
 def train_distributed(context: StageContext) -> TrainFacts:
@@ -43,7 +46,8 @@ def train_distributed(context: StageContext) -> TrainFacts:
         return TrainFacts.model_validate(results[0].facts)
     if context.stop:
         raise Interrupted(
-            "stopped by SIGTERM before the workers could begin; goes on from the last checkpoint"
+            "stopped by SIGTERM, and the workers left no result: they had not begun, or a checkpoint took more than"
+            f" {_SHUTDOWN_SECONDS} s; goes on from the last checkpoint"
         )
     if job.nodes > 1 and not results:
         raise Interrupted(
@@ -85,6 +89,7 @@ def node_rank(environ: Mapping[str, str]) -> int:
 
 def _command(job: ResolvedJob, environ: Mapping[str, str]) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={job.gpus_per_node}"]
+    command.append(f"--shutdown-timeout={_SHUTDOWN_SECONDS}")
     if "PET_MASTER_ADDR" in environ:
         command.append(f"--rdzv-conf=timeout={_MEETING_SECONDS}")
     else:

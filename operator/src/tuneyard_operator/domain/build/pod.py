@@ -29,8 +29,6 @@ CONTAINER_SECURITY: Mapping[str, Any] = {
 }
 MASTER_PORT = 29500
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
-GRACE_SECONDS = {Stage.PREPARE: 30, Stage.TRAIN: 120, Stage.PUBLISH: 30}
-"""Time between SIGTERM and SIGKILL: training writes a checkpoint in it."""
 _RANK = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 _GPUS = "gpus"
 """Name of a training pod's resource claim."""
@@ -45,7 +43,7 @@ def build_pod_spec(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> 
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS[stage],
+        "terminationGracePeriodSeconds": contract.GRACE_SECONDS[stage],
         "securityContext": POD_SECURITY,
         "containers": [_trainer(owner, frozen, stage, attempt)],
         "volumes": _volumes(owner, frozen, stage),
