@@ -8,6 +8,7 @@ laptop, all processes are here. A training that loses a process ends everywhere 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,8 +22,12 @@ from tuneyard_trainer.surroundings import usable_cores
 _POLL_SECONDS = 0.5
 _WORKERS = "workers-{}"
 """Folder of a node's results in that of all results."""
-_MEETING_SECONDS = 1800
-"""How long the nodes wait for each other: one may still be pulling its image."""
+_MEETING_SECONDS = 900
+"""How long the nodes wait for each other: one may still be pulling its image.
+
+A node that finds nobody at the first one's address waits up to three times as long: TCPStore of PyTorch 2.15 tries
+twice, each time for the whole timeout, with a pause of up to the timeout in between.
+"""
 _SHUTDOWN_SECONDS = GRACE_SECONDS[Stage.TRAIN] - 2 * RESULT_SECONDS
 """How long torchrun lets its workers write a checkpoint after SIGTERM, 30 s unless told: it must end before the stage is
 given up."""
@@ -38,7 +43,9 @@ def train_distributed(context: StageContext) -> TrainFacts:
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob("rank-*.json"):
         left_over.unlink()
+    began = time.monotonic()
     code = _run(context, _command(job, os.environ))
+    minutes = round((time.monotonic() - began) / 60)
     results = _results(folder, context.plan_digest)
     if any(result.failure for result in results):
         raise root_cause(folder.parent, context.plan_digest)
@@ -51,8 +58,8 @@ def train_distributed(context: StageContext) -> TrainFacts:
         )
     if job.nodes > 1 and not results:
         raise Interrupted(
-            f"node {node_rank(os.environ)} of {job.nodes}: torchrun ended with code {code} and no worker left a result: not"
-            f" all nodes were there within {_MEETING_SECONDS // 60} minutes, or a worker was killed; goes on from the last"
+            f"node {node_rank(os.environ)} of {job.nodes}: torchrun ended with code {code} after {minutes} minutes"
+            " and no worker left a result: not all nodes were there in time, or a worker was killed; goes on from the last"
             " checkpoint. If it happens again, look at the log and at the memory limit"
         )
     raise StageFailure(
