@@ -118,6 +118,17 @@ def test_bad_data_is_answered_precisely(answer_to, tmp_path, content, failure_cl
     assert message in answer[1]
 
 
+def test_the_log_has_the_problems_that_the_result_has_no_room_for(model_files, jsonl, job_of, pods, capsys):
+    data = jsonl([{"prompt": n, "completion": "b" * 100} for n in range(30)])
+    message = failed(pods, job_of(model_files, data))[1]
+    assert message.startswith("30 problems in the data set:")
+    assert message.endswith("more; see the log")
+    assert "train.jsonl:20:2: `prompt` must be" not in message
+    log = capsys.readouterr().out
+    assert "train.jsonl:20:2: `prompt` must be" in log
+    assert "... and 10 more problems" in log
+
+
 def test_problems_of_all_splits_are_reported_together(model_files, jsonl, tmp_path, job_of, pods):
     test = tmp_path / "test.jsonl"
     test.write_text('{"prompt": "a"}\n')

@@ -12,16 +12,15 @@ The rules, which docs/how-to/your-own-data.md repeats:
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
-from pathlib import Path
 
 from tuneyard_api.base import Contract
+from tuneyard_api.problems import clip
 
-from tuneyard_trainer import durable
-from tuneyard_trainer.failures import bad_input, clip
 from tuneyard_trainer.likeness import exact_key, near_key, repeated, shared
 from tuneyard_trainer.loading import Loaded
 from tuneyard_trainer.personal_data import KINDS, hints_in
 from tuneyard_trainer.preview import render_preview
+from tuneyard_trainer.refused import DataRefused
 from tuneyard_trainer.tokenization import TextTokenizer
 
 REPORT = "prepare-report.json"
@@ -131,16 +130,15 @@ class DataReport(Contract):
         """Of all kinds."""
         return sum(hint.count for hint in self.hints)
 
-    def save(self, workspace: Path) -> None:
-        """As prepare-report.json."""
-        content = self.model_dump_json(by_alias=True, indent=2) + "\n"
-        durable.write_file(workspace / REPORT, content.encode())
+    def content(self) -> bytes:
+        """Of the file prepare-report.json."""
+        return (self.model_dump_json(by_alias=True, indent=2) + "\n").encode()
 
     def refuse_if_leaked(self) -> None:
         """The rule of the module.
 
         Raises:
-            StageFailure: BadInput, naming every split that mostly repeats the training data.
+            DataRefused: naming every split that mostly repeats the training data.
         """
         wrong = []
         for leak in self.leaks:
@@ -153,7 +151,7 @@ class DataReport(Contract):
                     f" records, or leave dataset.{leak.split} out: validationFraction holds out what is not trained on"
                 )
         if wrong:
-            raise bad_input("\n".join(wrong))
+            raise DataRefused("\n".join(wrong))
 
 
 def build_report(

@@ -3,7 +3,6 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -12,20 +11,10 @@ from tuneyard_api.pod_contract import FailureClass, ResolvedDataset, ResolvedSou
 from tuneyard_trainer import object_store
 from tuneyard_trainer.failures import StageFailure, bad_input
 from tuneyard_trainer.hub import fetch_data_file
-from tuneyard_trainer.records import SUFFIXES
+from tuneyard_trainer.records import SUFFIXES, DataFile
 from tuneyard_trainer.web import fetch_url, shown_url
 
 SPLITS = ("training", "validation", "test")
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A file that can be read."""
-
-    split: str
-    path: Path
-    name: str
-    """What it is called towards people."""
 
 
 def find_data_files(dataset: ResolvedDataset, cache: Path, received: Path) -> list[DataFile]:

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns whatever went wrong into one class for machines and one sentence for people.
 
-A stage raises StageFailure where it knows what is wrong; everything else is classified here by its type.
+A stage raises StageFailure where it knows what is wrong, and DataRefused comes from what reads its data; everything else
+is classified here by its type.
 """
 
 import errno
 import traceback
 from collections.abc import Callable
 
-from tuneyard_api.pod_contract import EXIT_CODES, Failure, FailureClass
+from tuneyard_api.pod_contract import EXIT_CODES, MAX_MESSAGE, Failure, FailureClass
+from tuneyard_api.problems import clip
 
-MAX_MESSAGE = 1500
-"""Characters of Failure.message."""
+from tuneyard_trainer.refused import DataRefused
 
 
 class StageFailure(Exception):  # noqa: N818  named after the contract's Failure
@@ -44,9 +45,9 @@ def exit_code(failure: Failure | None) -> int:
     return 0 if failure is None else EXIT_CODES[failure.failure_class]
 
 
-def clip(text: str, limit: int) -> str:
-    """`text` in at most `limit` characters: the start, where the point is, and an ellipsis."""
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+def is_explained(error: BaseException) -> bool:
+    """Whether we raised `error` ourselves: its message says everything, and no traceback is due."""
+    return isinstance(error, (StageFailure, DataRefused))
 
 
 def _class_of(error: BaseException) -> FailureClass:
@@ -68,6 +69,7 @@ def _is_disk_full(error: BaseException) -> bool:
 
 
 _SIGNS: tuple[tuple[FailureClass, Callable[[BaseException], bool]], ...] = (
+    (FailureClass.BAD_INPUT, lambda error: isinstance(error, DataRefused)),
     (FailureClass.INTERRUPTED, lambda error: isinstance(error, KeyboardInterrupt)),
     (FailureClass.OUT_OF_MEMORY, _is_out_of_memory),
     (FailureClass.DISK_FULL, _is_disk_full),
@@ -96,7 +98,7 @@ _ADVICE = {
 
 
 def _message_of(error: BaseException) -> str:
-    if isinstance(error, StageFailure):
+    if is_explained(error):
         return str(error)
     text = f"{type(error).__name__}: {error}".strip()
     failure_class = _class_of(error)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from tuneyard_api.pod_contract import FailureClass, ResolvedSource
+from tuneyard_api.problems import clip
 
-from tuneyard_trainer.failures import StageFailure, clip
+from tuneyard_trainer.failures import StageFailure
 
 _MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "README.md", "LICENSE*"]
 """Never pickled weights, never Python."""

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads every record of every split into tokens; what is wrong with any of them is said together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tuneyard_api.pod_contract import ResolvedJob
 
-from tuneyard_trainer.data_sources import DataFile
-from tuneyard_trainer.failures import bad_input
 from tuneyard_trainer.likeness import near_key
-from tuneyard_trainer.progress import Board
-from tuneyard_trainer.records import Place, Problems, Record, read_records
+from tuneyard_trainer.records import DataFile, Place, Problems, Record, read_records
+from tuneyard_trainer.refused import DataRefused
 from tuneyard_trainer.templates import Example, RecordProblem, Renderer, renderer_of
 from tuneyard_trainer.tokenization import TextTokenizer, TokenizedRecord
 
@@ -49,12 +47,18 @@ class Loaded:
 
 
 def load_splits(
-    job: ResolvedJob, files: list[DataFile], tokenizer: TextTokenizer, limit: int, board: Board
+    job: ResolvedJob,
+    files: list[DataFile],
+    tokenizer: TextTokenizer,
+    limit: int,
+    records_read: Callable[[int], None],
 ) -> dict[str, Loaded]:
     """Every record of every split; all problems of all splits are reported together.
 
+    `records_read` is told now and then how many records of the split at hand have been read.
+
     Raises:
-        StageFailure: BadInput.
+        DataRefused: with all problems.
     """
     problems = Problems()
     chat, decided = tokenizer.chat_template(), list[Renderer]()
@@ -72,14 +76,14 @@ def load_splits(
             # Once something is wrong the rest is only looked at, not tokenised.
             if not problems.count:
                 _tokenize(examples, split, tokenizer, learn_all=job.dataset.loss_on == "all", limit=limit)
-            board.update(step=split.read)
+            records_read(split.read)
         if not split.read and not problems.count:
             problems.add(file.name, f"the {file.split} data set is empty")
         splits[file.split] = split
     problems.raise_if_any()
     for split in splits.values():
         if not split.records:
-            raise bad_input(
+            raise DataRefused(
                 f"dataset.{split.name}: everything truncated: of {split.read} records none has a learned token"
                 f" within maxSequenceLength {limit}; they have {min(split.lengths)} to {max(split.lengths)} tokens;"
                 f" try maxSequenceLength {max(split.lengths)}, or shorter prompts"
@@ -137,7 +141,7 @@ def hold_out(splits: dict[str, Loaded], job: ResolvedJob) -> dict[str, Loaded]:
     contents = [near_key(example) for example in training.examples]
     unique = list(dict.fromkeys(contents))
     if len(unique) < 2:  # noqa: PLR2004  one to learn from, one to measure on
-        raise bad_input(
+        raise DataRefused(
             f"dataset.validationFraction: {fraction:g} of {len(unique)} different record can't be held out; try more"
             " records, or dataset.validation"
         )

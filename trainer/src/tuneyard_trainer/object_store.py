@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard_api.pod_contract import ENV_S3, FailureClass
+from tuneyard_api.problems import clip
 from tuneyard_api.remote_files import S3Object
 
-from tuneyard_trainer.failures import StageFailure, bad_input, clip
+from tuneyard_trainer.failures import StageFailure, bad_input
 from tuneyard_trainer.received import CHUNK_BYTES, MAX_BYTES, check_size, write_chunks
 
 _NOT_THERE = frozenset({"NoSuchKey", "NoSuchBucket", "404"})

@@ -11,7 +11,7 @@ from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob
 
 from tuneyard_trainer import durable
 from tuneyard_trainer.base_model import BaseModel, find_base_model
-from tuneyard_trainer.data_report import build_report, text_of, warnings_of
+from tuneyard_trainer.data_report import REPORT, build_report, text_of, warnings_of
 from tuneyard_trainer.data_sources import find_data_files
 from tuneyard_trainer.failures import bad_input
 from tuneyard_trainer.former_adapter import find_adapter
@@ -21,6 +21,7 @@ from tuneyard_trainer.loading import Loaded, hold_out, load_splits
 from tuneyard_trainer.packing import pack
 from tuneyard_trainer.prepared import Index, Prompt, Split, save_prompts
 from tuneyard_trainer.preview import render_preview
+from tuneyard_trainer.refused import RecordsRefused
 from tuneyard_trainer.same_work import inputs_of
 from tuneyard_trainer.stages import StageContext
 from tuneyard_trainer.tokenization import TextTokenizer
@@ -42,9 +43,13 @@ def prepare(context: StageContext) -> PrepareFacts:
     limit = min(job.training.max_sequence_length, model.positions or job.training.max_sequence_length)
     received = context.workspace / "received"
     files = find_data_files(job.dataset, context.model_cache, received)
-    splits = load_splits(job, files, tokenizer, limit, board)
+    try:
+        splits = load_splits(job, files, tokenizer, limit, lambda read: board.update(step=read))
+    except RecordsRefused as refused:
+        board.say(refused.report)
+        raise
     report = build_report(splits, tokenizer, limit, context.plan_digest)
-    report.save(context.workspace)
+    durable.write_file(context.workspace / REPORT, report.content())
     board.say(text_of(report))
     report.refuse_if_leaked()
     warnings += warnings_of(report)

@@ -10,12 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneyard_trainer.failures import MAX_MESSAGE, bad_input, clip
+from tuneyard_api.pod_contract import MAX_MESSAGE
+from tuneyard_api.problems import clip
+
+from tuneyard_trainer.refused import DataRefused, RecordsRefused
 
 MAX_SHOWN = 20
 """Problems that are shown one by one; the rest is counted."""
 SUFFIXES = (".jsonl", ".json", ".parquet")
 _BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that can be read, and whose records it holds."""
+
+    split: str
+    path: Path
+    name: str
+    """What it is called towards people."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +87,21 @@ class Problems:
         return "\n".join([*self._shown, *([f"... and {rest} more problems"] if rest else [])])
 
     def raise_if_any(self) -> None:
-        """Everything goes to the log; the failure's message holds as much as fits.
+        """Refuses the records.
 
         Raises:
-            StageFailure: BadInput, if there is any problem.
+            RecordsRefused: if there is any problem.
         """
         if not self.count:
             return
-        print(self.report(), flush=True)
         lines = list(self._shown)
         plural = "s" if self.count != 1 else ""
         head = f"{self.count} problem{plural} in the data set:"
         while len("\n".join([head, *lines])) > MAX_MESSAGE - 60 and len(lines) > 1:
             lines.pop()
         rest = self.count - len(lines)
-        raise bad_input("\n".join([head, *lines, *([f"... and {rest} more; see the log"] if rest else [])]))
+        message = "\n".join([head, *lines, *([f"... and {rest} more; see the log"] if rest else [])])
+        raise RecordsRefused(message, self.report())
 
 
 def read_records(path: Path, name: str, problems: Problems) -> Iterator[Record]:
@@ -160,7 +173,7 @@ def _read_parquet(path: Path, name: str, problems: Problems) -> Iterator[Record]
     try:
         from pyarrow import ArrowException, parquet  # noqa: PLC0415  optional: only for files of this kind
     except ImportError:
-        raise bad_input(
+        raise DataRefused(
             f"{name}: this image can't read parquet files; try .jsonl, or an image with tuneyard-trainer[data]"
         ) from None
     try:

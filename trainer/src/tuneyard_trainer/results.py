@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from tuneyard_api.pod_contract import MAX_RESULT_BYTES, Failure, Stage, StageResult
+from tuneyard_api.problems import clip
 
 from tuneyard_trainer import durable
-from tuneyard_trainer.failures import clip
 
 
 def result_path(workspace: Path, stage: Stage) -> Path:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from tuneyard_api.planner import digest_of
 from tuneyard_api.pod_contract import GRACE_SECONDS, Failure, ResolvedJob, Stage, StageResult
 
-from tuneyard_trainer.failures import Interrupted, StageFailure, bad_input, classify, exit_code
+from tuneyard_trainer.failures import Interrupted, bad_input, classify, exit_code, is_explained
 from tuneyard_trainer.progress import Board, served
 from tuneyard_trainer.results import earlier_success, encode, write_result
 from tuneyard_trainer.surroundings import Surroundings, at_micro_batch, settle_libraries
@@ -167,7 +167,7 @@ def _function_of(stage: Stage) -> StageFunction:
 
 
 def _failed(stage: Stage, digest: str, error: BaseException) -> StageResult:
-    if not isinstance(error, StageFailure):
+    if not is_explained(error):
         traceback.print_exception(error, file=sys.stderr)
     return StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=classify(error))
 

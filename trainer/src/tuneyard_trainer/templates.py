@@ -18,8 +18,8 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tuneyard_api.job import Template
 
-from tuneyard_trainer.failures import bad_input
 from tuneyard_trainer.records import Place, Record, describe_value
+from tuneyard_trainer.refused import DataRefused
 
 ROLES = ("system", "user", "assistant", "tool")
 _COLUMNS = {"chat": ("messages",), "promptCompletion": ("prompt", "completion"), "text": ("text",)}
@@ -63,7 +63,7 @@ def detect_format(first: Record, declared: str) -> str:
     """The format of a data set without a template, from the columns of its first record.
 
     Raises:
-        StageFailure: BadInput, saying which columns there are and which would be understood.
+        DataRefused: saying which columns there are and which would be understood.
     """
     if declared != "auto":
         return declared
@@ -71,7 +71,7 @@ def detect_format(first: Record, declared: str) -> str:
         if all(column in first.values for column in columns):
             return name
     known = [column for columns in _COLUMNS.values() for column in columns]
-    raise bad_input(
+    raise DataRefused(
         f"{first.place}: no known format: the columns are {_listed(first.values)}{_did_you_mean(first.values, known)};"
         " try columns `prompt` and `completion`, or `messages`, or `text`, or set dataset.template"
     )
@@ -83,7 +83,7 @@ def renderer_of(
     """What turns each record into an Example; the format is decided by the first record.
 
     Raises:
-        StageFailure: BadInput, for a template that can't be read and for chat without a chat template.
+        DataRefused: for a template that can't be read and for chat without a chat template.
     """
     if template is not None:
         return _template_renderer(template)
@@ -93,7 +93,7 @@ def renderer_of(
     if kind == "promptCompletion":
         return lambda record: _pair(_string(record, "prompt"), _string(record, "completion"))
     if chat is None:
-        raise bad_input(
+        raise DataRefused(
             f"{first.place}: the data set holds chats, but the model's tokenizer has no chat template; try an"
             " instruction-tuned model, or dataset.template with prompt and completion made from `messages`"
         )
@@ -111,7 +111,7 @@ def _template_renderer(template: Template) -> Renderer:
         try:
             compiled[name] = environment.from_string(getattr(template, name))
         except jinja2.TemplateSyntaxError as error:
-            raise bad_input(f"dataset.template.{name}: line {error.lineno}: {error.message}") from None
+            raise DataRefused(f"dataset.template.{name}: line {error.lineno}: {error.message}") from None
 
     def render(record: Record) -> Example:
         texts = {}
@@ -183,7 +183,7 @@ class ChatTemplate:
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
-            raise bad_input(f"the model's chat template, line {error.lineno}: {error.message}") from None
+            raise DataRefused(f"the model's chat template, line {error.lineno}: {error.message}") from None
         self._special_tokens, self._end = special_tokens, end
 
     def render(self, messages: Sequence[dict[str, Any]], *, asks: bool) -> str:

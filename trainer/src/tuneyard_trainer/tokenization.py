@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from tuneyard_trainer.failures import bad_input
+from tuneyard_trainer.refused import DataRefused
 from tuneyard_trainer.templates import ChatTemplate, Example
 
 
@@ -42,12 +42,12 @@ class TextTokenizer:
         """Reads the tokenizer's files of a model folder.
 
         Raises:
-            StageFailure: BadInput, if they can't be used or name no token that ends an answer.
+            DataRefused: if they can't be used or name no token that ends an answer.
         """
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # noqa: BLE001  the library raises bare Exception
-            raise bad_input(
+            raise DataRefused(
                 f"{folder / 'tokenizer.json'}: this is no readable fast tokenizer: {error}"
             ) from None
         self._tokenizer.no_truncation()
@@ -56,7 +56,7 @@ class TextTokenizer:
         self._folder = folder
         self.stop_ids = self._find_stop_ids()
         if not self.stop_ids:
-            raise bad_input(
+            raise DataRefused(
                 f"{folder}: no token ends an answer: neither tokenizer_config.json (eos_token) nor"
                 " generation_config.json nor config.json (eos_token_id) names one that the tokenizer has"
             )
@@ -143,5 +143,5 @@ def _json_or_empty(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise bad_input(f"{path}: malformed JSON: {error}") from None
+        raise DataRefused(f"{path}: malformed JSON: {error}") from None
     return value if isinstance(value, dict) else {}

@@ -22,9 +22,10 @@ from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from tuneyard_api.pod_contract import FailureClass
+from tuneyard_api.problems import clip
 from tuneyard_api.remote_files import HttpFile
 
-from tuneyard_trainer.failures import StageFailure, bad_input, clip
+from tuneyard_trainer.failures import StageFailure, bad_input
 from tuneyard_trainer.received import CHUNK_BYTES, MAX_BYTES, check_size, write_chunks
 
 TIMEOUT_SECONDS = 60.0

@@ -7,9 +7,10 @@ import sys
 import traceback
 
 from tuneyard_api.pod_contract import Stage, StageResult
+from tuneyard_api.problems import clip
 
 from tuneyard_trainer import durable
-from tuneyard_trainer.failures import Interrupted, StageFailure, classify, clip, exit_code
+from tuneyard_trainer.failures import Interrupted, StageFailure, classify, exit_code, is_explained
 from tuneyard_trainer.launch import workers_folder
 from tuneyard_trainer.progress import Board, served
 from tuneyard_trainer.results import encode
@@ -34,7 +35,7 @@ def main() -> int:
         result = result.model_copy(update={"facts": facts.model_dump(mode="json", exclude_none=True)})
     except Exception as failed:  # noqa: BLE001  every end must be told
         error = _as_told(failed)
-        if not isinstance(error, StageFailure):
+        if not is_explained(error):
             traceback.print_exception(error)
         result = result.model_copy(update={"outcome": "Failed", "failure": classify(error)})
     local_rank = os.environ["LOCAL_RANK"]
