@@ -5,7 +5,7 @@ import json
 
 import pytest
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts
-from tuneyard_trainer.prepared import Index, Split, load_prompts
+from tuneyard_trainer.workspace.prepared import Index, Split, load_prompts
 
 GOOD = [{"prompt": f"say number {n} =", "completion": f" {n % 7}"} for n in range(20)]
 
@@ -323,7 +323,7 @@ def test_full_disk_ends_as_disk_full(model_files, jsonl, job_of, pods, monkeypat
     def refuse(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("tuneyard_trainer.results.durable.write_file", refuse)
+    monkeypatch.setattr("tuneyard_trainer.pod.results.durable.write_file", refuse)
     code, result = pods.run("prepare", job_of(model_files, jsonl(GOOD)))
     assert code == EXIT_CODES[FailureClass.DISK_FULL]
     assert "try a larger workspace.sizeGiB" in result.failure.message

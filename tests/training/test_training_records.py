@@ -6,9 +6,9 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tuneyard_trainer.records import Place, Problems, Record, read_records
-from tuneyard_trainer.refused import DataRefused, RecordsRefused
-from tuneyard_trainer.templates import RecordProblem, renderer_of
+from tuneyard_data.records import Place, Problems, Record, read_records
+from tuneyard_data.refused import DataRefused, RecordsRefused
+from tuneyard_data.templates import RecordProblem, renderer_of
 
 JSONL_PROBLEMS = {
     "a quote is missing": (

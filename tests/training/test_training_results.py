@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tuneyard_api.pod_contract import EXIT_CODES, Failure, FailureClass, Progress, Stage, StageResult
-from tuneyard_trainer.durable import write_file
-from tuneyard_trainer.failures import StageFailure, classify, is_explained
-from tuneyard_trainer.launch import root_cause, workers_folder
-from tuneyard_trainer.progress import Board, describe, served
-from tuneyard_trainer.refused import DataRefused
-from tuneyard_trainer.results import earlier_success, encode, result_path, write_result
-from tuneyard_trainer.surroundings import usable_cores
+from tuneyard_data.refused import DataRefused
+from tuneyard_trainer.pod.durable import write_file
+from tuneyard_trainer.pod.environment import usable_cores
+from tuneyard_trainer.pod.failures import StageFailure, classify, is_explained
+from tuneyard_trainer.pod.progress import Board, describe, served
+from tuneyard_trainer.pod.results import earlier_success, encode, result_path, write_result
+from tuneyard_trainer.training.launch import root_cause, workers_folder
 
 
 class OutOfMemoryError(RuntimeError):

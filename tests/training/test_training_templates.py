@@ -3,9 +3,9 @@
 
 import pytest
 from tuneyard_api.job import Template
-from tuneyard_trainer.records import Place, Record
-from tuneyard_trainer.refused import DataRefused
-from tuneyard_trainer.templates import ChatTemplate, RecordProblem, renderer_of
+from tuneyard_data.records import Place, Record
+from tuneyard_data.refused import DataRefused
+from tuneyard_data.templates import ChatTemplate, RecordProblem, renderer_of
 
 CHATML = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}</s>\n{% endfor %}"
