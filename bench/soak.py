@@ -68,7 +68,7 @@ def main(jobs: int, kills: int, seed: int, limit: float, out: Path) -> None:
         "benchmark": "soak",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
-        "versions": versions("api", "operator", "trainer", "charts", "bench/soak.py"),
+        "versions": versions("api", "operator", "data", "trainer", "charts", "bench/soak.py"),
         "setting": setting,
     }
     try:

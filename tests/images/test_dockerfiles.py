@@ -2,6 +2,7 @@
 """What the Dockerfiles promise: a base pinned by digest, one base for all, and a numeric user that is not root."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,12 @@ def test_uv_is_the_version_that_the_bootstrap_installs() -> None:
     assert version
     for name in ("operator", "trainer"):
         assert f"uv=={version[1]}" in (IMAGES / name / "Dockerfile").read_text()
+
+
+def test_the_cpu_image_has_every_member_that_the_trainer_needs() -> None:
+    [line] = re.findall(r"--no-deps (.*);", (IMAGES / "trainer" / "Dockerfile").read_text())
+    project = tomllib.loads((IMAGES.parent / "trainer" / "pyproject.toml").read_text())["project"]
+    needed = [
+        name.removeprefix("tuneyard-") for name in project["dependencies"] if name.startswith("tuneyard-")
+    ]
+    assert sorted(line.split()) == sorted(f"./{folder}" for folder in [*needed, "trainer"])

@@ -5,11 +5,13 @@ import hashlib
 import io
 import json
 import tarfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tuneyard_local.images import RECIPES, Image, describe_image, write_layer
+from tuneyard_local.paths import REPOSITORY
 
 CONFIG = {"User": "65532:65532", "Entrypoint": ["/bin/app"]}
 
@@ -98,3 +100,11 @@ def test_a_layer_that_was_written_anew_has_a_new_digest(tmp_path: Path) -> None:
 def test_every_recipe_names_its_members_code(recipe: Any) -> None:
     assert dict(recipe.members)["api"] == "tuneyard_api"
     assert recipe.module.split(".")[0] in dict(recipe.members).values()
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+def test_every_member_that_a_member_needs_is_inside_too(recipe: Any) -> None:
+    inside = {f"tuneyard-{folder}" for folder, _ in recipe.members}
+    for folder, _ in recipe.members:
+        project = tomllib.loads((REPOSITORY / folder / "pyproject.toml").read_text())["project"]
+        assert {name for name in project["dependencies"] if name.startswith("tuneyard-")} <= inside

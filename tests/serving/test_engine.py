@@ -50,9 +50,9 @@ def test_greedy_answers_equal_those_of_the_evaluation(
 ) -> None:
     import torch
     from transformers import AutoModelForCausalLM
+    from tuneyard_data.tokenization import TextTokenizer
     from tuneyard_server.engine import Engine
-    from tuneyard_trainer.generate import complete
-    from tuneyard_trainer.tokenization import TextTokenizer
+    from tuneyard_trainer.evaluation.generate import complete
 
     def first_tokens(folder: Path) -> list[int]:
         engine = Engine(folder, threads=1)

@@ -198,11 +198,11 @@ class Pods:
 
     def run(self, stage: str, job: ResolvedJob) -> tuple[int, StageResult]:
         """In this process."""
-        from tuneyard_trainer.stages import run_stage
-        from tuneyard_trainer.surroundings import Surroundings
+        from tuneyard_trainer.pod.environment import PodEnvironment
+        from tuneyard_trainer.run_stage import run_stage
 
         self.give(job)
-        code = run_stage(Stage(stage), Surroundings.of(self.environ()))
+        code = run_stage(Stage(stage), PodEnvironment.of(self.environ()))
         return code, self.result()
 
     def start(self, stage: str, port: str = "", **more: str) -> subprocess.Popen[bytes]:

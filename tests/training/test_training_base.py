@@ -10,10 +10,10 @@ from tuneyard_api.pod_contract import FailureClass, TrainFacts
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
-from tuneyard_trainer.distributed import World  # noqa: E402
-from tuneyard_trainer.failures import StageFailure  # noqa: E402
-from tuneyard_trainer.metrics import read_metrics  # noqa: E402
-from tuneyard_trainer.model import Device, load_model  # noqa: E402
+from tuneyard_trainer.model.loading import Device, load_model  # noqa: E402
+from tuneyard_trainer.model.world import World  # noqa: E402
+from tuneyard_trainer.pod.failures import StageFailure  # noqa: E402
+from tuneyard_trainer.workspace.metrics import read_metrics  # noqa: E402
 
 pytestmark = pytest.mark.torch
 CPU = Device(torch.device("cpu"), torch.float32, is_autocast=False)

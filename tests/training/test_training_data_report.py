@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts
-from tuneyard_trainer.likeness import normalised, repeated, shared
-from tuneyard_trainer.personal_data import hints_in, is_luhn
+from tuneyard_data.near_duplicates import normalised, repeated, shared
+from tuneyard_data.personal_data import hints_in, is_luhn
 
 GOOD = [{"prompt": f"say number {n} =", "completion": f" {n % 7}"} for n in range(20)]
 HINTS = {

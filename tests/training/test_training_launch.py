@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 from tuneyard_api.pod_contract import GRACE_SECONDS, Stage
-from tuneyard_trainer import launch, stages
+from tuneyard_trainer.pod import context
+from tuneyard_trainer.training import launch
 
 
 def options(command):
@@ -20,14 +21,14 @@ def job(model_files, jsonl, job_of):
 
 def test_torchrun_lets_its_workers_write_for_almost_the_whole_grace_of_the_pod(job):
     shutdown = int(options(launch._command(job, {}))["shutdown-timeout"])
-    given_up = stages._patience(Stage.TRAIN)
+    given_up = context.patience(Stage.TRAIN)
     # Each one ends inside the patience of the one above it: workers, torchrun, the stage, the pod.
     assert 30 < 0.8 * GRACE_SECONDS[Stage.TRAIN] < shutdown < given_up < GRACE_SECONDS[Stage.TRAIN]
 
 
 @pytest.mark.parametrize("stage", list(Stage))
 def test_each_stage_gives_up_with_time_left_to_say_so(stage):
-    assert GRACE_SECONDS[stage] - stages._patience(stage) == 10
+    assert GRACE_SECONDS[stage] - context.patience(stage) == 10
 
 
 def test_nodes_wait_for_each_other_for_a_quarter_of_an_hour(job):

@@ -12,12 +12,12 @@ from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, Scores, TrainFac
 
 torch = pytest.importorskip("torch")
 
-from tuneyard_trainer.batches import DataOrder, block_diagonal, collate, summed_loss  # noqa: E402
-from tuneyard_trainer.distributed import World  # noqa: E402
-from tuneyard_trainer.loop import learning_rate  # noqa: E402
-from tuneyard_trainer.metrics import read_metrics  # noqa: E402
-from tuneyard_trainer.model import Device, load_model  # noqa: E402
-from tuneyard_trainer.prepared import Split  # noqa: E402
+from tuneyard_trainer.model.loading import Device, load_model  # noqa: E402
+from tuneyard_trainer.model.world import World  # noqa: E402
+from tuneyard_trainer.training.batches import DataOrder, block_diagonal, collate, summed_loss  # noqa: E402
+from tuneyard_trainer.training.loop import learning_rate  # noqa: E402
+from tuneyard_trainer.workspace.metrics import read_metrics  # noqa: E402
+from tuneyard_trainer.workspace.prepared import Split  # noqa: E402
 
 pytestmark = pytest.mark.torch
 CPU = Device(torch.device("cpu"), torch.float32, is_autocast=False)
@@ -93,7 +93,7 @@ def sequences_of_one(split):
 def pods_model(pods):
     from pathlib import Path
 
-    from tuneyard_trainer.prepared import Index
+    from tuneyard_trainer.workspace.prepared import Index
 
     return Path(Index.load(pods.workspace).model)
 
@@ -130,7 +130,7 @@ def test_interrupted_training_goes_on_with_the_same_losses(job, pods_of, monkeyp
     shutil.copytree(uninterrupted.workspace / "evaluation", stopped.workspace / "evaluation")
     told = iter([False] * looks + [True] * 99)
     with monkeypatch.context() as patch:
-        patch.setattr("tuneyard_trainer.stages.StopRequest.__bool__", lambda _: next(told))
+        patch.setattr("tuneyard_trainer.pod.context.StopRequest.__bool__", lambda _: next(told))
         code, result = stopped.run("train", plan)
     assert code == EXIT_CODES[FailureClass.INTERRUPTED]
     assert "goes on from" in result.failure.message
@@ -221,8 +221,8 @@ def test_held_out_loss_that_is_not_finite_is_no_bug(job, pods, monkeypatch, meas
     def mean_loss(*_, **__):
         return math.inf if next(measured) == measurement else 2.0
 
-    monkeypatch.setattr("tuneyard_trainer.loop.mean_loss", mean_loss)
-    monkeypatch.setattr("tuneyard_trainer.evaluate.mean_loss", mean_loss)
+    monkeypatch.setattr("tuneyard_trainer.training.loop.mean_loss", mean_loss)
+    monkeypatch.setattr("tuneyard_trainer.evaluation.compare.mean_loss", mean_loss)
     code, result = pods.run("train", plan)
     assert code == EXIT_CODES[FailureClass.NON_FINITE_LOSS]
     assert result.failure.message.startswith(said)

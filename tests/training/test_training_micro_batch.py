@@ -4,9 +4,9 @@
 import pytest
 from tuneyard_api.planner import digest_of, smaller_micro_batch
 from tuneyard_api.pod_contract import ENV_MICRO_BATCH, Stage
-from tuneyard_trainer.metrics import read_metrics
-from tuneyard_trainer.stages import run_stage
-from tuneyard_trainer.surroundings import Surroundings, at_micro_batch
+from tuneyard_trainer.pod.environment import PodEnvironment, at_micro_batch
+from tuneyard_trainer.run_stage import run_stage
+from tuneyard_trainer.workspace.metrics import read_metrics
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def job(job_of, tiny_llama, training_data):
 
 @pytest.mark.torch
 def test_a_training_with_a_smaller_micro_batch_is_the_same_training(job, tmp_path, pods, monkeypatch):
-    loop = pytest.importorskip("tuneyard_trainer.loop")
+    loop = pytest.importorskip("tuneyard_trainer.training.loop")
     sizes, real = [], loop.summed_loss
 
     def counted(model, batch, device):
@@ -50,7 +50,7 @@ def test_a_training_with_a_smaller_micro_batch_is_the_same_training(job, tmp_pat
         with monkeypatch.context() as patch:
             patch.setattr(loop, "summed_loss", counted)
             sizes.clear()
-            assert run_stage(Stage.TRAIN, Surroundings.of(place.environ() | {ENV_MICRO_BATCH: size})) == 0
+            assert run_stage(Stage.TRAIN, PodEnvironment.of(place.environ() | {ENV_MICRO_BATCH: size})) == 0
         assert max(sizes) == (1 if size else 2)
         assert place.result().plan_digest == digest_of(job)
         losses[size] = [

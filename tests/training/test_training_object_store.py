@@ -12,8 +12,8 @@ import pytest
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts
 from tuneyard_api.remote_files import S3Object
 from tuneyard_local.network import pick_ports
-from tuneyard_trainer.failures import StageFailure
-from tuneyard_trainer.object_store import fetch_object
+from tuneyard_trainer.fetch.object_store import fetch_object
+from tuneyard_trainer.pod.failures import StageFailure
 
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("moto")

@@ -4,9 +4,9 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tuneyard_trainer.packing import pack
-from tuneyard_trainer.prepared import Split
-from tuneyard_trainer.tokenization import TokenizedRecord
+from tuneyard_data.packing import pack
+from tuneyard_data.tokenization import TokenizedRecord
+from tuneyard_trainer.workspace.prepared import Split
 
 LIMIT = 32
 LENGTHS = st.lists(st.integers(2, LIMIT), min_size=1, max_size=60)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts
-from tuneyard_trainer.prepared import Index, Split, load_prompts
+from tuneyard_trainer.workspace.prepared import Index, Split, load_prompts
 
 GOOD = [{"prompt": f"say number {n} =", "completion": f" {n % 7}"} for n in range(20)]
 
@@ -116,6 +116,17 @@ def test_bad_data_is_answered_precisely(answer_to, tmp_path, content, failure_cl
     answer = answer_to(tmp_path / "train.jsonl")
     assert answer[0] is failure_class
     assert message in answer[1]
+
+
+def test_the_log_has_the_problems_that_the_result_has_no_room_for(model_files, jsonl, job_of, pods, capsys):
+    data = jsonl([{"prompt": n, "completion": "b" * 100} for n in range(30)])
+    message = failed(pods, job_of(model_files, data))[1]
+    assert message.startswith("30 problems in the data set:")
+    assert message.endswith("more; see the log")
+    assert "train.jsonl:20:2: `prompt` must be" not in message
+    log = capsys.readouterr().out
+    assert "train.jsonl:20:2: `prompt` must be" in log
+    assert "... and 10 more problems" in log
 
 
 def test_problems_of_all_splits_are_reported_together(model_files, jsonl, tmp_path, job_of, pods):
@@ -312,7 +323,7 @@ def test_full_disk_ends_as_disk_full(model_files, jsonl, job_of, pods, monkeypat
     def refuse(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("tuneyard_trainer.results.durable.write_file", refuse)
+    monkeypatch.setattr("tuneyard_trainer.pod.results.durable.write_file", refuse)
     code, result = pods.run("prepare", job_of(model_files, jsonl(GOOD)))
     assert code == EXIT_CODES[FailureClass.DISK_FULL]
     assert "try a larger workspace.sizeGiB" in result.failure.message

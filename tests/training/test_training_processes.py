@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 from tuneyard_local.network import pick_ports  # noqa: E402
-from tuneyard_trainer.metrics import read_metrics  # noqa: E402
+from tuneyard_trainer.workspace.metrics import read_metrics  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(600)]
 

@@ -13,7 +13,7 @@ from tuneyard_api.pod_contract import (
     StageResult,
     TrainFacts,
 )
-from tuneyard_trainer.results import write_result
+from tuneyard_trainer.pod.results import write_result
 
 SCORES = {
     who: Scores(loss=loss, perplexity=9.0, exact_match=0.5, rouge_l=0.25, prompts=8)
@@ -114,8 +114,9 @@ def test_who_published_it_is_marked_and_so_is_a_second_job_with_the_same(trained
 def test_an_adapter_that_is_taken_back_in_the_very_moment_is_published_again(
     trained, pods, tmp_path, monkeypatch
 ):
-    from tuneyard_trainer import publish, publishers
-    from tuneyard_trainer.unpublish import unpublish
+    from tuneyard_trainer.registry import publishers
+    from tuneyard_trainer.run_stage import publish
+    from tuneyard_trainer.stages.unpublish import unpublish
 
     assert pods.run("publish", trained())[0] == 0
     target = tmp_path / "registry/demo-adapter"
@@ -159,13 +160,13 @@ def test_failing_in_the_middle_leaves_nothing(trained, pods, tmp_path, monkeypat
     def fail(*_, **__):
         raise ValueError("card")
 
-    monkeypatch.setattr("tuneyard_trainer.publish.render_card", fail)
+    monkeypatch.setattr("tuneyard_trainer.stages.publish.render_card", fail)
     assert pods.run("publish", trained())[0] == EXIT_CODES[FailureClass.BUG]
     assert names_in(tmp_path / "registry") == []
 
 
 def test_digest_knows_names_and_contents(trained, pods):
-    from tuneyard_trainer.publish import tuned_digest
+    from tuneyard_trainer.stages.publish import tuned_digest
 
     folder = pods.workspace / "adapter"
     trained()

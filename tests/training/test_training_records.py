@@ -6,9 +6,9 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tuneyard_trainer.failures import StageFailure
-from tuneyard_trainer.records import Place, Problems, Record, read_records
-from tuneyard_trainer.templates import RecordProblem, renderer_of
+from tuneyard_data.records import Place, Problems, Record, read_records
+from tuneyard_data.refused import DataRefused, RecordsRefused
+from tuneyard_data.templates import RecordProblem, renderer_of
 
 JSONL_PROBLEMS = {
     "a quote is missing": (
@@ -73,17 +73,17 @@ def test_json_problem_names_line_and_column(tmp_path, content, message):
     assert problems.report().startswith(message)
 
 
-def test_twenty_problems_are_shown_and_the_rest_is_counted(capsys):
+def test_twenty_problems_are_shown_and_the_rest_is_counted():
     problems = Problems()
     for number in range(1, 36):
         problems.add(Place("t.jsonl", number), "wrong " + "x" * 200)
     assert problems.report().count("t.jsonl:") == 20
     assert problems.report().endswith("... and 15 more problems")
-    with pytest.raises(StageFailure, match="35 problems in the data set") as caught:
+    with pytest.raises(RecordsRefused, match="35 problems in the data set") as caught:
         problems.raise_if_any()
     assert len(str(caught.value)) <= 1500
     assert "t.jsonl:1:1: wrong" in str(caught.value)
-    assert "t.jsonl:20:1: wrong" in capsys.readouterr().out
+    assert caught.value.report == problems.report()
 
 
 def record_of(text):
@@ -123,7 +123,7 @@ def test_record_problem_names_place_columns_and_close_names(text, place, message
 
 def test_unknown_columns_name_what_would_be_understood():
     with pytest.raises(
-        StageFailure, match=r"columns are `Prompts`, `answer`; did you mean `prompt` by `Prompts`\?"
+        DataRefused, match=r"columns are `Prompts`, `answer`; did you mean `prompt` by `Prompts`\?"
     ):
         renderer_of("auto", None, None, record_of('{"Prompts": "a", "answer": "b"}'))
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tuneyard_api.pod_contract import EXIT_CODES, Failure, FailureClass, Progress, Stage, StageResult
-from tuneyard_trainer.durable import write_file
-from tuneyard_trainer.failures import StageFailure, classify
-from tuneyard_trainer.launch import root_cause, workers_folder
-from tuneyard_trainer.progress import Board, describe, served
-from tuneyard_trainer.results import earlier_success, encode, result_path, write_result
-from tuneyard_trainer.surroundings import usable_cores
+from tuneyard_data.refused import DataRefused
+from tuneyard_trainer.pod.durable import write_file
+from tuneyard_trainer.pod.environment import usable_cores
+from tuneyard_trainer.pod.failures import StageFailure, classify, is_explained
+from tuneyard_trainer.pod.progress import Board, describe, served
+from tuneyard_trainer.pod.results import earlier_success, encode, result_path, write_result
+from tuneyard_trainer.training.launch import root_cause, workers_folder
 
 
 class OutOfMemoryError(RuntimeError):
@@ -34,6 +35,7 @@ CLASSES = {
     "read-only volume": (OSError(errno.EROFS, "Read-only file system"), FailureClass.PERMISSION_DENIED),
     "connection": (ConnectionResetError(), FailureClass.UPSTREAM),
     "known": (StageFailure(FailureClass.DATA_MISSING, "x"), FailureClass.DATA_MISSING),
+    "data that can't be used": (DataRefused("x"), FailureClass.BAD_INPUT),
     "anything else": (KeyError("x"), FailureClass.BUG),
     "a missing file nobody expected": (FileNotFoundError(errno.ENOENT, "x"), FailureClass.BUG),
     "the keyboard": (KeyboardInterrupt(), FailureClass.INTERRUPTED),
@@ -43,6 +45,13 @@ CLASSES = {
 @pytest.mark.parametrize(("error", "expected"), CLASSES.values(), ids=CLASSES.keys())
 def test_error_is_classified(error, expected):
     assert classify(error).failure_class is expected
+
+
+@pytest.mark.parametrize("error", [StageFailure(FailureClass.BAD_INPUT, "x"), DataRefused("x")])
+def test_what_we_say_ourselves_is_said_as_it_is(error):
+    assert classify(error).message == "x"
+    assert is_explained(error)
+    assert not is_explained(KeyError("x"))
 
 
 def test_unknown_error_names_the_lines_it_came_from():

@@ -6,10 +6,10 @@ import shutil
 import pytest
 from tuneyard_api.planner import digest_of
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts, TrainFacts
-from tuneyard_trainer.metrics import read_metrics
-from tuneyard_trainer.prepared import Index
-from tuneyard_trainer.results import result_path
-from tuneyard_trainer.same_work import inputs_of, lineage_of
+from tuneyard_trainer.pod.results import result_path
+from tuneyard_trainer.workspace.metrics import read_metrics
+from tuneyard_trainer.workspace.prepared import Index
+from tuneyard_trainer.workspace.same_work import inputs_of, lineage_of
 
 ADAPTER = {"path": "/sources/adapter", "mustMatchLora": False}
 CHANGES: dict[str, tuple[dict, str]] = {

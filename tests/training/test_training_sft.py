@@ -10,8 +10,8 @@ from tuneyard_api.pod_contract import PublishFacts, TrainFacts
 
 torch = pytest.importorskip("torch")
 
-from tuneyard_trainer.generate import complete  # noqa: E402
-from tuneyard_trainer.tokenization import TextTokenizer  # noqa: E402
+from tuneyard_data.tokenization import TextTokenizer  # noqa: E402
+from tuneyard_trainer.evaluation.generate import complete  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -11,10 +11,10 @@ from tuneyard_api.pod_contract import FailureClass, TrainFacts
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
-from tuneyard_trainer.failures import StageFailure  # noqa: E402
-from tuneyard_trainer.loop import is_patience_lost  # noqa: E402
-from tuneyard_trainer.metrics import read_metrics  # noqa: E402
-from tuneyard_trainer.model import choose_device  # noqa: E402
+from tuneyard_trainer.model.loading import choose_device  # noqa: E402
+from tuneyard_trainer.pod.failures import StageFailure  # noqa: E402
+from tuneyard_trainer.training.loop import is_patience_lost  # noqa: E402
+from tuneyard_trainer.workspace.metrics import read_metrics  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

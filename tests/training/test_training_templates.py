@@ -3,9 +3,9 @@
 
 import pytest
 from tuneyard_api.job import Template
-from tuneyard_trainer.failures import StageFailure
-from tuneyard_trainer.records import Place, Record
-from tuneyard_trainer.templates import ChatTemplate, RecordProblem, renderer_of
+from tuneyard_data.records import Place, Record
+from tuneyard_data.refused import DataRefused
+from tuneyard_data.templates import ChatTemplate, RecordProblem, renderer_of
 
 CHATML = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}</s>\n{% endfor %}"
@@ -51,7 +51,7 @@ def test_template_problem_is_the_records(prompt, message):
 
 
 def test_template_that_does_not_parse_is_refused_with_its_line():
-    with pytest.raises(StageFailure, match=r"dataset.template.prompt: line 2: "):
+    with pytest.raises(DataRefused, match=r"dataset.template.prompt: line 2: "):
         renderer_of("auto", Template(prompt="a\n{{ b", completion="c"), None, record(b="x"))
 
 
@@ -118,7 +118,7 @@ def test_chat_problem_names_the_message(messages, message):
 
 def test_chat_without_chat_template_says_what_to_do():
     with pytest.raises(
-        StageFailure, match=r"has no chat template; try an instruction-tuned model, or dataset.template"
+        DataRefused, match=r"has no chat template; try an instruction-tuned model, or dataset.template"
     ):
         renderer_of("auto", None, None, record(messages=turns("user", "assistant")))
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tuneyard_api.pod_contract import FailureClass, PrepareFacts
 from tuneyard_api.remote_files import HttpFile
-from tuneyard_trainer import web
-from tuneyard_trainer.failures import StageFailure
-from tuneyard_trainer.web import Guard, Reach, fetch_url, reach_of, shown_url
+from tuneyard_trainer.fetch import web
+from tuneyard_trainer.fetch.web import Guard, Reach, fetch_url, reach_of, shown_url
+from tuneyard_trainer.pod.failures import StageFailure
 
 CONTENT = b"".join(b'{"prompt": "say %d =", "completion": " %d"}\n' % (n, n) for n in range(12))
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -41,6 +41,8 @@ REGISTRY_DIR = "/registry"
 MODEL_CACHE_DIR = "/model-cache"
 TERMINATION_LOG = "/dev/termination-log"
 MAX_RESULT_BYTES = 4096
+MAX_MESSAGE = 1500
+"""Characters of a failure's message."""
 PROGRESS_PORT = 9470
 """GET /progress: Progress as JSON; GET /metrics: Prometheus text. Live and best effort."""
 
@@ -223,7 +225,7 @@ class Failure(Tolerant):
     """One sentence for people and its class for machines."""
 
     failure_class: FailureClass
-    message: Annotated[str, Field(max_length=1500)]
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)]
     """What is wrong, with file:line:column where it applies, and what to try."""
 
 

@@ -62,8 +62,12 @@ def path_text(path: Path) -> str:
 
 def shown(value: Any) -> str:
     """A value as a message quotes it: JSON, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
+    return clip(json.dumps(value, ensure_ascii=False, default=str), _MAX_SHOWN)
+
+
+def clip(text: str, limit: int) -> str:
+    """`text` in at most `limit` characters: the start, where the point is, and an ellipsis."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:

@@ -58,7 +58,7 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe(
             "trainer",
-            (("api", "tuneyard_api"), ("trainer", "tuneyard_trainer")),
+            (("api", "tuneyard_api"), ("data", "tuneyard_data"), ("trainer", "tuneyard_trainer")),
             ("--package", "tuneyard-trainer"),
             "tuneyard-trainer",
             "tuneyard_trainer.main",

@@ -20,8 +20,8 @@ from tuneyard_api.runtime import FineTuneRuntime, FineTuneRuntimeSpec
 from tuneyard_api.validate import load_runtime, locate, read_job
 from tuneyard_api.yaml_io import load
 
-from tuneyard_trainer import durable
-from tuneyard_trainer.results import earlier_success
+from tuneyard_trainer.pod import durable
+from tuneyard_trainer.pod.results import earlier_success
 
 _BAD_INPUT = EXIT_CODES[FailureClass.BAD_INPUT]
 _REGISTRY = "registry"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from tuneyard_api.pod_contract import Stage
 
-from tuneyard_trainer.surroundings import Surroundings
+from tuneyard_trainer.pod.environment import PodEnvironment
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,9 +21,9 @@ def main() -> None:
 @click.argument("stage", type=click.Choice([stage.value for stage in Stage]))
 def stage(stage: str) -> None:
     """Run one stage under the pod contract; paths come from the TUNEYARD_* variables."""
-    from tuneyard_trainer.stages import run_stage  # noqa: PLC0415  only what is run is imported
+    from tuneyard_trainer.run_stage import run_stage  # noqa: PLC0415  only what is run is imported
 
-    sys.exit(run_stage(Stage(stage), Surroundings.of(os.environ)))
+    sys.exit(run_stage(Stage(stage), PodEnvironment.of(os.environ)))
 
 
 @main.command()
@@ -31,9 +31,9 @@ def stage(stage: str) -> None:
 @click.option("--uid", required=True, help="The FineTuneJob's uid; what another one published stays.")
 def unpublish(folder: Path, uid: str) -> None:
     """Take back FOLDER, <registry>/<adapter name>, as far as one FineTuneJob has published it."""
-    from tuneyard_trainer.unpublish import run_unpublish  # noqa: PLC0415
+    from tuneyard_trainer.stages.unpublish import run_unpublish  # noqa: PLC0415
 
-    sys.exit(run_unpublish(folder, uid, Surroundings.of(os.environ).termination_log))
+    sys.exit(run_unpublish(folder, uid, PodEnvironment.of(os.environ).termination_log))
 
 
 @main.command()

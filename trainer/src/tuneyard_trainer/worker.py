@@ -7,45 +7,46 @@ import sys
 import traceback
 
 from tuneyard_api.pod_contract import Stage, StageResult
+from tuneyard_api.problems import clip
 
-from tuneyard_trainer import durable
-from tuneyard_trainer.failures import Interrupted, StageFailure, classify, clip, exit_code
-from tuneyard_trainer.launch import workers_folder
-from tuneyard_trainer.progress import Board, served
-from tuneyard_trainer.results import encode
-from tuneyard_trainer.stages import StageContext, StopRequest, read_job
-from tuneyard_trainer.surroundings import Surroundings
-from tuneyard_trainer.train import train_here
+from tuneyard_trainer.pod import durable
+from tuneyard_trainer.pod.context import StageContext, StopRequest, read_job
+from tuneyard_trainer.pod.environment import PodEnvironment
+from tuneyard_trainer.pod.failures import Interrupted, StageFailure, classify, exit_code, is_explained
+from tuneyard_trainer.pod.progress import Board, served
+from tuneyard_trainer.pod.results import encode
+from tuneyard_trainer.stages.train import train_here
+from tuneyard_trainer.training.launch import workers_folder
 
 
 def main() -> int:
     """Trains, leaves the result for the stage, and returns the exit code."""
-    surroundings = Surroundings.of(os.environ)
+    environment = PodEnvironment.of(os.environ)
     rank = int(os.environ["RANK"])
-    job = read_job(surroundings.job_file)
+    job = read_job(environment.job_file)
     stop = StopRequest(raises=False)
     signal.signal(signal.SIGTERM, stop)
     board = Board(Stage.TRAIN, is_quiet=rank > 0)
-    context = StageContext.of(surroundings, job, board, stop)
+    context = StageContext.of(environment, job, board, stop)
     result = StageResult(stage=Stage.TRAIN, outcome="Succeeded", plan_digest=context.plan_digest)
     try:
-        with served(board, surroundings.port if rank == 0 else None):
+        with served(board, environment.port if rank == 0 else None):
             facts = train_here(context)
         result = result.model_copy(update={"facts": facts.model_dump(mode="json", exclude_none=True)})
     except Exception as failed:  # noqa: BLE001  every end must be told
         error = _as_told(failed)
-        if not isinstance(error, StageFailure):
+        if not is_explained(error):
             traceback.print_exception(error)
         result = result.model_copy(update={"outcome": "Failed", "failure": classify(error)})
     local_rank = os.environ["LOCAL_RANK"]
-    folder = workers_folder(surroundings.workspace, surroundings.node_rank)
+    folder = workers_folder(environment.workspace, environment.node_rank)
     durable.write_file(folder / f"rank-{local_rank}.json", encode(result))
     return exit_code(result.failure)
 
 
 def _as_told(error: Exception) -> Exception:
     """The loss of another process is no fault of this one: the training goes on from its checkpoint."""
-    from tuneyard_trainer.distributed import is_loss_of_another  # noqa: PLC0415  seconds
+    from tuneyard_trainer.model.world import is_loss_of_another  # noqa: PLC0415  seconds
 
     if isinstance(error, StageFailure) or not is_loss_of_another(error):
         return error

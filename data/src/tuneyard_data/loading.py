@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads every record of every split into tokens; what is wrong with any of them is said together."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from tuneyard_api.pod_contract import ResolvedJob
+
+from tuneyard_data.near_duplicates import near_key
+from tuneyard_data.records import DataFile, Place, Problems, Record, read_records
+from tuneyard_data.refused import DataRefused
+from tuneyard_data.templates import Example, RecordProblem, Renderer, renderer_of
+from tuneyard_data.tokenization import TextTokenizer, TokenizedRecord
+
+_BATCH = 1000
+"""Records that are tokenised at once."""
+
+
+@dataclass
+class Loaded:
+    """One split on its way."""
+
+    name: str
+    file: str = ""
+    """What its file is called towards people."""
+    examples: list[Example] = field(default_factory=list)
+    records: list[TokenizedRecord] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
+    """Where each example begins."""
+    read: int = 0
+    """Records in the file."""
+    dropped: int = 0
+    """Records of which nothing learned was left after cutting."""
+    lengths: list[int] = field(default_factory=list)
+    """Tokens of every record before cutting."""
+
+    def take(self, chosen: list[int], name: str) -> "Loaded":
+        """The part of the split with these indices."""
+        return replace(
+            self,
+            name=name,
+            examples=[self.examples[i] for i in chosen],
+            records=[self.records[i] for i in chosen],
+            places=[self.places[i] for i in chosen],
+        )
+
+
+def load_splits(
+    job: ResolvedJob,
+    files: list[DataFile],
+    tokenizer: TextTokenizer,
+    limit: int,
+    records_read: Callable[[int], None],
+) -> dict[str, Loaded]:
+    """Every record of every split; all problems of all splits are reported together.
+
+    `records_read` is told now and then how many records of the split at hand have been read.
+
+    Raises:
+        DataRefused: with all problems.
+    """
+    problems = Problems()
+    chat, decided = tokenizer.chat_template(), list[Renderer]()
+
+    def render(record: Record) -> Example:
+        # The first record of all, so of the training data, decides on the format of every split.
+        if not decided:
+            decided.append(renderer_of(job.dataset.format, job.dataset.template, chat, record))
+        return decided[0](record)
+
+    splits = {}
+    for file in files:
+        split = Loaded(file.split, file.name)
+        for examples in _batches(_examples(file, render, problems, split)):
+            # Once something is wrong the rest is only looked at, not tokenised.
+            if not problems.count:
+                _tokenize(examples, split, tokenizer, learn_all=job.dataset.loss_on == "all", limit=limit)
+            records_read(split.read)
+        if not split.read and not problems.count:
+            problems.add(file.name, f"the {file.split} data set is empty")
+        splits[file.split] = split
+    problems.raise_if_any()
+    for split in splits.values():
+        if not split.records:
+            raise DataRefused(
+                f"dataset.{split.name}: everything truncated: of {split.read} records none has a learned token"
+                f" within maxSequenceLength {limit}; they have {min(split.lengths)} to {max(split.lengths)} tokens;"
+                f" try maxSequenceLength {max(split.lengths)}, or shorter prompts"
+            )
+    return splits
+
+
+def _examples(
+    file: DataFile, render: Renderer, problems: Problems, split: Loaded
+) -> Iterator[tuple[Place, Example]]:
+    for record in read_records(file.path, file.name, problems):
+        split.read += 1
+        try:
+            yield record.place, render(record)
+        except RecordProblem as problem:
+            problems.add(problem.place, str(problem))
+
+
+def _batches(examples: Iterator[tuple[Place, Example]]) -> Iterator[list[tuple[Place, Example]]]:
+    batch: list[tuple[Place, Example]] = []
+    for example in examples:
+        batch.append(example)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    yield batch
+
+
+def _tokenize(
+    placed: list[tuple[Place, Example]],
+    split: Loaded,
+    tokenizer: TextTokenizer,
+    *,
+    learn_all: bool,
+    limit: int,
+) -> None:
+    records = tokenizer.tokenize([example for _, example in placed], learn_all=learn_all, limit=limit)
+    for (place, example), record in zip(placed, records, strict=True):
+        split.lengths.append(record.full_length)
+        # The first token has nothing before it that could predict it.
+        if record.learned[1:].any():
+            split.examples.append(example)
+            split.places.append(place)
+            split.records.append(record)
+        else:
+            split.dropped += 1
+
+
+def hold_out(splits: dict[str, Loaded], job: ResolvedJob) -> dict[str, Loaded]:
+    """Takes the validation fraction from the training records, by seed; records that are alike stay on one side."""
+    fraction = job.dataset.validation_fraction
+    if not fraction:
+        return splits
+    training = splits["training"]
+    contents = [near_key(example) for example in training.examples]
+    unique = list(dict.fromkeys(contents))
+    if len(unique) < 2:  # noqa: PLR2004  one to learn from, one to measure on
+        raise DataRefused(
+            f"dataset.validationFraction: {fraction:g} of {len(unique)} different record can't be held out; try more"
+            " records, or dataset.validation"
+        )
+    count = min(max(1, round(fraction * len(unique))), len(unique) - 1)
+    order = np.random.default_rng(job.training.seed).permutation(len(unique))
+    held_out = {unique[index] for index in order[:count]}
+    sides: tuple[list[int], list[int]] = ([], [])
+    for index, content in enumerate(contents):
+        sides[content in held_out].append(index)
+    return {
+        "training": training.take(sides[0], "training"),
+        "validation": training.take(sides[1], "validation"),
+        **{name: split for name, split in splits.items() if name == "test"},
+    }

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells which records are the same, word for word or but for spelling: within a split, and between splits.
+
+Alike are texts that agree after Unicode's compatibility folding (NFKC), in lower case, without punctuation and with
+one space between words. Signs that calculate (+ - < = >) count, so that two sums are not alike.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from tuneyard_data.templates import Example
+
+_PUNCTUATION = re.compile(
+    r"[!\"#%&'()*,./:;?@\[\\\]_`{}\u00a1\u00a7\u00ab\u00b6\u00b7\u00bb\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u3003\u3008-\u3011]"
+)
+
+
+def exact_key(example: Example) -> bytes:
+    """Equal for records whose text, and what is learned of it, are the same."""
+    digest = hashlib.sha256()
+    for piece in example.pieces:
+        digest.update(len(piece.text).to_bytes(8, "big") + bytes([piece.is_learned]) + piece.text.encode())
+    return digest.digest()
+
+
+def near_key(example: Example) -> bytes:
+    """Equal for records that differ in spelling alone; exact where nothing but punctuation is said."""
+    text = normalised("".join(piece.text for piece in example.pieces))
+    return hashlib.sha256(text.encode()).digest() if text else exact_key(example)
+
+
+def normalised(text: str) -> str:
+    """What is compared of a text; see the module."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(_PUNCTUATION.sub(" ", folded).split())
+
+
+def repeated(keys: Sequence[bytes]) -> list[tuple[int, int]]:
+    """(index, index of the first that is the same) of every record that is there before."""
+    first: dict[bytes, int] = {}
+    return [(at, first[key]) for at, key in enumerate(keys) if first.setdefault(key, at) != at]
+
+
+def shared(keys: Sequence[bytes], others: Sequence[bytes]) -> list[tuple[int, int]]:
+    """(index, index of the first in `others`) of every record that is there too."""
+    first: dict[bytes, int] = {}
+    for at, key in enumerate(others):
+        first.setdefault(key, at)
+    return [(at, first[key]) for at, key in enumerate(keys) if key in first]

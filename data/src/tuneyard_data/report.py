@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What prepare found in the data, whole: `<workspace>/prepare-report.json`, and the same for people in the log.
+
+The rules, which docs/how-to/your-own-data.md repeats:
+
+- a record that is in the training data word for word is leaked exactly, one that differs in spelling alone nearly;
+- any leak into validation or test is warned of; if more than half of a split is leaked exactly, the job is refused,
+  as its scores would measure memory and nothing else;
+- duplicates, cut records and hints at personal data are warned of and never refused.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import ceil
+
+from tuneyard_api.base import Contract
+from tuneyard_api.problems import clip
+
+from tuneyard_data.loading import Loaded
+from tuneyard_data.near_duplicates import exact_key, near_key, repeated, shared
+from tuneyard_data.personal_data import KINDS, hints_in
+from tuneyard_data.preview import render_preview
+from tuneyard_data.refused import DataRefused
+from tuneyard_data.tokenization import TextTokenizer
+
+REPORT = "prepare-report.json"
+MAX_PLACES = 5
+"""Places that are named of each finding; all are counted."""
+MAX_SHOWN_CHARACTERS = 4000
+_LONG_TAIL = 0.05
+"""Share of cut records from which on a warning is due."""
+_TOO_MUCH_LEAKED = 0.5
+_BINS = 12
+
+
+class Bin(Contract):
+    """Records of `at_least` to `at_most` tokens."""
+
+    at_least: int
+    at_most: int
+    records: int
+
+
+class Lengths(Contract):
+    """Tokens of the records of a file, before cutting."""
+
+    shortest: int
+    median: int
+    percentile_95: int
+    longest: int
+    limit: int
+    cut: int
+    """Records that were longer than `limit`."""
+    dropped: int
+    """Records of which nothing learned was left within `limit`."""
+    histogram: tuple[Bin, ...]
+
+
+class Pair(Contract):
+    """Two places that hold the same record."""
+
+    place: str
+    same_as: str
+
+
+class Repetition(Contract):
+    """Records that are there before, or elsewhere."""
+
+    exact: int
+    """Word for word."""
+    near: int
+    """In other spelling alone; those of `exact` are not counted again."""
+    first: tuple[Pair, ...]
+
+
+class SplitReport(Contract):
+    """One file."""
+
+    file: str
+    records: int
+    lengths: Lengths
+    duplicates: Repetition
+
+
+class Leak(Repetition):
+    """Records of `split` that `of` holds too."""
+
+    split: str
+    of: str
+
+
+class Hint(Contract):
+    """What looks like personal data or a secret: where, but never what."""
+
+    kind: str
+    count: int
+    first: tuple[str, ...]
+
+
+class ShownRecord(Contract):
+    """A record as the model sees it, special tokens included."""
+
+    place: str
+    text: str
+
+
+class DataReport(Contract):
+    """prepare-report.json."""
+
+    schema_version: int = 1
+    plan_digest: str
+    shown: ShownRecord | None
+    """The first training record without a hint; None if there is none."""
+    splits: dict[str, SplitReport]
+    leaks: tuple[Leak, ...]
+    hints: tuple[Hint, ...]
+
+    @property
+    def duplicates(self) -> int:
+        """Exact ones in the training data."""
+        return self.splits["training"].duplicates.exact
+
+    @property
+    def leaked(self) -> int:
+        """Validation and test records that the training data holds too, exactly or nearly."""
+        return sum(leak.exact + leak.near for leak in self.leaks if leak.of == "training")
+
+    @property
+    def hint_count(self) -> int:
+        """Of all kinds."""
+        return sum(hint.count for hint in self.hints)
+
+    def content(self) -> bytes:
+        """Of the file prepare-report.json."""
+        return (self.model_dump_json(by_alias=True, indent=2) + "\n").encode()
+
+    def refuse_if_leaked(self) -> None:
+        """The rule of the module.
+
+        Raises:
+            DataRefused: naming every split that mostly repeats the training data.
+        """
+        wrong = []
+        for leak in self.leaks:
+            records = self.splits[leak.split].records
+            if leak.of == "training" and leak.exact > _TOO_MUCH_LEAKED * records:
+                pair = leak.first[0]
+                wrong.append(
+                    f"dataset.{leak.split}: {leak.exact} of {records} records are in the training data as well"
+                    f" (first {pair.place}, which is {pair.same_as}); scores on them would measure memory; try other"
+                    f" records, or leave dataset.{leak.split} out: validationFraction holds out what is not trained on"
+                )
+        if wrong:
+            raise DataRefused("\n".join(wrong))
+
+
+def build_report(
+    splits: Mapping[str, Loaded], tokenizer: TextTokenizer, limit: int, plan_digest: str
+) -> DataReport:
+    """The report on what the files hold, before anything is held out."""
+    exact = {name: [exact_key(example) for example in split.examples] for name, split in splits.items()}
+    near = {name: [near_key(example) for example in split.examples] for name, split in splits.items()}
+    leaks = []
+    for name, of in (("validation", "training"), ("test", "training"), ("test", "validation")):
+        if name in splits and of in splits:
+            found = _repetition(
+                shared(exact[name], exact[of]),
+                shared(near[name], near[of]),
+                splits[name],
+                splits[of],
+            )
+            leaks.append(Leak(split=name, of=of, **found.model_dump(by_alias=False)))
+    hints, clean = _hints(splits)
+    return DataReport(
+        plan_digest=plan_digest,
+        shown=None if clean is None else _shown(splits["training"], clean, tokenizer),
+        splits={
+            name: SplitReport(
+                file=split.file,
+                records=split.read,
+                lengths=_lengths(split, limit),
+                duplicates=_repetition(repeated(exact[name]), repeated(near[name]), split, split),
+            )
+            for name, split in splits.items()
+        },
+        leaks=tuple(leaks),
+        hints=hints,
+    )
+
+
+def warnings_of(report: DataReport) -> list[str]:
+    """What a person should look at, the lengths of all splits first."""
+    warnings = []
+    for name, split in report.splits.items():
+        lengths = split.lengths
+        if lengths.dropped:
+            warnings.append(
+                f"{name}: {lengths.dropped} of {split.records} records dropped: their prompt alone fills"
+                f" maxSequenceLength {lengths.limit}"
+            )
+        if lengths.cut > _LONG_TAIL * split.records:
+            warnings.append(
+                f"{name}: {lengths.cut} of {split.records} records cut to {lengths.limit} tokens; the longest has"
+                f" {lengths.longest}"
+            )
+    if report.duplicates:
+        warnings.append(f"training: {report.duplicates} records are exact duplicates of others")
+    for leak in report.leaks:
+        if leak.of == "training" and leak.exact + leak.near:
+            spelling = f" ({leak.near} in other spelling)" if leak.near else ""
+            warnings.append(
+                f"{leak.split}: {leak.exact + leak.near} of {report.splits[leak.split].records} records are in the"
+                f" training data as well{spelling}: scores on them measure memory"
+            )
+    if report.hints:
+        kinds = ", ".join(f"{hint.count} x {hint.kind}" for hint in report.hints)
+        warnings.append(f"the data may hold personal data or secrets: {kinds}; places: {REPORT}")
+    return warnings
+
+
+def text_of(report: DataReport) -> str:
+    """The report for a log."""
+    lines = []
+    for name, split in report.splits.items():
+        lengths = split.lengths
+        lines.append(
+            f"{name}: {split.file}: {split.records} records of {lengths.shortest} to {lengths.longest} tokens"
+            f" (half at most {lengths.median}, 95 of 100 at most {lengths.percentile_95}); limit {lengths.limit}:"
+            f" {lengths.cut} cut, {lengths.dropped} dropped"
+        )
+        most = max(part.records for part in lengths.histogram)
+        lines += [
+            f"  {part.at_least:>7}-{part.at_most:<7} {part.records:>8} {'#' * ceil(40 * part.records / most)}"
+            for part in lengths.histogram
+        ]
+        lines += _repetition_lines("duplicates", split.duplicates)
+    for leak in report.leaks:
+        lines += _repetition_lines(f"{leak.split} records in {leak.of}", leak)
+    lines += [f"looks like {hint.kind}: {hint.count}, at {', '.join(hint.first)}" for hint in report.hints]
+    if report.shown is not None:
+        lines += [f"what the model sees of {report.shown.place}:", report.shown.text.rstrip("\n")]
+    return "\n".join(lines)
+
+
+def _repetition_lines(what: str, found: Repetition) -> list[str]:
+    if not found.first:
+        return []
+    pairs = ", ".join(f"{pair.place} is {pair.same_as}" for pair in found.first)
+    return [f"  {what}: {found.exact} exact, {found.near} in other spelling: {pairs}"]
+
+
+def _repetition(
+    exact: Sequence[tuple[int, int]], near: Sequence[tuple[int, int]], split: Loaded, of: Loaded
+) -> Repetition:
+    """What is equal is alike too, so `near` holds the indices of `exact` and more; the exact ones come first."""
+    same = {index for index, _ in exact}
+    merely_alike = [(index, other) for index, other in near if index not in same]
+    pairs = [*exact, *merely_alike][:MAX_PLACES]
+    first = tuple(Pair(place=str(split.places[at]), same_as=str(of.places[other])) for at, other in pairs)
+    return Repetition(exact=len(exact), near=len(merely_alike), first=first)
+
+
+def _hints(splits: Mapping[str, Loaded]) -> tuple[tuple[Hint, ...], int | None]:
+    """The hints of all splits, and the index of the first training record without any."""
+    counts: Counter[str] = Counter()
+    places: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    clean: int | None = None
+    for name, split in splits.items():
+        for at, (example, place) in enumerate(zip(split.examples, split.places, strict=True)):
+            found = Counter(hints_in("\n".join(piece.text for piece in example.pieces)))
+            counts += found
+            for kind in found:
+                if len(places[kind]) < MAX_PLACES:
+                    places[kind].append(str(place))
+            if clean is None and name == "training" and not found:
+                clean = at
+    hints = (Hint(kind=kind, count=counts[kind], first=tuple(places[kind])) for kind in KINDS if counts[kind])
+    return tuple(hints), clean
+
+
+def _shown(split: Loaded, at: int, tokenizer: TextTokenizer) -> ShownRecord:
+    text = render_preview([split.records[at]], tokenizer)
+    return ShownRecord(place=str(split.places[at]), text=clip(text, MAX_SHOWN_CHARACTERS))
+
+
+def _lengths(split: Loaded, limit: int) -> Lengths:
+    ordered = sorted(split.lengths)
+    width = max(1, ceil(ordered[-1] / _BINS))
+    # A round width is easier to read.
+    width = next(step * 10**power for power in range(12) for step in (1, 2, 5) if step * 10**power >= width)
+    counts = Counter(length // width for length in ordered)
+    return Lengths(
+        shortest=ordered[0],
+        median=_percentile(ordered, 50),
+        percentile_95=_percentile(ordered, 95),
+        longest=ordered[-1],
+        limit=limit,
+        cut=sum(length > limit for length in ordered),
+        dropped=split.dropped,
+        histogram=tuple(
+            Bin(at_least=number * width, at_most=(number + 1) * width - 1, records=counts[number])
+            for number in range(min(counts), max(counts) + 1)
+        ),
+    )
+
+
+def _percentile(ordered: Sequence[int], percent: int) -> int:
+    """The least length that `percent` of 100 records do not exceed (nearest rank)."""
+    return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Base against tuned on held-out records: loss, perplexity, exact match, ROUGE-L, and answers side by side."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tuneyard_api.pod_contract import EvaluationFacts, ResolvedJob, Scores
+from tuneyard_data.tokenization import TextTokenizer
+
+from tuneyard_trainer.evaluation.generate import complete
+from tuneyard_trainer.model.loading import Device
+from tuneyard_trainer.model.world import World
+from tuneyard_trainer.pod import durable
+from tuneyard_trainer.pod.context import StopRequest
+from tuneyard_trainer.pod.failures import Interrupted
+from tuneyard_trainer.pod.progress import Board
+from tuneyard_trainer.training.loop import TRAINING_ADVICE, check_held_out, mean_loss
+from tuneyard_trainer.workspace.prepared import Prompt, Split
+
+_BASE_ADVICE = "training.precision fp32, or another revision of the model: its weights may be damaged"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model on the held-out records."""
+
+    loss: float
+    """Nats per learned token."""
+    answers: list[str]
+    """To each prompt, in order."""
+
+
+@dataclass
+class Evaluation:
+    """All that both models are measured with; every process must make the same calls."""
+
+    job: ResolvedJob
+    model: Any
+    tokenizer: TextTokenizer
+    split: Split
+    prompts: Sequence[Prompt]
+    device: Device
+    world: World
+    board: Board
+    stop: StopRequest
+
+    def base(self, path: Path, plan_digest: str) -> Measured:
+        """The model before it is trained, kept at `path` for the attempts that go on from a checkpoint."""
+        kept = self.world.of_first(_kept(path, plan_digest))
+        if kept is not None:
+            return kept
+        measured = self._measure("the base model, before training", _BASE_ADVICE)
+        if self.world.is_first:
+            content = {"planDigest": plan_digest, "measured": asdict(measured)}
+            durable.write_file(path, json.dumps(content).encode())
+        return measured
+
+    def tuned(self) -> Measured:
+        """The model after it was trained."""
+        return self._measure("the tuned model", TRAINING_ADVICE)
+
+    def _measure(self, called: str, advice: str) -> Measured:
+        """The model as it is now, by its name towards people and what to try if it gives no finite loss.
+
+        Raises:
+            Interrupted: if SIGTERM comes. What was trained is kept.
+            StageFailure: NonFiniteLoss.
+        """
+        self.board.update(phase="evaluating", step=0, of=0, eta_seconds=None)
+        loss = mean_loss(
+            self.model,
+            self.split,
+            micro_batch=self.job.training.micro_batch_size,
+            device=self.device,
+            world=self.world,
+            stop=self.stop,
+        )
+        check_held_out(loss, called, advice)
+        self.model.eval()
+        with self.device.autocast():
+            answers = complete(
+                self.model,
+                [prompt.ids for prompt in self.prompts],
+                stop_ids=self.tokenizer.stop_ids,
+                max_new_tokens=self.job.evaluation.max_new_tokens,
+                decode=self.tokenizer.decode,
+                device=self.device.torch_device,
+                batch_done=self._tell,
+                world=self.world,
+            )
+        return Measured(loss, answers)
+
+    def _tell(self, answered: int) -> None:
+        self.board.update(step=answered, of=len(self.prompts))
+        if self.world.is_any(self.stop):
+            raise Interrupted("stopped by SIGTERM while evaluating; what was trained is kept")
+
+
+def _kept(path: Path, plan_digest: str) -> Measured | None:
+    """What an earlier attempt of this plan measured; anything torn or foreign counts as none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Measured(**content["measured"]) if content["planDigest"] == plan_digest else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def rouge_l(reference: str, answer: str) -> float:
+    """ROUGE-L F1 (Lin 2004) as the rouge-score library reckons it, stemming off."""
+    return float(_scorer().score(reference, answer)["rougeL"].fmeasure)
+
+
+def compare(path: Path, prompts: Sequence[Prompt], base: Measured, tuned: Measured) -> EvaluationFacts:
+    """Both models' scores; writes one JSON object per prompt with both answers to `path`.
+
+    Without prompts (plain text) exact match and ROUGE-L are 0 of 0.
+    """
+    lines: list[str] = []
+    rouges: tuple[list[float], list[float]] = ([], [])
+    for prompt, *answers in zip(prompts, base.answers, tuned.answers, strict=True):
+        for scores, answer in zip(rouges, answers, strict=True):
+            scores.append(rouge_l(prompt.reference, answer))
+        sample = {
+            "prompt": prompt.prompt,
+            **({"messages": prompt.messages} if prompt.messages is not None else {}),
+            "reference": prompt.reference,
+            "base": answers[0],
+            "tuned": answers[1],
+            "rougeLBase": rouges[0][-1],
+            "rougeLTuned": rouges[1][-1],
+        }
+        lines.append(json.dumps(sample, ensure_ascii=False) + "\n")
+    durable.write_file(path, "".join(lines).encode())
+    references = [prompt.reference for prompt in prompts]
+    of_base, of_tuned = (
+        Scores(
+            loss=measured.loss,
+            # Beyond e^700 a float overflows; such a model is no better than that.
+            perplexity=math.exp(min(measured.loss, 700.0)),
+            exact_match=_mean([float(a == r) for a, r in zip(measured.answers, references, strict=True)]),
+            rouge_l=_mean(rouge),
+            prompts=len(references),
+        )
+        for measured, rouge in zip((base, tuned), rouges, strict=True)
+    )
+    return EvaluationFacts(base=of_base, tuned=of_tuned)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+@cache
+def _scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415  a second
+
+    return RougeScorer(["rougeL"], use_stemmer=False)

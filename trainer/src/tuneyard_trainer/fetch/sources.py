@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the file behind each split of the data set."""
+
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+from tuneyard_api.pod_contract import FailureClass, ResolvedDataset, ResolvedSource
+from tuneyard_data.records import SUFFIXES, DataFile
+
+from tuneyard_trainer.fetch import object_store
+from tuneyard_trainer.fetch.hub import fetch_data_file
+from tuneyard_trainer.fetch.web import fetch_url, shown_url
+from tuneyard_trainer.pod.failures import StageFailure, bad_input
+
+SPLITS = ("training", "validation", "test")
+
+
+def find_data_files(dataset: ResolvedDataset, cache: Path, received: Path) -> list[DataFile]:
+    """One file for each split that the job names, in the order of SPLITS.
+
+    `cache` keeps what comes from a hub, by commit; `received` is a folder for what comes from S3 or a URL.
+
+    Raises:
+        StageFailure: for the first split that has none.
+    """
+    return [_find(split, source, cache, received) for split, source in _sources(dataset)]
+
+
+def _sources(dataset: ResolvedDataset) -> Iterator[tuple[str, ResolvedSource]]:
+    for split in SPLITS:
+        source = getattr(dataset, split)
+        if source is not None:
+            yield split, source
+
+
+def _find(split: str, source: ResolvedSource, cache: Path, received: Path) -> DataFile:
+    if source.s3 is not None:
+        name = object_store.name_of(source.s3)
+        path = received / f"{split}{Path(source.s3.key).suffix}"
+        object_store.fetch_object(source.s3, path, os.environ)
+    elif source.http is not None:
+        name = shown_url(source.http.url)
+        path = received / f"{split}{Path(name).suffix}"
+        fetch_url(source.http, path)
+    elif source.repo is not None:
+        name = f"{source.repo}/{source.path}"
+        path = fetch_data_file(source, cache)
+    else:
+        path = _inside_folder(split, Path(source.path or ""))
+        name = str(path)
+    if Path(name).suffix not in SUFFIXES:
+        raise bad_input(f"dataset.{split}: {name}: files must end in {', '.join(SUFFIXES)}")
+    return DataFile(split, path, name)
+
+
+def _inside_folder(split: str, path: Path) -> Path:
+    """`path` itself, or the one data file of a folder."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise StageFailure(
+            FailureClass.DATA_MISSING, f"dataset.{split}: {path}: there is no such file{_near(path)}"
+        )
+    files = sorted(child for child in path.iterdir() if child.suffix in SUFFIXES and child.is_file())
+    if not files:
+        raise StageFailure(
+            FailureClass.DATA_MISSING,
+            f"dataset.{split}: {path}: no file here ends in {', '.join(SUFFIXES)}{_there(path)}",
+        )
+    if len(files) > 1:
+        raise bad_input(
+            f"dataset.{split}: {path}: a folder with {len(files)} data files; try pvc.path with one of"
+            f" {', '.join(file.name for file in files[:8])}"
+        )
+    return files[0]
+
+
+def _near(path: Path) -> str:
+    parent = path.parent
+    while not parent.is_dir() and parent != parent.parent:
+        parent = parent.parent
+    names = [child.name for child in parent.iterdir()]
+    match = get_close_matches(path.name, names, n=1)
+    return f"; did you mean {parent / match[0]}?" if match else _there(parent)
+
+
+def _there(folder: Path) -> str:
+    names = sorted(child.name for child in folder.iterdir())
+    return f"; {folder} has {', '.join(names[:12]) or 'nothing'}"

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetches one file by URL and holds it against its digest.
+
+The person who writes a job must not reach through the prepare pod what only the pod can reach. So a redirect never
+leads further inside than the address that the job names (public, private network, this machine), cloud metadata
+(link-local) is never asked, and TLS is never left. The address that was judged is the one that is connected to.
+"""
+
+import http.client
+import ipaddress
+import re
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from email.message import Message
+from enum import IntEnum
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from tuneyard_api.pod_contract import FailureClass
+from tuneyard_api.problems import clip
+from tuneyard_api.remote_files import HttpFile
+
+from tuneyard_trainer.fetch.limits import CHUNK_BYTES, MAX_BYTES, check_size, write_chunks
+from tuneyard_trainer.pod.failures import StageFailure, bad_input
+
+TIMEOUT_SECONDS = 60.0
+"""Without a byte."""
+_SERVICE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+\.svc(\.cluster\.local)?$")
+
+
+class Reach(IntEnum):
+    """How far inside an address lies."""
+
+    MACHINE = 0
+    PRIVATE = 1
+    PUBLIC = 2
+
+
+def reach_of(address: str) -> Reach | None:
+    """Of an IP address; None for those that no data set comes from: link-local, multicast, unspecified."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
+    if mapped is not None:
+        found = mapped
+    if found.is_link_local or found.is_multicast or found.is_unspecified:
+        return None
+    if found.is_loopback:
+        return Reach.MACHINE
+    return Reach.PUBLIC if found.is_global else Reach.PRIVATE
+
+
+class Guard:
+    """Judges every address and every redirect of one fetch."""
+
+    def __init__(self) -> None:
+        self._start: Reach | None = None
+
+    def admit(self, host: str, address: str) -> None:
+        """Lets an address pass; the first one says how far inside a redirect may lead.
+
+        Raises:
+            StageFailure: BadInput.
+        """
+        reach = reach_of(address)
+        if reach is None:
+            raise bad_input(f"{host} is {address}, which no data set is fetched from; try another address")
+        if self._start is None:
+            self._start = reach
+        if reach < self._start:
+            raise bad_input(
+                f"the server sends on to {host}, which is {address}, inside the network; try the final address in the"
+                " job, if that is where the file is"
+            )
+
+    def admit_redirect(self, old: str, new: str) -> None:
+        """Lets a redirect pass.
+
+        Raises:
+            StageFailure: BadInput.
+        """
+        before, after = urlsplit(old), urlsplit(new)
+        is_inside = before.scheme == "http" and _SERVICE.match(after.hostname or "")
+        if after.scheme != "https" and not (after.scheme == "http" and is_inside):
+            raise bad_input(
+                f"the server sends on to {shown_url(new)}, without TLS; try an address that stays with https"
+            )
+
+
+def fetch_url(file: HttpFile, target: Path, limit_bytes: int = MAX_BYTES) -> None:
+    """Writes the file to `target`, if it is the one that was meant.
+
+    Raises:
+        StageFailure: DataMissing, PermissionDenied, UpstreamUnavailable or BadInput.
+    """
+    name, guard = shown_url(file.url), Guard()
+    opener = urllib.request.build_opener(_Plain(guard), _Tls(guard), _Redirects(guard))
+    request = urllib.request.Request(  # noqa: S310  the contract allows http and https alone
+        file.url, headers={"User-Agent": "tuneyard", "Accept-Encoding": "identity"}
+    )
+    try:
+        with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
+            length = answer.headers.get("Content-Length")
+            expected = int(length) if length and length.isdigit() else None
+            check_size(name, expected, limit_bytes)
+            size, digest = write_chunks(name, _chunks(answer), target, limit_bytes)
+    except StageFailure as failure:
+        said = str(failure)
+        raise StageFailure(
+            failure.failure_class, said if said.startswith(name) else f"{name}: {said}"
+        ) from None
+    except urllib.error.HTTPError as error:
+        with error:
+            raise _refused(name, error.code) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _unreachable(name, error) from error
+    if expected is not None and size < expected:
+        raise StageFailure(
+            FailureClass.UPSTREAM, f"{name}: the connection broke off after {size} of {expected} bytes"
+        )
+    if digest != file.sha256:
+        raise bad_input(
+            f"{name}: not the file that was meant: its SHA-256 is {digest} (expected {file.sha256}); try that digest"
+            " if the file was meant to change"
+        )
+
+
+def shown_url(url: str) -> str:
+    """`url` without what may be secret: a signature in its query, a user."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _chunks(answer: Any) -> Iterator[bytes]:
+    while chunk := answer.read(CHUNK_BYTES):
+        yield chunk
+
+
+def _refused(name: str, status: int) -> StageFailure:
+    said = f"{name}: the server answers {status}"
+    if status in {401, 403, 407}:
+        return StageFailure(
+            FailureClass.PERMISSION_DENIED,
+            f"{said}: only files that anyone may read can be fetched; try s3 with a secretRef, or a claim (pvc)",
+        )
+    if status in {408, 425, 429} or status >= 500:  # noqa: PLR2004
+        return StageFailure(FailureClass.UPSTREAM, said)
+    return StageFailure(FailureClass.DATA_MISSING, f"{said}: there is no such file")
+
+
+def _unreachable(name: str, error: Exception) -> StageFailure:
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return bad_input(
+            f"{name}: the server's certificate is not trusted: {reason.verify_message}; try SSL_CERT_FILE in the env of"
+            " the FineTuneRuntime, if the authority is your own"
+        )
+    return StageFailure(
+        FailureClass.UPSTREAM, f"{name}: the server can't be reached: {clip(str(reason), 500)}"
+    )
+
+
+def _connect(guard: Guard, host: str, port: int, timeout: float | None) -> socket.socket:
+    """A connection to the first address of `host` that answers, each of them judged before."""
+    trouble: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        guard.admit(host, str(address[0]))
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            trouble = error
+        else:
+            return connection
+    raise trouble
+
+
+class _PlainConnection(http.client.HTTPConnection):
+    def __init__(self, guard: Guard, host: str, **rest: Any) -> None:
+        super().__init__(host, **rest)
+        self._guard = guard
+
+    def connect(self) -> None:
+        self.sock = _connect(self._guard, self.host, self.port, self.timeout)
+
+
+class _TlsConnection(http.client.HTTPSConnection):
+    def __init__(self, guard: Guard, host: str, *, context: ssl.SSLContext, **rest: Any) -> None:
+        super().__init__(host, context=context, **rest)
+        self._guard, self._tls, self._is_tunnelled = guard, context, False
+
+    def set_tunnel(self, *arguments: Any, **named: Any) -> None:
+        """A proxy connects for us, and decides what may be reached."""
+        self._is_tunnelled = True
+        super().set_tunnel(*arguments, **named)
+
+    def connect(self) -> None:
+        if self._is_tunnelled:
+            super().connect()
+            return
+        plain = _connect(self._guard, self.host, self.port, self.timeout)
+        self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+
+
+class _Plain(urllib.request.HTTPHandler):
+    def __init__(self, guard: Guard) -> None:
+        super().__init__()
+        self._guard = guard
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(_PlainConnection, self._guard), req)
+
+
+class _Tls(urllib.request.HTTPSHandler):
+    def __init__(self, guard: Guard) -> None:
+        self._tls = ssl.create_default_context()
+        super().__init__(context=self._tls)
+        self._guard = guard
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(partial(_TlsConnection, self._guard), req, context=self._tls)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def redirect_request(  # noqa: PLR0917  as the base class has it
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> urllib.request.Request | None:
+        try:
+            self._guard.admit_redirect(req.full_url, newurl)
+        except StageFailure:
+            fp.close()
+            raise
+        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the base model and looks at its files, before a GPU is asked for."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneyard_api.pod_contract import FailureClass, ResolvedJob
+
+from tuneyard_trainer.fetch.hub import fetch_model
+from tuneyard_trainer.pod.failures import StageFailure, bad_input
+
+_PICKLED = re.compile(r"(pytorch_model.*\.bin|.*\.(pt|pth|ckpt|pkl))$")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A model folder that has what training needs."""
+
+    folder: Path
+    revision: str | None
+    """Commit of a hub model."""
+    config: dict[str, Any]
+    licence: str | None
+    """As its model card names it."""
+
+    @property
+    def model_type(self) -> str:
+        """The family, such as `llama`."""
+        return str(self.config["model_type"])
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Rows of the embedding."""
+        return self._number("vocab_size")
+
+    @property
+    def positions(self) -> int | None:
+        """Longest sequence that the model was made for, in tokens."""
+        return self._number("max_position_embeddings")
+
+    @property
+    def attention_window(self) -> int | None:
+        """Tokens that a token can look back on, if the model limits them."""
+        window = self._number("sliding_window")
+        return window if self.config.get("use_sliding_window", True) else None
+
+    def _number(self, name: str) -> int | None:
+        text_config = self.config.get("text_config")
+        value = self.config.get(name, text_config.get(name) if isinstance(text_config, dict) else None)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
+    """The model of a job, downloaded if it comes from a hub.
+
+    Raises:
+        StageFailure: with everything that the folder lacks, or why the runtime may not run it.
+    """
+    revision = None
+    if job.model.repo is not None:
+        folder, revision, names = fetch_model(job.model, cache)
+        called = f"model {job.model.repo}@{revision[:12]}"
+    else:
+        folder = Path(job.model.path or "")
+        called = f"model {folder}"
+        if not folder.is_dir():
+            raise StageFailure(
+                FailureClass.MODEL_MISSING, f"{called}: there is no such folder{_neighbours(folder)}"
+            )
+        names = sorted(path.name for path in folder.iterdir())
+    _check_files(called, folder, names)
+    config = _read_config(called, folder)
+    model = BaseModel(folder, revision, config, _licence(folder))
+    _check_runtime(called, model, job)
+    return model
+
+
+def _check_files(called: str, folder: Path, names: list[str]) -> None:
+    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    if index := _weight_index(folder):
+        shards = sorted(set(index.values()))
+        missing += [shard for shard in shards if not (folder / shard).is_file()]
+    elif not any(folder.glob("*.safetensors")):
+        pickled = sorted(name for name in names if _PICKLED.match(name))
+        if pickled:
+            raise bad_input(
+                f"{called}: the weights are pickled ({', '.join(pickled[:3])}), which can run code when they are read;"
+                " try a revision with *.safetensors, or convert them"
+            )
+        missing.append("*.safetensors")
+    if missing:
+        raise StageFailure(
+            FailureClass.MODEL_MISSING,
+            f"{called}: missing {', '.join(missing[:8])}; there is {', '.join(names[:12]) or 'nothing'}",
+        )
+
+
+def _weight_index(folder: Path) -> dict[str, str]:
+    try:
+        content = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return dict(content["weight_map"])
+
+
+def _read_config(called: str, folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise bad_input(f"{called}: config.json: malformed JSON: {error}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise bad_input(f"{called}: config.json names no model_type")
+    return config
+
+
+def _check_runtime(called: str, model: BaseModel, job: ResolvedJob) -> None:
+    families = job.runtime.model_families
+    if "auto_map" in model.config and not job.runtime.trust_remote_code:
+        raise bad_input(
+            f"{called}: it comes with its own Python (auto_map in config.json), which is not run; try a model that"
+            f" transformers knows by itself, or model.trustRemoteCode: true if runtime {job.runtime.name} allows it"
+        )
+    if families and model.model_type not in families:
+        raise bad_input(
+            f"{called}: runtime {job.runtime.name} trains {', '.join(families)} (got model_type {model.model_type})"
+        )
+
+
+def _neighbours(folder: Path) -> str:
+    try:
+        names = sorted(path.name for path in folder.parent.iterdir())
+    except OSError:
+        return ""
+    return f"; {folder.parent} has {', '.join(names[:12]) or 'nothing'}"
+
+
+def _licence(folder: Path) -> str | None:
+    """`license:` of the model card's front matter."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    front = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    match = re.search(r"^license:\s*(\S+)", front[1], re.MULTILINE) if front else None
+    return match[1].strip("'\"") if match else None

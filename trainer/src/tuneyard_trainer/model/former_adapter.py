@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at the adapter that a job goes on from, before a GPU is asked for: it must fit the base model and the job.
+
+Only names and shapes are read, so this needs no PyTorch. A LoRA adapter of rank r holds for a layer of weight
+[out, in] the factors A [r, in] and B [out, r].
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from tuneyard_api.job import Lora
+from tuneyard_api.pod_contract import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILES,
+    ADAPTER_WEIGHTS,
+    FailureClass,
+    ResolvedAdapter,
+    ResolvedJob,
+)
+
+from tuneyard_trainer.model.base import BaseModel
+from tuneyard_trainer.pod.failures import StageFailure, bad_input
+from tuneyard_trainer.workspace.layout import FORMER_ADAPTER
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_FACTOR = re.compile(r"^base_model\.model\.(.+)\.lora_([AB])\.weight$")
+_PLAIN = {
+    "peft_type": "LORA",
+    "bias": "none",
+    "use_dora": False,
+    "modules_to_save": None,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "fan_in_fan_out": False,
+    "layers_to_transform": None,
+    "trainable_token_indices": None,
+}
+"""What is trained here, and what NIM and vLLM serve: LoRA of one rank, and nothing besides."""
+_MAX_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class FormerAdapter:
+    """An adapter that fits."""
+
+    folder: Path
+    base: str
+    """What it calls its base model."""
+
+    def copy_to(self, folder: Path) -> None:
+        """For the training, which does not see the claim."""
+        folder.mkdir()
+        for name in ADAPTER_FILES:
+            shutil.copyfile(self.folder / name, folder / name)
+
+    def warnings(self, job: ResolvedJob) -> list[str]:
+        """A base model of another name may still be the same one."""
+        own = PurePath(job.model.repo or job.model.path or "").name
+        if PurePath(self.base).name == own:
+            return []
+        base = self.base or "a base model that it does not name"
+        said = f"the adapter was trained on {base}, and the job's model is {own}: their shapes agree, but it only helps"
+        return [f"{said} if their weights do"]
+
+
+def find_adapter(adapter: ResolvedAdapter, lora: Lora, model: BaseModel) -> FormerAdapter:
+    """The adapter at its path.
+
+    Raises:
+        StageFailure: ModelMissing, or BadInput with all that differs.
+    """
+    folder, called = Path(adapter.path), f"model.adapter {adapter.path}"
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        raise StageFailure(
+            FailureClass.MODEL_MISSING,
+            f"{called}: missing {', '.join(missing)}; there is {', '.join(there[:12]) or 'nothing'}",
+        )
+    config, factors = _read(called, folder)
+    differences = [
+        *_not_plain(config),
+        *(_unlike_job(config, lora) if adapter.must_match_lora else ()),
+        *_unlike_base(factors, _shapes_of(model.folder), config.get("r")),
+    ]
+    if differences:
+        rest = len(differences) - _MAX_SHOWN
+        shown = [*differences[:_MAX_SHOWN], *([f"... and {rest} more"] if rest > 0 else [])]
+        raise bad_input("\n".join([f"{called}: it can't be trained on:", *shown]))
+    return FormerAdapter(folder, str(config.get("base_model_name_or_path") or ""))
+
+
+def lora_as_trained(job: ResolvedJob, prepared: Path) -> Lora:
+    """The job's options, or those of the adapter that prepare left in `prepared` for the job to go on from."""
+    if job.adapter is None:
+        return job.lora
+    config = json.loads((prepared / FORMER_ADAPTER / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    targets = config.get("target_modules") or ()
+    own = {
+        "rank": config["r"],
+        "alpha": config["lora_alpha"],
+        "target_modules": (targets,) if isinstance(targets, str) else tuple(sorted(targets)),
+    }
+    if not job.adapter.must_match_lora:
+        own["dropout"] = config.get("lora_dropout", 0.0)
+    return job.lora.model_copy(update=own)
+
+
+def _read(called: str, folder: Path) -> tuple[dict[str, Any], Shapes]:
+    from safetensors import SafetensorError  # noqa: PLC0415
+
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        factors = _read_shapes(folder / ADAPTER_WEIGHTS)
+    except ValueError as error:
+        raise bad_input(f"{called}: {ADAPTER_CONFIG}: malformed JSON: {error}") from None
+    except SafetensorError as error:
+        raise bad_input(f"{called}: {ADAPTER_WEIGHTS}: no readable safetensors: {error}") from None
+    if not isinstance(config, dict):
+        raise bad_input(f"{called}: {ADAPTER_CONFIG} is no object")
+    return config, factors
+
+
+def _read_shapes(path: Path) -> Shapes:
+    from safetensors import safe_open  # noqa: PLC0415
+
+    with safe_open(path, framework="numpy") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no mapping
+
+
+def _shapes_of(folder: Path) -> Shapes:
+    return {
+        name: shape for path in folder.glob("*.safetensors") for name, shape in _read_shapes(path).items()
+    }
+
+
+def _not_plain(config: Mapping[str, Any]) -> Iterator[str]:
+    for name, plain in _PLAIN.items():
+        value = config.get(name, plain)
+        if value != plain and (value or plain):
+            yield f"{name} is {json.dumps(value)}, and only {json.dumps(plain)} can be trained and served"
+
+
+def _unlike_job(config: Mapping[str, Any], lora: Lora) -> Iterator[str]:
+    for name, has, asked in (
+        ("rank", config.get("r"), lora.rank),
+        ("alpha", config.get("lora_alpha"), lora.alpha),
+    ):
+        if has != asked:
+            yield f"{name}: the adapter has {has}, lora.{name} asks for {asked}"
+    has = config.get("target_modules") or ()
+    targets = {has} if isinstance(has, str) else set(has)
+    if lora.target_modules is not None and targets != set(lora.target_modules):
+        yield (
+            f"target modules: the adapter has {_listed(targets)}, lora.targetModules asks for"
+            f" {_listed(lora.target_modules)}"
+        )
+
+
+def _unlike_base(factors: Shapes, base: Shapes, rank: Any) -> Iterator[str]:
+    layers: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, shape in sorted(factors.items()):
+        match = _FACTOR.match(name)
+        if match is None:
+            yield f"{name} is no factor of a linear layer"
+        else:
+            layers.setdefault(match[1], {})[match[2]] = shape
+    # Some families name their weights otherwise in files than in memory; PEFT compares those as it loads them.
+    is_comparable = any(f"{layer}.weight" in base for layer in layers)
+    for layer, has in layers.items():
+        weight = base.get(f"{layer}.weight")
+        if weight is None:
+            if is_comparable:
+                yield f"{layer}: the model has no such layer"
+            continue
+        wanted = {"A": (rank, weight[-1]), "B": (weight[0], rank)}
+        if has != wanted:
+            yield (
+                f"{layer}: the adapter has {_shapes_text(has)}, a model with weight {list(weight)} and rank {rank}"
+                f" needs {_shapes_text(wanted)}"
+            )
+
+
+def _shapes_text(shapes: Mapping[str, tuple[Any, ...]]) -> str:
+    return " and ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items()))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

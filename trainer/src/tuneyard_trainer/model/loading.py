@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model on its device, or spread over several: all of it trained (sft), or a LoRA adapter alone (lora)."""
+
+import json
+import os
+import shutil
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FailureClass, ResolvedJob
+
+from tuneyard_trainer.model.quantized import hold_weights_still, quantization_options
+from tuneyard_trainer.model.resume_adapter import with_former_adapter
+from tuneyard_trainer.model.world import World, whole
+from tuneyard_trainer.pod import durable
+from tuneyard_trainer.pod.environment import usable_cores
+from tuneyard_trainer.pod.failures import StageFailure, bad_input
+from tuneyard_trainer.workspace.layout import is_model_file
+
+METHODS = ("lora", "sft")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and in which precision."""
+
+    torch_device: torch.device
+    weights: torch.dtype
+    """Of a frozen base model; what is trained is always float32."""
+    is_autocast: bool
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """bfloat16 matrix products, or nothing."""
+        if not self.is_autocast:
+            return nullcontext()
+        context: AbstractContextManager[object] = torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
+        return context
+
+    def peak_memory_bytes(self) -> int:
+        """Most memory in use so far: of the GPU, or of the process on CPU."""
+        if self.torch_device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.torch_device))
+        import resource  # noqa: PLC0415  not on every platform
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def choose_device(job: ResolvedJob, local_rank: int) -> Device:
+    """The accelerator that the runtime promises, never another one.
+
+    Raises:
+        StageFailure: AcceleratorMissing, if it is not there.
+    """
+    asked = job.training.precision
+    if job.runtime.accelerator == "none":
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", usable_cores())))
+        # On a CPU float32 is faster, and exact: bfloat16 only for those who ask for it.
+        return Device(torch.device("cpu"), torch.float32, is_autocast=asked == "bf16")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found < job.gpus_per_node:
+        raise StageFailure(
+            FailureClass.ACCELERATOR_MISSING,
+            f"runtime {job.runtime.name} trains on {job.gpus_per_node} NVIDIA GPU(s), but PyTorch {torch.__version__}"
+            f" sees {found}; try the node's driver and the NVIDIA runtime class, or a runtime for CPU",
+        )
+    precision = asked if asked != "auto" else _best_precision(job)
+    if precision == "bf16" and not _has_bf16():
+        raise bad_input(
+            f"training.precision: {torch.cuda.get_device_name()} has no bfloat16 (got bf16); try fp32, or a GPU of the"
+            " Ampere generation or later by scheduling.gpuProduct"
+        )
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return Device(torch.device("cuda", local_rank), dtype, is_autocast=precision == "bf16")
+
+
+def _best_precision(job: ResolvedJob) -> str:
+    """The first of the runtime's precisions that the GPU has; bf16 alone is then refused by name."""
+    has = [name for name in job.runtime.precisions if name != "bf16" or _has_bf16()]
+    return has[0] if has else "bf16"
+
+
+def _has_bf16() -> bool:
+    """In hardware: what PyTorch emulates is slower than float32."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def load_model(
+    folder: Path, job: ResolvedJob, device: Device, world: World, former: Path | None = None
+) -> Any:
+    """The model to train, the same in every process: with method lora a PeftModel.
+
+    Its adapter is a new one, or the one in `former` if the job goes on from one.
+
+    Raises:
+        StageFailure: BadInput, if lora.targetModules names what the model does not have, or the method is unknown.
+    """
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415  seconds
+    from transformers.utils import logging  # noqa: PLC0415
+
+    if job.method not in METHODS:
+        raise bad_input(f"method: this trainer has {', '.join(METHODS)} (got {job.method})")
+    is_whole = job.method == "sft"
+    # A progress bar per shard is noise in a log.
+    logging.disable_progress_bar()
+    base = AutoModelForCausalLM.from_pretrained(
+        folder,
+        # What is trained is kept in float32: steps are smaller than bfloat16 can tell.
+        dtype=torch.float32 if is_whole else device.weights,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=job.runtime.trust_remote_code,
+        attn_implementation="sdpa",
+        **quantization_options(job, device.torch_device, device.weights),
+    )
+    if job.quantization is not None:
+        hold_weights_still(base)  # it is on its device already, and may not be moved
+    model = base if is_whole else _with_adapter(base, job, former)
+    if job.training.gradient_checkpointing:
+        base.activation_checkpointing_enable()
+    if world.size == 1:
+        return model.to(device.torch_device) if job.quantization is None else model
+    from tuneyard_trainer.model.sharding import shard  # noqa: PLC0415  one process needs none of it
+
+    shard(model, base, world, gathered_as=torch.bfloat16 if is_whole and device.is_autocast else None)
+    return model
+
+
+def _with_adapter(base: Any, job: ResolvedJob, former: Path | None) -> Any:
+    if job.adapter:
+        return with_former_adapter(base, former, job)
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415  seconds
+
+    torch.manual_seed(job.training.seed)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=job.lora.rank,
+        lora_alpha=job.lora.alpha,
+        lora_dropout=job.lora.dropout,
+        target_modules=_target_modules(base, job),
+    )
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5 for a property under its old name.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        return get_peft_model(base, config)
+
+
+def _target_modules(base: Any, job: ResolvedJob) -> list[str]:
+    """Last names of the layers that get an adapter, as vLLM and NIM read them.
+
+    Those asked for, else every linear layer but the output head.
+    """
+    linear = {name for name, part in base.named_modules() if isinstance(part, torch.nn.Linear)}
+    head = {name for name, part in base.named_modules() if part is base.get_output_embeddings()}
+    names = sorted({name.rsplit(".", 1)[-1] for name in linear - head})
+    asked = list(job.lora.target_modules or ())
+    if unknown := [name for name in asked if name not in {part.rsplit(".", 1)[-1] for part in linear}]:
+        raise bad_input(
+            f"lora.targetModules: the model has no linear layers named {', '.join(unknown)}; try {', '.join(names)}"
+        )
+    return asked or names
+
+
+def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are trained by name, in a fixed order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_tuned(model: Any, base: Path, folder: Path, base_name: str, world: World) -> None:
+    """What was trained, in PEFT's layout or as a whole model; every process must call it.
+
+    Replaces what an interrupted run may have left.
+    """
+    tensors = {}
+    for name, parameter in trained_parameters(model).items():
+        tensor = whole(parameter.detach())
+        if world.is_first:
+            tensors[name] = tensor.cpu()
+    if not world.is_first:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with durable.folder_being_written(folder) as temporary:
+        if hasattr(model, "peft_config"):
+            _write_adapter(model, tensors, temporary, base_name)
+        else:
+            _write_model(model, tensors, base, temporary)
+
+
+def _write_adapter(model: Any, tensors: dict[str, torch.Tensor], folder: Path, base_name: str) -> None:
+    from peft import get_peft_model_state_dict  # noqa: PLC0415
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    state = get_peft_model_state_dict(model, state_dict=tensors, save_embedding_layers=False)
+    config = model.peft_config["default"].to_dict() | {
+        "inference_mode": True,
+        "base_model_name_or_path": base_name,
+    }
+    content = json.dumps(config, indent=2, sort_keys=True, default=_plain)
+    (folder / ADAPTER_CONFIG).write_text(content + "\n", encoding="utf-8")
+    contiguous = {name: tensor.contiguous() for name, tensor in sorted(state.items())}
+    save_file(contiguous, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+
+
+def _write_model(model: Any, tensors: dict[str, torch.Tensor], base: Path, folder: Path) -> None:
+    """Weights in the base model's own type, beside its configuration and tokenizer as they are."""
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    name = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    state = {key: tensor.to(getattr(torch, name)) for key, tensor in tensors.items()}
+    model.save_pretrained(folder, state_dict=state, max_shard_size="5GB")
+    for path in base.iterdir():
+        if is_model_file(path.name) and not path.name.endswith((".safetensors", ".index.json")):
+            shutil.copyfile(path, folder / path.name)
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, (set, frozenset)) else str(value)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the adapter that a job goes on from on its base model, ready to be trained."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tuneyard_api.pod_contract import ResolvedJob
+
+from tuneyard_trainer.pod.failures import bad_input
+
+
+def with_former_adapter(base: Any, folder: Path | None, job: ResolvedJob) -> Any:
+    """`base` with the adapter in `folder`, which prepare has checked and left there: a PeftModel.
+
+    Rank, alpha and target modules are the adapter's. Dropout is the job's where it wrote `lora`.
+
+    Raises:
+        StageFailure: BadInput, if the adapter leaves any of its layers without weights.
+    """
+    from peft import LoraConfig, PeftModel  # noqa: PLC0415  seconds
+
+    if folder is None:
+        raise AssertionError("a job that goes on from an adapter is told where prepare left it")
+    config = LoraConfig.from_pretrained(folder)
+    config.inference_mode = False
+    if job.adapter is not None and job.adapter.must_match_lora:
+        config.lora_dropout = job.lora.dropout
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5 for a property under its old name.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        # PEFT only warns of weights that do not arrive; what it leaves at random must not pass for trained.
+        warnings.filterwarnings("error", ".*missing adapter keys.*", UserWarning)
+        try:
+            return PeftModel.from_pretrained(base, folder, is_trainable=True, config=config)
+        except (UserWarning, ValueError, RuntimeError) as error:
+            raise bad_input(f"model.adapter does not fit the model: {error}") from error

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that a stage is given: its job, its places, whom it tells how far it is, and whether it is told to stop."""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+from pydantic import ValidationError
+from tuneyard_api.planner import digest_of
+from tuneyard_api.pod_contract import GRACE_SECONDS, ResolvedJob, Stage
+
+from tuneyard_trainer.pod.environment import PodEnvironment, at_micro_batch
+from tuneyard_trainer.pod.failures import Interrupted, bad_input
+from tuneyard_trainer.pod.progress import Board
+
+RESULT_SECONDS = 10
+"""Kept back of a pod's grace after SIGTERM: the result must be written before the kill."""
+
+
+class StopRequest:
+    """Whether SIGTERM came.
+
+    In stages with nothing to save, SIGTERM raises Interrupted. Training polls this flag, writes a checkpoint and exits.
+    """
+
+    def __init__(self, *, raises: bool) -> None:
+        self._raises = raises
+        self._event = threading.Event()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        """The signal's handler."""
+        is_first = not self._event.is_set()
+        self._event.set()
+        if self._raises and is_first:
+            raise Interrupted(
+                "stopped by SIGTERM; nothing was kept, and the stage starts again from its beginning"
+            )
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """All that a stage may know."""
+
+    job: ResolvedJob
+    plan_digest: str
+    workspace: Path
+    model_cache: Path
+    board: Board
+    stop: StopRequest
+    port: int | None
+
+    @classmethod
+    def of(cls, environment: PodEnvironment, job: ResolvedJob, board: Board, stop: StopRequest) -> Self:
+        """What a process of a pod knows: its job at the micro batch that is left to it, and where things are.
+
+        Raises:
+            ValueError: as `at_micro_batch`.
+        """
+        return cls(
+            at_micro_batch(job, environment.micro_batch_size),
+            digest_of(job),
+            environment.workspace,
+            environment.model_cache,
+            board,
+            stop,
+            environment.port,
+        )
+
+
+def read_job(path: Path) -> ResolvedJob:
+    """job.json.
+
+    Raises:
+        StageFailure: BadInput, naming every field that is wrong.
+    """
+    try:
+        return ResolvedJob.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise bad_input(f"{path}: there is no resolved job; try TUNEYARD_JOB_FILE") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise bad_input(f"{path}: this is no resolved job of schema version 1: {problems}") from None
+
+
+def is_distributed(job: ResolvedJob) -> bool:
+    """Whether training is spread over several processes."""
+    return job.nodes * job.gpus_per_node > 1
+
+
+def patience(stage: Stage) -> int:
+    """How many seconds after SIGTERM a stage that has not ended is given up."""
+    return GRACE_SECONDS[stage] - RESULT_SECONDS

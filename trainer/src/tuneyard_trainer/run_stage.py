@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one stage under the pod contract: one result, one exit code, whatever happens inside.
+
+A stage is a function of a StageContext that returns its facts or raises. All that stages have in common is here:
+reading job.json, returning an earlier success at once, SIGTERM, the progress port, classification, the result.
+"""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from pydantic import BaseModel
+from tuneyard_api.planner import digest_of
+from tuneyard_api.pod_contract import Failure, ResolvedJob, Stage, StageResult
+
+from tuneyard_trainer.pod.context import StageContext, StopRequest, is_distributed, patience, read_job
+from tuneyard_trainer.pod.environment import PodEnvironment, settle_libraries
+from tuneyard_trainer.pod.failures import Interrupted, classify, exit_code, is_explained
+from tuneyard_trainer.pod.progress import Board, served
+from tuneyard_trainer.pod.results import earlier_success, encode, write_result
+
+StageFunction = Callable[[StageContext], BaseModel]
+
+
+def run_stage(stage: Stage, environment: PodEnvironment) -> int:
+    """Runs `stage` and returns the exit code; the result is in the termination log and in the workspace."""
+    settle_libraries(os.environ, environment.workspace, stage)
+    board = Board(stage)
+    digest = ""
+    try:
+        job = read_job(environment.job_file)
+        digest = digest_of(job)
+        if earlier := _done_before(stage, environment.workspace, job, digest):
+            board.say(f"{stage}: already done for this plan")
+            environment.termination_log.write_bytes(encode(earlier))
+            return 0
+        stop = StopRequest(raises=stage is not Stage.TRAIN)
+        context = StageContext.of(environment, job, board, stop)
+        with _told_to_stop(stop, patience(stage), lambda: _give_up(stage, digest, environment)):
+            # Training over several processes serves the port from its first process.
+            own_port = None if stage is Stage.TRAIN and is_distributed(job) else environment.port
+            with served(board, own_port):
+                facts = _function_of(stage)(context)
+                board.update(phase="done")
+        result = StageResult(
+            stage=stage,
+            outcome="Succeeded",
+            plan_digest=digest,
+            facts=facts.model_dump(mode="json", exclude_none=True),
+        )
+    except BaseException as error:  # noqa: BLE001  every end must be told, Ctrl-C included
+        result = _failed(stage, digest, error)
+    board.say(_last_words(result))
+    try:
+        _tell(result, environment)
+    except OSError as error:
+        # A full disk keeps the result out of the workspace; a success that is not kept is none.
+        result = result if result.failure else _failed(stage, digest, error)
+        environment.termination_log.write_bytes(encode(result))
+    return exit_code(result.failure)
+
+
+def _done_before(stage: Stage, workspace: Path, job: ResolvedJob, digest: str) -> StageResult | None:
+    """The result of earlier work that need not be done again; what was prepared may have been for another plan."""
+    if stage is not Stage.PREPARE:
+        return earlier_success(workspace, stage, digest)
+    from tuneyard_trainer.workspace.prepared import earlier_preparation  # noqa: PLC0415  NumPy
+
+    earlier = earlier_preparation(workspace, job)
+    return earlier and earlier.model_copy(update={"plan_digest": digest})
+
+
+def _function_of(stage: Stage) -> StageFunction:
+    """Imported when needed: prepare and publish must not pay for PyTorch."""
+    if stage is Stage.PREPARE:
+        from tuneyard_trainer.stages.prepare import prepare  # noqa: PLC0415
+
+        return prepare
+    if stage is Stage.TRAIN:
+        from tuneyard_trainer.stages.train import train  # noqa: PLC0415
+
+        return train
+    from tuneyard_trainer.stages.publish import publish  # noqa: PLC0415
+
+    return publish
+
+
+def _failed(stage: Stage, digest: str, error: BaseException) -> StageResult:
+    if not is_explained(error):
+        traceback.print_exception(error, file=sys.stderr)
+    return StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=classify(error))
+
+
+def _tell(result: StageResult, environment: PodEnvironment) -> None:
+    is_kept = environment.node_rank == 0
+    write_result(result, environment.workspace, environment.termination_log, is_kept=is_kept)
+
+
+def _last_words(result: StageResult) -> str:
+    if result.failure is None:
+        return f"{result.stage}: succeeded"
+    return f"{result.stage}: {result.failure.failure_class}: {result.failure.message}"
+
+
+@contextmanager
+def _told_to_stop(stop: StopRequest, seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM or Ctrl-C sets the request; if the stage has not ended `seconds` later, `give_up` ends it."""
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not stop:
+            timer.start()
+        stop(number, frame)
+
+    # Outside the main thread there are no signals to handle.
+    is_main = threading.current_thread() is threading.main_thread()
+    previous = [(s, signal.signal(s, handle)) for s in (signal.SIGTERM, signal.SIGINT)] if is_main else []
+    try:
+        yield
+    finally:
+        timer.cancel()
+        for number, handler in previous:
+            signal.signal(number, handler)
+
+
+def _give_up(stage: Stage, digest: str, environment: PodEnvironment) -> None:
+    """The result that is still true when a step outlasts the grace period, and a hard end."""
+    failure: Failure = classify(
+        Interrupted(
+            f"stopped by SIGTERM in a step of more than {patience(stage)} s; goes on from the last checkpoint"
+        )
+    )
+    result = StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=failure)
+    _tell(result, environment)
+    os._exit(exit_code(failure))

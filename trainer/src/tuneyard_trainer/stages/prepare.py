@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stage `prepare`: model and data are found, every record is checked, and tokens are written.
+
+It needs neither GPU nor PyTorch, so that whatever is wrong with the input is said before a GPU is waited for.
+"""
+
+import hashlib
+import shutil
+
+from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob
+from tuneyard_data.loading import Loaded, hold_out, load_splits
+from tuneyard_data.near_duplicates import exact_key
+from tuneyard_data.packing import pack
+from tuneyard_data.preview import render_preview
+from tuneyard_data.refused import RecordsRefused
+from tuneyard_data.report import REPORT, build_report, text_of, warnings_of
+from tuneyard_data.tokenization import TextTokenizer
+
+from tuneyard_trainer.fetch.sources import find_data_files
+from tuneyard_trainer.model.base import BaseModel, find_base_model
+from tuneyard_trainer.model.former_adapter import find_adapter
+from tuneyard_trainer.pod import durable
+from tuneyard_trainer.pod.context import StageContext
+from tuneyard_trainer.pod.failures import bad_input
+from tuneyard_trainer.workspace.layout import FORMER_ADAPTER, PREPARED
+from tuneyard_trainer.workspace.prepared import Index, Prompt, Split, save_prompts
+from tuneyard_trainer.workspace.same_work import inputs_of
+
+
+def prepare(context: StageContext) -> PrepareFacts:
+    """Runs the stage; `<workspace>/prepared` is there whole or not at all.
+
+    Raises:
+        StageFailure: for everything that is wrong with model or data.
+    """
+    job, board = context.job, context.board
+    board.update(phase="preparing")
+    model = find_base_model(job, context.model_cache)
+    former = find_adapter(job.adapter, job.lora, model) if job.adapter else None
+    tokenizer = TextTokenizer(model.folder)
+    warnings = _model_warnings(job, model, tokenizer)
+    warnings += former.warnings(job) if former else []
+    limit = min(job.training.max_sequence_length, model.positions or job.training.max_sequence_length)
+    received = context.workspace / "received"
+    files = find_data_files(job.dataset, context.model_cache, received)
+    try:
+        splits = load_splits(job, files, tokenizer, limit, lambda read: board.update(step=read))
+    except RecordsRefused as refused:
+        board.say(refused.report)
+        raise
+    report = build_report(splits, tokenizer, limit, context.plan_digest)
+    durable.write_file(context.workspace / REPORT, report.content())
+    board.say(text_of(report))
+    report.refuse_if_leaked()
+    warnings += warnings_of(report)
+    splits = hold_out(splits, job)
+    is_packed = job.training.packing and (model.attention_window is None or model.attention_window >= limit)
+    packed = {name: _gather(split, limit, is_packed=is_packed) for name, split in splits.items()}
+    evaluated = next((name for name in ("test", "validation") if name in splits), None)
+    prompts = _prompts(splits[evaluated], job, tokenizer, model) if evaluated else []
+    shutil.rmtree(context.workspace / PREPARED, ignore_errors=True)
+    with durable.folder_being_written(context.workspace / PREPARED) as folder:
+        for name, split in packed.items():
+            split.save(folder / f"{name}.safetensors")
+        save_prompts(folder / "prompts.jsonl", prompts)
+        preview = render_preview(splits["training"].records[:3], tokenizer)
+        (folder / "preview.txt").write_text(preview, encoding="utf-8")
+        index = Index(
+            plan_digest=context.plan_digest,
+            inputs_digest=inputs_of(job),
+            model=str(model.folder),
+            model_revision=model.revision,
+            model_licence=model.licence,
+            splits=list(splits),
+            evaluation_split=evaluated,
+        )
+        index.save(folder)
+        if former is not None:
+            former.copy_to(folder / FORMER_ADAPTER)
+    shutil.rmtree(received, ignore_errors=True)
+    for warning in warnings:
+        board.say(f"warning: {warning}")
+    training = packed["training"]
+    return PrepareFacts(
+        model_revision=model.revision,
+        model_type=model.model_type,
+        train_records=len(splits["training"].records),
+        validation_records=len(splits["validation"].records) if "validation" in splits else 0,
+        test_records=len(splits["test"].records) if "test" in splits else 0,
+        train_sequences=len(training),
+        train_tokens=len(training.tokens),
+        learned_tokens=int(training.learned_per_sequence().sum()),
+        truncated_records=sum(length > limit for length in splits["training"].lengths),
+        duplicate_records=report.duplicates,
+        leaked_records=report.leaked,
+        personal_data_hints=report.hint_count,
+        dataset_digest=_digest(splits),
+        warnings=tuple(warnings),
+    )
+
+
+def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer) -> list[str]:
+    warnings, asked = [], job.training.max_sequence_length
+    if model.vocabulary_size is not None and tokenizer.largest_id >= model.vocabulary_size:
+        raise bad_input(
+            f"the tokenizer has token ids up to {tokenizer.largest_id}, but the model's embedding only"
+            f" {model.vocabulary_size} rows; try the tokenizer that belongs to the model"
+        )
+    if model.positions is not None and asked > model.positions:
+        warnings.append(
+            f"maxSequenceLength {asked} is above the model's {model.positions} positions, which are used"
+        )
+    window = model.attention_window
+    if job.training.packing and window is not None and window < min(asked, model.positions or asked):
+        warnings.append(
+            f"not packed: the model's attention looks back only {window} tokens, which packing would undo"
+        )
+    return warnings
+
+
+def _gather(split: Loaded, limit: int, *, is_packed: bool) -> Split:
+    lengths = [len(record.tokens) for record in split.records]
+    return Split.of(
+        split.records, pack(lengths, limit) if is_packed else [[index] for index in range(len(lengths))]
+    )
+
+
+def _prompts(split: Loaded, job: ResolvedJob, tokenizer: TextTokenizer, model: BaseModel) -> list[Prompt]:
+    """The first records that ask something and leave the model room to answer."""
+    room = (model.positions or job.training.max_sequence_length) - job.evaluation.max_new_tokens
+    prompts: list[Prompt] = []
+    for example in split.examples:
+        if len(prompts) == job.evaluation.max_prompts:
+            break
+        if example.prompt is None:
+            continue
+        ids = tokenizer.prompt_ids(example.prompt, has_special_tokens=example.has_special_tokens)
+        if 0 < len(ids) <= room:
+            messages = None if example.messages is None else list(example.messages)
+            prompts.append(Prompt(example.prompt, ids, example.reference.strip(), messages))
+    return prompts
+
+
+def _digest(splits: dict[str, Loaded]) -> str:
+    """SHA-256 over the rendered records of each split in their order."""
+    digest = hashlib.sha256()
+    for name, split in splits.items():
+        digest.update(name.encode() + len(split.examples).to_bytes(8, "big"))
+        for example in split.examples:
+            digest.update(exact_key(example))
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stage `train`: the base model is measured, trained, measured again, and what came of it kept in the workspace."""
+
+import os
+from pathlib import Path
+
+from tuneyard_api.pod_contract import EvaluationFacts, TrainFacts
+
+from tuneyard_trainer.pod.context import StageContext, is_distributed
+from tuneyard_trainer.pod.failures import bad_input
+from tuneyard_trainer.workspace.layout import (
+    BASE_MEASURES,
+    CHECKPOINTS,
+    FORMER_ADAPTER,
+    METRICS,
+    PREPARED,
+    SAMPLES,
+    base_name,
+    tuned_folder,
+)
+from tuneyard_trainer.workspace.prepared import Index, Split, load_prompts
+from tuneyard_trainer.workspace.same_work import inputs_of, lineage_of
+
+MAX_WARNINGS = 5
+"""Of a training's warnings in its facts; all are in the log."""
+
+
+def train(context: StageContext) -> TrainFacts:
+    """Runs the stage, over several processes if the job has several GPUs."""
+    if is_distributed(context.job):
+        from tuneyard_trainer.training.launch import train_distributed  # noqa: PLC0415
+
+        return train_distributed(context)
+    return train_here(context)
+
+
+def train_here(context: StageContext) -> TrainFacts:
+    """This process's part; the facts, which are the first one's, come to all."""
+    # Seconds of imports, and only here: the result of a stage that was done before must come at once.
+    from tuneyard_data.tokenization import TextTokenizer  # noqa: PLC0415
+
+    from tuneyard_trainer.evaluation.compare import Evaluation, compare  # noqa: PLC0415
+    from tuneyard_trainer.model.loading import choose_device, load_model, save_tuned  # noqa: PLC0415
+    from tuneyard_trainer.model.world import joined_world  # noqa: PLC0415
+    from tuneyard_trainer.training.checkpoints import Checkpoints  # noqa: PLC0415
+    from tuneyard_trainer.training.loop import Loop  # noqa: PLC0415
+
+    job, board, workspace = context.job, context.board, context.workspace
+    index = _read_index(context)
+    splits = {name: Split.load(workspace / PREPARED / f"{name}.safetensors") for name in index.splits}
+    prompts = load_prompts(workspace / PREPARED / "prompts.jsonl") if index.evaluation_split else []
+    folder, warnings = Path(index.model), list[str]()
+
+    def warn(message: str) -> None:
+        board.say(f"warning: {message}")
+        warnings.append(message)
+
+    device = choose_device(job, int(os.environ.get("LOCAL_RANK", "0")))
+    with joined_world(device.torch_device) as world:
+        model = load_model(folder, job, device, world, workspace / PREPARED / FORMER_ADAPTER)
+        evaluation = index.evaluation_split and Evaluation(
+            job=job,
+            model=model,
+            tokenizer=TextTokenizer(folder),
+            split=splits[index.evaluation_split],
+            prompts=prompts,
+            device=device,
+            world=world,
+            board=board,
+            stop=context.stop,
+        )
+        base = evaluation and evaluation.base(workspace / BASE_MEASURES, context.plan_digest)
+        trained = Loop(
+            job=job,
+            model=model,
+            training=splits["training"],
+            validation=splits.get("validation"),
+            device=device,
+            world=world,
+            checkpoints=Checkpoints(
+                workspace / CHECKPOINTS, lineage_of(job), job.checkpoint.keep, world, warn
+            ),
+            metrics_path=workspace / METRICS,
+            board=board,
+            stop=context.stop,
+        ).run()
+        save_tuned(model, folder, tuned_folder(workspace, job), base_name(job), world)
+        tuned = evaluation and evaluation.tuned()
+        comparison: EvaluationFacts | None = None
+        if base and tuned and world.is_first:
+            comparison = compare(workspace / SAMPLES, prompts, base, tuned)
+        facts = TrainFacts(
+            steps=trained.steps,
+            epochs=round(trained.epochs, 4),
+            final_loss=trained.final_loss,
+            validation_loss=trained.validation_loss,
+            best_step=trained.best_step,
+            stopped_early=trained.is_early,
+            trained_tokens=trained.trained_tokens,
+            tokens_per_second=round(trained.trained_tokens / max(trained.seconds, 1e-9), 1),
+            seconds=round(trained.seconds, 3),
+            peak_memory_bytes=max(world.gather(device.peak_memory_bytes())),
+            processes=world.size,
+            resumed_from_step=trained.resumed_from_step,
+            warnings=tuple(warnings[:MAX_WARNINGS]),
+            evaluation=comparison,
+        )
+        return world.of_first(facts)
+
+
+def _read_index(context: StageContext) -> Index:
+    where = context.workspace / PREPARED
+    try:
+        index = Index.load(context.workspace)
+    except FileNotFoundError:
+        raise bad_input(f"{where}: nothing is prepared; run stage prepare first") from None
+    if index.inputs_digest != inputs_of(context.job):
+        raise bad_input(
+            f"{where}: prepared of another model, other data or settings; run stage prepare again"
+        )
+    return index

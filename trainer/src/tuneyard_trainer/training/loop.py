@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: one process or many, from step 0 or from a checkpoint, to the last step or to SIGTERM.
+
+The loss of a step is the mean over all learned tokens of its global batch, however it is cut into micro batches
+and spread over processes. Everything random is a function of seed, step and micro batch, never of the processes.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from tuneyard_api.job import EarlyStopping
+from tuneyard_api.pod_contract import FailureClass, ResolvedJob, ResolvedTraining
+
+from tuneyard_trainer.model.loading import Device, trained_parameters
+from tuneyard_trainer.model.world import World, whole
+from tuneyard_trainer.pod.context import StopRequest
+from tuneyard_trainer.pod.failures import Interrupted, StageFailure
+from tuneyard_trainer.pod.progress import Board
+from tuneyard_trainer.training.batches import DataOrder, collate, summed_loss
+from tuneyard_trainer.training.checkpoints import Checkpoints
+from tuneyard_trainer.workspace.metrics import MetricsFile, Pace
+from tuneyard_trainer.workspace.prepared import Split
+
+TRAINING_ADVICE = "a lower training.learningRate, more warmupSteps, or precision fp32"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of it."""
+
+    steps: int
+    epochs: float
+    final_loss: float
+    validation_loss: float | None
+    """Of what the model holds now."""
+    best_step: int | None
+    """What the model holds now, if it is not the last step's."""
+    is_early: bool
+    """Whether patience was lost before the last planned step."""
+    trained_tokens: int
+    """Over all attempts."""
+    seconds: float
+    """Over all attempts."""
+    resumed_from_step: int
+
+
+def learning_rate(training: ResolvedTraining, step: int, steps: int) -> float:
+    """Of `step` (from 0) of `steps`: linear warm-up to the peak, then the schedule down to 0."""
+    warmup = training.warmup_steps
+    if step < warmup:
+        return training.learning_rate * (step + 1) / (warmup + 1)
+    if training.schedule == "constant" or steps <= warmup:
+        return training.learning_rate
+    done = (step - warmup) / (steps - warmup)
+    remaining = 1 - done if training.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return training.learning_rate * remaining
+
+
+def mean_loss(
+    model: Any, split: Split, *, micro_batch: int, device: Device, world: World, stop: StopRequest
+) -> float:
+    """Of all sequences of a split, in nats per learned token; every process must call it.
+
+    Raises:
+        Interrupted: if the training runs alone and SIGTERM comes.
+    """
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=device.torch_device)
+    with torch.no_grad():
+        for _, indices, weight in _shares(range(len(split)), micro_batch, world):
+            if stop and world.size == 1:
+                raise Interrupted(
+                    "stopped by SIGTERM while measuring the held-out loss; goes on from the last checkpoint"
+                )
+            total += weight * summed_loss(model, collate(split, indices, device), device)
+    model.train(was_training)
+    return float(world.sum(total)) / float(split.learned_per_sequence().sum())
+
+
+def check_held_out(loss: float, called: str, advice: str) -> float:
+    """The held-out loss of the model that is called so towards people, if it is a number.
+
+    Raises:
+        StageFailure: NonFiniteLoss, with the advice.
+    """
+    if not math.isfinite(loss):
+        raise StageFailure(
+            FailureClass.NON_FINITE_LOSS,
+            f"{called}: the loss on the held-out records is {loss:g}; try {advice}",
+        )
+    return loss
+
+
+def is_patience_lost(validations: Mapping[int, float], stopping: EarlyStopping | None) -> bool:
+    """Whether so many measurements in a row were no better than the best before them."""
+    if stopping is None:
+        return False
+    best, stale = math.inf, 0
+    for _, loss in sorted(validations.items()):
+        is_better = loss < best - stopping.min_delta
+        best, stale = (loss, 0) if is_better else (best, stale + 1)
+    return stale >= stopping.patience
+
+
+@dataclass
+class Loop:
+    """One training."""
+
+    job: ResolvedJob
+    model: Any
+    training: Split
+    validation: Split | None
+    device: Device
+    world: World
+    checkpoints: Checkpoints
+    metrics_path: Path
+    board: Board
+    stop: StopRequest
+
+    def __post_init__(self) -> None:
+        plan = self.job.training
+        self._parameters = trained_parameters(self.model)
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+        )
+        self._order = DataOrder.of(
+            len(self.training),
+            global_batch=plan.global_batch_size,
+            seed=plan.seed,
+            epochs=plan.epochs,
+            max_steps=plan.max_steps,
+        )
+        self._learned = self.training.learned_per_sequence()
+        self._lengths = self.training.tokens_per_sequence()
+        self._pace = Pace()
+        self._tokens = 0
+        self._loss = math.nan
+        self._validations: dict[int, float] = {}
+        self._seconds_before = 0.0
+        self._began = 0.0
+
+    def run(self) -> Trained:
+        """Trains to the last step, or until patience is lost; then the model holds what is to be published.
+
+        Raises:
+            Interrupted: after a checkpoint, if SIGTERM came.
+            StageFailure: NonFiniteLoss.
+        """
+        steps = self._order.steps
+        done = first = self._resume()
+        metrics = MetricsFile(self.metrics_path, after_step=first) if self.world.is_first else None
+        self.model.train()
+        self.board.update(phase="training", step=first, of=steps)
+        if first and self._is_measured(first):
+            # The last attempt may have been stopped between the checkpoint and this.
+            self._validate(first, metrics)
+        for step in range(first, steps):
+            if is_patience_lost(self._validations, self.job.training.early_stopping):
+                break
+            rate = learning_rate(self.job.training, step, steps)
+            with self._pace.step() as pace:
+                indices = self._order.batch(step)
+                self._loss, is_stopped = self._step(step, indices, rate)
+                pace.tokens = int(self._lengths[indices].sum())
+            self._tokens += pace.tokens
+            done, speed = step + 1, self._pace.tokens_per_second
+            left = round(self._pace.seconds_per_step * (steps - done))
+            self.board.update(
+                step=done,
+                loss=self._loss,
+                tokens_per_second=speed,
+                eta_seconds=left,
+                step_seconds=round(self._pace.median_step_seconds, 3),
+            )
+            if metrics is not None:
+                metrics.add(step=done, loss=self._loss, learningRate=rate, tokensPerSecond=round(speed, 1))
+            if is_stopped and done < steps:
+                self._leave(done)
+            if self._is_measured(done):
+                self._checkpoint(done)
+                self._validate(done, metrics)
+        held = self._take_best(done)
+        return Trained(
+            steps=done,
+            epochs=self._order.epochs_after(done),
+            final_loss=self._loss,
+            validation_loss=self._validations.get(held),
+            best_step=held if held != done else None,
+            is_early=done < steps,
+            trained_tokens=self._tokens,
+            seconds=self._seconds(),
+            resumed_from_step=first,
+        )
+
+    def _resume(self) -> int:
+        """Steps that are done already."""
+        found = self.checkpoints.restore_newest(self._parameters, self._optimizer)
+        self._began = time.monotonic()
+        if found is None:
+            return 0
+        self._loss, self._tokens, self._seconds_before = found.loss, found.trained_tokens, found.seconds
+        self._validations = dict(found.validations)
+        return found.step
+
+    def _is_measured(self, done: int) -> bool:
+        """Whether there is a checkpoint and a measurement after so many steps."""
+        return done == self._order.steps or done % self.job.checkpoint.every_steps == 0
+
+    def _best(self) -> int | None:
+        """The step of the lowest validation loss, the earliest of equals, if that is what is wanted and known."""
+        if self.job.checkpoint.publish == "last" or not self._validations:
+            return None
+        return min(self._validations, key=lambda step: (self._validations[step], step))
+
+    def _take_best(self, done: int) -> int:
+        """Puts the best checkpoint's parameters into the model; returns the step that it holds."""
+        best = self._best()
+        if best is None or best == done:
+            return done
+        return best if self.checkpoints.restore_parameters(best, self._parameters) else done
+
+    def _seconds(self) -> float:
+        """Of training so far, over all attempts."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def _step(self, step: int, indices: list[int], rate: float) -> tuple[float, bool]:
+        """Loss of the step, and whether some process was told to stop.
+
+        Raises:
+            Interrupted: if this is the only process and SIGTERM came in the middle of the step, which is dropped.
+        """
+        plan = self.job.training
+        learned = int(self._learned[indices].sum())
+        # The sum of the losses and the number of processes that were told to stop, in one message.
+        told = torch.zeros(2, dtype=torch.float64, device=self.device.torch_device)
+        for number, chunk, weight in _shares(indices, plan.micro_batch_size, self.world):
+            if self.stop and self.world.size == 1:
+                self._leave(step)
+            state = np.random.SeedSequence([plan.seed, step, number]).generate_state(1, np.uint64)
+            torch.manual_seed(int(state[0]) >> 1)
+            summed = weight * summed_loss(self.model, collate(self.training, chunk, self.device), self.device)
+            # Processes average their gradients: times their number, that is the sum.
+            (summed * self.world.size / learned).backward()
+            told[0] += summed.detach()
+        told[1] = float(bool(self.stop))
+        loss, stopped = (self.world.sum(told) / torch.tensor([learned, 1.0], device=told.device)).tolist()
+        parameters = list(self._parameters.values())
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise StageFailure(
+                FailureClass.NON_FINITE_LOSS,
+                f"step {step + 1}: the loss is {loss:g} and the gradient's norm {norm:g} at learning rate {rate:g}; try"
+                f" {TRAINING_ADVICE}",
+            )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss, stopped > 0
+
+    def _validate(self, done: int, metrics: MetricsFile | None) -> None:
+        if self.validation is None or done in self._validations:
+            return
+        self.board.update(phase="evaluating")
+        loss = mean_loss(
+            self.model,
+            self.validation,
+            micro_batch=self.job.training.micro_batch_size,
+            device=self.device,
+            world=self.world,
+            stop=self.stop,
+        )
+        self._validations[done] = check_held_out(loss, f"step {done}", TRAINING_ADVICE)
+        if metrics is not None:
+            metrics.add(step=done, validationLoss=loss)
+        self.board.update(phase="training")
+
+    def _checkpoint(self, step: int) -> None:
+        self.board.update(phase="checkpointing")
+        self.checkpoints.save(
+            self._parameters,
+            self._optimizer,
+            step=step,
+            loss=self._loss,
+            trained_tokens=self._tokens,
+            seconds=self._seconds(),
+            validations=self._validations,
+            best=self._best(),
+        )
+        self.board.update(phase="training")
+
+    def _leave(self, step: int) -> NoReturn:
+        self._checkpoint(step)
+        raise Interrupted(
+            f"stopped by SIGTERM; goes on from the checkpoint of step {step} of {self._order.steps}"
+        )
+
+
+def _shares(indices: Sequence[int], size: int, world: World) -> Iterator[tuple[int, Sequence[int], float]]:
+    """This process's micro batches: number within the step, sequences, and what their loss counts, 1.
+
+    All processes get equally many. One that would go without computes the first one again and counts it 0.
+    """
+    chunks = [indices[at : at + size] for at in range(0, len(indices), size)]
+    for first in range(0, len(chunks), world.size):
+        number = first + world.rank
+        yield (number, chunks[number], 1.0) if number < len(chunks) else (first, chunks[first], 0.0)

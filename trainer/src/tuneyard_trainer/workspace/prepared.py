@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What prepare leaves for train: splits as safetensors, prompts as JSON lines, and one small index."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult
+from tuneyard_data.tokenization import TokenizedRecord
+
+from tuneyard_trainer.pod.results import earlier_success
+from tuneyard_trainer.workspace.layout import PREPARED
+from tuneyard_trainer.workspace.same_work import inputs_of
+
+
+@dataclass(frozen=True)
+class Split:
+    """Records in tokens, gathered into sequences; nothing is padded on disk."""
+
+    tokens: np.ndarray
+    """int32 [all tokens], records one after the other in the order of the sequences."""
+    learned: np.ndarray
+    """uint8 [all tokens]: 1 under the loss."""
+    records: np.ndarray
+    """int64 [records + 1]: where each record begins in `tokens`."""
+    sequences: np.ndarray
+    """int64 [sequences + 1]: where each sequence begins in `records`."""
+
+    def __len__(self) -> int:
+        return len(self.sequences) - 1
+
+    @classmethod
+    def of(cls, records: list[TokenizedRecord], sequences: list[list[int]]) -> "Split":
+        """Gathers `records` in the order of `sequences`, which hold indices of records."""
+        ordered = [records[index] for sequence in sequences for index in sequence]
+        return cls(
+            np.concatenate([record.tokens for record in ordered]),
+            np.concatenate([record.learned for record in ordered]).astype(np.uint8),
+            np.cumsum([0, *(len(record.tokens) for record in ordered)], dtype=np.int64),
+            np.cumsum([0, *(len(sequence) for sequence in sequences)], dtype=np.int64),
+        )
+
+    def learned_per_sequence(self) -> np.ndarray:
+        """int64 [sequences]: how many tokens of each are under the loss."""
+        sums = np.concatenate([[0], np.cumsum(self._targets(), dtype=np.int64)])
+        return np.diff(sums[self.records[self.sequences]])
+
+    def tokens_per_sequence(self) -> np.ndarray:
+        """int64 [sequences]."""
+        return np.diff(self.records[self.sequences])
+
+    def _targets(self) -> np.ndarray:
+        """`learned` without the first token of each record, which nothing predicts."""
+        targets = self.learned.copy()
+        targets[self.records[:-1]] = 0
+        return targets
+
+    def sequence(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens (int64), targets (bool) and record numbers from 1 (int64) of one sequence, each [length]."""
+        first, last = self.sequences[index], self.sequences[index + 1]
+        start, end = self.records[first], self.records[last]
+        learned = self.learned[start:end].astype(bool)
+        starts = self.records[first:last] - start
+        learned[starts] = False
+        numbers = np.repeat(np.arange(1, last - first + 1), np.diff(self.records[first : last + 1]))
+        return self.tokens[start:end].astype(np.int64), learned, numbers
+
+    def save(self, path: Path) -> None:
+        """As safetensors."""
+        save_file(asdict(self), path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Split":
+        """What `save` wrote."""
+        return cls(**load_file(path))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question of the evaluation."""
+
+    prompt: str
+    ids: list[int]
+    reference: str
+    messages: list[dict[str, Any]] | None = None
+    """Chat: what to send to an endpoint instead of `prompt`."""
+
+
+def save_prompts(path: Path, prompts: list[Prompt]) -> None:
+    """One JSON object per line."""
+    lines = (json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def load_prompts(path: Path) -> list[Prompt]:
+    """What `save_prompts` wrote."""
+    with path.open(encoding="utf-8") as file:
+        return [Prompt(**json.loads(line)) for line in file]
+
+
+@dataclass(frozen=True)
+class Index:
+    """prepared/index.json."""
+
+    plan_digest: str
+    """Of the plan that it was prepared for, whose result says what was found."""
+    inputs_digest: str
+    """Of what it was made of: every plan with the same one can use it."""
+    model: str
+    """Absolute path of the model's folder in the pods."""
+    model_revision: str | None
+    model_licence: str | None
+    splits: list[str]
+    evaluation_split: str | None
+    """`test` or `validation`; None if nothing was held out."""
+
+    def save(self, folder: Path) -> None:
+        """As index.json in `folder`."""
+        (folder / "index.json").write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, workspace: Path) -> "Index":
+        """The index of a workspace."""
+        return cls(**json.loads((workspace / PREPARED / "index.json").read_text(encoding="utf-8")))
+
+
+def earlier_preparation(workspace: Path, job: ResolvedJob) -> StageResult | None:
+    """The result of an earlier prepare whose work is there and is what `job` would make; of whichever plan it was."""
+    try:
+        index = Index.load(workspace)
+    except (OSError, ValueError, TypeError):
+        return None
+    return (
+        earlier_success(workspace, Stage.PREPARE, index.plan_digest)
+        if index.inputs_digest == inputs_of(job)
+        else None
+    )
