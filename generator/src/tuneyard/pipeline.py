@@ -9,7 +9,7 @@ from pathlib import Path
 from tuneyard.catalog import catalog
 from tuneyard.catalog.pins import pins
 from tuneyard.chart_values import check_chart_values
-from tuneyard.checks import check_files, check_stack, is_renderable
+from tuneyard.checks import check_files, check_stack, unmet_preconditions
 from tuneyard.environment.load import Loaded, load
 from tuneyard.findings import Finding, InputError, has_errors, in_order
 from tuneyard.job_files import check as check_jobs
@@ -70,7 +70,7 @@ def build_loaded(loaded: Loaded, root: Path) -> Built:
     """As `build`, for an environment that was read already."""
     stack = resolve_loaded(loaded)
     found = check_stack(stack)
-    if not is_renderable(stack):
+    if unmet_preconditions(stack):
         return Built(loaded, stack, (), tuple(in_order(map(loaded.at_place, found))))
     try:
         files = render(stack, content_digests(root, local_paths(stack)))
