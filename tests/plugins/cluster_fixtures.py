@@ -17,7 +17,11 @@ from tuneyard_local.paths import cache_root, locked
 from tuneyard_local.progress import Progress, wait_until
 
 CLUSTER_PARTS = ControlPlaneOptions(fake_nodes=1).parts()
-PARTS_OF_FIXTURES = {"argo_expressions": "argo-expressions", "argocd_crds": "argo-cd"}
+PARTS_OF_FIXTURES = {
+    "argo_expressions": "argo-expressions",
+    "argocd_crds": "argo-cd",
+    "helm_is_built": "helm",
+}
 """What a test needs beyond its tier, by the fixture that it asks for."""
 
 
@@ -73,6 +77,11 @@ def bench(cluster: NativeCluster) -> Bench:
     parts = workbench.build(progress)
     workbench.install(cluster, parts, NAMESPACE, progress)
     return Bench(cluster, parts, NAMESPACE)
+
+
+@pytest.fixture(scope="session")
+def helm_is_built() -> None:
+    """That `program("helm")` is there: what a session's tests name is built before the first one starts."""
 
 
 @pytest.fixture
