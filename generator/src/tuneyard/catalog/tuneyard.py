@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 NAMESPACE = "tuneyard-system"
 KUEUE = "kueue.x-k8s.io/v1beta2"
 """The version that Kueue stores since 0.16; what is written in an older one would come back changed."""
+DEFAULT_QUEUE = "default"
+"""The LocalQueue into which Kueue puts a Job that names none; those of FineTuneJobs name none."""
 REGISTRY_CLAIM, CACHE_CLAIM = "adapters", "model-cache"
 
 
@@ -68,13 +70,16 @@ def _namespace(stack: "Stack", namespace: TuningNamespace) -> list[Json]:
     tuning, name = stack.environment.fine_tuning, namespace.name
     shared = stack.environment.storage.read_write_many is not None
     storage_class = stack.storage_class(shared=shared)
+    # Where Kueue lends, it is what holds a namespace to its share; a quota of that share would refuse what is lent.
+    lends = stack.has("scheduler") and stack.providers["scheduler"].name == "kueue"
+    gpus = sum(entry.gpus for entry in tuning.namespaces) if lends else namespace.gpus
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": build_metadata("fine-tuning", name),
         "spec": {
             "hard": {
-                "requests.nvidia.com/gpu": str(namespace.gpus),
+                "requests.nvidia.com/gpu": str(gpus),
                 "requests.storage": f"{namespace.storage_gib}Gi",
                 f"count/{JOB_PLURAL}.{GROUP}": str(namespace.jobs),
             }
@@ -139,13 +144,17 @@ def _queues(stack: "Stack") -> list[Json]:
 
 
 def _kueue_queues(namespace: TuningNamespace) -> list[Json]:
-    """A ClusterQueue for each namespace in one cohort, so that idle GPUs are lent, and the LocalQueue that jobs name."""
+    """A ClusterQueue for each namespace in one cohort, so that idle GPUs are lent, and the LocalQueue that its Jobs get.
+
+    A job of the owner takes lent GPUs back at once: the borrower's pods get SIGTERM, save a checkpoint and go on later.
+    """
     cluster_queue = {
         "apiVersion": KUEUE,
         "kind": "ClusterQueue",
         "metadata": build_metadata(namespace.name),
         "spec": {
             "cohortName": "fine-tuning",
+            "preemption": {"reclaimWithinCohort": "Any"},
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
             "resourceGroups": [
                 {
@@ -168,7 +177,7 @@ def _kueue_queues(namespace: TuningNamespace) -> list[Json]:
     local_queue = {
         "apiVersion": KUEUE,
         "kind": "LocalQueue",
-        "metadata": build_metadata("fine-tuning", namespace.name),
+        "metadata": build_metadata(DEFAULT_QUEUE, namespace.name),
         "spec": {"clusterQueue": namespace.name},
     }
     return [cluster_queue, local_queue]
