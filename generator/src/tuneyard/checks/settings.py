@@ -71,6 +71,21 @@ def air_gap_has_mirrors(stack: Stack) -> Iterator[Finding]:
                 )
 
 
+def proxy_exempts_hosts_by_name(stack: Stack) -> Iterator[Finding]:
+    """A network in NO_PROXY is read by half of the programs that run here."""
+    proxy = stack.environment.proxy
+    for index, entry in enumerate(proxy.exempt if proxy else ()):
+        if "/" in entry:
+            yield Finding(
+                "proxy-exempts-by-name",
+                "urllib, aiohttp and botocore do not read networks, and ask the proxy for these hosts",
+                ("proxy", "exempt", index),
+                repr(entry),
+                "the names of the hosts, or a suffix such as '.internal'",
+                Severity.WARNING,
+            )
+
+
 def secrets_have_a_store(stack: Stack) -> Iterator[Finding]:
     """external-secrets needs to know where values come from."""
     secrets = stack.environment.secrets
@@ -222,6 +237,6 @@ PRECONDITIONS = (external_services_are_described, evaluator_has_milvus)
 """Without these nothing can be rendered."""
 
 CHECKS = (
-    ingress_has_a_domain, air_gap_has_mirrors, secrets_have_a_store, customizer_has_volcano,
+    ingress_has_a_domain, air_gap_has_mirrors, proxy_exempts_hosts_by_name, secrets_have_a_store, customizer_has_volcano,
     gpus_exist_where_needed, namespaces_are_apart, overlays_keep_the_lessons,
 )  # fmt: skip

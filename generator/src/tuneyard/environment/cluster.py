@@ -164,8 +164,14 @@ class Proxy(Contract):
 
     https: Url
     """Proxy for HTTP and HTTPS. Example: `http://proxy.example.com:3128`."""
-    exempt: Annotated[tuple[str, ...], Field(max_length=32)] = (".svc", ".cluster.local", "10.0.0.0/8")
-    """Hosts, suffixes and networks that are reached directly."""
+    exempt: Annotated[tuple[str, ...], Field(max_length=32)] = (
+        "localhost",
+        "127.0.0.1",
+        ".svc",
+        ".cluster.local",
+    )
+    """Hosts and suffixes that are reached directly (NO_PROXY). Write hosts by name: a network such as `10.0.0.0/8` is
+    read by Go, requests and httpx, and passed over by Python's urllib, aiohttp and botocore, which then ask the proxy."""
 
 
 class SecretStore(Contract):
