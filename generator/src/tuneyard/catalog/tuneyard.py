@@ -45,7 +45,6 @@ def _tuning(stack: "Stack") -> list[Json]:
 def build_runtime(stack: "Stack", runtime: Runtime) -> Json:
     """FineTuneRuntime; fields: tuneyard_api.runtime."""
     environment = stack.environment
-    keys = tuple(dict.fromkeys(key for nodes in environment.gpus.nodes for key in nodes.tolerations))
     defaults: Json = {"storageClassName": stack.storage_class(), "registry": {"claimName": REGISTRY_CLAIM}}
     if runtime.endpoint and stack.has(f"model:{runtime.endpoint}"):
         defaults["endpoint"] = stack.url(f"model:{runtime.endpoint}")
@@ -57,7 +56,7 @@ def build_runtime(stack: "Stack", runtime: Runtime) -> Json:
         "defaults": defaults,
     }
     if runtime.accelerator == "nvidia":
-        spec["tolerations"] = build_tolerations(keys)
+        spec["tolerations"] = build_tolerations(environment.gpus.taints())
     return {
         "apiVersion": API_VERSION,
         "kind": RUNTIME_KIND,
