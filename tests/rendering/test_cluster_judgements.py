@@ -92,7 +92,7 @@ def test_nodes_become_kinds_of_nodes() -> None:
         node(None, ""),
     ]
     assert gpu_nodes(nodes) == (
-        GpuNodesFound("A100", 4, 80, 2), GpuNodesFound("L40S", 8, 45, 1), GpuNodesFound("unknown", 1, 0, 1),
+        GpuNodesFound("A100", 4, 80, 2), GpuNodesFound("L40S", 8, 45, 1, "-SHARED"), GpuNodesFound("unknown", 1, 0, 1),
     )  # fmt: skip
 
 

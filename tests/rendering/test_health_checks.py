@@ -10,11 +10,14 @@ lua51 = pytest.importorskip("lupa.lua51", reason="lupa (Lua 5.1) is not installe
 
 
 def as_table(runtime: Any, value: Any) -> Any:
-    """Lua tables of plain data, each one new: sharing a table would let a comparison pass for the wrong reason."""
+    """Lua tables of plain data, each one new: sharing a table would let a comparison pass for the wrong reason.
+
+    A null in a list leaves no hole, as in Argo CD's Lua.
+    """
     if isinstance(value, dict):
         return runtime.table_from({key: as_table(runtime, child) for key, child in value.items()})
     return (
-        runtime.table_from([as_table(runtime, child) for child in value])
+        runtime.table_from([as_table(runtime, child) for child in value if child is not None])
         if isinstance(value, list)
         else value
     )
@@ -123,6 +126,12 @@ def nvidia(state: str | None, *conditions: tuple[str, str, str]) -> dict[str, An
     }
 
 
+def queue(reason: str, message: str) -> dict[str, Any]:
+    """A ClusterQueue that admits nothing, as Kueue 0.19.2 says so."""
+    active = {"type": "Active", "status": "False", "reason": reason, "message": message}
+    return {"spec": {}, "status": {"conditions": [active]}}
+
+
 SERVICE, CACHE, POLICY = "apps.nvidia.com_NIMService", "apps.nvidia.com_NIMCache", "nvidia.com_ClusterPolicy"
 
 
@@ -158,10 +167,32 @@ SERVICE, CACHE, POLICY = "apps.nvidia.com_NIMService", "apps.nvidia.com_NIMCache
             "Progressing",
         ),
         ("kueue.x-k8s.io_ClusterQueue", {}, "Progressing"),
+        (
+            "kueue.x-k8s.io_ClusterQueue",
+            queue("Stopped", "Can't admit new workloads: is stopped."),
+            "Suspended",
+        ),
+        (
+            "kueue.x-k8s.io_ClusterQueue",
+            queue("FlavorNotFound", "references missing ResourceFlavor(s): gpu"),
+            "Progressing",
+        ),
+        (
+            "kueue.x-k8s.io_ClusterQueue",
+            {"status": {"conditions": [None, {"type": "Active", "status": "True"}]}},
+            "Healthy",
+        ),
     ],
 )
 def test_custom_resources_are_waited_for(key: str, resource: dict[str, Any], status: str) -> None:
     assert run(key, resource)[0] == status
+
+
+def test_a_queue_that_is_held_says_so_and_holds_nothing_up() -> None:
+    """Suspended lets the waves after it go on; the gate passes it."""
+    key = "kueue.x-k8s.io_ClusterQueue"
+    assert run(key, queue("Stopped", "is stopped")) == ("Suspended", "is stopped")
+    assert run(GATE, application(health="Suspended"))[0] == "Suspended"
 
 
 def test_a_ready_cluster_policy_shows_why_there_may_be_no_gpu() -> None:

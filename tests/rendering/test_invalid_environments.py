@@ -42,6 +42,27 @@ def test_the_base_of_the_fixtures_is_valid() -> None:
     assert findings_of(BASE) == []
 
 
+WARNED = {
+    "a network in NO_PROXY": (
+        'proxy: {https: "http://proxy:3128", exempt: [.svc, 10.0.0.0/8]}',
+        "proxy.exempt[1]: warning: urllib, aiohttp and botocore do not read networks, and ask the proxy for these hosts (got '10.0.0.0/8'); try the names of the hosts, or a suffix such as '.internal'",
+    ),
+}
+"""What is warned of: a line that is added to a valid environment, and what people are told."""
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_what_goes_on_at_one_s_own_risk_is_told(name: str) -> None:
+    line, told = WARNED[name]
+    found = findings_of(f"{BASE}{line}\n")
+    assert [str(f).partition(" ")[2] for f in found] == [told]
+    assert all(f.severity is Severity.WARNING and f.line == 5 for f in found)
+
+
+def test_hosts_that_are_reached_directly_by_default_are_names_that_everybody_reads() -> None:
+    assert findings_of(f'{BASE}proxy: {{https: "http://proxy:3128"}}\n') == []
+
+
 def test_all_problems_are_told_at_once() -> None:
     text = BASE + "storag: 1\nsizing: huge\nargocs: {}\n"
     assert [(f.line, f.rule) for f in findings_of(text)] == [

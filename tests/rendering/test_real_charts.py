@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from tuneyard.catalog import catalog, pins, static_components
+from tuneyard.catalog.scheduling import KUEUE_CONFIGURATION
 from tuneyard.checks.chart_values import add_chart, check_chart_values
 from tuneyard.environment.model import Environment
 from tuneyard.render.argocd import build_project
@@ -197,6 +198,15 @@ def test_the_chart_takes_our_values(charts: Path, name: str, variant: str, tmp_p
             assert {(group, entry["kind"]), (group, "*")} & allowed, (
                 f"the AppProject refuses {group} {entry['kind']}"
             )
+
+
+@pytest.mark.skipif("kueue" not in HERE, reason="TUNEYARD_CHARTS has no kueue")
+def test_kueue_s_configuration_is_the_chart_s_but_for_what_it_queues() -> None:
+    values = load((CHARTS / "kueue/values.yaml").read_text()).value
+    theirs = load(values["managerConfig"]["controllerManagerConfigYaml"]).value
+    assert KUEUE_CONFIGURATION["integrations"]["frameworks"] == theirs["integrations"]["frameworks"][:1]
+    del theirs["integrations"], theirs["controller"]["groupKindConcurrency"]["Pod"]
+    assert {key: value for key, value in KUEUE_CONFIGURATION.items() if key != "integrations"} == theirs
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

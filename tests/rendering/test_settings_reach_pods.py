@@ -99,9 +99,12 @@ def test_a_job_goes_to_the_vllm_of_its_base_model() -> None:
     ("gpus", "resource"),
     [
         ({}, "nvidia.com/gpu"),
-        ({"mig": {"strategy": "single", "partsPerGpu": 7, "memoryGiB": 10}}, "nvidia.com/gpu"),
         (
-            {"mig": {"strategy": "mixed", "profile": "3g.40gb", "partsPerGpu": 2, "memoryGiB": 40}},
+            {"mig": {"strategy": "single", "config": "all-1g.10gb", "partsPerGpu": 7, "memoryGiB": 10}},
+            "nvidia.com/gpu",
+        ),
+        (
+            {"mig": {"strategy": "mixed", "config": "all-3g.40gb", "partsPerGpu": 2, "memoryGiB": 40}},
             "nvidia.com/mig-3g.40gb",
         ),
         ({"timeSlicing": {"replicas": 2}}, "nvidia.com/gpu"),

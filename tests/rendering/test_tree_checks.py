@@ -31,6 +31,7 @@ EXTRA = (
     BASE + NODES % "" + "fineTuning: {namespaces: [{name: a, gpus: 1}]}\n",
     BASE + NODES % "" + "preset: nemo-microservices\n",
     BASE + "cluster: {distribution: openshift}\n",
+    BASE + 'proxy: {https: "http://proxy:3128", exempt: [10.0.0.0/8]}\n',
 )
 
 
@@ -67,6 +68,16 @@ def set_at(*path: Any) -> Callable[[dict[str, Any]], object]:
     return change
 
 
+def application(**values: Any) -> list[File]:
+    """An Application that carries these values."""
+    file = next(
+        f for f in lab().files for e in f.objects if e["kind"] == "Application" and f.component == "mlflow"
+    )
+    entry = copy.deepcopy(dict(file.objects[0]))
+    entry["spec"]["source"]["helm"]["valuesObject"] |= values
+    return [replace(file, objects=(entry,))]
+
+
 BROKEN: dict[str, tuple[str, list[File]]] = {
     "paths_are_written_once": ("path-is-written-once", [first("Namespace"), first("Namespace")]),
     "objects_are_unique": ("object-has-one-owner", again("NIMService")),
@@ -79,6 +90,8 @@ BROKEN: dict[str, tuple[str, list[File]]] = {
     "nvidia_objects_have_no_empty_fields": (
         "nvidia-no-empty-fields", changed("NIMCache", set_at("spec", "storage", "pvc", "storageClass", "")),
     ),
+    "inlined_values_have_no_nulls": ("inlined-without-nulls", application(objects=[{"spec": {"a": [None]}}])),
+    "applications_can_be_stored": ("application-can-be-stored", application(text="x" * 100_000)),
     "images_are_fixed": ("image-is-fixed", changed("NIMService", set_at("spec", "image", "nvcr.io/nim/x:latest"))),
     "air_gap_has_every_image": (
         "air-gap-has-image", changed("NIMService", set_at("spec", "image", "repository", "nvcr.io/nim/x")),

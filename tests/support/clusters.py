@@ -25,7 +25,11 @@ from support.bench import NAMESPACE, Bench
 from support.tiers import tier_of
 
 CLUSTER_PARTS = ControlPlaneOptions(fake_nodes=1).parts()
-PARTS_OF_FIXTURES = {"argo_expressions": "argo-expressions", "argocd_crds": "argo-cd"}
+PARTS_OF_FIXTURES = {
+    "argo_expressions": "argo-expressions",
+    "argocd_crds": "argo-cd",
+    "helm_is_built": "helm",
+}
 """What a test needs beyond its tier, by the fixture that it asks for."""
 
 
@@ -119,6 +123,11 @@ def bench(cluster: NativeCluster) -> Bench:
     parts = workbench.build(progress)
     workbench.install(cluster, parts, NAMESPACE, progress)
     return Bench(cluster, parts, NAMESPACE)
+
+
+@pytest.fixture(scope="session")
+def helm_is_built() -> None:
+    """That `program("helm")` is there: what a session's tests name is built before the first one starts."""
 
 
 @pytest.fixture

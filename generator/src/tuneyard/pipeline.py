@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.catalog import catalog, pins
-from tuneyard.checks import check_files, check_stack, is_renderable
+from tuneyard.checks import check_files, check_stack, unmet_preconditions
 from tuneyard.checks.chart_values import check_chart_values
 from tuneyard.checks.custom_kinds import check as check_schemas
 from tuneyard.checks.job_files import check as check_jobs
@@ -72,7 +72,7 @@ def build_loaded(loaded: Loaded, root: Path) -> Built:
     """As `build`, for an environment that was read already."""
     stack = resolve_loaded(loaded)
     found = check_stack(stack)
-    if not is_renderable(stack):
+    if unmet_preconditions(stack):
         return Built(loaded, stack, (), tuple(in_order(map(loaded.at_place, found))))
     try:
         files = render(stack, content_digests(root, local_paths(stack)))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GPUs: the GPU Operator, and how pods get GPUs from it: device plugin, dynamic resource allocation, or what is there."""
 
-from tuneyard.catalog.objects import merged
+from tuneyard.catalog.objects import build_tolerations, merged
 from tuneyard.stack.model import Component, Json, Need, Stack
 
 RUNTIME_PATHS = {
@@ -9,6 +9,14 @@ RUNTIME_PATHS = {
     "rke2": ("/var/lib/rancher/rke2/agent/etc/containerd/config.toml", "/run/k3s/containerd/containerd.sock"),
 }
 """Where containerd keeps configuration and socket, if not in the usual places."""
+
+
+_CONTROL_PLANE = {
+    "key": "node-role.kubernetes.io/control-plane",
+    "operator": "Exists",
+    "effect": "NoSchedule",
+}
+"""What the chart's own list has besides, and a list of ours would take away."""
 
 
 def _gpu_operator(stack: Stack) -> Json:
@@ -40,6 +48,10 @@ def _gpu_operator(stack: Stack) -> Json:
             {"name": "CONTAINERD_CONFIG", "value": config},
             {"name": "CONTAINERD_SOCKET", "value": socket},
         ]
+    if gpus.taints():
+        tolerations = build_tolerations(gpus.taints())
+        values["daemonsets"] = {"tolerations": tolerations}
+        values["node-feature-discovery"] = {"worker": {"tolerations": [_CONTROL_PLANE, *tolerations]}}
     if gpus.time_slicing:
         values["devicePlugin"]["config"] = _time_slicing(gpus.time_slicing.replicas)
     if gpus.mig:
@@ -88,6 +100,8 @@ def _dra_driver(stack: Stack) -> Json:
         "nvidiaDriverRoot": "/run/nvidia/driver" if by_operator else "/",
         "gpuResourcesEnabledOverride": True,
         "resources": {"gpus": {"enabled": True}, "computeDomains": {"enabled": False}},
+        # The chart's plugin tolerates nothing, not even NVIDIA's own taint.
+        "kubeletPlugin": {"tolerations": build_tolerations(stack.environment.gpus.taints())},
     }
     if stack.environment.registries.mirror:
         values["image"] = {"repository": stack.mirrored("nvcr.io/nvidia/k8s-dra-driver-gpu")}

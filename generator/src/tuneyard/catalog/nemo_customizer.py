@@ -87,7 +87,6 @@ def _customizer(stack: Stack) -> list[Json]:
     shared, storage_class = is_shared(stack), stack.storage_class(shared=is_shared(stack))
     mode = "ReadWriteMany" if shared else "ReadWriteOnce"
     training_image, _, training_tag = stack.image("nemo-customizer", "training").rpartition(":")
-    tolerations = tuple(dict.fromkeys(key for nodes in environment.gpus.nodes for key in nodes.tolerations))
     secrets = environment.secrets
     spec: Json = {
         "datastore": {"endpoint": stack.url("data-store")},
@@ -122,7 +121,7 @@ def _customizer(stack: Stack) -> list[Json]:
                 "storageClass": storage_class,
                 "volumeAccessMode": mode,
             },
-            "tolerations": build_tolerations(tolerations),
+            "tolerations": build_tolerations(environment.gpus.taints()),
             "sharedMemorySizeLimit": "16Gi",
             "ttlSecondsAfterFinished": 3600,
         },

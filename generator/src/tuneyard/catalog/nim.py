@@ -33,13 +33,13 @@ def build_nim_claim(stack: Stack, model: ServedModel, *, shared: bool) -> Json:
 
 def tolerations_of(stack: Stack, product: str | None) -> list[Json]:
     """Of the nodes that a model may run on."""
-    nodes = [n for n in stack.environment.gpus.nodes if product in (None, n.product)]
-    return build_tolerations(tuple(dict.fromkeys(key for entry in nodes for key in entry.tolerations)))
+    return build_tolerations(stack.environment.gpus.taints(product))
 
 
-def node_selector_of(model: ServedModel) -> Json | None:
-    """The GPU product's label."""
-    return {"nvidia.com/gpu.product": model.gpu_product} if model.gpu_product else None
+def node_selector_of(stack: Stack, model: ServedModel) -> Json | None:
+    """The label of the nodes that have the model's GPU product."""
+    product = model.gpu_product
+    return {"nvidia.com/gpu.product": stack.environment.gpus.label_of(product)} if product else None
 
 
 def build_nim_cache(stack: Stack, model: ServedModel, *, shared: bool) -> Json:
@@ -55,7 +55,7 @@ def build_nim_cache(stack: Stack, model: ServedModel, *, shared: bool) -> Json:
             }
         },
         "env": _repository_override(stack),
-        "nodeSelector": node_selector_of(model),
+        "nodeSelector": node_selector_of(stack, model),
         "tolerations": tolerations_of(stack, model.gpu_product),
         "proxy": _proxy(stack),
     }
@@ -196,7 +196,7 @@ def build_nim_service_spec(stack: Stack, model: ServedModel) -> Json:
         "multiNode": _multi_node(model),
         "expose": _expose(stack),
         "metrics": {"enabled": True, "serviceMonitor": {"interval": "30s"}} if stack.has("metrics") else None,
-        "nodeSelector": node_selector_of(model),
+        "nodeSelector": node_selector_of(stack, model),
         "tolerations": tolerations_of(stack, model.gpu_product),
         "proxy": _proxy(stack),
     }

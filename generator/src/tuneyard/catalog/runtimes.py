@@ -42,13 +42,12 @@ def build_runtime(stack: Stack, runtime: Runtime) -> Json:
 
 
 def _gpus(stack: Stack) -> Json:
-    keys = tuple(dict.fromkeys(key for nodes in stack.environment.gpus.nodes for key in nodes.tolerations))
     resource = gpu_resource(stack)
     return {
         "acceleratorResource": resource,
         "deviceClassName": DEVICE_CLASS if resource is None else None,
         "quantizations": ["nf4", "int8"],
-        "tolerations": build_tolerations(keys),
+        "tolerations": build_tolerations(stack.environment.gpus.taints()),
     }
 
 

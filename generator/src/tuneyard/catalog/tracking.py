@@ -6,10 +6,25 @@ from tuneyard.stack.model import Component, Json, Service, Stack
 NAMESPACE, PORT = "mlflow", 5000
 
 
+ADDRESSES = (f"[0-9]*.[0-9]*.[0-9]*.*[0-9]:{PORT}", f"[[]*]:{PORT}")
+"""Patterns of any IPv4 or IPv6 address with our port: no name of a host on the internet begins and ends with a digit."""
+
+
+def allowed_hosts(host: str) -> list[str]:
+    """Hosts that MLflow 3 answers to; others get 403 (mlflow/server/security_utils.py of 3.15.1: equal, or by fnmatch).
+
+    The Service's names as clients write them, with the port and without; pods by their address, as Prometheus asks;
+    and this machine, which is what `kubectl port-forward` makes of a browser's request.
+    """
+    short = host.removesuffix(".cluster.local")
+    names = (host, short, short.removesuffix(".svc"), host.partition(".")[0])
+    forwarded = [f"{name}{port}" for name in ("localhost", "127.0.0.1") for port in ("", ":*")]
+    return [*(f"{name}{port}" for name in names for port in ("", f":{PORT}")), *ADDRESSES, *forwarded]
+
+
 def _mlflow(stack: Stack) -> Json:
     """https://community-charts.github.io/docs/charts/mlflow/usage (backendStore, artifactRoot, extraEnvVars)."""
     database, bucket = stack.database("mlflow"), stack.bucket("mlflow")
-    host = stack.host("tracking")
     values: Json = {
         "fullnameOverride": "mlflow",
         "service": {"type": "ClusterIP", "port": PORT},
@@ -43,11 +58,7 @@ def _mlflow(stack: Stack) -> Json:
         "extraEnvVars": {
             "MLFLOW_S3_ENDPOINT_URL": bucket.endpoint,
             "AWS_DEFAULT_REGION": bucket.region,
-            # MLflow 3 answers only to hosts that it is told.
-            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(
-                f"{name}:{PORT}"
-                for name in (host, host.removesuffix(".cluster.local"), f"mlflow.{NAMESPACE}")
-            ),
+            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(allowed_hosts(stack.host("tracking"))),
         },
         # The chart would put it in a namespace `monitoring`, which nobody makes.
         "serviceMonitor": {"enabled": stack.has("metrics"), "namespace": NAMESPACE},

@@ -14,6 +14,8 @@ from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, S
 NAMESPACE = "tuneyard-system"
 KUEUE = "kueue.x-k8s.io/v1beta2"
 """The version that Kueue stores since 0.16; what is written in an older one would come back changed."""
+DEFAULT_QUEUE = "default"
+"""The LocalQueue into which Kueue puts a Job that names none; those of FineTuneJobs name none."""
 
 
 def _operator(stack: Stack) -> Json:
@@ -44,13 +46,16 @@ def _namespace(stack: Stack, namespace: TuningNamespace) -> list[Json]:
     tuning, name = stack.environment.fine_tuning, namespace.name
     shared = stack.environment.storage.read_write_many is not None
     storage_class = stack.storage_class(shared=shared)
+    # Where Kueue lends, it is what holds a namespace to its share; a quota of that share would refuse what is lent.
+    lends = stack.has("scheduler") and stack.providers["scheduler"].name == "kueue"
+    gpus = sum(entry.gpus for entry in tuning.namespaces) if lends else namespace.gpus
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": build_metadata("fine-tuning", name),
         "spec": {
             "hard": {
-                **gpu_quota(stack, namespace.gpus),
+                **gpu_quota(stack, gpus),
                 "requests.storage": f"{namespace.storage_gib}Gi",
                 f"count/{JOB_PLURAL}.{GROUP}": str(namespace.jobs),
             }
@@ -115,7 +120,10 @@ def _queues(stack: Stack) -> list[Json]:
 
 
 def _kueue_queues(stack: Stack, namespace: TuningNamespace) -> list[Json]:
-    """A ClusterQueue for each namespace in one cohort, so that idle GPUs are lent, and the LocalQueue that jobs name."""
+    """A ClusterQueue for each namespace in one cohort, so that idle GPUs are lent, and the LocalQueue that its Jobs get.
+
+    A job of the owner takes lent GPUs back at once: the borrower's pods get SIGTERM, save a checkpoint and go on later.
+    """
     gpu = gpu_resource(stack) or WHOLE_GPU
     cluster_queue = {
         "apiVersion": KUEUE,
@@ -123,6 +131,7 @@ def _kueue_queues(stack: Stack, namespace: TuningNamespace) -> list[Json]:
         "metadata": build_metadata(namespace.name),
         "spec": {
             "cohortName": "fine-tuning",
+            "preemption": {"reclaimWithinCohort": "Any"},
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
             "resourceGroups": [
                 {
@@ -145,7 +154,7 @@ def _kueue_queues(stack: Stack, namespace: TuningNamespace) -> list[Json]:
     local_queue = {
         "apiVersion": KUEUE,
         "kind": "LocalQueue",
-        "metadata": build_metadata("fine-tuning", namespace.name),
+        "metadata": build_metadata(DEFAULT_QUEUE, namespace.name),
         "spec": {"clusterQueue": namespace.name},
     }
     return [cluster_queue, local_queue]

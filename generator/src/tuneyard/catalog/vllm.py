@@ -172,7 +172,7 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
             "fsGroup": 10001,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "nodeSelector": node_selector_of(model),
+        "nodeSelector": node_selector_of(stack, model),
         "tolerations": tolerations_of(stack, model.gpu_product),
         "containers": [
             container,

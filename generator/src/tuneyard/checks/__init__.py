@@ -24,11 +24,10 @@ def check_stack(stack: Stack) -> list[Finding]:
     return [finding for check in STACK_CHECKS for finding in check(stack)]
 
 
-def is_renderable(stack: Stack) -> bool:
-    """Whether what the values are derived from is there."""
-    return not any(
-        finding.severity is Severity.ERROR for check in settings.PRECONDITIONS for finding in check(stack)
-    )
+def unmet_preconditions(stack: Stack) -> list[Finding]:
+    """Errors that leave nothing to derive values from, so that nothing can be rendered."""
+    found = [finding for check in settings.PRECONDITIONS for finding in check(stack)]
+    return [finding for finding in found if finding.severity is Severity.ERROR]
 
 
 def check_files(stack: Stack, files: Sequence[File]) -> list[Finding]:

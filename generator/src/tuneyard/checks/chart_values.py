@@ -130,7 +130,7 @@ def check_chart_values(stack: Stack, root: Path) -> list[Finding]:
                 found.append(
                     _placed(stack, component.name, path, f"{pin.chart} {pin.version} has no such value", near)
                 )
-            found += [_placed(stack, component.name, *rest) for rest in _refused(values, chart)]
+            found += [_placed(stack, component.name, *rest) for rest in refused_values(values, chart)]
     return found
 
 
@@ -172,27 +172,52 @@ _FREE = frozenset(
 """Maps that the API or the program reads, and of which charts name only examples."""
 
 
-def _refused(values: Any, chart: KeptChart) -> Iterator[tuple[KeyPath, str]]:
+def refused_values(values: Mapping[str, Any], chart: KeptChart) -> Iterator[tuple[KeyPath, str]]:
+    """Where the chart's schema refuses the values that Helm makes of these, and why; nothing without a schema."""
     if chart.schema is None:
         return
     try:
-        from jsonschema import Draft7Validator, Draft202012Validator  # type: ignore[import-untyped]  # noqa: PLC0415  an extra
         from referencing.exceptions import Unresolvable  # noqa: PLC0415
+
+        from tuneyard.checks.schema_judges import helm_errors  # noqa: PLC0415  an extra
     except ImportError:
         return
-    merged_values = _over(chart.values, values)
-    newer = "2020-12" in str(chart.schema.get("$schema"))
-    validator = (Draft202012Validator if newer else Draft7Validator)(chart.schema)
     try:
-        for error in validator.iter_errors(merged_values):
+        for error in helm_errors(chart.schema, laid_over(chart.values, values, chart.subcharts)):
             yield tuple(error.absolute_path), f"the chart's schema refuses it: {error.message[:200]}"
     except Unresolvable:
         return  # a schema that points to the network is left to Helm
 
 
-def _over(base: Any, over: Any) -> Any:
-    """As Helm lays values over a chart's: null takes a key away."""
-    if isinstance(base, dict) and isinstance(over, dict):
-        out = {**base, **{key: _over(base.get(key), value) for key, value in over.items()}}
-        return {key: value for key, value in out.items() if not (value is None and key in over)}
-    return over
+def laid_over(base: Mapping[str, Any], over: Mapping[str, Any], subcharts: tuple[str, ...] = ()) -> Any:
+    """As Helm lays values over a chart's: a null takes a key away that the chart's own values.yaml has, and stays elsewhere.
+
+    Args:
+        base: the chart's values.yaml.
+        over: what is laid over it.
+        subcharts: names under which values of subcharts stand. Their own defaults are not known here, so that a null is
+            taken for one that takes such a default away, unless it stands in place of what the parent says.
+    """
+    out: dict[str, Any] = dict(base)
+    for key, value in over.items():
+        if value is None and key in base:
+            del out[key]
+            out |= {key: {}} if key in subcharts else {}
+        else:
+            out[key] = _laid_inside(base.get(key), value, of_subchart=key in subcharts)
+    return out
+
+
+def _laid_inside(base: Any, over: Any, *, of_subchart: bool) -> Any:
+    if not isinstance(over, dict):
+        return over
+    known = base if isinstance(base, dict) else {}
+    out = dict(known)
+    for key, value in over.items():
+        if value is not None:
+            out[key] = _laid_inside(known.get(key), value, of_subchart=of_subchart)
+        elif not of_subchart and known.get(key) is not None:
+            del out[key]
+        elif not of_subchart or key in known:
+            out[key] = None
+    return out

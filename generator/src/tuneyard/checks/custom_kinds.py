@@ -25,20 +25,81 @@ def folder(root: Path) -> Path:
     return root / ".tuneyard/schemas"
 
 
-def strict(schema: Any) -> Any:
-    """A CRD's schema as JSON Schema that refuses unknown fields, as strict field validation does."""
+_COMBINING = ("allOf", "anyOf", "oneOf", "not")
+"""What is inside of these only restricts fields that are declared beside them."""
+_OF_EVERY_OBJECT = {
+    "apiVersion": {"type": "string"},
+    "kind": {"type": "string"},
+    "metadata": {"type": "object"},
+}
+
+
+def strict(schema: Any, *, declares: bool = True) -> Any:
+    """A CRD's schema as JSON Schema that refuses what an API server with strict field validation refuses.
+
+    Args:
+        schema: the schema of a CRD, or a part of it.
+        declares: whether fields that it does not name are unknown ones.
+    """
     if isinstance(schema, list):
-        return [strict(item) for item in schema]
+        return [strict(item, declares=declares) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    out = {key: value if key == "default" else strict(value) for key, value in schema.items()}
+    out = {key: _strict_part(key, value, declares=declares) for key, value in schema.items()}
     if out.pop("x-kubernetes-int-or-string", False):
-        out = {key: value for key, value in out.items() if key not in ("type", "anyOf", "pattern")}
+        out.pop("anyOf", None)
         out["type"] = ["integer", "string"]
+    for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if out.pop(exclusive, False) and bound in out:
+            out[exclusive] = out.pop(bound)
+    if out.get("nullable") and "type" in out:
+        out["type"] = [*([out["type"]] if isinstance(out["type"], str) else out["type"]), "null"]
+    if out.get("x-kubernetes-embedded-resource"):
+        out["properties"] = {**_OF_EVERY_OBJECT, **out.get("properties", {})}
+    if out.get("type") == "integer" and out.get("format") == "int32":
+        out["allOf"] = [*out.get("allOf", ()), {"minimum": -(2**31), "maximum": 2**31 - 1}]
     open_ended = "additionalProperties" in out or out.get("x-kubernetes-preserve-unknown-fields")
-    if isinstance(out.get("properties"), dict) and not open_ended:
+    if declares and (out.get("type") == "object" or "properties" in out) and not open_ended:
         out["additionalProperties"] = False
     return out
+
+
+def _strict_part(key: str, value: Any, *, declares: bool) -> Any:
+    if key in ("default", "enum", "example"):
+        return value
+    if key == "properties":
+        return {name: strict(part, declares=declares) for name, part in value.items()}
+    return strict(value, declares=declares and key not in _COMBINING)
+
+
+def as_stored(value: Any, schema: Any) -> Any:
+    """The value as an API server judges it: whole numbers as kubectl sends them, nulls gone that mean nothing, defaults there.
+
+    Args:
+        value: of an object, as it is rendered.
+        schema: of that value in the CRD.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return int(value)
+    if isinstance(value, list):
+        item = schema.get("items") or {}
+        return [as_stored(item["default"] if _is_defaulted(e, item) else e, item) for e in value]
+    if not isinstance(value, dict):
+        return value
+    named, rest = schema.get("properties") or {}, schema.get("additionalProperties")
+    rest = rest if isinstance(rest, dict) else None
+    schemas = {key: named.get(key, rest) for key in value} | named
+    out = {key: part["default"] for key, part in named.items() if key not in value and "default" in part}
+    for key, child in value.items():
+        part = schemas[key]
+        if child is None and part is not None and not part.get("nullable") and "default" not in part:
+            continue
+        out[key] = part["default"] if part is not None and _is_defaulted(child, part) else child
+    return {key: as_stored(child, schemas[key] or {}) for key, child in out.items()}
+
+
+def _is_defaulted(value: Any, schema: Any) -> bool:
+    return value is None and not schema.get("nullable") and "default" in schema
 
 
 def add(paths: Sequence[Path], root: Path) -> list[Key]:
@@ -92,20 +153,23 @@ def check(files: Sequence[File], root: Path) -> list[Finding]:
     if not schemas:
         return []
     try:
-        from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # noqa: PLC0415  an extra, slow to import
+        from tuneyard.checks.schema_judges import api_server_errors  # noqa: PLC0415  an extra, slow to import
     except ImportError:
-        problem = "schemas are kept, but jsonschema is not installed"
+        problem = "schemas are kept, but what reads them is not installed"
         return [Finding("schemas", problem, hint="tuneyard[schemas]", severity=Severity.WARNING)]
-    validators = {key: Draft202012Validator(strict(_body(schema))) for key, schema in schemas.items()}
-    return [
-        Finding("fits-schema", error.message[:300], tuple(error.absolute_path), file=file.path)
-        for file in files
-        for entry in file.objects
-        if (validator := validators.get((entry["apiVersion"], entry["kind"])))
-        for error in validator.iter_errors(
-            {key: entry[key] for key in entry.keys() - {"apiVersion", "kind", "metadata"}}
-        )
-    ]
+    bodies = {key: _body(schema) for key, schema in schemas.items()}
+    judged = {key: strict(body) for key, body in bodies.items()}
+    found = []
+    for file in files:
+        for entry in file.objects:
+            kind = (entry["apiVersion"], entry["kind"])
+            if kind in bodies:
+                value = {key: entry[key] for key in entry.keys() - {"apiVersion", "kind", "metadata"}}
+                found += [
+                    Finding("fits-schema", error.message[:300], tuple(error.absolute_path), file=file.path)
+                    for error in api_server_errors(judged[kind], as_stored(value, bodies[kind]))
+                ]
+    return found
 
 
 def _body(schema: Any) -> Any:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GPUs that are asked for against GPUs that the environment declares."""
 
+import re
 from collections.abc import Iterator
 
 from tuneyard.catalog.models import pods_of
@@ -31,6 +32,33 @@ def one_way_to_share(stack: Stack) -> Iterator[Finding]:
             ("gpus", "mig"),
             None,
             "leaving out gpus.timeSlicing or gpus.mig",
+        )
+
+
+def products_are_bare(stack: Stack) -> Iterator[Finding]:
+    """What sharing adds to a product's label is added here, once."""
+    for index, nodes in enumerate(stack.environment.gpus.nodes):
+        bare = re.sub(r"(-SHARED|-MIG-.*)$", "", nodes.product)
+        if bare != nodes.product:
+            yield Finding(
+                "gpu-product-is-bare",
+                "timeSlicing or mig say how GPUs are shared, and add this to the label",
+                ("gpus", "nodes", index, "product"),
+                repr(nodes.product),
+                repr(bare),
+            )
+
+
+def parts_are_alike(stack: Stack) -> Iterator[Finding]:
+    """With the strategy `single` a node whose parts differ offers none, and its product's label ends with MIG-INVALID."""
+    mig = stack.environment.gpus.mig
+    if mig and mig.strategy == "single" and mig.profile is None:
+        yield Finding(
+            "mig-parts-are-alike",
+            "does not say of which profile all parts are, and no others go with strategy: single",
+            ("gpus", "mig", "config"),
+            repr(mig.config),
+            "all-<profile>, such as all-1g.10gb, or strategy: mixed",
         )
 
 
@@ -148,13 +176,13 @@ def quotas_leave_a_gpu_for_jobs(stack: Stack) -> Iterator[Finding]:
 def mixed_parts_have_a_profile(stack: Stack) -> Iterator[Finding]:
     """With the strategy `mixed`, pods ask for one profile by name."""
     mig = stack.environment.gpus.mig
-    if mig is not None and mig.strategy == "mixed" and mig.profile is None:
+    if mig is not None and mig.strategy == "mixed" and not (mig.request_profile or mig.profile):
         yield Finding(
             "mig-profile-is-known",
             "with strategy mixed, parts are asked for by profile",
             ("gpus", "mig"),
             None,
-            "profile: 1g.10gb, as `kubectl describe node` lists it under nvidia.com/mig-",
+            "requestProfile: 1g.10gb, as `kubectl describe node` lists it under nvidia.com/mig-",
         )
 
 
@@ -221,6 +249,7 @@ def customizer_options_fit(stack: Stack) -> Iterator[Finding]:
 
 
 CHECKS = (
-    one_way_to_share, products_are_declared, gpus_fit_cluster, pods_fit_nodes, models_fit_gpus,
-    time_slices_share_memory, quotas_fit_cluster, quotas_leave_a_gpu_for_jobs, mixed_parts_have_a_profile, customizer_options_fit,
+    one_way_to_share, products_are_bare, parts_are_alike, products_are_declared, gpus_fit_cluster, pods_fit_nodes, models_fit_gpus,
+    time_slices_share_memory, quotas_fit_cluster, quotas_leave_a_gpu_for_jobs, mixed_parts_have_a_profile,
+    customizer_options_fit,
 )  # fmt: skip

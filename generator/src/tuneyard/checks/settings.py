@@ -6,6 +6,7 @@ from typing import Any
 
 from tuneyard_api.problems import Path
 
+from tuneyard.checks.tree import NULL, walk
 from tuneyard.findings import Finding, Severity
 from tuneyard.stack.model import Stack
 
@@ -69,6 +70,21 @@ def air_gap_has_mirrors(stack: Stack) -> Iterator[Finding]:
                     "true",
                     f"registries.{key}",
                 )
+
+
+def proxy_exempts_hosts_by_name(stack: Stack) -> Iterator[Finding]:
+    """A network in NO_PROXY is read by half of the programs that run here."""
+    proxy = stack.environment.proxy
+    for index, entry in enumerate(proxy.exempt if proxy else ()):
+        if "/" in entry:
+            yield Finding(
+                "proxy-exempts-by-name",
+                "urllib, aiohttp and botocore do not read networks, and ask the proxy for these hosts",
+                ("proxy", "exempt", index),
+                repr(entry),
+                "the names of the hosts, or a suffix such as '.internal'",
+                Severity.WARNING,
+            )
 
 
 def secrets_have_a_store(stack: Stack) -> Iterator[Finding]:
@@ -189,6 +205,23 @@ def overlays_keep_the_lessons(stack: Stack) -> Iterator[Finding]:
         yield from _texts(options.values, ("components", name, "values"))
 
 
+def typed_values_have_no_nulls(stack: Stack) -> Iterator[Finding]:
+    """What people type into values and specs is inlined, where a null is lost on the way."""
+    environment = stack.environment
+    typed: list[tuple[Path, Any]] = [
+        (("components", name, "values"), options.values) for name, options in environment.components.items()
+    ]
+    typed += [
+        (("fineTuning", "runtimes", index, "spec"), runtime.spec)
+        for index, runtime in enumerate(environment.fine_tuning.runtimes)
+    ]
+    for place, values in typed:
+        for path, value in walk(values, place):
+            if value is None:
+                hint = "the value that is meant, such as `enabled: false` or an empty map"
+                yield Finding("inlined-without-nulls", NULL, path, "null", hint)
+
+
 def _texts(value: Any, path: Path) -> Iterator[Finding]:
     if isinstance(value, dict):
         for key, child in value.items():
@@ -222,6 +255,7 @@ PRECONDITIONS = (external_services_are_described, evaluator_has_milvus)
 """Without these nothing can be rendered."""
 
 CHECKS = (
-    ingress_has_a_domain, air_gap_has_mirrors, secrets_have_a_store, customizer_has_volcano,
+    ingress_has_a_domain, air_gap_has_mirrors, proxy_exempts_hosts_by_name, secrets_have_a_store, customizer_has_volcano,
     gpus_exist_where_needed, namespaces_are_apart, overlays_keep_the_lessons,
+    typed_values_have_no_nulls,
 )  # fmt: skip

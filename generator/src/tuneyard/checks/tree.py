@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every rendered tree holds, whatever the environment: mostly proofs that the catalog's modules do their part."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,6 +22,10 @@ _CANONICAL = re.compile(r"0|[1-9][0-9]*(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?")
 _QUANTITY_PARENTS = frozenset({"limits", "requests"})
 _NVIDIA = ("apps.nvidia.com/", "nvidia.com/")
 _OBJECT_SOURCES = ("secretName", "existingSecret", "authSecret", "pullSecret", "apiKeySecret")
+NULL = "a null never comes back from Argo CD, so that the Application would never count as compared"
+MOST_INLINED = 100_000
+"""Bytes of values as JSON. Argo CD keeps 14 copies: spec, last comparison, ten of the history, operation and its result;
+with 110,916 bytes an API server on etcd 3.7 still stored them, with 112,970 no more."""
 CLUSTER_SCOPED = frozenset(
     {"Namespace", "ClusterQueue", "ResourceFlavor", "Queue", "FineTuneRuntime", "ClusterRole"}
 )
@@ -230,7 +235,38 @@ def air_gap_has_every_image(stack: Stack, files: Sequence[File]) -> Iterator[Fin
         )
 
 
+def inlined(files: Sequence[File]) -> Iterator[tuple[File, Json]]:
+    """What each component's Application carries for Helm."""
+    for file in files:
+        for entry in file.objects:
+            if file.component and entry["kind"] == "Application":
+                yield file, entry["spec"]["source"].get("helm", {}).get("valuesObject", {})
+
+
+def inlined_values_have_no_nulls(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """Argo CD writes what it compared with by a merge patch, in which a null deletes: the two would differ for ever."""
+    for file, values in inlined(files):
+        for path, value in walk(values, ("spec", "source", "helm", "valuesObject")):
+            if value is None:
+                yield Finding("inlined-without-nulls", NULL, path, "null", file=file.path)
+
+
+def applications_can_be_stored(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """Argo CD keeps the values of the last syncs in the Application, and etcd takes 1.5 MiB of an object."""
+    for file, values in inlined(files):
+        size = len(json.dumps(values, separators=(",", ":")))
+        if size > MOST_INLINED:
+            yield Finding(
+                "application-can-be-stored",
+                f"{file.component} has {size:,} bytes of values, and from about 110,000 on the Application can't be stored "
+                "after some syncs",
+                file=file.path,
+                hint="smaller values, or what is large in a chart or a folder of this repository",
+                severity=Severity.WARNING,
+            )
+
+
 CHECKS = (
-    air_gap_has_every_image, paths_are_written_once, objects_are_unique, namespaces_are_made, addresses_are_provided, secrets_are_listed,
+    inlined_values_have_no_nulls, applications_can_be_stored, air_gap_has_every_image, paths_are_written_once, objects_are_unique, namespaces_are_made, addresses_are_provided, secrets_are_listed,
     nvidia_objects_have_no_empty_fields, images_are_fixed, needs_come_first,
 )  # fmt: skip

@@ -3,7 +3,10 @@
 
 from collections.abc import Iterator
 
-from tuneyard.cluster.facts import EXTERNAL_SECRETS, ClusterFacts
+from tuneyard_api.problems import Path
+
+from tuneyard.cluster.facts import EXTERNAL_SECRETS, ClusterFacts, GpuNodesFound
+from tuneyard.environment.cluster import GpuNodes, Gpus
 from tuneyard.findings import Finding, Severity, did_you_mean
 from tuneyard.render.applications import application_name
 from tuneyard.stack.model import Stack
@@ -30,12 +33,13 @@ def kubernetes_is_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding
 def gpus_are_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
     """Products, counts and memory; a cluster whose GPUs are not labelled yet says nothing."""
     labelled = [found for found in facts.gpus if found.product != "unknown"]
-    there = sum(found.nodes * found.gpus_per_node for found in facts.gpus)
     products = {found.product for found in labelled}
     for index, said in enumerate(stack.environment.gpus.nodes):
         path = ("gpus", "nodes", index)
         same = [found for found in labelled if found.product == said.product]
-        if not same and labelled:
+        if same:
+            yield from _unlike(stack.environment.gpus, said, same, path)
+        elif labelled:
             hint = did_you_mean(said.product, products)
             yield Finding(
                 "live-gpus",
@@ -44,19 +48,7 @@ def gpus_are_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
                 repr(said.product),
                 hint,
             )
-        elif same:
-            wanted, have = said.nodes * said.gpus_per_node, sum(f.nodes * f.gpus_per_node for f in same)
-            if have < wanted:
-                yield Finding(
-                    "live-gpus", f"the cluster has {have} of these GPUs", path, str(wanted), str(have)
-                )
-            least = min(found.memory_gib for found in same)
-            if least and abs(least - said.memory_gib) > MEMORY_TOLERANCE * said.memory_gib:
-                got = str(said.memory_gib)
-                yield Finding(
-                    "live-gpus", f"these GPUs have {least} GiB", (*path, "memoryGiB"), got, str(least)
-                )
-        elif not there:
+        elif not facts.gpus:
             yield Finding(
                 "live-gpus", "no node of the cluster offers GPUs yet", path, repr(said.product),
                 "waiting for the GPU Operator, if it is what brings them", Severity.WARNING,
@@ -66,6 +58,33 @@ def gpus_are_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
             "live-gpus", f"the cluster has GPUs that are not declared: {product}", ("gpus",), None, "gpus.nodes",
             Severity.WARNING,
         )  # fmt: skip
+
+
+def _unlike(gpus: Gpus, said: GpuNodes, same: list[GpuNodesFound], path: Path) -> Iterator[Finding]:
+    """In what the nodes with a product differ from what is said of them."""
+    label = gpus.label_of(said.product)
+    if others := sorted({f"{found.product}{found.sharing}" for found in same} - {label}):
+        # Neither counts nor memory mean the same then.
+        yield Finding(
+            "live-gpus", f"the cluster labels these GPUs {', '.join(others)}", (*path, "product"), repr(label),
+            "timeSlicing or mig as it is there, or waiting for the GPU Operator, if it is what changes them",
+            Severity.WARNING,
+        )  # fmt: skip
+        return
+    is_cut = gpus.mig is not None and gpus.mig.strategy == "single"
+    parts, memory = (
+        (gpus.mig.parts_per_gpu, gpus.mig.memory_gib) if gpus.mig and is_cut else (1, said.memory_gib)
+    )
+    wanted = said.nodes * said.gpus_per_node * parts
+    have = sum(found.nodes * found.gpus_per_node for found in same)
+    if have < wanted:
+        what = "parts of these GPUs" if is_cut else "of these GPUs"
+        yield Finding("live-gpus", f"the cluster has {have} {what}", path, str(wanted), str(have))
+    least = min(found.memory_gib for found in same)
+    if least and abs(least - memory) > MEMORY_TOLERANCE * memory:
+        where = ("gpus", "mig", "memoryGiB") if is_cut else (*path, "memoryGiB")
+        what = "parts of these GPUs" if is_cut else "these GPUs"
+        yield Finding("live-gpus", f"{what} have {least} GiB", where, str(memory), str(least))
 
 
 def storage_classes_exist(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:

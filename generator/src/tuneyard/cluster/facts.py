@@ -23,6 +23,7 @@ CRD_OF = {
 """The CRD by which a component is recognised."""
 EXTERNAL_SECRETS = "externalsecrets.external-secrets.io"
 GPU = "nvidia.com/gpu"
+_LABEL = re.compile(r"(.*?)(-SHARED|-MIG-.*)?", re.DOTALL)
 
 
 class Reader(Protocol):
@@ -40,9 +41,15 @@ class GpuNodesFound:
     """Nodes that are alike."""
 
     product: str
+    """The label `nvidia.com/gpu.product` without what sharing adds to it."""
     gpus_per_node: int
+    """GPUs, or parts of them where MIG cuts them."""
     memory_gib: int
     nodes: int
+    sharing: str = ""
+    """What the label adds: `-SHARED` or `-MIG-1g.10gb`."""
+    replicas: int = 1
+    """Pods that share a GPU."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +98,21 @@ def gather(reader: Reader, argocd_namespace: str = "argocd") -> ClusterFacts:
 
 def gpu_nodes(nodes: Iterable[Mapping[str, Any]]) -> tuple[GpuNodesFound, ...]:
     """Nodes with GPUs by product, count and memory, from the labels of GPU feature discovery (memory in MiB)."""
-    found: Counter[tuple[str, int, int]] = Counter()
+    found: Counter[tuple[str, int, int, str, int]] = Counter()
     for node in nodes:
         labels = node["metadata"].get("labels", {})
-        gpus = int(node.get("status", {}).get("capacity", {}).get(GPU) or labels.get(f"{GPU}.count") or 0)
+        product, sharing = _LABEL.fullmatch(labels.get(f"{GPU}.product", "unknown")).groups("")  # type: ignore[union-attr]
+        offered = int(node.get("status", {}).get("capacity", {}).get(GPU) or 0)
+        counted = int(labels.get(f"{GPU}.count") or 0)
+        # A shared GPU is offered as often as it is shared; one that is cut into unlike parts is not offered at all.
+        gpus = counted or offered if sharing else offered or counted
         if gpus:
-            product = labels.get(f"{GPU}.product", "unknown").removesuffix("-SHARED")
-            found[product, gpus, round(int(labels.get(f"{GPU}.memory", 0)) / 1024)] += 1
-    return tuple(GpuNodesFound(*key, nodes=count) for key, count in sorted(found.items()))
+            memory = round(int(labels.get(f"{GPU}.memory", 0)) / 1024)
+            found[product, gpus, memory, sharing, int(labels.get(f"{GPU}.replicas") or 1)] += 1
+    return tuple(
+        GpuNodesFound(product, gpus, memory, count, sharing, replicas)
+        for (product, gpus, memory, sharing, replicas), count in sorted(found.items())
+    )
 
 
 def tracker(metadata: Mapping[str, Any]) -> str:

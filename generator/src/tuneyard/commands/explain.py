@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 
 import click
+from tuneyard_api.problems import Path as KeyPath
 
 from tuneyard.commands.reporting import environment_file, one, root_option
 from tuneyard.environment.reference import key_summary, path_of
 from tuneyard.pipeline import Built, build
 from tuneyard.stack.model import Stack
-from tuneyard.views.diff import changes
 from tuneyard.views.explain import origin, resolved, value_at
-from tuneyard.views.influence import altered
+from tuneyard.views.influence import Influences
 
 
 @click.command()
@@ -22,7 +22,7 @@ from tuneyard.views.influence import altered
 def command(environment: str, path: str, root: Path) -> None:
     """Say what the key or component at PATH does in ENVIRONMENT, where its value came from and what it influences.
 
-    What it influences is found out by rendering a second time with another value.
+    What it influences is found out by rendering again with other values of the same kind, one after the other.
 
     \b
     Examples:
@@ -41,13 +41,16 @@ def command(environment: str, path: str, root: Path) -> None:
     click.echo(f"  type: {kind}")
     click.echo(f"  value: {value if isinstance(value, str) else json.dumps(value)}")
     click.echo(f"  from: {origin(built.loaded.source, where, built.stack)}")
-    other = altered(built, where, root)
-    if other is None:
-        click.echo("  influences: not found out (no other value of this kind renders)")
-        return
-    before = {entry.path: entry.text for entry in built.files}
-    touched = sorted({change.component for change in changes(before, {entry.path: entry for entry in other})})
-    click.echo(f"  influences: {', '.join(touched) or 'nothing that is rendered (checks only)'}")
+    click.echo(f"  influences: {_influences(built, where, root)}")
+
+
+def _influences(built: Built, path: KeyPath, root: Path) -> str:
+    if path[:1] == ("derived",):
+        return "nothing by itself; it changes with the keys that it is derived from"
+    found = Influences(built, root).of(path)
+    if not found.tried:
+        return f"not found out; with another value there is no tree ({found.refused})"
+    return ", ".join(sorted(found.components)) or "nothing that is rendered (checks only)"
 
 
 def _component(stack: Stack, name: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from tuneyard_api.yaml_io import dump
 
-from tuneyard.cluster.facts import ClusterFacts, gather
+from tuneyard.cluster.facts import ClusterFacts, GpuNodesFound, gather
 from tuneyard.commands.cluster_options import connect, context_option, kubeconfig_option
 from tuneyard.commands.reporting import EXIT_INPUT, one, root_option
 from tuneyard.environment.load import parse
@@ -101,20 +101,40 @@ def _found(facts: ClusterFacts, *, gpu_is_typed: bool) -> dict[str, Any]:
     """What the cluster has: its GPUs, and what is installed already and so is not installed a second time."""
     found: dict[str, Any] = {}
     if facts.gpus and not gpu_is_typed:
-        nodes = [
-            {
-                "product": g.product,
-                "nodes": g.nodes,
-                "gpusPerNode": g.gpus_per_node,
-                "memoryGiB": max(g.memory_gib, 4),
-            }
-            for g in facts.gpus
-        ]
-        found["gpus"] = {"nodes": nodes}
+        found["gpus"] = found_gpus(facts.gpus)
     use = {"gpu": "existing-gpus"} if facts.gpus else {}
     if "kube-prometheus-stack" in facts.installed:
         use["metrics"] = "existing-prometheus"
     return found | ({"use": use} if use else {})
+
+
+def found_gpus(gpus: tuple[GpuNodesFound, ...]) -> dict[str, Any]:
+    """As the cluster labels them: shared by time, cut into parts, or whole."""
+    profile = next((g.sharing.removeprefix("-MIG-") for g in gpus if g.sharing.startswith("-MIG-")), None)
+    replicas = next((g.replicas for g in gpus if g.sharing == "-SHARED" and g.replicas > 1), None)
+    found: dict[str, Any] = {"nodes": []}
+    for g in gpus:
+        parts = parts_of(profile, g.gpus_per_node) if profile and g.sharing else 1
+        found["nodes"].append(
+            {
+                "product": g.product,
+                "nodes": g.nodes,
+                "gpusPerNode": max(g.gpus_per_node // parts, 1),
+                "memoryGiB": max(g.memory_gib * parts, 4),
+            }
+        )
+        if parts > 1 or (profile and g.sharing):
+            sizes = {"partsPerGpu": parts, "memoryGiB": max(g.memory_gib, 4)}
+            found["mig"] = {"strategy": "single", "config": f"all-{profile}", **sizes}
+    if replicas and not profile:
+        found["timeSlicing"] = {"replicas": replicas}
+    return found
+
+
+def parts_of(profile: str, count: int) -> int:
+    """Parts of one GPU that is cut into parts of a profile, such as 7 for `1g.10gb`; `count` is what a node has of them."""
+    slices = int(profile.partition("g")[0])
+    return 4 if slices == 1 and count % 7 else 7 // slices
 
 
 def _gpu_nodes(text: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an environment says about the cluster: where it is, its GPUs, its storage, its registries and its secrets."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,6 +15,15 @@ HostName = Annotated[
     str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253)
 ]
 RegistryHost = Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._/-]+)?$", max_length=253)]
+TaintKey = Annotated[
+    str,
+    Field(
+        pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+        r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+        max_length=317,
+    ),
+]
+"""A name of at most 63 characters, with an optional prefix before a slash, as Kubernetes has it."""
 GiB = Annotated[int, Field(ge=1, le=1_048_576)]
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)]
 
@@ -74,15 +84,20 @@ class GpuNodes(Contract):
     """Nodes that are alike."""
 
     product: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=63)]
-    """The label `nvidia.com/gpu.product`. Example: `NVIDIA-A100-SXM4-80GB`."""
+    """The label `nvidia.com/gpu.product`, without `-SHARED` or `-MIG-...`, which `timeSlicing` and `mig` add. Example:
+    `NVIDIA-A100-SXM4-80GB`."""
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Number of nodes."""
     gpus_per_node: Annotated[int, Field(ge=1, le=64)]
     """GPUs of one node."""
     memory_gib: Annotated[int, Field(ge=4, le=1024)]
     """Memory of one GPU in GiB. Example: `80`."""
-    tolerations: Annotated[tuple[ObjectName, ...], Field(max_length=8)] = ()
-    """Taint keys of these nodes that GPU pods tolerate, besides `nvidia.com/gpu`."""
+    tolerations: Annotated[tuple[TaintKey, ...], Field(max_length=8)] = ()
+    """Keys of taints (NoSchedule) of these nodes that GPU pods, drivers and plugins tolerate, besides `nvidia.com/gpu`.
+    Example: `[example.com/dedicated]`."""
+
+
+_PROFILE = re.compile(r"(\d+g\.\d+gb)([.+]me)?$")
 
 
 class TimeSlicing(Contract):
@@ -97,14 +112,21 @@ class Mig(Contract):
 
     strategy: Literal["single", "mixed"] = "single"
     """`single`: all parts alike, asked for as nvidia.com/gpu; `mixed`: asked for by profile."""
-    config: Annotated[str, Field(pattern=r"^[a-z0-9.+-]+$", max_length=63)] = "all-balanced"
-    """Name of the MIG Manager's configuration. Example: `all-1g.10gb`."""
-    profile: Annotated[str, Field(pattern=r"^[0-9]g\.[0-9]+gb(\.me)?$", max_length=16)] | None = None
-    """Profile that pods ask for; needed by `mixed`. Example: `1g.10gb`."""
+    config: Annotated[str, Field(pattern=r"^[a-z0-9.+-]+$", max_length=63)]
+    """Name of the MIG Manager's configuration; with `single` it ends with the profile of all parts, so not
+    `all-balanced`. Example: `all-1g.10gb`."""
+    request_profile: Annotated[str, Field(pattern=r"^[0-9]g\.[0-9]+gb(\.me)?$", max_length=16)] | None = None
+    """Profile that pods ask for with `mixed`; absent: that of `config`, if it names one. Example: `1g.10gb`."""
     parts_per_gpu: Annotated[int, Field(ge=1, le=7)]
     """Parts that one GPU is cut into, for the arithmetic."""
     memory_gib: Annotated[int, Field(ge=4, le=192)]
     """Memory of one part in GiB."""
+
+    @property
+    def profile(self) -> str | None:
+        """`1g.10gb` of `all-1g.10gb`, as it is in the label: media extensions lose their plus sign."""
+        found = _PROFILE.search(self.config)
+        return f"{found[1]}{'me' if found[2] else ''}" if found else None
 
 
 class Gpus(Contract):
@@ -122,6 +144,21 @@ class Gpus(Contract):
     """Share GPUs by time; not with `mig`."""
     mig: Mig | None = None
     """Cut GPUs into parts; not with `timeSlicing`."""
+
+    def taints(self, product: str | None = None) -> tuple[str, ...]:
+        """Keys of the taints of nodes with a product, or of all."""
+        nodes = [entry for entry in self.nodes if product in (None, entry.product)]
+        return tuple(dict.fromkeys(key for entry in nodes for key in entry.tolerations))
+
+    def label_of(self, product: str) -> str:
+        """The label `nvidia.com/gpu.product` that nodes with a product have.
+
+        GPU feature discovery (k8s-device-plugin, internal/lm/resource.go) adds what sharing makes of a GPU; with the
+        MIG strategy `mixed` it leaves this label alone.
+        """
+        if self.mig:
+            return f"{product}-MIG-{self.mig.profile}" if self.mig.strategy == "single" else product
+        return f"{product}-SHARED" if self.time_slicing else product
 
 
 class StorageClass(Contract):
@@ -172,8 +209,14 @@ class Proxy(Contract):
 
     https: Url
     """Proxy for HTTP and HTTPS. Example: `http://proxy.example.com:3128`."""
-    exempt: Annotated[tuple[str, ...], Field(max_length=32)] = (".svc", ".cluster.local", "10.0.0.0/8")
-    """Hosts, suffixes and networks that are reached directly."""
+    exempt: Annotated[tuple[str, ...], Field(max_length=32)] = (
+        "localhost",
+        "127.0.0.1",
+        ".svc",
+        ".cluster.local",
+    )
+    """Hosts and suffixes that are reached directly (NO_PROXY). Write hosts by name: a network such as `10.0.0.0/8` is
+    read by Go, requests and httpx, and passed over by Python's urllib, aiohttp and botocore, which then ask the proxy."""
 
 
 class SecretStore(Contract):

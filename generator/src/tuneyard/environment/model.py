@@ -36,7 +36,8 @@ class Use(Contract):
     vector_db: Literal["milvus", "pgvector"] | None = None
     """`pgvector` lives in `postgres`."""
     scheduler: Literal["volcano", "kueue", "kube-scheduler"] | None = None
-    """Gangs and queues; `kube-scheduler`: neither. NeMo Customizer needs Volcano."""
+    """Gangs and queues; `kube-scheduler`: neither. NeMo Customizer needs Volcano. Kueue queues every Job of
+    `fineTuning.namespaces`, and nothing else."""
     tracking: Literal["mlflow", "external-mlflow"] | None = None
     """Experiment tracking; `external-mlflow`: see `externalMlflow`."""
     metrics: Literal["kube-prometheus-stack", "existing-prometheus"] | None = None

@@ -63,12 +63,17 @@ def field_at(path: Path) -> FieldInfo | None:
     return field
 
 
-def model_at(path: Path) -> type[BaseModel] | None:
-    """The model whose keys live at `path`, or None."""
+def kind_at(path: Path) -> Any:
+    """The type of what is at `path`, without Annotated and None, or None where the model says nothing."""
     annotation: Any = Environment
     for part in path:
         annotation, _ = _step(annotation, part)
-    kind = stripped(annotation)
+    return stripped(annotation)
+
+
+def model_at(path: Path) -> type[BaseModel] | None:
+    """The model whose keys live at `path`, or None."""
+    kind = kind_at(path)
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 

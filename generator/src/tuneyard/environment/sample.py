@@ -3,21 +3,16 @@
 
 import json
 import textwrap
-from typing import Any, Literal, get_args, get_origin
+from typing import get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from tuneyard_api.yaml_io import dump
 
+from tuneyard.environment.examples import example_value
 from tuneyard.environment.model import Environment
-from tuneyard.environment.reference import SAMPLE_HEAD, describe, example_of, stripped, type_name
+from tuneyard.environment.reference import SAMPLE_HEAD, describe, stripped, type_name
 
-_PLACEHOLDERS: dict[str, Any] = {
-    "name": "sample", "values": {}, "capacityGiB": 1000, "gpusPerNode": 4, "memoryGiB": 80, "replicas": 1, "layers": 32,
-    "hiddenSize": 4096, "keyValueHeads": 8, "maxReplicas": 4, "pipeline": 2, "partsPerGpu": 7, "revision": "main",
-    "storageGiB": 50, "enabled": True,
-}  # fmt: skip
 _WIDTH = 116
 
 
@@ -71,24 +66,5 @@ def _off(lines: list[str], *, off: bool) -> list[str]:
 
 
 def _value(key: str, field: FieldInfo) -> str:
-    example = example_of(field)
-    if example is not None and field.is_required():
-        return example if example.startswith('"') else dump(_typed(example)).strip()
-    default = field.default
-    if default is not PydanticUndefined and default is not None:
-        if isinstance(default, tuple):
-            return json.dumps(list(default))
-        return dump(default).strip() if not isinstance(default, dict) else "{}"
-    if example is not None:
-        return example if example.startswith('"') else dump(_typed(example)).strip()
-    kind = stripped(field.annotation)
-    if get_origin(kind) is Literal:
-        return str(get_args(kind)[0])
-    return dump(_PLACEHOLDERS.get(key, f"my-{key.lower()}")).strip()
-
-
-def _typed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    value = example_value(key, field.annotation, field)
+    return json.dumps(value) if isinstance(value, list) else dump(value).strip()

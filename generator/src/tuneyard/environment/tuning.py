@@ -35,7 +35,8 @@ class TuningNamespace(Contract):
     name: ObjectName
     """Namespace. Example: `team-a`."""
     gpus: Annotated[int, Field(ge=0, le=100_000)] = 1
-    """Quota of GPUs."""
+    """Quota of GPUs. With Kueue, those that are idle are lent to the other namespaces; a job of this namespace takes them
+    back at once, and the borrower's job saves a checkpoint and goes on later."""
     storage_gib: GiB = 200
     """Quota of storage in GiB."""
     jobs: Positive = 100
