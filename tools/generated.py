@@ -13,6 +13,7 @@ GENERATORS = (
     ("-m", "tuneyard_api.generate"),
     ("-m", "tuneyard", "docs"),
     ("-m", "tuneyard", "render"),
+    ("tools/terminal_picture.py",),
 )
 
 
@@ -29,7 +30,7 @@ def main() -> int:
         return 2
     check = ["--check"] if mode == "check" else []
     failed = [
-        " ".join(words[1:])
+        " ".join(words).removeprefix("-m ")
         for words in GENERATORS
         if subprocess.run([sys.executable, *words, *check], check=False).returncode
     ]

@@ -88,7 +88,8 @@ def test_runtimes_are_what_the_operator_reads(helm: Path, tmp_path: Path) -> Non
     for spec in runtimes.values():
         FineTuneRuntimeSpec.model_validate(spec)
     assert runtimes["hf"]["methods"] == ["lora", "sft"]
-    assert runtimes["hf"]["image"] == "tuneyard/trainer:0.1.0-cuda"
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    assert runtimes["hf"]["image"] == f"tuneyard/trainer:{version}-cuda"
     without = rendered(helm, tmp_path, {"hf": {"enabled": False}})
     assert not [name for kind, name in without if kind == "FineTuneRuntime"]
 

@@ -311,7 +311,8 @@ def test_upgrade_without_a_file_says_what_it_needs() -> None:
     result = CliRunner().invoke(cli, ["upgrade"])
     assert result.exit_code == 2
     assert (
-        "FILE says what is newer, nothing is looked up: a Renovate branch's components.yaml" in result.output
+        "FILE is needed, because no version is looked up: give a Renovate branch's components.yaml"
+        in result.output
     )
 
 

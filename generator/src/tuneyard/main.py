@@ -8,29 +8,29 @@ from typing import Any
 import click
 
 _COMMANDS = {
-    "init": ("tuneyard.commands.init", "Write a small environment to start from."),
-    "check": ("tuneyard.commands.check", "Say everything that is wrong with environments."),
+    "init": ("tuneyard.commands.init", "Write a small environment file to start from."),
+    "check": ("tuneyard.commands.check", "Report every problem of environments."),
     "render": ("tuneyard.commands.render", "Write the GitOps tree of environments."),
     "diff": ("tuneyard.commands.diff", "Show what a render would change, or how two environments differ."),
-    "graph": ("tuneyard.commands.graph", "Draw the order with the reason of every edge."),
+    "graph": ("tuneyard.commands.graph", "Draw the order of installation with the reason of every edge."),
     "explain": (
         "tuneyard.commands.explain",
-        "Say what a key does, where its value came from, what it influences.",
+        "Explain a key: its meaning, the origin of its value, what it influences.",
     ),
-    "query": ("tuneyard.commands.query", "Print one resolved value, for scripts."),
-    "doctor": ("tuneyard.commands.doctor", "Look at tools, cluster and Argo CD's settings."),
+    "query": ("tuneyard.commands.query", "Print one resolved value, for use in scripts."),
+    "doctor": ("tuneyard.commands.doctor", "Check tools, cluster, Argo CD's settings and repositories."),
     "bootstrap": (
         "tuneyard.commands.bootstrap",
-        "Prepare Argo CD before the first sync: health checks, project, repositories.",
+        "Configure Argo CD before the root Applications are applied.",
     ),
-    "status": ("tuneyard.commands.status", "Show each wave in the cluster and what blocks it."),
-    "upgrade": ("tuneyard.commands.upgrade", "Show which pins are older than a list says."),
-    "completion": ("tuneyard.commands.completion", "Print the completion script of a shell."),
+    "status": ("tuneyard.commands.status", "Show each wave in the cluster, and what blocks it."),
+    "upgrade": ("tuneyard.commands.upgrade", "Compare pinned versions with a list of newer ones."),
+    "completion": ("tuneyard.commands.completion", "Print the completion script for a shell."),
     "schemas": (
         "tuneyard.commands.schemas",
-        "Keep schemas of custom resources and values of charts for check.",
+        "Add schemas of custom resources and values of charts for `check`.",
     ),
-    "docs": ("tuneyard.commands.docs", "Write what is generated from the model: sample, reference pages."),
+    "docs": ("tuneyard.commands.docs", "Write the sample file and the reference pages."),
 }
 
 
@@ -57,7 +57,7 @@ class _Lazy(click.Group):
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tuneyard", message="%(version)s")
 def cli() -> None:
-    """One environment file becomes the whole GitOps tree.
+    """Turn one environment file into the whole GitOps tree of a fine-tuning platform.
 
     \b
     Examples:
@@ -66,8 +66,9 @@ def cli() -> None:
       tuneyard render environments/*.yaml
       tuneyard graph environments/lab.yaml --format svg > lab.svg
 
-    Exit codes: 0 all is well; 1 the input is wrong, something failed, or --check or --exit-code found a difference;
-    2 the command was called wrongly. Findings go to standard error, results to standard output. NO_COLOR is respected.
+    The exit code is 0 when all is well, 1 when the input is wrong, something failed, or --check or --exit-code found a
+    difference, and 2 when the command was called wrongly. Findings are printed to standard error and results to
+    standard output. NO_COLOR is respected.
     """
 
 

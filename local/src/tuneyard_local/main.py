@@ -40,25 +40,26 @@ class _Group(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-NAME = click.option("--name", default="tuneyard", show_default=True, help="The cluster's name.")
+NAME = click.option("--name", default="tuneyard", show_default=True, help="Name of the cluster.")
 PROVIDER = click.option(
     "--provider", type=click.Choice(["native", "kind", "existing"]), default="native", show_default=True
 )
-KEEP = click.option(
-    "--keep-build-cache", is_flag=True, help="Keep Go's own caches after a build (several GB)."
-)
+KEEP = click.option("--keep-build-cache", is_flag=True, help="Keep Go's caches after a build (several GB).")
 
 
 @click.group(cls=_Group)
 def main() -> None:
-    """A real local Kubernetes cluster for trying and testing Tuneyard."""
+    """Run a real local Kubernetes cluster to try and test Tuneyard."""
 
 
 @main.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 @KEEP
 def build(parts: tuple[str, ...], keep_build_cache: bool) -> None:
-    """Build PARTS (all, when none is named) unless they are in the cache."""
+    """Build the PARTS that are not cached yet.
+
+    If no part is named, all parts are built.
+    """
     progress = Progress()
     _build(parts or PARTS, progress, keep_build_cache)
 
@@ -68,13 +69,23 @@ def build(parts: tuple[str, ...], keep_build_cache: bool) -> None:
 @PROVIDER
 @KEEP
 @click.option("--mode", type=click.Choice(["nodes", "control-plane"]), default="nodes", show_default=True)
-@click.option("--nodes", default=1, show_default=True, help="Real nodes.")
-@click.option("--fake-nodes", default=0, show_default=True, help="Nodes played by kwok (mode control-plane).")
-@click.option("--gpus", default=8, show_default=True, help="Fake nvidia.com/gpu on each node.")
+@click.option("--nodes", default=1, show_default=True, help="Number of real nodes.")
+@click.option(
+    "--fake-nodes",
+    default=0,
+    show_default=True,
+    help="Number of nodes that kwok simulates (mode control-plane).",
+)
+@click.option(
+    "--gpus", default=8, show_default=True, help="Number of fake GPUs (nvidia.com/gpu) on each node."
+)
 @click.option("--context", help="kubeconfig context (provider existing).")
 @click.option("--yes", is_flag=True, help="Do not ask before changing the machine.")
 def up(**options: Any) -> None:
-    """Bring a cluster up; says what it will change on the machine, and asks."""
+    """Start a cluster.
+
+    The command first shows what it will change on the machine, and asks.
+    """
     progress = Progress()
     Cluster(options["name"]).require_absent()
     if options["mode"] == "control-plane":
@@ -111,7 +122,10 @@ def _build(parts: Iterable[str], progress: Progress, keep_build_cache: bool) -> 
 @NAME
 @PROVIDER
 def down(name: str, provider: str) -> None:
-    """End a cluster and undo all that it changed, also when it is only half there."""
+    """Stop a cluster and undo all its changes.
+
+    This also works on a cluster that was started only in part.
+    """
     if not Cluster(name).is_there:
         print(f"no cluster {name!r} is here")
         return
@@ -123,9 +137,9 @@ def down(name: str, provider: str) -> None:
 
 @main.command()
 @NAME
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(name: str, as_json: bool) -> None:
-    """Show nodes, components, versions and memory of a cluster."""
+    """Show nodes, components, versions and memory."""
     found = gather_status(Cluster(name))
     print(json.dumps(asdict(found), indent=1) if as_json else render_status(found))
     if not found.is_healthy:
@@ -135,9 +149,12 @@ def status(name: str, as_json: bool) -> None:
 @main.command()
 @NAME
 @click.argument("of")
-@click.option("--follow", "-f", is_flag=True, help="Go on as lines come.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new lines.")
 def logs(name: str, of: str, follow: bool) -> None:
-    """Show the log of OF: a component (kube-apiserver, kubelet-node-0, ...) or all of a node's (node-0)."""
+    """Show the log of a component or of a node.
+
+    OF is a component (kube-apiserver, kubelet-node-0, ...) or a node (node-0), which stands for all its components.
+    """
     paths = log_files(Cluster(name), of)
     command = ["tail", "-n", "200", *(["-F"] if follow else []), *map(str, paths)]
     os.execvp(command[0], command)  # noqa: S606 - tail is the rest of this command
@@ -147,7 +164,10 @@ def logs(name: str, of: str, follow: bool) -> None:
 @KEEP
 @click.option("--yes", is_flag=True, help="Do not ask before changing the machine.")
 def demo(keep_build_cache: bool, yes: bool) -> None:
-    """Show the main job: ten lines of YAML become an evaluated adapter that an endpoint serves."""
+    """Turn ten lines of YAML into a served adapter.
+
+    The demo starts a cluster, installs the operator, applies a FineTuneJob and asks base and tuned model.
+    """
     progress = Progress()
     if not Cluster(main_job.CLUSTER).is_there:
         size = native.NativeOptions(nodes=main_job.NODES, gpus=main_job.GPUS)
@@ -159,7 +179,10 @@ def demo(keep_build_cache: bool, yes: bool) -> None:
 @KEEP
 @click.option("--yes", is_flag=True, help="Do not ask before changing the machine.")
 def demo_gitops(keep_build_cache: bool, yes: bool) -> None:
-    """Show the platform's side: Argo CD brings the operator up from a rendered tree, and a FineTuneJob in git trains."""
+    """Let Argo CD install the operator from git.
+
+    The demo starts a cluster with Argo CD, which follows a rendered tree; then a FineTuneJob in git trains.
+    """
     progress = Progress()
     require(missing_for_gitops())
     if not Cluster(gitops.CLUSTER).is_there:
@@ -169,7 +192,7 @@ def demo_gitops(keep_build_cache: bool, yes: bool) -> None:
 
 @main.command("demo-down")
 def demo_down() -> None:
-    """Remove what `demo` and `demo-gitops` made, but for the caches."""
+    """Remove what the demos made, except the caches."""
     main_job.remove()
     gitops.remove()
-    print("the demo is gone; caches stay (`make clean` removes them)")
+    print("the demo is removed; its caches are kept (`make clean` removes them)")

@@ -14,13 +14,16 @@ from tuneyard_trainer.pod.environment import PodEnvironment
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tuneyard-trainer")
 def main() -> None:
-    """What runs in the pods of a FineTuneJob, and the same without a cluster."""
+    """Run the stages of a FineTuneJob, in a pod or without a cluster."""
 
 
 @main.command()
 @click.argument("stage", type=click.Choice([stage.value for stage in Stage]))
 def stage(stage: str) -> None:
-    """Run one stage under the pod contract; paths come from the TUNEYARD_* variables."""
+    """Run one stage, as a pod does.
+
+    The TUNEYARD_* variables of the pod contract give the paths.
+    """
     from tuneyard_trainer.run_stage import run_stage  # noqa: PLC0415  only what is run is imported
 
     sys.exit(run_stage(Stage(stage), PodEnvironment.of(os.environ)))
@@ -28,9 +31,12 @@ def stage(stage: str) -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--uid", required=True, help="The FineTuneJob's uid; what another one published stays.")
+@click.option("--uid", required=True, help="uid of the FineTuneJob; what other jobs published is kept.")
 def unpublish(folder: Path, uid: str) -> None:
-    """Take back FOLDER, <registry>/<adapter name>, as far as one FineTuneJob has published it."""
+    """Remove an adapter that one job published.
+
+    FOLDER is <registry>/<adapter name>.
+    """
     from tuneyard_trainer.stages.unpublish import run_unpublish  # noqa: PLC0415
 
     sys.exit(run_unpublish(folder, uid, PodEnvironment.of(os.environ).termination_log))
@@ -52,14 +58,14 @@ def unpublish(folder: Path, uid: str) -> None:
     "--runtime",
     "runtime_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A FineTuneRuntime file [a built-in one for CPU].",
+    help="FineTuneRuntime file [a built-in runtime for CPU].",
 )
 @click.option(
     "--claim",
     "claims",
     multiple=True,
     metavar="NAME=FOLDER",
-    help="What stands for a PersistentVolumeClaim; repeatable.",
+    help="Folder to use as a PersistentVolumeClaim; repeatable.",
 )
 def run(
     job_file: Path,
@@ -68,7 +74,10 @@ def run(
     runtime_file: Path | None,
     claims: tuple[str, ...],
 ) -> None:
-    """Run all stages of the FineTuneJob JOB_FILE on this machine, without a cluster."""
+    """Run all stages of a job on this machine.
+
+    JOB_FILE is a FineTuneJob. A cluster is not needed.
+    """
     from tuneyard_trainer.local_run import run_locally  # noqa: PLC0415
 
     sys.exit(run_locally(job_file, workspace, registry, runtime_file, claims))

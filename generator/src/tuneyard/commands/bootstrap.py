@@ -35,10 +35,12 @@ def bootstrap_objects(built: Built, *, with_root: bool) -> list[dict[str, Any]]:
 @kubeconfig_option
 @context_option
 @click.option(
-    "--with-root", is_flag=True, help="Apply the root Application `platform` too: the installation starts."
+    "--with-root",
+    is_flag=True,
+    help="Also apply the root Application `platform`, which starts the installation.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would change; change nothing.")
-@click.option("--force", is_flag=True, help="Take over keys that somebody else set to other values.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--force", is_flag=True, help="Replace values that somebody else has set.")
 def command(  # noqa: PLR0917  click passes them by name
     environment: str,
     root: Path,
@@ -48,9 +50,10 @@ def command(  # noqa: PLR0917  click passes them by name
     dry_run: bool,
     force: bool,
 ) -> None:
-    """Prepare Argo CD before the first sync of ENVIRONMENT: health checks, settings, project, repositories.
+    """Configure Argo CD for ENVIRONMENT: health checks, settings, project and repositories.
 
-    Of ConfigMaps that are there only our keys are set; everything else in them stays. A second run changes nothing.
+    Run this before the root Applications are applied. In existing ConfigMaps it sets only the keys that Tuneyard needs.
+    A second run changes nothing.
 
     \b
     Examples:

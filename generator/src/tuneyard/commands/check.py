@@ -27,10 +27,10 @@ UNCONFIRMED = frozenset({"pin-is-confirmed", "air-gap-knows-images"})
 @root_option
 @format_option
 @click.option(
-    "--schemas", is_flag=True, help="Also hold core kinds against Kubernetes' own schemas (slower)."
+    "--schemas", is_flag=True, help="Also compare core kinds with the schemas of Kubernetes (slower)."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Also list what could not be confirmed, and why.")
-@click.option("--cluster", is_flag=True, help="Also hold them against the live cluster (reads only).")
+@click.option("--cluster", is_flag=True, help="Also compare with the live cluster; only reads from it.")
 @kubeconfig_option
 @context_option
 def command(  # noqa: PLR0917  click passes them by name
@@ -43,7 +43,9 @@ def command(  # noqa: PLR0917  click passes them by name
     kubeconfig: Path | None,
     context: str | None,
 ) -> None:
-    """Say everything that is wrong with ENVIRONMENTS (names or files; all if none is named). Writes nothing.
+    """Report every problem of ENVIRONMENTS (names or files; all environments if none is named).
+
+    This command writes nothing.
 
     \b
     Examples:

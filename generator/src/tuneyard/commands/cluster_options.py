@@ -10,9 +10,9 @@ from tuneyard.cluster.client import ClusterClient
 kubeconfig_option = click.option(
     "--kubeconfig",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Instead of KUBECONFIG.",
+    help="kubeconfig file to use instead of KUBECONFIG.",
 )
-context_option = click.option("--context", help="Context of the kubeconfig; else its current one.")
+context_option = click.option("--context", help="Context to use instead of the current one.")
 
 
 def connect(kubeconfig: Path | None, context: str | None) -> ClusterClient:

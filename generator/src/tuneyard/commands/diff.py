@@ -25,10 +25,10 @@ def _as_if(path: Path, name: str, root: Path) -> Built:
 @click.argument("environment")
 @click.argument("other", required=False)
 @root_option
-@click.option("--summary", "short", is_flag=True, help="One line for each component.")
+@click.option("--summary", "short", is_flag=True, help="Print one line for each component only.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 if there is a difference.")
 def command(environment: str, other: str | None, root: Path, short: bool, exit_code: bool) -> None:
-    """Show what `tuneyard render ENVIRONMENT` would change in the tree, or how OTHER differs from ENVIRONMENT.
+    """Show what `tuneyard render ENVIRONMENT` would change, or with OTHER how the two environments differ.
 
     \b
     Examples:

@@ -13,7 +13,7 @@ from tuneyard.views.pages import pages
 @root_option
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything would change.")
 def command(root: Path, check: bool) -> None:
-    """Write environments/sample.yaml and the generated pages of docs/reference.
+    """Write environments/sample.yaml and the generated pages in docs/reference.
 
     \b
     Examples:

@@ -23,11 +23,13 @@ COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
 @root_option
 @kubeconfig_option
 @context_option
-@click.option("--offline", is_flag=True, help="Look at nothing but this machine.")
+@click.option("--offline", is_flag=True, help="Check this machine only.")
 def command(
     environment: str | None, root: Path, kubeconfig: Path | None, context: str | None, offline: bool
 ) -> None:
-    """Look at tools, cluster, Argo CD's settings and, with ENVIRONMENT, at its repositories; exit 1 on a failure.
+    """Check tools, cluster and Argo CD's settings, and with ENVIRONMENT its repositories.
+
+    The exit code is 1 if a check fails.
 
     \b
     Examples:

@@ -20,9 +20,9 @@ from tuneyard.views.influence import Influences
 @click.argument("path")
 @root_option
 def command(environment: str, path: str, root: Path) -> None:
-    """Say what the key or component at PATH does in ENVIRONMENT, where its value came from and what it influences.
+    """Explain the key or component at PATH in ENVIRONMENT: its meaning, the origin of its value, what it influences.
 
-    What it influences is found out by rendering again with other values of the same kind, one after the other.
+    The command finds out what a key influences by rendering again with other values of the same kind.
 
     \b
     Examples:

@@ -13,9 +13,11 @@ from tuneyard.views.graph import STYLES
 @click.command()
 @click.argument("environment")
 @root_option
-@click.option("--format", "style", type=click.Choice(sorted(STYLES)), default="text", help="How it is drawn.")
+@click.option(
+    "--format", "style", type=click.Choice(sorted(STYLES)), default="text", help="Format of the output."
+)
 def command(environment: str, root: Path, style: str) -> None:
-    """Draw the order of ENVIRONMENT (a name or a file): waves, needs, and the reason of each.
+    """Draw the order in which ENVIRONMENT (a name or a file) is installed: waves, needs, and the reason of each need.
 
     \b
     Examples:

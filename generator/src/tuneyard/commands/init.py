@@ -21,27 +21,27 @@ _HEAD = (
 @click.command()
 @click.argument("name", default="my")
 @root_option
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Starting point.")
-@click.option("--repo-url", help="The repository that this tree is committed to.")
-@click.option(
-    "--gpu", help="GPU nodes as PRODUCT:GPUS_PER_NODE:MEMORY_GIB[:NODES]; `none` for a cluster without."
-)
+@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Stack to start from.")
+@click.option("--repo-url", help="Git repository that the tree will be committed to.")
+@click.option("--gpu", help="GPU nodes as PRODUCT:GPUS_PER_NODE:MEMORY_GIB[:NODES], or `none`.")
 @click.option("--storage-class", help="StorageClass for volumes that one node mounts.")
 @click.option("--shared-storage-class", help="StorageClass for volumes that several nodes mount.")
-@click.option("--kubernetes", help="Minor version, such as 1.33.")
+@click.option("--kubernetes", help="Minor version of Kubernetes, such as 1.33.")
 @click.option(
     "--from-cluster", is_flag=True, help="Read versions, GPUs and storage classes from the live cluster."
 )
 @kubeconfig_option
 @context_option
-@click.option("--ask", is_flag=True, help="Ask for what no flag says.")
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option("--ask", is_flag=True, help="Ask for every value that no flag sets.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def command(  # noqa: PLR0917  click passes them by name
     name: str, root: Path, preset: str | None, repo_url: str | None, gpu: str | None, storage_class: str | None,
     shared_storage_class: str | None, kubernetes: str | None, from_cluster: bool, kubeconfig: Path | None,
     context: str | None, ask: bool, force: bool,
 ) -> None:  # fmt: skip
-    """Write environments/NAME.yaml. Needs no cluster and, without --ask, no answer.
+    """Write the small environment file environments/NAME.yaml.
+
+    This needs no cluster, and asks nothing without --ask.
 
     \b
     Examples:

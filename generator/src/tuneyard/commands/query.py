@@ -17,7 +17,9 @@ from tuneyard.views.explain import resolved, value_at
 @click.argument("path", default="")
 @root_option
 def command(environment: str, path: str, root: Path) -> None:
-    """Print the value at PATH of ENVIRONMENT, defaults and derived values included; texts bare, all else as JSON.
+    """Print the value at PATH in ENVIRONMENT, including defaults and derived values.
+
+    A text is printed as it is, every other value as JSON.
 
     \b
     Examples:

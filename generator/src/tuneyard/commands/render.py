@@ -27,14 +27,14 @@ from tuneyard.pipeline import Built, build
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Write below this folder instead of the root.",
+    help="Write into this folder instead of the root.",
 )
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if anything would change.")
 def command(environments: tuple[str, ...], root: Path, output: Path | None, check: bool) -> None:
     """Write argocd-apps/<env>/ and manifests/<env>/ of ENVIRONMENTS (names or files; all if none is named).
 
-    Everything is checked first; nothing is written if anything is wrong. When none is named, trees of environments
-    whose files are gone are removed.
+    All of them are checked first, and nothing is written if one has an error. If none is named, the trees of deleted
+    environment files are removed.
 
     \b
     Examples:

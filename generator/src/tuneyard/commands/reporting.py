@@ -16,10 +16,10 @@ root_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     default=Path(),
     show_default="here",
-    help="The repository: where environments/, argocd-apps/ and manifests/ are.",
+    help="Folder with environments/, argocd-apps/ and manifests/.",
 )
 format_option = click.option(
-    "--format", "style", type=click.Choice(sorted(FORMATS)), default="text", help="How findings are printed."
+    "--format", "style", type=click.Choice(sorted(FORMATS)), default="text", help="Format of the findings."
 )
 environments_argument = click.argument("environments", nargs=-1)
 

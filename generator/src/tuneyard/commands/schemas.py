@@ -13,7 +13,7 @@ from tuneyard.commands.reporting import one, root_option
 
 @click.group()
 def command() -> None:
-    """Keep schemas of custom resources and values of charts, so that check and render hold every object against them.
+    """Add schemas of custom resources and values of charts; `check` and `render` then validate against them.
 
     \b
     Examples:
@@ -26,9 +26,9 @@ def command() -> None:
 @command.command("add")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @root_option
-@click.option("--chart-version", help="The published version, where Chart.yaml has another.")
+@click.option("--chart-version", help="Published version of the chart, if Chart.yaml has another one.")
 def add_command(paths: tuple[Path, ...], root: Path, chart_version: str | None) -> None:
-    """Keep what PATHS hold: CustomResourceDefinitions (files, folders), values of charts (folders, .tgz)."""
+    """Add the CustomResourceDefinitions (files, folders) and the values of charts (folders, .tgz) in PATHS."""
     charts = [path for path in paths if is_chart(path)]
     for path in charts:
         name, version = one(partial(add_chart, path, root, chart_version))
@@ -42,7 +42,7 @@ def add_command(paths: tuple[Path, ...], root: Path, chart_version: str | None) 
 @command.command("list")
 @root_option
 def list_command(root: Path) -> None:
-    """Print the kinds whose schemas are kept, and the charts whose values are."""
+    """List the kinds and the charts that were added."""
     for api_version, kind in sorted(known(root)):
         click.echo(f"{api_version} {kind}")
     for name, version in kept_charts(root):

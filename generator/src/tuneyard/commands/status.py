@@ -20,13 +20,13 @@ from tuneyard.environment.load import load
 @kubeconfig_option
 @context_option
 @click.option(
-    "--format", "style", type=click.Choice(["text", "json"]), default="text", help="How it is printed."
+    "--format", "style", type=click.Choice(["text", "json"]), default="text", help="Format of the output."
 )
 @click.option("--exit-code", is_flag=True, help="Exit 1 unless everything is ready.")
 def command(  # noqa: PLR0917  click passes them by name
     environment: str, root: Path, kubeconfig: Path | None, context: str | None, style: str, exit_code: bool
 ) -> None:
-    """Show each wave of ENVIRONMENT in the cluster: every Application, what blocks it, its message, since when.
+    """Show every Application of ENVIRONMENT in the cluster, wave by wave: what blocks it, its message, and since when.
 
     \b
     Examples:

@@ -15,11 +15,11 @@ from tuneyard.views.upgrades import Upgrade, upgrades
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=False)
-@click.option("--exit-code", is_flag=True, help="Exit 1 if anything is newer.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 if a newer version is listed.")
 def command(file: Path | None, exit_code: bool) -> None:
-    """Show which pins are older than in FILE: a components.yaml of another branch, or a list of versions with notes.
+    """Compare our pinned versions with FILE: the components.yaml of another branch, or a list of versions with notes.
 
-    A pin moves by a commit to components.yaml, after the chart's values were looked at (`tuneyard schemas add CHART`).
+    To move a pin, check the values against the new chart (`tuneyard schemas add CHART`) and commit components.yaml.
 
     \b
     Examples:
@@ -28,7 +28,7 @@ def command(file: Path | None, exit_code: bool) -> None:
     """
     if file is None:
         raise click.UsageError(
-            "FILE says what is newer, nothing is looked up: a Renovate branch's components.yaml, or a list of versions"
+            "FILE is needed, because no version is looked up: give a Renovate branch's components.yaml, or a list of versions"
         )
 
     def read() -> list[Upgrade]:

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every measured figure that README and docs/how-to/benchmarks.md show is the one in the committed results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+README = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+BENCHMARKS = (REPOSITORY / "docs/how-to/benchmarks.md").read_text(encoding="utf-8")
+
+
+def results(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((REPOSITORY / "bench/results" / name).read_text(encoding="utf-8"))
+    return found
+
+
+def run_of(gpus: int, method: str) -> dict[str, Any]:
+    runs = results(f"trainer-nvidia-h200-x{gpus}.json")["runs"]
+    return next(run for run in runs if (run["gpus"], run["method"]) == (gpus, method))
+
+
+def speed(gpus: int, method: str) -> str:
+    return f"{run_of(gpus, method)['tokensPerSecondMedian']:,.0f}"
+
+
+def test_the_soak_is_what_the_readme_says() -> None:
+    soak = results("soak.json")
+    killed = soak["killed"]
+    assert (
+        f"{soak['kills']} processes were killed at random while {soak['setting']['jobs']} jobs trained on two nodes, "
+        f"among them {killed['trainer']} trainers, {killed['operator']} operators and {killed['apiserver']} API "
+        f"servers: {soak['succeeded']} jobs succeeded, {soak['lost']} were lost, {soak['doubled']} Jobs were made twice."
+    ) in README
+    assert (
+        f"{soak['setting']['jobs']} jobs on real nodes, {soak['kills']} random kills | {soak['succeeded']} succeeded; "
+        f"{soak['lost']} lost, {soak['doubled']} doubled, {soak['overlapping']} overlapping, {soak['orphaned']} orphaned |"
+    ) in README
+
+
+def test_the_operator_s_throughput_is_what_the_readme_says() -> None:
+    operator = results("operator.json")
+    share, requests, memory = (aim["measured"] for aim in operator["aims"])
+    assert (
+        f"{operator['jobs']} FineTuneJobs applied at once, {operator['machine']['cores']} cores | "
+        f"{operator['medians']['operator']['jobsPerSecond']} jobs/s, {share:.0%} of the rate of the same chain as plain "
+        f"Jobs; {requests} API requests a job more; {memory:.0f} MiB at most |"
+    ).replace("%", " %") in README
+
+
+def test_the_generator_s_speed_is_what_the_readme_says() -> None:
+    generator = results("generator.json")
+    first, figures = generator["render"]["first"]["1000"], generator["figures"]
+    assert (
+        f"{generator['render']['of']:,} environments of 20 components, {generator['machine']['cores']} cores | "
+        f"{first['wall_s']:.1f} s for the first render, {figures['one_changed_of_1000_s']:.2f} s after one of them "
+        f"changed; {figures['times_less_cpu_than_helm']:.0f} times less CPU than 20 runs of `helm template` each |"
+    ) in README
+
+
+def test_the_trainer_s_speed_is_what_the_readme_says() -> None:
+    assert f"| {speed(1, 'lora')} tokens/s on one H200, {speed(2, 'lora')} on two |" in README
+    assert f"| {speed(1, 'sft')} tokens/s on one H200, {speed(2, 'sft')} on two |" in README
+
+
+COLUMNS = [(1, "lora"), (2, "lora"), (1, "sft"), (2, "sft")]
+
+
+@pytest.mark.parametrize(
+    ("row", "figures"),
+    [
+        ("tokens/s, median", [speed(*column) for column in COLUMNS]),
+        (
+            "most memory of one GPU, GiB",
+            [f"{run_of(*column)['peakMemoryGiBPerGpu']:.1f}" for column in COLUMNS],
+        ),
+        ("loss of step 40", [f"{run_of(*column)['losses'][39]:.4f}" for column in COLUMNS]),
+    ],
+)
+def test_the_table_of_trainings_is_what_was_measured(row: str, figures: list[str]) -> None:
+    assert f"| {row} | {' | '.join(figures)} |" in BENCHMARKS
+
+
+def test_the_table_of_quantized_bases_is_what_was_measured() -> None:
+    runs = results("quantized-nvidia-h100-80gb-hbm3-x1.json")["quantized"]
+    large, small = ([run for run in runs if run["model"] == model] for model in ("random", "tiny-llama"))
+    rows = (
+        (
+            "tokens/s, median, 1.1 billion parameters",
+            [f"{run['tokensPerSecondMedian']:,.0f}" for run in large],
+        ),
+        ("most memory, GiB", [f"{run['peakMemoryGiBPerGpu']:.1f}" for run in large]),
+        (
+            "held-out loss of the small trained model, before -> after 20 steps",
+            [f"{run['heldOutLoss']['base']:.4f} -> {run['heldOutLoss']['tuned']:.4f}" for run in small],
+        ),
+    )
+    for row, figures in rows:
+        assert f"| {row} | {' | '.join(figures)} |" in BENCHMARKS
