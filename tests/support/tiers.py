@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which tiers run here: unit always can, the others need things of the machine. What is skipped is said aloud.
 
-TUNEYARD_TIERS, a comma list of unit, torch, cluster, gitops and e2e, chooses; without it all run that can. A tier
+TUNEYARD_TIERS, a comma list of unit, torch, vllm, cluster, gitops and e2e, chooses; without it all run that can. A tier
 that was asked for by name and cannot run is an error: a skip would look like success.
 
 Tests marked `long` prove again, on more of the real thing, what a shorter one holds: `make test-all` (TUNEYARD_LONG=1)
@@ -18,10 +18,11 @@ from tuneyard_local.requirements import (
     missing_for_gitops,
     missing_for_native,
 )
+from tuneyard_local.vllm import missing_for_vllm
 
 from support import kind
 
-TIERS = ("unit", "torch", "cluster", "gitops", "e2e")
+TIERS = ("unit", "torch", "vllm", "cluster", "gitops", "e2e")
 SKIPPED = pytest.StashKey[dict[str, tuple[str, int]]]()
 
 
@@ -39,6 +40,8 @@ def missing_for(tier: str) -> str | None:
         return missing_for_gitops()
     if tier == "e2e":
         return missing_for_native()
+    if tier == "vllm":
+        return missing_for_vllm()
     if tier == "torch" and importlib.util.find_spec("torch") is None:
         return "PyTorch is not installed; try: uv sync --group torch --inexact"
     return None

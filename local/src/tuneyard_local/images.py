@@ -35,7 +35,8 @@ LIBRARY = "opt/tuneyard/lib"
 THIRD_PARTY = "opt/tuneyard/packages"
 ENVIRONMENT_MOUNT = "/opt/pytorch"
 """Where a pod mounts the PyTorch environment, which is in no image."""
-BASE_PACKAGES = ("python3", "ca-certificates")
+BASE_PACKAGES = ("python3", "ca-certificates", "libnuma1")
+"""vLLM's kernels link libnuma, and no wheel brings it."""
 BASE_EXCLUDES = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 MEDIA = "application/vnd.oci.image"
 
@@ -204,7 +205,7 @@ def _layers() -> Path:
     return cache_root() / "layers"
 
 
-def _base_layer(progress: Progress) -> Layer:
+def build_base_layer(progress: Progress) -> Layer:
     """Debian bookworm with its Python 3.11, made by mmdebstrap from Debian's own signed archive."""
     words = ["--variant=minbase", f"--include={','.join(BASE_PACKAGES)}"]
     words += [f"--dpkgopt=path-exclude={pattern}" for pattern in BASE_EXCLUDES]
@@ -265,14 +266,14 @@ def _code_layer(recipe: Recipe) -> Layer:
 def build_python(progress: Progress) -> Image:
     """The base alone: Python on Debian, for pods that try the cluster itself."""
     return describe_image(
-        "python", [_base_layer(progress)], {"User": USER, "Env": ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"]}
+        "python", [build_base_layer(progress)], {"User": USER, "Env": ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"]}
     )
 
 
 def build_image(name: str, progress: Progress) -> Image:
     """Build one of RECIPES, or find it in the cache; the Debian packages are installed."""
     recipe = RECIPES[name]
-    layers = [_base_layer(progress), _third_party_layer(recipe, progress), _code_layer(recipe)]
+    layers = [build_base_layer(progress), _third_party_layer(recipe, progress), _code_layer(recipe)]
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
