@@ -6,8 +6,8 @@ SHELL := /bin/sh
 # uv is installed on first use; nothing before that touches the machine.
 UV = $$(tools/bootstrap.sh)
 RUN = UV_PYTHON_DOWNLOADS=never $(UV) run --frozen --all-packages
-PYTHON_FOLDERS = api operator trainer generator server local tests bench examples
-MYPY_FOLDERS = api/src operator/src trainer/src generator/src server/src local/src tests/support
+PYTHON_FOLDERS = api operator trainer generator server sync local tests bench examples
+MYPY_FOLDERS = api/src operator/src trainer/src generator/src server/src sync/src local/src tests/support
 
 .PHONY: help
 help: ## What can be done here

@@ -77,6 +77,7 @@ PARTS: Mapping[str, Part] = {
         Part("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
         Part("helm", "helm.sh/helm/v3/cmd/helm"),
         Part("pause", disk_gib=0.2),
+        Part("versitygw", "github.com/versity/versitygw/cmd/versitygw", disk_gib=2),
         Part(
             "argo-cd",
             programs=(
