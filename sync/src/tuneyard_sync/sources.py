@@ -73,20 +73,22 @@ class FolderSource:
     def _look(self, name: str) -> Version | RegistryError:
         path = self.root / name
         try:
-            if not path.is_symlink():
-                return self._compute(name, path)
-            digest = linked_digest(name, path.readlink().as_posix())
-            if digest is None:
-                return RegistryError(f"{path}: links to {path.readlink()}, which is no version of {name}")
-            version = read_version(name, path)
-            if (version.name, version.digest) != (name, digest):
-                return RegistryError(f"{path}: the version says that it is {version.name} {version.digest}")
+            return self._linked(name, path) if path.is_symlink() else self._compute(name, path)
         except FileNotFoundError as error:
             return RegistryError(f"{path}: holds no whole adapter: {error.filename} is missing")
         except OSError as error:
             return RegistryError(f"{path}: {_said(error)}")
-        except ValueError as error:
+        except (RegistryError, ValueError) as error:
             return RegistryError(f"{path}: {error}")
+
+    def _linked(self, name: str, path: Path) -> Version:
+        link = path.readlink().as_posix()
+        digest = linked_digest(name, link)
+        if digest is None:
+            raise RegistryError(f"links to {link}, which is no version of {name}")
+        version = read_version(name, path)
+        if (version.name, version.digest) != (name, digest):
+            raise RegistryError(f"the version says that it is {version.name} {version.digest}")
         return version
 
     def _compute(self, name: str, folder: Path) -> Version:
