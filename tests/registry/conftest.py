@@ -1,68 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A registry on a claim, a server that behaves as vLLM does, and what keeps one as the other says."""
+"""A registry, a server's folder and a server for each test."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.registry.adapters import TINY
+from support.registry.bench import Bench, make_bench
 from support.registry.vllm_stand_in import VllmStandIn, running
-from tuneyard_sync.copies import Copies
-from tuneyard_sync.servers import FolderServer, Server, VllmServer
-from tuneyard_sync.sources import FolderSource, Source
-from tuneyard_sync.status import AdapterStatus, Log, SyncStatus
-from tuneyard_sync.syncing import Sync
-
-BASE_MODEL = "/models/tiny"
-
-
-@dataclass
-class Bench:
-    """Everything around one adapter-sync; `start` is what a start of its container does."""
-
-    registry: Path
-    target: Path
-    vllm: VllmStandIn
-    now: float = 0.0
-    lines: list[str] = field(default_factory=list)
-    sync: Sync | None = None
-
-    def start(self, *, server: Server | None = None, source: Source | None = None, **changes: Any) -> Sync:
-        settings: dict[str, Any] = {"base": TINY, "interval": 2.0, "keep_seconds": 600.0} | changes
-        self.sync = Sync(
-            source=source or FolderSource(self.registry),
-            copies=Copies(self.target, BASE_MODEL),
-            server=server or VllmServer(self.vllm.port),
-            clock=lambda: self.now,
-            log=Log(self.lines.append),
-            **settings,
-        )
-        self.sync.copies.clean()
-        return self.sync
-
-    def run(self, passes: int = 1) -> SyncStatus:
-        for _ in range(passes):
-            self.now += 120
-            status = (self.sync or self.start()).run_once()
-        return status
-
-    def of(self, name: str) -> AdapterStatus:
-        return next(each for each in self.run().adapters if each.name == name)
-
-    def served(self) -> dict[str, bytes]:
-        return {name: weights for name, (_, weights) in self.vllm.loaded.items()}
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    registry = tmp_path / "registry"
-    registry.mkdir()
     with running(VllmStandIn()) as vllm:
-        yield Bench(registry, tmp_path / "adapters", vllm)
-
-
-@pytest.fixture
-def folder_server() -> Callable[[], Server]:
-    return FolderServer
+        yield make_bench(tmp_path, vllm)

@@ -27,7 +27,7 @@ MAX_JSON_BYTES = 1 << 20
 """No adapter_config.json and no VERSION_FILE is larger."""
 
 _ALGORITHM = "sha256:"
-_DIGEST = r"^sha256:[0-9a-f]{64}$"
+_DIGEST = r"sha256:[0-9a-f]{64}"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -86,7 +86,7 @@ class Version(Tolerant):
     schema_version: Literal[1] = 1
     name: Label
     """What the endpoint lists."""
-    digest: Annotated[str, Field(pattern=_DIGEST)]
+    digest: Annotated[str, Field(pattern=f"^{_DIGEST}$")]
     """Over the files, as `published_digest` computes it."""
     files: tuple[str, ...] = ADAPTER_FILES
     """What the digest is over."""
@@ -124,7 +124,7 @@ def version_path(name: str, digest: str) -> str:
 def linked_digest(name: str, link: str) -> str | None:
     """The digest that the text of the link `<name>` points to; None if it is no link of a registry."""
     digest = _ALGORITHM + PurePath(link).name
-    return digest if re.match(_DIGEST, digest) and link == version_path(name, digest) else None
+    return digest if re.fullmatch(_DIGEST, digest) and link == version_path(name, digest) else None
 
 
 def pointer_name(key: str) -> str | None:

@@ -4,7 +4,7 @@
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,5 @@ def killed_before(step: int) -> Iterator[Steps]:
             patch.setattr(os, name, guarded(getattr(os, name)))
         patch.setattr(io, "open", opened)
         patch.setattr("builtins.open", opened)
-        try:
+        with suppress(Killed):
             yield steps
-        except Killed:
-            pass

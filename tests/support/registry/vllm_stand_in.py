@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers as vLLM 0.32.0 does to what adapter-sync asks: a loaded name keeps its files until `load_inplace`, a loaded path is
-its `root`, and a restart forgets all. tests/serving holds the same requests against a real vLLM."""
+"""Answers as vLLM 0.32.0 does to what adapter-sync asks.
+
+A loaded name keeps its weights until `load_inplace`, the folder that was loaded is its `root`, and a restart forgets all.
+"""
 
 import json
 import threading
