@@ -78,6 +78,7 @@ PARTS: Mapping[str, Part] = {
         Part("kind", "sigs.k8s.io/kind"),
         Part("helm", "helm.sh/helm/v3/cmd/helm"),
         Part("pause", disk_gib=0.2),
+        Part("versitygw", "github.com/versity/versitygw/cmd/versitygw", disk_gib=2),
         Part(
             "argo-cd",
             programs=(

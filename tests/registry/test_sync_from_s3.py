@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A registry in S3: what adapter-sync reads of it, and what it says when the store, its keys or an object are not as they should be.
+
+Unit tests ask moto, which stands in for a store; the same ask versitygw, a real one, where the parts of the local cluster are built.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from support.registry.adapters import publish
+from support.registry.s3_stores import BUCKET, Store, moto_store, versity_store
+from tuneyard_api.pod_contract import ADAPTER_FILES
+from tuneyard_api.registry import Version
+from tuneyard_local.parts import build_parts
+from tuneyard_local.progress import Progress
+from tuneyard_sync.bucket import bucket_source
+from tuneyard_sync.settings import Settings
+
+WEIGHTS = ADAPTER_FILES[1]
+
+
+@pytest.fixture(scope="module", params=["moto", pytest.param("versitygw", marks=pytest.mark.cluster)])
+def store(request, tmp_path_factory) -> Iterator[Store]:
+    if request.param == "moto":
+        with moto_store() as store:
+            yield store
+        return
+    build_parts(["versitygw"], Progress())
+    with versity_store(tmp_path_factory.mktemp("versitygw")) as store:
+        yield store
+
+
+@pytest.fixture
+def prefix(request) -> str:
+    return f"teams/{request.node.name.split('[')[0].replace('_', '-')}"
+
+
+def source_of(store, prefix, environ=None):
+    settings = Settings(
+        s3_bucket=BUCKET,
+        s3_prefix=prefix,
+        s3_endpoint=store.endpoint,
+        target_dir="/unused",
+        base_repo="org/tiny",
+        base_model="/models/tiny",
+        server="vllm",
+    )
+    return bucket_source(settings, store.credentials if environ is None else environ)
+
+
+@pytest.fixture
+def upload(bench, store, prefix):
+    """Publishes into the bucket: files first, the pointer last."""
+
+    def publish_there(name: str, weights: bytes = b"weights", **fields) -> Version:
+        version = publish(bench.registry, name, weights, **fields)
+        store.upload(bench.registry / version.path, f"{prefix}/{version.path}/")
+        store.client().put_object(Bucket=BUCKET, Key=f"{prefix}/{name}.json", Body=version.encode())
+        return version
+
+    return publish_there
+
+
+def test_what_was_published_is_served_and_replaced_and_taken_away(bench, store, prefix, upload):
+    upload("a", b"one")
+    upload("b", b"other")
+    bench.start(source=source_of(store, prefix))
+    bench.run()
+    assert bench.served() == {"a": b"one", "b": b"other"}
+    second = upload("a", b"two")
+    bench.run()
+    assert bench.vllm.loaded["a"] == (str(bench.target / second.path), b"two")
+    store.client().delete_object(Bucket=BUCKET, Key=f"{prefix}/b.json")
+    bench.run()
+    assert bench.served() == {"a": b"two"}
+
+
+def test_a_pointer_that_has_not_changed_is_not_read_again(bench, store, prefix, upload):
+    upload("a")
+    source = source_of(store, prefix)
+    read = []
+    source.client.meta.events.register("before-call.s3.GetObject", lambda **_: read.append(1))
+    bench.start(source=source)
+    bench.run(3)
+    assert len(read) == 1 + len(ADAPTER_FILES)
+
+
+def test_a_prefix_of_nothing_is_the_whole_bucket_and_holds_no_more_than_pointers(bench, store, upload):
+    version = publish(bench.registry, "at-the-top")
+    store.upload(bench.registry / version.path, f"{version.path}/")
+    store.client().put_object(Bucket=BUCKET, Key="at-the-top.json", Body=version.encode())
+    source = source_of(store, "")
+    assert list(source.pointers()) == ["at-the-top"]
+
+
+@pytest.mark.parametrize("weights", [b"on", b"two"], ids=["cut", "altered"])
+def test_an_object_that_is_not_what_its_digest_says_is_left_out(bench, store, prefix, upload, weights):
+    version = upload("a", b"one")
+    upload("b", b"other")
+    store.client().put_object(Bucket=BUCKET, Key=f"{prefix}/{version.path}/{WEIGHTS}", Body=weights)
+    bench.start(source=source_of(store, prefix))
+    assert f"(expected {version.digest}): they were cut or altered" in bench.of("a").problem
+    assert bench.served() == {"b": b"other"}
+    store.client().put_object(Bucket=BUCKET, Key=f"{prefix}/{version.path}/{WEIGHTS}", Body=b"one")
+    assert bench.of("a").loaded
+
+
+def test_an_object_that_is_missing_is_told_by_its_address(bench, store, prefix, upload):
+    version = upload("a")
+    store.client().delete_object(Bucket=BUCKET, Key=f"{prefix}/{version.path}/{WEIGHTS}")
+    bench.start(source=source_of(store, prefix))
+    address = f"s3://{BUCKET}/{prefix}/{version.path}/{WEIGHTS}"
+    assert bench.of("a").problem == f"{address}: the store answers 404 NoSuchKey"
+
+
+def test_a_pointer_that_says_nonsense_keeps_what_was_there(bench, store, prefix, upload):
+    upload("a", b"one")
+    bench.start(source=source_of(store, prefix))
+    bench.run()
+    store.client().put_object(Bucket=BUCKET, Key=f"{prefix}/a.json", Body=b"{}")
+    assert f"s3://{BUCKET}/{prefix}/a.json: name: Field required" in bench.of("a").problem
+    assert bench.served() == {"a": b"one"}
+
+
+WRONG = {
+    "an unknown key": {"AWS_ACCESS_KEY_ID": "AKIAWRONG", "AWS_SECRET_ACCESS_KEY": "x"},
+    "a wrong secret": {"AWS_SECRET_ACCESS_KEY": "x"},
+    "none": {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+}
+
+
+@pytest.mark.parametrize("changes", WRONG.values(), ids=WRONG.keys())
+def test_wrong_credentials_are_told_and_take_nothing_away(bench, store, prefix, upload, changes):
+    upload("a", b"one")
+    bench.start(source=source_of(store, prefix))
+    bench.run()
+    bench.start(source=source_of(store, prefix, store.credentials | changes))
+    bench.vllm.restart()
+    status = bench.run(2)
+    assert "the store answers 403" in status.registry_problem
+    assert "AWS_ACCESS_KEY_ID" in status.registry_problem
+    assert "owners-secret" not in status.registry_problem
+    assert bench.served() == {"a": b"one"}
+    assert len([line for line in bench.lines if line.startswith("registry: ")]) == 1
+    bench.start(source=source_of(store, prefix))
+    assert bench.run().registry_problem is None
+
+
+def test_a_store_that_is_away_takes_nothing_away(bench, store, prefix, upload):
+    upload("a", b"one")
+    bench.start(source=source_of(store, prefix))
+    bench.run()
+    bench.start(source=source_of(replace(store, endpoint="http://127.0.0.1:9"), prefix))
+    bench.vllm.restart()
+    status = bench.run()
+    assert "Could not connect to the endpoint URL" in status.registry_problem
+    assert bench.served() == {"a": b"one"}
+    bench.start(source=source_of(store, prefix))
+    upload("b", b"two")
+    bench.run()
+    assert bench.served() == {"a": b"one", "b": b"two"}
+
+
+def test_a_store_that_stops_in_the_middle_of_an_object_leaves_no_part_of_it(
+    bench, store, prefix, upload, monkeypatch
+):
+    from botocore.response import StreamingBody
+
+    upload("a", b"one")
+    bench.start(source=source_of(store, prefix))
+    real = StreamingBody.iter_chunks
+
+    def torn(body, *args):
+        chunks = list(real(body, *args))
+        yield chunks[0][:1]
+        from botocore.exceptions import IncompleteReadError
+
+        raise IncompleteReadError(actual_bytes=1, expected_bytes=3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamingBody, "iter_chunks", torn)
+        assert "read, but total bytes expected is 3" in bench.of("a").problem
+    assert not any(path.is_file() for path in bench.target.rglob("*"))
+    assert bench.of("a").loaded
