@@ -27,7 +27,9 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(kind, marks=MARKS[kind]) for kind in get_args(Kind)])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdapterServer]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AdapterServer]:
     with running(request.param, tmp_path_factory.mktemp(f"conformance-{request.param}")) as server:
         assert list(server.listed()) == [SERVED], "adapters that nobody named"
         yield server
@@ -96,7 +98,9 @@ def test_an_unknown_name_is_404_and_says_which_base_there_is(server: AdapterServ
 
 
 def test_a_request_without_a_model_goes_to_the_base(server: AdapterServer) -> None:
-    status, answer = server.ask("/v1/completions", {"prompt": "the quick", "temperature": 0, "max_tokens": 12})
+    status, answer = server.ask(
+        "/v1/completions", {"prompt": "the quick", "temperature": 0, "max_tokens": 12}
+    )
     assert (status, answer["model"], answer["choices"][0]["text"]) == (200, SERVED, server.text(SERVED))
 
 
@@ -168,8 +172,12 @@ def test_a_bad_adapter_is_400_and_loading_it_by_its_path_says_why(
     assert server.complete(SERVED)[0] == 200
 
 
-@pytest.mark.parametrize("options", [{"init_lora_weights": "gaussian"}, {"use_rslora": True}, {"some_new_key": 1}], ids=str)
-def test_what_changes_nothing_for_a_server_is_accepted(server: AdapterServer, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"init_lora_weights": "gaussian"}, {"use_rslora": True}, {"some_new_key": 1}], ids=str
+)
+def test_what_changes_nothing_for_a_server_is_accepted(
+    server: AdapterServer, options: dict[str, Any]
+) -> None:
     name = f"fine-{next(iter(options))}"
     server.publish(name, **options)
     assert server.complete(name)[0] == 200
@@ -242,7 +250,9 @@ def test_load_and_unload(server: AdapterServer) -> None:
     assert "given" not in server.listed()
     assert server.complete("given") == unknown("given")
     assert server.unload("given") == error(404, "NotFoundError", "The lora adapter 'given' cannot be found.")
-    assert server.unload(SERVED) == error(404, "NotFoundError", f"The lora adapter '{SERVED}' cannot be found.")
+    assert server.unload(SERVED) == error(
+        404, "NotFoundError", f"The lora adapter '{SERVED}' cannot be found."
+    )
 
 
 def test_what_cannot_be_loaded_by_its_path(server: AdapterServer) -> None:
