@@ -135,7 +135,7 @@ class KubernetesCluster:
         """
         query = {"labelSelector": f"{_LABEL_SERVICE}={service}", "resourceVersion": "0"}
         status, answer = await self._call("list", "EndpointSlice", namespace, query=query)
-        return tuple(_checked(status, answer).get("items") or ())
+        return _items(status, answer)
 
     async def claims(self, namespace: str) -> frozenset[str]:
         """See `ports.Cluster`."""
