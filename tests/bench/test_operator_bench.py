@@ -14,7 +14,7 @@ from tuneyard_api import names
 from tuneyard_api.pod_contract import MAX_RESULT_BYTES, Stage, StageResult
 from tuneyard_operator.domain.failures import read_result
 from tuneyard_operator.domain.observed import SeenPod
-from tuneyard_operator.domain.sightings import see_pod
+from tuneyard_operator.domain.parsing import see_pod
 
 METRICS = """
 apiserver_request_total{code="201",component="apiserver",resource="jobs",scope="resource",subresource="",verb="POST"} 4

@@ -9,7 +9,7 @@ import pytest
 from support.samples import job_spec, runtime_spec
 from tuneyard_api import names
 from tuneyard_operator.domain.observed import SeenPod
-from tuneyard_operator.domain.sightings import may_take_back, see_event, see_job, see_pod, see_unpublish
+from tuneyard_operator.domain.parsing import may_take_back, see_event, see_job, see_pod, see_unpublish
 from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store
 

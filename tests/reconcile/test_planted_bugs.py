@@ -14,7 +14,7 @@ from support.world.rough import RoughCluster, RoughWorld
 from support.world.survival_machine import only, walk
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import Attempt, ConditionType, FineTuneJobStatus
-from tuneyard_operator.domain import cleanup, decide, parting, report, stages
+from tuneyard_operator.domain import cleanup, decide, deletion, report, stages
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decision import Decision, Delete
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
@@ -162,18 +162,18 @@ def publish_without_a_hold(patch: Patch) -> None:
 
 def let_go_early(patch: Patch) -> None:
     """Takes the finalizer off as soon as the Job that takes back is there."""
-    real = parting._next
+    real = deletion._next
 
     def next_or_gone(seen: Observed, *rest: Any) -> Decision:
         is_there = seen.parting is not None and seen.parting.unpublish is not None
-        return parting._let_go(seen, None) if is_there else real(seen, *rest)
+        return deletion._let_go(seen, None) if is_there else real(seen, *rest)
 
-    patch.setattr(parting, "_next", next_or_gone)
+    patch.setattr(deletion, "_next", next_or_gone)
 
 
 def forget_who_publishes(patch: Patch) -> None:
     """Takes back at once, whatever runs."""
-    real = parting.part
+    real = deletion.part
 
     def part(seen: Observed, now: datetime) -> Decision:
         assert seen.parting is not None

@@ -12,7 +12,7 @@ from tuneyard_operator.adapters.credentials import Credentials
 from tuneyard_operator.adapters.resources import CLIENT_VERBS, RESOURCES
 from tuneyard_operator.adapters.shared import Shared
 from tuneyard_operator.domain.observed import SeenEvent
-from tuneyard_operator.domain.sightings import see_event
+from tuneyard_operator.domain.parsing import see_event
 from tuneyard_operator.ports import ClusterError, Listed, NotServedError, Object, RefusedError, Watched
 
 _METHODS = {

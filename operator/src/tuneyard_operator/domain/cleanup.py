@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from tuneyard_api.status import FineTuneJobStatus
 
 from tuneyard_operator.domain.conditions import api_time, read_time
-from tuneyard_operator.domain.conduct import read_conduct
 from tuneyard_operator.domain.decision import Decision, Delete
+from tuneyard_operator.domain.live_settings import read_conduct
 from tuneyard_operator.domain.observed import Observed
 
 

@@ -13,16 +13,16 @@ from tuneyard_api.pod_contract import EvaluationFacts, PrepareFacts, PublishFact
 from tuneyard_api.status import AdapterStatus, ConditionType, FineTuneJobStatus, PlanStatus, WaitingFor
 
 from tuneyard_operator.domain.acceptance import accept
-from tuneyard_operator.domain.build.storage import build_gpu_claim_template, build_plan_map, build_workspace
 from tuneyard_operator.domain.cleanup import clean_up
 from tuneyard_operator.domain.conditions import api_time, is_true, read_time
-from tuneyard_operator.domain.conduct import read_conduct
 from tuneyard_operator.domain.deadlines import why_late
 from tuneyard_operator.domain.decision import Create, Decision, Refusal, SetFinalizers
+from tuneyard_operator.domain.deletion import finalizers_to_set, part, part_refused
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.interventions import end_late, hold_or_release
+from tuneyard_operator.domain.live_settings import read_conduct
+from tuneyard_operator.domain.objects.storage import build_gpu_claim_template, build_plan_map, build_workspace
 from tuneyard_operator.domain.observed import Observed, SeenPod
-from tuneyard_operator.domain.parting import finalizers_to_set, part, part_refused
 from tuneyard_operator.domain.progress import READ_EVERY, completed, moved
 from tuneyard_operator.domain.quotas import is_exceeded, quota_named_in
 from tuneyard_operator.domain.report import Report

@@ -12,15 +12,15 @@ from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage, StageResult
 from tuneyard_api.status import Attempt, ConditionType, WaitingFor
 
-from tuneyard_operator.domain.build.metadata import Owner
-from tuneyard_operator.domain.build.micro_batch import with_micro_batch
-from tuneyard_operator.domain.build.pod import memory_limit
-from tuneyard_operator.domain.build.stage_job import build_rendezvous_service, build_stage_job, stage_nodes
 from tuneyard_operator.domain.conditions import api_time, clip
-from tuneyard_operator.domain.conduct import Conduct
 from tuneyard_operator.domain.decision import Action, Create, Delete, Note
 from tuneyard_operator.domain.failures import Ending, classify, first_cause, read_result
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.live_settings import Conduct
+from tuneyard_operator.domain.objects.metadata import Owner
+from tuneyard_operator.domain.objects.micro_batch import with_micro_batch
+from tuneyard_operator.domain.objects.pod import memory_limit
+from tuneyard_operator.domain.objects.stage_job import build_rendezvous_service, build_stage_job, stage_nodes
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
 from tuneyard_operator.domain.report import Report
 from tuneyard_operator.domain.retries import next_attempt

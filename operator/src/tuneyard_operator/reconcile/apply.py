@@ -14,7 +14,7 @@ from tuneyard_api import names
 from tuneyard_operator.domain.decision import Action, Create, Delete, Refusal, SetFinalizers, Tell
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
 from tuneyard_operator.domain.observed import Observed
-from tuneyard_operator.domain.sightings import made_for
+from tuneyard_operator.domain.parsing import made_for
 from tuneyard_operator.ports import Cluster, ClusterError, Object, RefusedError
 from tuneyard_operator.reconcile.report import build_event, drop_gone
 from tuneyard_operator.reconcile.store import Store

@@ -11,6 +11,7 @@ from tuneyard_api.status import ConditionType, State
 from tuneyard_operator.domain.cleanup import cleaning_due
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decide import needs_claims
+from tuneyard_operator.domain.deletion import published_by
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
 from tuneyard_operator.domain.observed import (
     AskedAdapter,
@@ -22,10 +23,9 @@ from tuneyard_operator.domain.observed import (
     SeenJob,
     SeenPod,
 )
-from tuneyard_operator.domain.parting import published_by
+from tuneyard_operator.domain.parsing import may_take_back, owner_uid, see_job, see_pod, see_unpublish
 from tuneyard_operator.domain.progress import READ_EVERY
 from tuneyard_operator.domain.quotas import remember
-from tuneyard_operator.domain.sightings import may_take_back, owner_uid, see_job, see_pod, see_unpublish
 from tuneyard_operator.domain.waiting import needs_events
 from tuneyard_operator.domain.watchdog import Pulse, next_pulse
 from tuneyard_operator.ports import Cluster, ModelServers, Object, ProgressReader

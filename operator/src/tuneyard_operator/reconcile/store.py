@@ -15,9 +15,9 @@ from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import FineTuneJobStatus
 
 from tuneyard_operator.domain.conditions import read_time
+from tuneyard_operator.domain.deletion import finalizers_to_set
 from tuneyard_operator.domain.observed import SeenJob, SeenPod
-from tuneyard_operator.domain.parting import finalizers_to_set
-from tuneyard_operator.domain.sightings import child_key, see_job, see_pod, taken_back_for, version_of
+from tuneyard_operator.domain.parsing import child_key, see_job, see_pod, taken_back_for, version_of
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.ports import Object, Watched
 from tuneyard_operator.reconcile.queue import Key

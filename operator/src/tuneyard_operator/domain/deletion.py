@@ -16,10 +16,7 @@ from tuneyard_api.runtime import FineTuneRuntimeSpec
 from tuneyard_api.status import ConditionType, FineTuneJobStatus
 
 from tuneyard_operator.domain.acceptance import read_runtime
-from tuneyard_operator.domain.build.metadata import Owner
-from tuneyard_operator.domain.build.unpublish_job import Published, build_unpublish_job
 from tuneyard_operator.domain.conditions import is_true
-from tuneyard_operator.domain.conduct import read_conduct
 from tuneyard_operator.domain.decision import (
     Action,
     Create,
@@ -30,6 +27,9 @@ from tuneyard_operator.domain.decision import (
     SetFinalizers,
     Tell,
 )
+from tuneyard_operator.domain.live_settings import read_conduct
+from tuneyard_operator.domain.objects.metadata import Owner
+from tuneyard_operator.domain.objects.unpublish_job import Published, build_unpublish_job
 from tuneyard_operator.domain.observed import Observed, Parting
 
 PATIENCE = timedelta(minutes=15)
