@@ -146,17 +146,17 @@ def suspend_and_forget_the_pod(patch: Patch) -> None:
     real = stages._follow
 
     def follow(work: stages.Work, stage: Stage, attempt: Attempt) -> Any:
-        return stages.HELD if work.conduct.suspend else real(work, stage, attempt)
+        return stages.HELD if work.live.suspend else real(work, stage, attempt)
 
     patch.setattr(stages, "_follow", follow)
 
 
 def publish_without_a_hold(patch: Patch) -> None:
     """Sets no finalizer before it publishes what is to go with the job."""
-    real = decide.read_conduct
+    real = decide.read_live_settings
     patch.setattr(decide, "finalizers_to_set", lambda *_: None)
     patch.setattr(
-        decide, "read_conduct", lambda spec: real(spec).model_copy(update={"deletion_policy": "Retain"})
+        decide, "read_live_settings", lambda spec: real(spec).model_copy(update={"deletion_policy": "Retain"})
     )
 
 
@@ -165,7 +165,7 @@ def let_go_early(patch: Patch) -> None:
     real = deletion._next
 
     def next_or_gone(seen: Observed, *rest: Any) -> Decision:
-        is_there = seen.parting is not None and seen.parting.unpublish is not None
+        is_there = seen.deletion is not None and seen.deletion.unpublish is not None
         return deletion._let_go(seen, None) if is_there else real(seen, *rest)
 
     patch.setattr(deletion, "_next", next_or_gone)
@@ -173,13 +173,13 @@ def let_go_early(patch: Patch) -> None:
 
 def forget_who_publishes(patch: Patch) -> None:
     """Takes back at once, whatever runs."""
-    real = deletion.part
+    real = deletion.decide_deletion
 
-    def part(seen: Observed, now: datetime) -> Decision:
-        assert seen.parting is not None
-        return real(replace(seen, parting=replace(seen.parting, running=(), writers=())), now)
+    def decide_deletion(seen: Observed, now: datetime) -> Decision:
+        assert seen.deletion is not None
+        return real(replace(seen, deletion=replace(seen.deletion, running=(), writers=())), now)
 
-    patch.setattr(decide, "part", part)
+    patch.setattr(decide, "decide_deletion", decide_deletion)
 
 
 def ignore_what_takes_back(patch: Patch) -> None:

@@ -17,10 +17,10 @@ from tuneyard_operator.domain.cleanup import clean_up
 from tuneyard_operator.domain.conditions import api_time, is_true, read_time
 from tuneyard_operator.domain.deadlines import why_late
 from tuneyard_operator.domain.decision import Create, Decision, Refusal, SetFinalizers
-from tuneyard_operator.domain.deletion import finalizers_to_set, part, part_refused
+from tuneyard_operator.domain.deletion import decide_deletion, decide_refused_deletion, finalizers_to_set
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.interventions import end_late, hold_or_release
-from tuneyard_operator.domain.live_settings import read_conduct
+from tuneyard_operator.domain.live_settings import read_live_settings
 from tuneyard_operator.domain.objects.storage import build_gpu_claim_template, build_plan_map, build_workspace
 from tuneyard_operator.domain.observed import Observed, SeenPod
 from tuneyard_operator.domain.progress import READ_EVERY, completed, moved
@@ -42,8 +42,8 @@ STARTING_AFTER = timedelta(seconds=5)
 
 def decide(seen: Observed, now: datetime) -> Decision:
     """What this pass does. A terminal job is only cleaned up; applying a decision and deciding again changes nothing."""
-    if seen.parting is not None:
-        return part(seen, now)
+    if seen.deletion is not None:
+        return decide_deletion(seen, now)
     finalizers = finalizers_to_set(seen.spec, seen.status, seen.finalizers)
     if finalizers is not None:
         return Decision((SetFinalizers(finalizers),), seen.status, 0.0)
@@ -54,18 +54,18 @@ def decide(seen: Observed, now: datetime) -> Decision:
 
 def _carry_on(seen: Observed, now: datetime) -> Decision:
     """Of a job that is on its way: accept it, then walk the steps."""
-    report, conduct = Report(seen.status, seen.generation, now), read_conduct(seen.spec)
+    report, live = Report(seen.status, seen.generation, now), read_live_settings(seen.spec)
     has_begun = seen.status.plan is not None or any(job.owner_uid == seen.uid for job in seen.jobs)
-    if conduct.suspend and not has_begun:
+    if live.suspend and not has_begun:
         report.hold(HELD.message)
         return Decision((), report.finish(), None, tuple(report.notes))
-    if not conduct.suspend:
+    if not live.suspend:
         report.release(reasons.RESUMED, "spec.suspend is false again")
-    late = None if conduct.suspend else why_late(seen, conduct.deadlines, now)
+    late = None if live.suspend else why_late(seen, live.deadlines, now)
     frozen = _begin(seen, report)
     if isinstance(frozen, Verdict):
         return _not_begun(report, frozen, late)
-    work = Work(seen, report, frozen, conduct, now)
+    work = Work(seen, report, frozen, live, now)
     if isinstance(late, Verdict) and end_late(work, late):
         return Decision(tuple(work.actions), report.finish(), None, tuple(report.notes))
     requeue: float | None = None
@@ -80,7 +80,7 @@ def _carry_on(seen: Observed, now: datetime) -> Decision:
         requeue = None
     elif isinstance(late, float) and requeue is not None:
         requeue = min(requeue, late)
-    if conduct.suspend and requeue is not None:
+    if live.suspend and requeue is not None:
         requeue = hold_or_release(report, requeue)
     return Decision(tuple(work.actions), report.finish(), requeue, tuple(report.notes))
 
@@ -88,7 +88,7 @@ def _carry_on(seen: Observed, now: datetime) -> Decision:
 def _not_begun(report: Report, verdict: Verdict, late: Verdict | float | None) -> Decision:
     """Not accepted (yet), or too late for that."""
     if isinstance(late, Verdict) and not verdict.final:
-        report.miss(ConditionType.ACCEPTED, late)
+        report.unmet(ConditionType.ACCEPTED, late)
         verdict = late
     requeue = None if verdict.final else min([RECHECK_SECONDS, *([late] if isinstance(late, float) else [])])
     return Decision((), report.finish(), requeue, tuple(report.notes))
@@ -99,8 +99,8 @@ def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) 
 
     What was found out before the refused object is kept; attempts that have not been made are not.
     """
-    if seen.parting is not None:
-        return part_refused(seen, refusal)
+    if seen.deletion is not None:
+        return decide_refused_deletion(seen, refusal)
     action = refusal.action
     after = decision.actions[decision.actions.index(action) :]
     unmade = {each.attempt for each in after if isinstance(each, Create)}
@@ -132,7 +132,7 @@ def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) 
     quota = quota_named_in(refusal.message)
     kind, name = (action.kind, action.name) if quota is None else ("ResourceQuota", quota)
     waiting = None if final else WaitingFor(kind=kind, name=name, reason=reason, message=message[:2048])
-    report.miss(action.step, Verdict(reason, message, final=final, waiting_for=waiting))
+    report.unmet(action.step, Verdict(reason, message, final=final, waiting_for=waiting))
     return Decision((), report.finish(), None if final else RECHECK_SECONDS, tuple(report.notes))
 
 
@@ -149,11 +149,11 @@ def _begin(seen: Observed, report: Report) -> Frozen | Verdict:
         gone = "the ConfigMap of the plan was deleted, and job or runtime have changed since the start"
         frozen = Verdict(reasons.PLAN_LOST, gone, final=True)
     if isinstance(frozen, Verdict):
-        report.miss(ConditionType.ACCEPTED if started is None else ConditionType.PLANNED, frozen)
+        report.unmet(ConditionType.ACCEPTED if started is None else ConditionType.PLANNED, frozen)
         return frozen
     if not report.is_met(ConditionType.ACCEPTED):
         method, runtime = frozen.plan.resolved.method, frozen.plan.resolved.runtime.name
-        report.meet(ConditionType.ACCEPTED, reasons.ACCEPTED, f"{method} on runtime {runtime}")
+        report.met(ConditionType.ACCEPTED, reasons.ACCEPTED, f"{method} on runtime {runtime}")
         report.change(started=api_time(report.now), waiting_for=None)
     return frozen
 
@@ -182,7 +182,7 @@ def _plan(work: Work) -> float | None:
         f"{processes} {one if processes == 1 else many}{spread}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
         f"{training.data_parallel} data parallel x {training.gradient_accumulation} accumulation"
     )
-    work.report.meet(ConditionType.PLANNED, reasons.PLANNED, numbers)
+    work.report.met(ConditionType.PLANNED, reasons.PLANNED, numbers)
     work.report.change(
         plan=PlanStatus(
             digest=plan.digest,
@@ -201,13 +201,13 @@ def _prepare(work: Work) -> float | None:
     report = work.report
     if report.is_met(ConditionType.DATA_READY):
         return None
-    stand = carry(work, Stage.PREPARE)
-    if isinstance(stand, Verdict):
-        return _stop(work, ConditionType.DATA_READY, stand)
-    if isinstance(stand, Running):
-        doing = Verdict(reasons.PREPARING, f"prepares model and data ({_which(stand)})")
-        return _stop(work, ConditionType.DATA_READY, doing, _soon(work, stand))
-    facts = PrepareFacts.model_validate(stand.facts)
+    outcome = carry(work, Stage.PREPARE)
+    if isinstance(outcome, Verdict):
+        return _stop(work, ConditionType.DATA_READY, outcome)
+    if isinstance(outcome, Running):
+        doing = Verdict(reasons.PREPARING, f"prepares model and data ({_which(outcome)})")
+        return _stop(work, ConditionType.DATA_READY, doing, _soon(work, outcome))
+    facts = PrepareFacts.model_validate(outcome.facts)
     counts = (
         (facts.truncated_records, "truncated"),
         (facts.duplicate_records, "duplicates"),
@@ -215,7 +215,7 @@ def _prepare(work: Work) -> float | None:
         (facts.personal_data_hints, "hints at personal data"),
     )
     found = "".join(f", {count} {what}" for count, what in counts if count)
-    report.meet(
+    report.met(
         ConditionType.DATA_READY,
         reasons.PREPARED,
         f"{facts.train_records} records in {facts.train_sequences} sequences, {facts.train_tokens} tokens{found}",
@@ -232,31 +232,33 @@ def _train(work: Work) -> float | None:
     missing = why_base_is_missing(work.frozen.plan.destination, work.seen.listed)
     if missing is not None:
         return _stop(work, ConditionType.SCHEDULED, missing)
-    stand = carry(work, Stage.TRAIN)
-    if isinstance(stand, Verdict):
+    outcome = carry(work, Stage.TRAIN)
+    if isinstance(outcome, Verdict):
         pods = _train_pods(work)
         begun = bool(pods) and all(pod.scheduled for pod in pods)
         if begun and not report.is_met(ConditionType.SCHEDULED):
-            report.meet(ConditionType.SCHEDULED, reasons.SCHEDULED, _placed(pods))
-        return _stop(work, ConditionType.TRAINED if begun or stand.final else ConditionType.SCHEDULED, stand)
-    if isinstance(stand, Running):
-        return _follow_training(work, stand)
-    facts = TrainFacts.model_validate(stand.facts)
-    report.meet(ConditionType.SCHEDULED, reasons.SCHEDULED, "the training pod ran")
-    report.meet(
+            report.met(ConditionType.SCHEDULED, reasons.SCHEDULED, _placed(pods))
+        return _stop(
+            work, ConditionType.TRAINED if begun or outcome.final else ConditionType.SCHEDULED, outcome
+        )
+    if isinstance(outcome, Running):
+        return _follow_training(work, outcome)
+    facts = TrainFacts.model_validate(outcome.facts)
+    report.met(ConditionType.SCHEDULED, reasons.SCHEDULED, "the training pod ran")
+    report.met(
         ConditionType.TRAINED,
         reasons.TRAINED,
         f"{facts.steps} steps in {facts.seconds:.0f} s, loss {facts.final_loss:.4g}",
     )
-    report.meet(ConditionType.EVALUATED, reasons.EVALUATED, _comparison(facts.evaluation))
+    report.met(ConditionType.EVALUATED, reasons.EVALUATED, _comparison(facts.evaluation))
     report.change(progress=completed(facts))
     report.change_result(metrics=facts.evaluation, steps=facts.steps, seconds=facts.seconds)
     return None
 
 
-def _follow_training(work: Work, stand: Running) -> float:
+def _follow_training(work: Work, outcome: Running) -> float:
     """While nothing is in the way: placed or not, and how far."""
-    pods, report = stand.pods, work.report
+    pods, report = outcome.pods, work.report
     running = bool(pods) and all(pod.running or pod.is_over for pod in pods)
     placed = bool(pods) and all(pod.scheduled for pod in pods)
     if not running and not (
@@ -264,22 +266,22 @@ def _follow_training(work: Work, stand: Running) -> float:
     ):
         if not report.is_met(ConditionType.SCHEDULED) or not pods:
             waits = Verdict(
-                reasons.WAITING_FOR_POD, f"waits for the training pod to be placed ({_which(stand)})"
+                reasons.WAITING_FOR_POD, f"waits for the training pod to be placed ({_which(outcome)})"
             )
-            return _stop(work, ConditionType.SCHEDULED, waits, _soon(work, stand))
-        return _soon(work, stand)
+            return _stop(work, ConditionType.SCHEDULED, waits, _soon(work, outcome))
+        return _soon(work, outcome)
     if not report.is_met(ConditionType.SCHEDULED):
-        report.meet(ConditionType.SCHEDULED, reasons.SCHEDULED, _placed(pods))
-    doing = Verdict(reasons.TRAINING, f"trains ({_which(stand)})")
+        report.met(ConditionType.SCHEDULED, reasons.SCHEDULED, _placed(pods))
+    doing = Verdict(reasons.TRAINING, f"trains ({_which(outcome)})")
     if not running:
-        doing = Verdict(reasons.STARTING, f"the training pod starts ({_which(stand)})")
-    elif stand.attempt.running_since is None:
-        report.note(stand.attempt, running_since=api_time(work.now))
+        doing = Verdict(reasons.STARTING, f"the training pod starts ({_which(outcome)})")
+    elif outcome.attempt.running_since is None:
+        report.note(outcome.attempt, running_since=api_time(work.now))
     _stop(work, ConditionType.TRAINED, doing)
     if work.seen.progress is not None and work.seen.progress.stage is Stage.TRAIN:
         step = moved(report.status.progress, work.seen.progress)
         report.change(progress=step or report.status.progress)
-    return READ_EVERY if running else _soon(work, stand)
+    return READ_EVERY if running else _soon(work, outcome)
 
 
 def _publish(work: Work) -> float | None:
@@ -287,17 +289,17 @@ def _publish(work: Work) -> float | None:
     report = work.report
     if report.is_met(ConditionType.PUBLISHED):
         return None
-    if work.conduct.deletion_policy == "Delete" and names.FINALIZER not in work.seen.finalizers:
+    if work.live.deletion_policy == "Delete" and names.FINALIZER not in work.seen.finalizers:
         # Set by the next pass: only then is what a pod may publish sure to be removed with the job.
         return _stop(work, ConditionType.PUBLISHED, Verdict(reasons.PUBLISHING, "is about to publish"), 0.0)
-    stand = carry(work, Stage.PUBLISH)
-    if isinstance(stand, Verdict):
-        return _stop(work, ConditionType.PUBLISHED, stand)
-    if isinstance(stand, Running):
-        doing = Verdict(reasons.PUBLISHING, f"publishes the adapter ({_which(stand)})")
-        return _stop(work, ConditionType.PUBLISHED, doing, _soon(work, stand))
-    facts = PublishFacts.model_validate(stand.facts)
-    report.meet(
+    outcome = carry(work, Stage.PUBLISH)
+    if isinstance(outcome, Verdict):
+        return _stop(work, ConditionType.PUBLISHED, outcome)
+    if isinstance(outcome, Running):
+        doing = Verdict(reasons.PUBLISHING, f"publishes the adapter ({_which(outcome)})")
+        return _stop(work, ConditionType.PUBLISHED, doing, _soon(work, outcome))
+    facts = PublishFacts.model_validate(outcome.facts)
+    report.met(
         ConditionType.PUBLISHED, reasons.PUBLISHED, f"{facts.path}, {facts.size_bytes} bytes, {facts.digest}"
     )
     destination = work.frozen.plan.destination
@@ -312,7 +314,7 @@ def _serve(work: Work) -> float | None:
     destination, report = work.frozen.plan.destination, work.report
     if destination is None or report.is_met(ConditionType.SERVED):
         return None
-    if work.conduct.suspend:
+    if work.live.suspend:
         return _stop(work, ConditionType.SERVED, HELD)
     moments = [
         read_time(condition.last_transition_time)
@@ -333,7 +335,7 @@ def _serve(work: Work) -> float | None:
         return _stop(work, ConditionType.SERVED, verdict, 0.0 if serving.answers is None else POLL_EVERY)
     replicas = len(serving.answers or ())
     by = f"{replicas} replicas of " if replicas > 1 else ""
-    report.meet(
+    report.met(
         ConditionType.SERVED,
         reasons.SERVED,
         f"{by}{destination.endpoint} {'answer' if by else 'answers'} with {serving.adapter}",
@@ -347,23 +349,23 @@ STEPS: tuple[Callable[[Work], float | None], ...] = (_plan, _prepare, _train, _p
 
 
 def _stop(work: Work, step: ConditionType, verdict: Verdict, requeue: float = RECHECK_SECONDS) -> float:
-    work.report.miss(step, verdict)
+    work.report.unmet(step, verdict)
     return requeue if verdict.again_after is None else verdict.again_after
 
 
-def _which(stand: Running) -> str:
+def _which(outcome: Running) -> str:
     """`attempt 2, micro batch 1`."""
-    micro = stand.attempt.micro_batch_size
-    return f"attempt {stand.attempt.number}" + (f", micro batch {micro}" if micro else "")
+    micro = outcome.attempt.micro_batch_size
+    return f"attempt {outcome.attempt.number}" + (f", micro batch {micro}" if micro else "")
 
 
-def _soon(work: Work, stand: Running) -> float:
+def _soon(work: Work, outcome: Running) -> float:
     """When a stage that starts must be looked at again to notice that it does not."""
-    if not stand.pods:
+    if not outcome.pods:
         return EVENTS_AFTER.total_seconds() + 1
-    if all(pod.running or pod.is_over for pod in stand.pods):
+    if all(pod.running or pod.is_over for pod in outcome.pods):
         return QUIET_SECONDS
-    youngest = max(pod.created for pod in stand.pods)
+    youngest = max(pod.created for pod in outcome.pods)
     for threshold in (PATIENCE, STARTING_AFTER):
         left = (youngest + threshold - work.now).total_seconds()
         if left >= 0:

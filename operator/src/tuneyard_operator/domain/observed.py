@@ -143,7 +143,7 @@ class SeenUnpublish:
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class Deletion:
     """Of a job that is being deleted and has our finalizer: all asked for afresh, as watches may lag behind."""
 
     since: datetime
@@ -215,7 +215,7 @@ class Observed:
     taking_back: tuple[Leftover, ...] = ()
     """Jobs and pods that still take back what an older FineTuneJob of this name published."""
     finalizers: tuple[str, ...] = ()
-    parting: Parting | None = None
+    deletion: Deletion | None = None
     """None unless the job is being deleted."""
 
     def job_of(self, stage: Stage, attempt: int) -> SeenJob | None:

@@ -94,7 +94,7 @@ async def _set_finalizers(
 ) -> None:
     where = (seen.namespace, seen.name, seen.uid)
     body = await cluster.set_finalizers(*where, finalizers, version=seen.version)
-    if body is None or (seen.parting is not None and not finalizers):
+    if body is None or (seen.deletion is not None and not finalizers):
         drop_gone(store, seen)
     else:
         store.put("FineTuneJob", body, is_own=True)

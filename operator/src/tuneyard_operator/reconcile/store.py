@@ -17,7 +17,7 @@ from tuneyard_api.status import FineTuneJobStatus
 from tuneyard_operator.domain.conditions import read_time
 from tuneyard_operator.domain.deletion import finalizers_to_set
 from tuneyard_operator.domain.observed import SeenJob, SeenPod
-from tuneyard_operator.domain.parsing import child_key, see_job, see_pod, taken_back_for, version_of
+from tuneyard_operator.domain.parsing import child_key, parse_job, parse_pod, taken_back_for, version_of
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.ports import Object, Watched
 from tuneyard_operator.reconcile.queue import Key
@@ -166,7 +166,7 @@ class Store:
 
     def _put_child(self, kind: Watched, body: Object, *, is_own: bool) -> None:
         key = _key_of(kind, body)
-        seen = see_job(body) if kind == "Job" else see_pod(body)
+        seen = parse_job(body) if kind == "Job" else parse_pod(body)
         parent = self._jobs.get(key) if key else None
         if key is None:
             return
