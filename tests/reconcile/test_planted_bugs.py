@@ -18,6 +18,7 @@ from tuneyard_operator.domain import cleanup, decide, deletion, report, stages
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decision import Decision, Delete
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
+from tuneyard_operator.domain.steps import plan
 from tuneyard_operator.reconcile import apply, gather, reconciler
 from tuneyard_operator.reconcile.gather import Gatherer
 from tuneyard_operator.reconcile.queue import Key
@@ -75,12 +76,12 @@ def ignore_the_owner(patch: Patch) -> None:
 
     patch.setattr(Observed, "job_of", job_of)
     patch.setattr(apply, "_conflict", lambda *_: None)
-    patch.setattr(decide, "why_former_life", lambda _: None)
+    patch.setattr(plan, "why_former_life", lambda _: None)
 
 
 def ignore_a_former_life(patch: Patch) -> None:
     """Starts beside what an older FineTuneJob of the same name has left under other names."""
-    patch.setattr(decide, "why_former_life", lambda _: None)
+    patch.setattr(plan, "why_former_life", lambda _: None)
 
 
 def leave_an_end(patch: Patch) -> None:

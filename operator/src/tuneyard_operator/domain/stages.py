@@ -2,7 +2,7 @@
 """Carries one stage from its first attempt to a result: start, watch, judge, stop, start again or give up.
 
 Two attempts of a stage never run at once: the next one is made only when status says that the last is over, and
-nothing of it is left. Why an attempt is stopped is in status before its Job is deleted.
+nothing of it is left. Why an attempt is stopped is in status before its Job is deleted. See docs/adr/0008-survival.md.
 """
 
 from dataclasses import dataclass, field
