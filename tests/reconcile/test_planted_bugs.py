@@ -147,18 +147,20 @@ def suspend_and_forget_the_pod(patch: Patch) -> None:
     real = stages._follow
 
     def follow(work: stages.Work, stage: Stage, attempt: Attempt) -> Any:
-        return stages.HELD if work.live.suspend else real(work, stage, attempt)
+        return stages.HELD if work.seen.live.suspend else real(work, stage, attempt)
 
     patch.setattr(stages, "_follow", follow)
 
 
 def publish_without_a_hold(patch: Patch) -> None:
     """Sets no finalizer before it publishes what is to go with the job."""
-    real = decide.read_live_settings
+    real = decide._carry_on
+
+    def carry_on(seen: Observed, now: datetime) -> Decision:
+        return real(replace(seen, live=seen.live.model_copy(update={"deletion_policy": "Retain"})), now)
+
     patch.setattr(decide, "finalizers_to_set", lambda *_: None)
-    patch.setattr(
-        decide, "read_live_settings", lambda spec: real(spec).model_copy(update={"deletion_policy": "Retain"})
-    )
+    patch.setattr(decide, "_carry_on", carry_on)
 
 
 def let_go_early(patch: Patch) -> None:

@@ -20,7 +20,6 @@ from tuneyard_operator.domain.decision import Decision, SetFinalizers
 from tuneyard_operator.domain.deletion import decide_deletion, finalizers_to_set
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.interventions import end_late, hold_or_release
-from tuneyard_operator.domain.live_settings import read_live_settings
 from tuneyard_operator.domain.observed import Observed
 from tuneyard_operator.domain.report import Report
 from tuneyard_operator.domain.stages import HELD, Work
@@ -41,7 +40,7 @@ def decide(seen: Observed, now: datetime) -> Decision:
     """What this pass does. A terminal job is only cleaned up; applying a decision and deciding again changes nothing."""
     if seen.deletion is not None:
         return decide_deletion(seen, now)
-    finalizers = finalizers_to_set(seen.spec, seen.status, seen.finalizers)
+    finalizers = finalizers_to_set(seen.live, seen.status, seen.finalizers)
     if finalizers is not None:
         return Decision((SetFinalizers(finalizers),), seen.status, 0.0)
     if is_terminal(seen.status.conditions):
@@ -51,7 +50,7 @@ def decide(seen: Observed, now: datetime) -> Decision:
 
 def _carry_on(seen: Observed, now: datetime) -> Decision:
     """Of a job that is on its way: accept it, then walk the steps."""
-    report, live = Report(seen.status, seen.generation, now), read_live_settings(seen.spec)
+    report, live = Report(seen.status, seen.generation, now), seen.live
     has_begun = seen.status.plan is not None or any(job.owner_uid == seen.uid for job in seen.jobs)
     if live.suspend and not has_begun:
         report.hold(HELD.message)
@@ -62,7 +61,7 @@ def _carry_on(seen: Observed, now: datetime) -> Decision:
     frozen = _begin(seen, report)
     if isinstance(frozen, Verdict):
         return _not_begun(report, frozen, late)
-    work = Work(seen, report, frozen, live, now)
+    work = Work(seen, report, frozen, now)
     if isinstance(late, Verdict) and end_late(work, late):
         return Decision(tuple(work.actions), report.finish(), None, tuple(report.notes))
     requeue: float | None = None

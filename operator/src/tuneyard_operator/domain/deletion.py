@@ -5,7 +5,6 @@ A finalizer holds it from before its first publish pod until a Job has taken bac
 for ever: what can't be removed is left behind after PATIENCE at the latest, and an Event says where it lies.
 """
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
@@ -27,7 +26,7 @@ from tuneyard_operator.domain.decision import (
     SetFinalizers,
     Tell,
 )
-from tuneyard_operator.domain.live_settings import read_live_settings
+from tuneyard_operator.domain.live_settings import LiveSettings
 from tuneyard_operator.domain.objects.metadata import Owner
 from tuneyard_operator.domain.objects.unpublish_job import Published, build_unpublish_job
 from tuneyard_operator.domain.observed import Deletion, Observed
@@ -41,11 +40,11 @@ REFUSED_AGAIN_AFTER = 10.0
 
 
 def finalizers_to_set(
-    spec: Mapping[str, object], status: FineTuneJobStatus, finalizers: tuple[str, ...]
+    live: LiveSettings, status: FineTuneJobStatus, finalizers: tuple[str, ...]
 ) -> tuple[str, ...] | None:
     """All finalizers as they should be, or None when they are so; those of others stay."""
     is_held = names.FINALIZER in finalizers
-    if read_live_settings(spec).deletion_policy == "Retain":
+    if live.deletion_policy == "Retain":
         return tuple(each for each in finalizers if each != names.FINALIZER) if is_held else None
     return (*finalizers, names.FINALIZER) if not is_held and _may_publish(status) else None
 
@@ -53,7 +52,7 @@ def finalizers_to_set(
 def decide_deletion(seen: Observed, now: datetime) -> Decision:
     """What is done next of a job that is being deleted and has our finalizer."""
     published = published_by(seen.status)
-    if read_live_settings(seen.spec).deletion_policy == "Retain":
+    if seen.live.deletion_policy == "Retain":
         return _let_go(seen, None)
     if published is None:
         return _leave_behind(seen, "what it published", "its status does not say where that is")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of spec that a job follows as they are now; all others are followed as they were at its start."""
+"""The fields of spec that can be changed while a job runs; all others are frozen when it starts."""
 
 from collections.abc import Mapping
 

@@ -12,6 +12,7 @@ from tuneyard_api.pod_contract import Progress, Stage
 from tuneyard_api.status import FineTuneJobStatus
 
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.live_settings import LiveSettings
 from tuneyard_operator.domain.watchdog import Pulse
 
 
@@ -189,6 +190,8 @@ class Observed:
     uid: str
     generation: int
     spec: Mapping[str, object]
+    live: LiveSettings
+    """The fields of spec that can be changed while the job runs."""
     status: FineTuneJobStatus
     """As last written."""
     runtimes: Mapping[str, Mapping[str, object]]

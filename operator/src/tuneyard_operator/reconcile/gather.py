@@ -107,6 +107,7 @@ class Gatherer:
             version=stored.version,
             generation=stored.generation,
             spec=stored.spec,
+            live=stored.live,
             status=stored.status,
             runtimes=self.store.runtimes,
             finalizers=stored.finalizers,
@@ -283,7 +284,7 @@ class Gatherer:
         """Only between Published and Served."""
         destination = seen.frozen.plan.destination if seen.frozen is not None else None
         adapter = seen.status.result.adapter if seen.status.result is not None else None
-        if destination is None or adapter is None or seen.spec.get("suspend"):
+        if destination is None or adapter is None or seen.live.suspend:
             return None
         if not is_true(seen.status.conditions, ConditionType.PUBLISHED):
             return None

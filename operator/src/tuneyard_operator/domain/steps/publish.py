@@ -15,7 +15,7 @@ def publish(work: Work) -> float | None:
     report = work.report
     if report.is_met(ConditionType.PUBLISHED):
         return None
-    if work.live.deletion_policy == "Delete" and names.FINALIZER not in work.seen.finalizers:
+    if work.seen.live.deletion_policy == "Delete" and names.FINALIZER not in work.seen.finalizers:
         # Set by the next pass: only then is what a pod may publish sure to be removed with the job.
         return leave_unmet(
             work, ConditionType.PUBLISHED, Verdict(reasons.PUBLISHING, "is about to publish"), 0.0

@@ -17,7 +17,7 @@ def serve(work: Work) -> float | None:
     destination, report = work.frozen.plan.destination, work.report
     if destination is None or report.is_met(ConditionType.SERVED):
         return None
-    if work.live.suspend:
+    if work.seen.live.suspend:
         return leave_unmet(work, ConditionType.SERVED, HELD)
     moments = [
         read_time(condition.last_transition_time)
