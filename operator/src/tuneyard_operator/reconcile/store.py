@@ -118,6 +118,11 @@ class Store:
         self._gone[_name_of(kind, body)] = version_of(body)
         self._drop_named(kind, _key_of(kind, body), str(body["metadata"]["name"]), version_of(body))
 
+    def drop_job(self, key: Key, version: int) -> None:
+        """A FineTuneJob of that version is gone. The watch may never say so: its children would be made for ever."""
+        metadata = {"namespace": key.namespace, "name": key.name, "resourceVersion": str(version)}
+        self.drop("FineTuneJob", {"metadata": metadata})
+
     def drop_absent(self, kind: Watched, present: Collection[tuple[str, str]], version: int) -> None:
         """Drop what a complete list of that version lacks; what was made after the list is kept.
 
