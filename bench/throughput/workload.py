@@ -9,10 +9,10 @@ from tuneyard_api.job import FineTuneJob
 from tuneyard_api.planner import make_plan
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.runtime import FineTuneRuntime
-from tuneyard_operator.domain.build.metadata import Owner
-from tuneyard_operator.domain.build.stage_job import build_stage_job
-from tuneyard_operator.domain.build.storage import build_plan_map, build_workspace
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.objects.metadata import Owner
+from tuneyard_operator.domain.objects.stage_job import build_stage_job
+from tuneyard_operator.domain.objects.storage import build_plan_map, build_workspace
 
 Object = dict[str, Any]
 

@@ -14,7 +14,7 @@ from tuneyard_api import names
 from tuneyard_api.pod_contract import MAX_RESULT_BYTES, Stage, StageResult
 from tuneyard_operator.domain.failures import read_result
 from tuneyard_operator.domain.observed import SeenPod
-from tuneyard_operator.domain.sightings import see_pod
+from tuneyard_operator.domain.parsing import parse_pod
 
 METRICS = """
 apiserver_request_total{code="201",component="apiserver",resource="jobs",scope="resource",subresource="",verb="POST"} 4
@@ -177,7 +177,7 @@ def test_the_operator_takes_the_result_that_a_fake_pod_ends_with(stage):
     assert "`" not in text, "it stands between backticks in a template"
     job = build_chain("job-0").jobs[list(Stage).index(stage)]
     digest = build_chain("job-0").digest
-    pod = see_pod(ended_pod(job, text.replace(DIGEST_MARK, digest)))
+    pod = parse_pod(ended_pod(job, text.replace(DIGEST_MARK, digest)))
     assert isinstance(pod, SeenPod)
     assert isinstance(read_result(pod, stage, digest), StageResult)
 

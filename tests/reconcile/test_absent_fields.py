@@ -9,7 +9,7 @@ import pytest
 from support.samples import job_spec, runtime_spec
 from tuneyard_api import names
 from tuneyard_operator.domain.observed import SeenPod
-from tuneyard_operator.domain.sightings import may_take_back, see_event, see_job, see_pod, see_unpublish
+from tuneyard_operator.domain.parsing import may_take_back, parse_event, parse_job, parse_pod, parse_unpublish
 from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store
 
@@ -79,14 +79,14 @@ def put(kind: Any) -> Callable[[Any], Any]:
 
 
 READERS: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
-    "a Job": (JOB, see_job),
+    "a Job": (JOB, parse_job),
     "a Job in the store": (JOB, put("Job")),
-    "a Job that takes back": (JOB, lambda body: see_unpublish(body, [POD])),
+    "a Job that takes back": (JOB, lambda body: parse_unpublish(body, [POD])),
     "a Job that may take back": (JOB, may_take_back),
-    "a pod": (POD, see_pod),
+    "a pod": (POD, parse_pod),
     "a pod in the store": (POD, put("Pod")),
-    "a pod that takes back": (POD, lambda body: see_unpublish(JOB, [body])),
-    "an event": (EVENT, see_event),
+    "a pod that takes back": (POD, lambda body: parse_unpublish(JOB, [body])),
+    "an event": (EVENT, parse_event),
     "a FineTuneJob": (OURS, put("FineTuneJob")),
     "a FineTuneRuntime": (RUNTIME, put("FineTuneRuntime")),
 }
@@ -130,12 +130,12 @@ def test_an_object_without_one_of_its_fields_is_read(what: str, *, is_null: bool
 
 def test_what_is_null_means_the_same_as_what_is_left_out() -> None:
     for path in places(POD):
-        read = [see_pod(without(POD, path, is_null=is_null)) for is_null in (False, True)]
+        read = [parse_pod(without(POD, path, is_null=is_null)) for is_null in (False, True)]
         assert read[0] == read[1], path
 
 
 def test_a_pod_that_is_not_being_deleted_is_not_taken_for_one() -> None:
-    pod = see_pod(without(POD, ("metadata", "deletionTimestamp"), is_null=True))
+    pod = parse_pod(without(POD, ("metadata", "deletionTimestamp"), is_null=True))
     assert isinstance(pod, SeenPod)
     assert (pod.deleting, pod.gone_by) == (False, None)
 

@@ -8,11 +8,11 @@ from support.samples import job_spec, observed, runtime_spec
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 from tuneyard_operator.domain.acceptance import accept
-from tuneyard_operator.domain.build.metadata import Owner
-from tuneyard_operator.domain.build.stage_job import build_rendezvous_service, build_stage_job
-from tuneyard_operator.domain.build.storage import build_plan_map, build_workspace
-from tuneyard_operator.domain.build.unpublish_job import Published, build_unpublish_job
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.objects.metadata import Owner
+from tuneyard_operator.domain.objects.stage_job import build_rendezvous_service, build_stage_job
+from tuneyard_operator.domain.objects.storage import build_plan_map, build_workspace
+from tuneyard_operator.domain.objects.unpublish_job import Published, build_unpublish_job
 
 OWNER = Owner("team", "a", "uid-a")
 TWO_NODES = job_spec(parallelism={"nodes": 2, "gpusPerNode": 4})

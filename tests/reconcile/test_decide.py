@@ -10,10 +10,11 @@ from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import Attempt, Condition, ConditionType, FineTuneJobStatus
 from tuneyard_operator.domain.acceptance import accept
 from tuneyard_operator.domain.conditions import api_time
-from tuneyard_operator.domain.decide import RECHECK_SECONDS, decide
+from tuneyard_operator.domain.decide import decide
 from tuneyard_operator.domain.decision import Delete
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, frozen_data, read_frozen
 from tuneyard_operator.domain.observed import SeenCondition
+from tuneyard_operator.domain.steps.step import RECHECK_SECONDS
 
 ENDS = st.builds(
     lambda status, state: FineTuneJobStatus(

@@ -14,10 +14,11 @@ from support.world.rough import RoughCluster, RoughWorld
 from support.world.survival_machine import only, walk
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import Attempt, ConditionType, FineTuneJobStatus
-from tuneyard_operator.domain import cleanup, decide, parting, report, stages
+from tuneyard_operator.domain import cleanup, decide, deletion, report, stages
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decision import Decision, Delete
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
+from tuneyard_operator.domain.steps import plan
 from tuneyard_operator.reconcile import apply, gather, reconciler
 from tuneyard_operator.reconcile.gather import Gatherer
 from tuneyard_operator.reconcile.queue import Key
@@ -75,12 +76,12 @@ def ignore_the_owner(patch: Patch) -> None:
 
     patch.setattr(Observed, "job_of", job_of)
     patch.setattr(apply, "_conflict", lambda *_: None)
-    patch.setattr(decide, "why_former_life", lambda _: None)
+    patch.setattr(plan, "why_former_life", lambda _: None)
 
 
 def ignore_a_former_life(patch: Patch) -> None:
     """Starts beside what an older FineTuneJob of the same name has left under other names."""
-    patch.setattr(decide, "why_former_life", lambda _: None)
+    patch.setattr(plan, "why_former_life", lambda _: None)
 
 
 def leave_an_end(patch: Patch) -> None:
@@ -146,40 +147,42 @@ def suspend_and_forget_the_pod(patch: Patch) -> None:
     real = stages._follow
 
     def follow(work: stages.Work, stage: Stage, attempt: Attempt) -> Any:
-        return stages.HELD if work.conduct.suspend else real(work, stage, attempt)
+        return stages.HELD if work.seen.live.suspend else real(work, stage, attempt)
 
     patch.setattr(stages, "_follow", follow)
 
 
 def publish_without_a_hold(patch: Patch) -> None:
     """Sets no finalizer before it publishes what is to go with the job."""
-    real = decide.read_conduct
+    real = decide._carry_on
+
+    def carry_on(seen: Observed, now: datetime) -> Decision:
+        return real(replace(seen, live=seen.live.model_copy(update={"deletion_policy": "Retain"})), now)
+
     patch.setattr(decide, "finalizers_to_set", lambda *_: None)
-    patch.setattr(
-        decide, "read_conduct", lambda spec: real(spec).model_copy(update={"deletion_policy": "Retain"})
-    )
+    patch.setattr(decide, "_carry_on", carry_on)
 
 
 def let_go_early(patch: Patch) -> None:
     """Takes the finalizer off as soon as the Job that takes back is there."""
-    real = parting._next
+    real = deletion._next
 
     def next_or_gone(seen: Observed, *rest: Any) -> Decision:
-        is_there = seen.parting is not None and seen.parting.unpublish is not None
-        return parting._let_go(seen, None) if is_there else real(seen, *rest)
+        is_there = seen.deletion is not None and seen.deletion.unpublish is not None
+        return deletion._let_go(seen, None) if is_there else real(seen, *rest)
 
-    patch.setattr(parting, "_next", next_or_gone)
+    patch.setattr(deletion, "_next", next_or_gone)
 
 
 def forget_who_publishes(patch: Patch) -> None:
     """Takes back at once, whatever runs."""
-    real = parting.part
+    real = deletion.decide_deletion
 
-    def part(seen: Observed, now: datetime) -> Decision:
-        assert seen.parting is not None
-        return real(replace(seen, parting=replace(seen.parting, running=(), writers=())), now)
+    def decide_deletion(seen: Observed, now: datetime) -> Decision:
+        assert seen.deletion is not None
+        return real(replace(seen, deletion=replace(seen.deletion, running=(), writers=())), now)
 
-    patch.setattr(decide, "part", part)
+    patch.setattr(decide, "decide_deletion", decide_deletion)
 
 
 def ignore_what_takes_back(patch: Patch) -> None:

@@ -11,10 +11,10 @@ from tuneyard_api.job import FineTuneJob
 from tuneyard_api.planner import make_plan
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.runtime import FineTuneRuntime
-from tuneyard_operator.domain.build.metadata import Owner
-from tuneyard_operator.domain.build.pod import build_pod_spec
-from tuneyard_operator.domain.build.storage import build_gpu_claim_template
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.objects.metadata import Owner
+from tuneyard_operator.domain.objects.pod import build_pod_spec
+from tuneyard_operator.domain.objects.storage import build_gpu_claim_template
 
 MODELS: list[dict[str, Any]] = [
     {

@@ -7,6 +7,7 @@ from typing import Any
 
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import FineTuneJobStatus
+from tuneyard_operator.domain.live_settings import read_live_settings
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod, SeenTerminated
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -99,7 +100,8 @@ def observed(**changes: Any) -> Observed:
         "runtimes": {"hf": runtime_spec()},
         "claims": frozenset({"models", "data", "adapters"}),
     }
-    return Observed(**{**fields, **changes})
+    fields |= changes
+    return Observed(**{"live": read_live_settings(fields["spec"]), **fields})
 
 
 def seen_job(stage: Stage = Stage.TRAIN, attempt: int = 1, **changes: Any) -> SeenJob:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import Stage
 from tuneyard_operator.domain.conditions import api_time, read_time
-from tuneyard_operator.domain.sightings import owner_uid
+from tuneyard_operator.domain.parsing import owner_uid
 from tuneyard_operator.ports import ClusterError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import FineTuneJobStatus, State
 from tuneyard_api.survival import Ttl
 from tuneyard_operator.domain.conditions import read_time
-from tuneyard_operator.domain.sightings import owner_uid
+from tuneyard_operator.domain.parsing import owner_uid
 from tuneyard_operator.domain.state import derive_state, is_terminal
 
 from support.samples import FACTS

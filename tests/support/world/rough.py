@@ -14,7 +14,7 @@ from typing import Any
 
 from tuneyard_api import names
 from tuneyard_api.pod_contract import FailureClass, Progress, Stage
-from tuneyard_operator.domain.sightings import owner_uid
+from tuneyard_operator.domain.parsing import owner_uid
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.ports import ClusterError
 

@@ -12,7 +12,7 @@ from tuneyard_operator.adapters.credentials import Credentials
 from tuneyard_operator.adapters.resources import CLIENT_VERBS, RESOURCES
 from tuneyard_operator.adapters.shared import Shared
 from tuneyard_operator.domain.observed import SeenEvent
-from tuneyard_operator.domain.sightings import see_event
+from tuneyard_operator.domain.parsing import parse_event
 from tuneyard_operator.ports import ClusterError, Listed, NotServedError, Object, RefusedError, Watched
 
 _METHODS = {
@@ -135,7 +135,7 @@ class KubernetesCluster:
         """
         query = {"labelSelector": f"{_LABEL_SERVICE}={service}", "resourceVersion": "0"}
         status, answer = await self._call("list", "EndpointSlice", namespace, query=query)
-        return tuple(_checked(status, answer).get("items") or ())
+        return _items(status, answer)
 
     async def claims(self, namespace: str) -> frozenset[str]:
         """See `ports.Cluster`."""
@@ -191,7 +191,7 @@ class KubernetesCluster:
     async def _list_warnings(self, namespace: str) -> tuple[SeenEvent, ...]:
         query = {"fieldSelector": "type=Warning,reason!=FailedScheduling", "limit": str(_MAX_WARNINGS)}
         status, answer = await self._call("list", "Event", namespace, query=query)
-        return tuple(see_event(item) for item in _items(status, answer))
+        return tuple(parse_event(item) for item in _items(status, answer))
 
     async def _call(
         self,

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from tuneyard_api.status import FineTuneJobStatus
 
 from tuneyard_operator.domain.conditions import api_time, read_time
-from tuneyard_operator.domain.conduct import read_conduct
 from tuneyard_operator.domain.decision import Decision, Delete
 from tuneyard_operator.domain.observed import Observed
 
@@ -19,7 +18,7 @@ def cleaning_due(seen: Observed) -> datetime | None:
     status = seen.status
     if status.cleaned is not None or status.ended is None:
         return None
-    ttl = read_conduct(seen.spec).ttl
+    ttl = seen.live.ttl
     seconds = ttl.after_success_seconds if _succeeded(status) else ttl.after_failure_seconds
     return read_time(status.ended) + timedelta(seconds=seconds)
 

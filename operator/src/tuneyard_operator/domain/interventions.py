@@ -22,7 +22,7 @@ def end_late(work: Work, late: Verdict) -> bool:
         if job is not None and not job.is_over and not job.deleting:
             work.actions.append(Delete("Job", job.name, job.uid))
         work.report.end(work.report.note(attempt, message=late.message), None)
-    work.report.miss(first_unmet(work.seen.status.conditions), late)
+    work.report.unmet(first_unmet(work.seen.status.conditions), late)
     return True
 
 

@@ -12,6 +12,7 @@ from tuneyard_api.pod_contract import Progress, Stage
 from tuneyard_api.status import FineTuneJobStatus
 
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.live_settings import LiveSettings
 from tuneyard_operator.domain.watchdog import Pulse
 
 
@@ -143,7 +144,7 @@ class SeenUnpublish:
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class Deletion:
     """Of a job that is being deleted and has our finalizer: all asked for afresh, as watches may lag behind."""
 
     since: datetime
@@ -189,6 +190,8 @@ class Observed:
     uid: str
     generation: int
     spec: Mapping[str, object]
+    live: LiveSettings
+    """The fields of spec that can be changed while the job runs."""
     status: FineTuneJobStatus
     """As last written."""
     runtimes: Mapping[str, Mapping[str, object]]
@@ -215,7 +218,7 @@ class Observed:
     taking_back: tuple[Leftover, ...] = ()
     """Jobs and pods that still take back what an older FineTuneJob of this name published."""
     finalizers: tuple[str, ...] = ()
-    parting: Parting | None = None
+    deletion: Deletion | None = None
     """None unless the job is being deleted."""
 
     def job_of(self, stage: Stage, attempt: int) -> SeenJob | None:

@@ -39,11 +39,11 @@ class Report:
         """Whether a step is done."""
         return is_true(self.status.conditions, step)
 
-    def meet(self, step: ConditionType, reason: str, message: str) -> None:
+    def met(self, step: ConditionType, reason: str, message: str) -> None:
         """A step is done."""
         self._set(step, "True", reason, message)
 
-    def miss(self, step: ConditionType, verdict: Verdict) -> None:
+    def unmet(self, step: ConditionType, verdict: Verdict) -> None:
         """A step is not done: the sentence to read first is why. What was said of later steps is no longer so."""
         met = tuple(
             each for each in self.status.conditions if each.status == "True" or not is_after(each.type, step)

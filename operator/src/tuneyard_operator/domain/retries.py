@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """After an attempt that did not succeed: another one, when, and how; or never.
 
-Pure arithmetic on what status says of the attempts, so that a restarted operator comes to the same answer.
+Pure arithmetic on what status says of the attempts, so that a restarted operator comes to the same answer. See docs/adr/0008-survival.md.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 """Carries one stage from its first attempt to a result: start, watch, judge, stop, start again or give up.
 
 Two attempts of a stage never run at once: the next one is made only when status says that the last is over, and
-nothing of it is left. Why an attempt is stopped is in status before its Job is deleted.
+nothing of it is left. Why an attempt is stopped is in status before its Job is deleted. See docs/adr/0008-survival.md.
 """
 
 from dataclasses import dataclass, field
@@ -12,15 +12,14 @@ from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage, StageResult
 from tuneyard_api.status import Attempt, ConditionType, WaitingFor
 
-from tuneyard_operator.domain.build.metadata import Owner
-from tuneyard_operator.domain.build.micro_batch import with_micro_batch
-from tuneyard_operator.domain.build.pod import memory_limit
-from tuneyard_operator.domain.build.stage_job import build_rendezvous_service, build_stage_job, stage_nodes
 from tuneyard_operator.domain.conditions import api_time, clip
-from tuneyard_operator.domain.conduct import Conduct
 from tuneyard_operator.domain.decision import Action, Create, Delete, Note
 from tuneyard_operator.domain.failures import Ending, classify, first_cause, read_result
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.objects.metadata import Owner
+from tuneyard_operator.domain.objects.micro_batch import with_micro_batch
+from tuneyard_operator.domain.objects.pod import memory_limit
+from tuneyard_operator.domain.objects.stage_job import build_rendezvous_service, build_stage_job, stage_nodes
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
 from tuneyard_operator.domain.report import Report
 from tuneyard_operator.domain.retries import next_attempt
@@ -43,7 +42,6 @@ class Work:
     seen: Observed
     report: Report
     frozen: Frozen
-    conduct: Conduct
     now: datetime
     actions: list[Action] = field(default_factory=list)
 
@@ -86,7 +84,7 @@ def has_succeeded(seen: Observed, frozen: Frozen, attempt: Attempt) -> bool:
 
 
 def _start(work: Work, stage: Stage, number: int, micro_batch: int | None = None) -> Running | Verdict:
-    if work.conduct.suspend and work.seen.job_of(stage, number) is None:
+    if work.seen.live.suspend and work.seen.job_of(stage, number) is None:
         return HELD
     body = with_micro_batch(build_stage_job(work.owner, work.frozen, stage, number), micro_batch)
     step = STEP_OF_STAGE[stage]
@@ -117,7 +115,7 @@ def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running
     if cause is not None:
         # Now: the Job ends the other pods, and those are gone by the time that it says that it has failed.
         attempt = work.report.note(attempt, failure_class=cause.failure_class, message=clip(cause.message))
-    if work.conduct.suspend:
+    if work.seen.live.suspend:
         return _stop(work, attempt, reasons.SUSPENDING, "spec.suspend is true: checkpoint and leave")
     pulse = work.seen.pulse
     if pulse is not None and pulse.is_hung and any(pod.uid == pulse.pod for pod in pods):
@@ -179,7 +177,7 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
     Not in the pass that found it over: what the next attempt is must follow from what is written down.
     """
     attempts = work.report.attempts(stage)
-    plan = next_attempt(attempts, work.conduct.retry, work.frozen.plan.resolved.training)
+    plan = next_attempt(attempts, work.seen.live.retry, work.frozen.plan.resolved.training)
     if isinstance(plan, Verdict):
         return plan
     alive = tuple(pod for pod in work.seen.pods_of(stage, attempt.number) if not pod.is_over)
@@ -192,7 +190,7 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
         ending = Verdict(reasons.FORMER_POD_ENDING, message, waiting_for=waiting)
         return lost_pod(alive, work.now) or ending
     is_written = attempt in work.seen.status.attempts
-    if work.conduct.suspend and work.seen.job_of(stage, attempt.number + 1) is None:
+    if work.seen.live.suspend and work.seen.job_of(stage, attempt.number + 1) is None:
         # Held is said when its pods were asked for, which is done once it is written that it is over.
         ending = Verdict(reasons.SUSPENDING, f"attempt {attempt.number} of {stage} is over", again_after=0.0)
         return HELD if is_written else ending

@@ -13,10 +13,11 @@ from tuneyard_api import names
 
 from tuneyard_operator.domain.decision import Action, Create, Delete, Refusal, SetFinalizers, Tell
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
+from tuneyard_operator.domain.objects.event import build_event
 from tuneyard_operator.domain.observed import Observed
-from tuneyard_operator.domain.sightings import made_for
+from tuneyard_operator.domain.parsing import made_for
 from tuneyard_operator.ports import Cluster, ClusterError, Object, RefusedError
-from tuneyard_operator.reconcile.report import build_event, drop_gone
+from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store
 
 log = logging.getLogger(__name__)
@@ -94,8 +95,8 @@ async def _set_finalizers(
 ) -> None:
     where = (seen.namespace, seen.name, seen.uid)
     body = await cluster.set_finalizers(*where, finalizers, version=seen.version)
-    if body is None or (seen.parting is not None and not finalizers):
-        drop_gone(store, seen)
+    if body is None or (seen.deletion is not None and not finalizers):
+        store.drop_job(Key(seen.namespace, seen.name), seen.version)
     else:
         store.put("FineTuneJob", body, is_own=True)
 

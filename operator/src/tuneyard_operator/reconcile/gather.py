@@ -11,21 +11,21 @@ from tuneyard_api.status import ConditionType, State
 from tuneyard_operator.domain.cleanup import cleaning_due
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decide import needs_claims
+from tuneyard_operator.domain.deletion import published_by
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
 from tuneyard_operator.domain.observed import (
     AskedAdapter,
+    Deletion,
     Leftover,
     Observed,
-    Parting,
     ReplicaAnswer,
     SeenEvent,
     SeenJob,
     SeenPod,
 )
-from tuneyard_operator.domain.parting import published_by
+from tuneyard_operator.domain.parsing import may_take_back, owner_uid, parse_job, parse_pod, parse_unpublish
 from tuneyard_operator.domain.progress import READ_EVERY
 from tuneyard_operator.domain.quotas import remember
-from tuneyard_operator.domain.sightings import may_take_back, owner_uid, see_job, see_pod, see_unpublish
 from tuneyard_operator.domain.waiting import needs_events
 from tuneyard_operator.domain.watchdog import Pulse, next_pulse
 from tuneyard_operator.ports import Cluster, ModelServers, Object, ProgressReader
@@ -64,7 +64,7 @@ class Gatherer:
         if stored is None or stored.is_over:
             return None
         if stored.deleting is not None:
-            return await self._parting(key, stored, stored.deleting)
+            return await self._deletion(key, stored, stored.deleting)
         if stored.has_ended:
             return await self._ended(key, stored, now)
         known = self._known.get(key)
@@ -107,6 +107,7 @@ class Gatherer:
             version=stored.version,
             generation=stored.generation,
             spec=stored.spec,
+            live=stored.live,
             status=stored.status,
             runtimes=self.store.runtimes,
             finalizers=stored.finalizers,
@@ -133,7 +134,7 @@ class Gatherer:
             is_open = job.owner_uid == stored.uid and (job.stage, job.attempt) not in judged
             own = [pod for pod in pods if pod.owner_uid == job.uid]
             if is_open and job.is_over and not (own and all(pod.is_over for pod in own)):
-                now = [see_pod(body) for body in await self.cluster.pods_of(namespace, job.name)]
+                now = [parse_pod(body) for body in await self.cluster.pods_of(namespace, job.name)]
                 pods = (
                     *(pod for pod in pods if pod.owner_uid != job.uid),
                     *(pod for pod in now if pod is not None and pod.owner_uid == job.uid),
@@ -151,7 +152,7 @@ class Gatherer:
             or stored.status.state is State.SUSPENDED
         ):
             return pods
-        now = [see_pod(body) for body in await self.cluster.pods_of(namespace, last.job)]
+        now = [parse_pod(body) for body in await self.cluster.pods_of(namespace, last.job)]
         return (
             *(pod for pod in pods if (pod.stage, pod.attempt) != (last.stage, last.number)),
             *(pod for pod in now if pod is not None),
@@ -170,8 +171,8 @@ class Gatherer:
             if may_take_back(body)
         )
         return (
-            tuple(job for body in jobs if (job := see_job(body)) is not None),
-            tuple(pod for body in pods if (pod := see_pod(body)) is not None),
+            tuple(job for body in jobs if (job := parse_job(body)) is not None),
+            tuple(pod for body in pods if (pod := parse_pod(body)) is not None),
             taking_back,
         )
 
@@ -184,19 +185,21 @@ class Gatherer:
             replace(seen, leftovers=await self._leftovers(seen)) if due is not None and now >= due else seen
         )
 
-    async def _parting(self, key: Key, stored: Stored, since: datetime) -> Observed:
+    async def _deletion(self, key: Key, stored: Stored, since: datetime) -> Observed:
         """Of a job that is being deleted: what of it runs, and what is left of what it published."""
         self.forget(key)
         bodies = await self.cluster.jobs_of(key.namespace, key.name)
-        seen = [job for body in bodies if (job := see_job(body)) is not None and job.owner_uid == stored.uid]
+        seen = [
+            job for body in bodies if (job := parse_job(body)) is not None and job.owner_uid == stored.uid
+        ]
         # Of Jobs that are gone too, and of those that no status tells of: their pods may not be.
         bodies_of_pods = await self.cluster.all_pods_of(key.namespace, key.name)
-        pods = [pod for body in bodies_of_pods if (pod := see_pod(body)) is not None]
+        pods = [pod for body in bodies_of_pods if (pod := parse_pod(body)) is not None]
         unpublish = None
         for body in bodies:
             if body["metadata"]["name"] == names.unpublish_name(key.name):
-                unpublish = see_unpublish(body, bodies_of_pods)
-        parting = Parting(
+                unpublish = parse_unpublish(body, bodies_of_pods)
+        deletion = Deletion(
             since=since,
             running=tuple(
                 Leftover("Job", job.name, job.uid) for job in seen if not job.is_over and not job.deleting
@@ -205,7 +208,7 @@ class Gatherer:
             has_registry=await self._has_registry(key.namespace, stored),
             unpublish=unpublish,
         )
-        return replace(self._itself(key, stored), parting=parting)
+        return replace(self._itself(key, stored), deletion=deletion)
 
     async def _has_registry(self, namespace: str, stored: Stored) -> bool:
         published = published_by(stored.status)
@@ -281,7 +284,7 @@ class Gatherer:
         """Only between Published and Served."""
         destination = seen.frozen.plan.destination if seen.frozen is not None else None
         adapter = seen.status.result.adapter if seen.status.result is not None else None
-        if destination is None or adapter is None or seen.spec.get("suspend"):
+        if destination is None or adapter is None or seen.live.suspend:
             return None
         if not is_true(seen.status.conditions, ConditionType.PUBLISHED):
             return None

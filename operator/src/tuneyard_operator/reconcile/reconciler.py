@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tuneyard_operator.domain.decide import decide, refuse
+from tuneyard_operator.domain.decide import decide
 from tuneyard_operator.domain.decision import Create, Refusal
+from tuneyard_operator.domain.refuse import refuse
 from tuneyard_operator.ports import Clock, Cluster, ClusterError, Meter
 from tuneyard_operator.reconcile.apply import apply
 from tuneyard_operator.reconcile.gather import Gatherer

@@ -15,19 +15,16 @@ from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import FineTuneJobStatus
 
 from tuneyard_operator.domain.conditions import read_time
+from tuneyard_operator.domain.deletion import finalizers_to_set
+from tuneyard_operator.domain.live_settings import LiveSettings, read_live_settings
 from tuneyard_operator.domain.observed import SeenJob, SeenPod
-from tuneyard_operator.domain.parting import finalizers_to_set
-from tuneyard_operator.domain.sightings import child_key, see_job, see_pod, taken_back_for, version_of
+from tuneyard_operator.domain.parsing import child_key, parse_job, parse_pod, taken_back_for, version_of
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.ports import Object, Watched
 from tuneyard_operator.reconcile.queue import Key
 
 _REMEMBERED = 2048
 """Deletions that are remembered, the latest: longer than any list takes."""
-
-
-_KEPT = ("ttl", "deletionPolicy", "runtime")
-"""What of the spec of a job that has ended is still looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,9 @@ class Stored:
     """Since when it is being deleted."""
     finalizers: tuple[str, ...]
     spec: Mapping[str, object]
-    """Of a job that has ended only what is kept to: what becomes of its children and of what it published."""
+    """Of a job that has ended only the runtime."""
+    live: LiveSettings
+    """Of a job that has ended only what becomes of its children and of what it published."""
     status: FineTuneJobStatus
     is_again: bool = False
     """Whether another one of this name was held before: what that has left may not be known."""
@@ -59,7 +58,7 @@ class Stored:
         if self.deleting is not None:
             return names.FINALIZER not in self.finalizers
         is_done = self.has_ended and self.status.cleaned is not None
-        return is_done and finalizers_to_set(self.spec, self.status, self.finalizers) is None
+        return is_done and finalizers_to_set(self.live, self.status, self.finalizers) is None
 
 
 @dataclass(slots=True)
@@ -119,6 +118,11 @@ class Store:
         self._gone[_name_of(kind, body)] = version_of(body)
         self._drop_named(kind, _key_of(kind, body), str(body["metadata"]["name"]), version_of(body))
 
+    def drop_job(self, key: Key, version: int) -> None:
+        """A FineTuneJob of that version is gone. The watch may never say so: its children would be made for ever."""
+        metadata = {"namespace": key.namespace, "name": key.name, "resourceVersion": str(version)}
+        self.drop("FineTuneJob", {"metadata": metadata})
+
     def drop_absent(self, kind: Watched, present: Collection[tuple[str, str]], version: int) -> None:
         """Drop what a complete list of that version lacks; what was made after the list is kept.
 
@@ -153,6 +157,7 @@ class Store:
             deleting=read_time(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
             finalizers=tuple(metadata.get("finalizers") or ()),
             spec=body.get("spec") or {},
+            live=read_live_settings(body.get("spec") or {}),
             status=FineTuneJobStatus.model_validate(body.get("status") or {}),
             is_again=key in self._former
             or (former is not None and (former.is_again or former.uid != metadata["uid"])),
@@ -166,7 +171,7 @@ class Store:
 
     def _put_child(self, kind: Watched, body: Object, *, is_own: bool) -> None:
         key = _key_of(kind, body)
-        seen = see_job(body) if kind == "Job" else see_pod(body)
+        seen = parse_job(body) if kind == "Job" else parse_pod(body)
         parent = self._jobs.get(key) if key else None
         if key is None:
             return
@@ -279,7 +284,8 @@ def _end_of(stored: Stored) -> Stored:
     status = stored.status
     return replace(
         stored,
-        spec={name: stored.spec[name] for name in _KEPT if name in stored.spec},
+        spec={name: stored.spec[name] for name in stored.spec.keys() & {"runtime"}},
+        live=LiveSettings(ttl=stored.live.ttl, deletion_policy=stored.live.deletion_policy),
         status=FineTuneJobStatus(
             state=status.state,
             conditions=status.conditions[-1:],

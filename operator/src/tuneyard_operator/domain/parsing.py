@@ -42,7 +42,7 @@ def child_key(body: Object) -> tuple[str, str] | None:
     return (str(metadata.get("namespace", "")), str(job)) if job else None
 
 
-def see_job(body: Object) -> SeenJob | None:
+def parse_job(body: Object) -> SeenJob | None:
     """A batch/v1 Job of ours."""
     place = _stage_and_attempt(body)
     if place is None:
@@ -70,7 +70,7 @@ def see_job(body: Object) -> SeenJob | None:
     )
 
 
-def see_pod(body: Object) -> SeenPod | None:
+def parse_pod(body: Object) -> SeenPod | None:
     """A pod of ours."""
     place = _stage_and_attempt(body)
     if place is None:
@@ -106,7 +106,7 @@ def see_pod(body: Object) -> SeenPod | None:
     )
 
 
-def see_unpublish(body: Object, pods: Sequence[Object]) -> SeenUnpublish:
+def parse_unpublish(body: Object, pods: Sequence[Object]) -> SeenUnpublish:
     """The Job that takes back what was published, and its pods."""
     metadata = body["metadata"]
     ended = {
@@ -146,7 +146,7 @@ def may_take_back(body: Object) -> bool:
     return bool(taken_back_for(body)) and not is_over
 
 
-def see_event(body: Object) -> SeenEvent:
+def parse_event(body: Object) -> SeenEvent:
     """An Event about a child."""
     about = body.get("involvedObject") or {}
     at = body.get("lastTimestamp") or body.get("eventTime") or body["metadata"]["creationTimestamp"]

@@ -5,8 +5,8 @@ from typing import Any
 
 from tuneyard_api import names
 
-from tuneyard_operator.domain.build.metadata import Owner, build_metadata, job_labels
 from tuneyard_operator.domain.frozen import Frozen, frozen_data
+from tuneyard_operator.domain.objects.metadata import Owner, build_metadata, job_labels
 
 
 def build_plan_map(owner: Owner, frozen: Frozen) -> dict[str, Any]:

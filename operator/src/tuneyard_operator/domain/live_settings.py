@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fields of spec that a job follows as they are now; all others are followed as they were at its start."""
+"""The fields of spec that can be changed while a job runs; all others are frozen when it starts."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from tuneyard_api.base import Tolerant
 from tuneyard_api.survival import CHANGEABLE, Deadlines, DeletionPolicy, Retry, Ttl
 
 
-class Conduct(Tolerant):
+class LiveSettings(Tolerant):
     """How a job is carried on: the fields of `CHANGEABLE`, with the defaults of the CRD."""
 
     suspend: bool = False
@@ -18,11 +18,11 @@ class Conduct(Tolerant):
     deletion_policy: DeletionPolicy = "Retain"
 
 
-def read_conduct(spec: Mapping[str, object]) -> Conduct:
+def read_live_settings(spec: Mapping[str, object]) -> LiveSettings:
     """From a spec as the API server has it; a field that a newer CRD has made unreadable counts as not said."""
     said = {name: spec[name] for name in CHANGEABLE if name in spec}
     try:
-        return Conduct.model_validate(said)
+        return LiveSettings.model_validate(said)
     except ValidationError as error:
         unreadable = {problem["loc"][0] for problem in error.errors()}
-        return Conduct.model_validate({name: said[name] for name in said.keys() - unreadable})
+        return LiveSettings.model_validate({name: said[name] for name in said.keys() - unreadable})

@@ -5,7 +5,6 @@ A finalizer holds it from before its first publish pod until a Job has taken bac
 for ever: what can't be removed is left behind after PATIENCE at the latest, and an Event says where it lies.
 """
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
@@ -16,10 +15,7 @@ from tuneyard_api.runtime import FineTuneRuntimeSpec
 from tuneyard_api.status import ConditionType, FineTuneJobStatus
 
 from tuneyard_operator.domain.acceptance import read_runtime
-from tuneyard_operator.domain.build.metadata import Owner
-from tuneyard_operator.domain.build.unpublish_job import Published, build_unpublish_job
 from tuneyard_operator.domain.conditions import is_true
-from tuneyard_operator.domain.conduct import read_conduct
 from tuneyard_operator.domain.decision import (
     Action,
     Create,
@@ -30,7 +26,10 @@ from tuneyard_operator.domain.decision import (
     SetFinalizers,
     Tell,
 )
-from tuneyard_operator.domain.observed import Observed, Parting
+from tuneyard_operator.domain.live_settings import LiveSettings
+from tuneyard_operator.domain.objects.metadata import Owner
+from tuneyard_operator.domain.objects.unpublish_job import Published, build_unpublish_job
+from tuneyard_operator.domain.observed import Deletion, Observed
 
 PATIENCE = timedelta(minutes=15)
 """How long a deletion is held up at most."""
@@ -41,19 +40,19 @@ REFUSED_AGAIN_AFTER = 10.0
 
 
 def finalizers_to_set(
-    spec: Mapping[str, object], status: FineTuneJobStatus, finalizers: tuple[str, ...]
+    live: LiveSettings, status: FineTuneJobStatus, finalizers: tuple[str, ...]
 ) -> tuple[str, ...] | None:
     """All finalizers as they should be, or None when they are so; those of others stay."""
     is_held = names.FINALIZER in finalizers
-    if read_conduct(spec).deletion_policy == "Retain":
+    if live.deletion_policy == "Retain":
         return tuple(each for each in finalizers if each != names.FINALIZER) if is_held else None
     return (*finalizers, names.FINALIZER) if not is_held and _may_publish(status) else None
 
 
-def part(seen: Observed, now: datetime) -> Decision:
+def decide_deletion(seen: Observed, now: datetime) -> Decision:
     """What is done next of a job that is being deleted and has our finalizer."""
     published = published_by(seen.status)
-    if read_conduct(seen.spec).deletion_policy == "Retain":
+    if seen.live.deletion_policy == "Retain":
         return _let_go(seen, None)
     if published is None:
         return _leave_behind(seen, "what it published", "its status does not say where that is")
@@ -62,7 +61,7 @@ def part(seen: Observed, now: datetime) -> Decision:
 
 def _end(seen: Observed, published: Published) -> Decision | None:
     """When nothing more is to be done."""
-    leave = _parting(seen)
+    leave = _deletion(seen)
     if not leave.has_registry:
         gone = f"claim {published.claim} is gone or going, and {published.path} with it"
         return _let_go(seen, Note("Normal", reasons.UNPUBLISHED, gone))
@@ -78,14 +77,14 @@ def _end(seen: Observed, published: Published) -> Decision | None:
 def _next(seen: Observed, published: Published, now: datetime) -> Decision:
     """What is done meanwhile, and for how long."""
     actions, doing = _next_steps(seen, published)
-    if now - _parting(seen).since >= PATIENCE:
+    if now - _deletion(seen).since >= PATIENCE:
         minutes = int(PATIENCE.total_seconds()) // 60
         return _leave_behind(seen, str(published), f"after {minutes} minutes it still {doing}")
     tell = Tell(Note("Normal", reasons.UNPUBLISHING, f"removes {published} before the job goes; {doing}"))
     return Decision((tell, *actions), seen.status, POLL_EVERY)
 
 
-def part_refused(seen: Observed, refusal: Refusal) -> Decision:
+def decide_refused_deletion(seen: Observed, refusal: Refusal) -> Decision:
     """What is done when the API server does not take the Job: given up at once where asking again can't help."""
     published = published_by(seen.status)
     why = f"{refusal.action.kind} {refusal.action.name} was refused: {refusal.message}"
@@ -111,7 +110,7 @@ def _may_publish(status: FineTuneJobStatus) -> bool:
 
 def _next_steps(seen: Observed, published: Published) -> tuple[tuple[Action, ...], str]:
     """What must happen before the end, and what is being done."""
-    leave = _parting(seen)
+    leave = _deletion(seen)
     if leave.running or leave.writers:
         waits_for = ", ".join([*(each.name for each in leave.running), *leave.writers])
         return tuple(
@@ -150,7 +149,7 @@ def _leave_behind(seen: Observed, what: str, why: str) -> Decision:
 
 def _let_go(seen: Observed, note: Note | None) -> Decision:
     """First the word, then the deed; the Job goes with it, and would end by itself if it did not."""
-    job = _parting(seen).unpublish
+    job = _deletion(seen).unpublish
     is_ours = job is not None and job.made_for == seen.uid
     rest = tuple(each for each in seen.finalizers if each != names.FINALIZER)
     actions: tuple[Action, ...] = (Tell(note),) if note is not None else ()
@@ -159,7 +158,7 @@ def _let_go(seen: Observed, note: Note | None) -> Decision:
     return Decision((*actions, SetFinalizers(rest)), seen.status)
 
 
-def _parting(seen: Observed) -> Parting:
-    if seen.parting is None:
+def _deletion(seen: Observed) -> Deletion:
+    if seen.deletion is None:
         raise AssertionError("only of a job that is being deleted")
-    return seen.parting
+    return seen.deletion

@@ -11,7 +11,7 @@ from tuneyard_api import names
 from tuneyard_api.status import FineTuneJobStatus, PlanStatus
 from tuneyard_operator.domain.decide import decide
 from tuneyard_operator.domain.decision import Create, Delete, SetFinalizers, Tell
-from tuneyard_operator.domain.observed import Leftover, Parting, SeenCondition, SeenUnpublish
+from tuneyard_operator.domain.observed import Deletion, Leftover, SeenCondition, SeenUnpublish
 
 UNPUBLISH = names.unpublish_name("a")
 PLAN = PlanStatus(
@@ -28,7 +28,7 @@ RUNNING = Leftover("Job", "a-train-1", "t")
 
 
 @pytest.mark.parametrize(
-    ("what", "parting", "changes", "actions", "words"),
+    ("what", "deletion", "changes", "actions", "words"),
     [
         ("nothing runs", {}, {}, [Tell, Create], "removes /registry/a on claim adapters"),
         ("training runs", {"running": (RUNNING,)}, {}, [Tell, Delete], "waits for a-train-1 to end"),
@@ -50,15 +50,15 @@ RUNNING = Leftover("Job", "a-train-1", "t")
     ids=lambda value: value if isinstance(value, str) and "claim" not in value else "",
 )  # fmt: skip
 def test_what_is_done_of_a_job_that_goes(
-    what: str, parting: dict[str, Any], changes: dict[str, Any], actions: list[type], words: str
+    what: str, deletion: dict[str, Any], changes: dict[str, Any], actions: list[type], words: str
 ) -> None:
-    fields = {"since": NOW, **parting}
+    fields = {"since": NOW, **deletion}
     seen = observed(
         **{
             "spec": job_spec(deletionPolicy="Delete"),
             "status": FineTuneJobStatus(plan=PLAN),
             "finalizers": ("other.io/x", names.FINALIZER),
-            "parting": Parting(**fields),
+            "deletion": Deletion(**fields),
             **changes,
         }
     )

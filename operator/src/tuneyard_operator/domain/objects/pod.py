@@ -12,8 +12,8 @@ from tuneyard_api.job import Resources, Toleration
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.quantities import quantity_value
 
-from tuneyard_operator.domain.build.metadata import Owner, stage_labels
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.objects.metadata import Owner, stage_labels
 
 RUN_AS = 65532
 """uid and gid of every stage: numeric, so that the kubelet can tell that it is not root."""

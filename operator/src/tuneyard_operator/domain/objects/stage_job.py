@@ -10,9 +10,9 @@ from typing import Any
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 
-from tuneyard_operator.domain.build.metadata import Owner, build_metadata, stage_labels
-from tuneyard_operator.domain.build.pod import MASTER_PORT, build_pod_spec
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.objects.metadata import Owner, build_metadata, stage_labels
+from tuneyard_operator.domain.objects.pod import MASTER_PORT, build_pod_spec
 
 
 def stage_nodes(frozen: Frozen, stage: Stage) -> int:

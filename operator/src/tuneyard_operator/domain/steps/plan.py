@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Planned: what the job is started with is written down, and it has a workspace."""
+
+from tuneyard_api import reasons
+from tuneyard_api.status import ConditionType, PlanStatus
+
+from tuneyard_operator.domain.decision import Create
+from tuneyard_operator.domain.objects.storage import build_gpu_claim_template, build_plan_map, build_workspace
+from tuneyard_operator.domain.stages import Work
+from tuneyard_operator.domain.steps.step import leave_unmet
+from tuneyard_operator.domain.waiting import why_former_life
+
+
+def plan(work: Work) -> float | None:
+    """Planned: the plan is written down and there is room to work in."""
+    plan, is_planned = work.frozen.plan, work.report.is_met(ConditionType.PLANNED)
+    former = None if is_planned else why_former_life(work.seen)
+    if former is not None:
+        return leave_unmet(work, ConditionType.PLANNED, former)
+    if not work.seen.has_plan_map:
+        body = build_plan_map(work.owner, work.frozen)
+        work.actions.append(Create(ConditionType.PLANNED, body, frozen=work.frozen))
+    if is_planned:
+        return None
+    work.actions.append(Create(ConditionType.PLANNED, build_workspace(work.owner, work.frozen)))
+    if work.frozen.runtime.device_class_name is not None:
+        work.actions.append(Create(ConditionType.PLANNED, build_gpu_claim_template(work.owner, work.frozen)))
+    training, processes = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
+    one, many = ("process", "processes") if work.frozen.runtime.accelerator == "none" else ("GPU", "GPUs")
+    nodes = plan.resolved.nodes
+    spread = (
+        f" on {nodes} nodes, which share {plan.workspace_size_gib} GiB ReadWriteMany" if nodes > 1 else ""
+    )
+    numbers = (
+        f"{processes} {one if processes == 1 else many}{spread}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
+        f"{training.data_parallel} data parallel x {training.gradient_accumulation} accumulation"
+    )
+    work.report.met(ConditionType.PLANNED, reasons.PLANNED, numbers)
+    work.report.change(
+        plan=PlanStatus(
+            digest=plan.digest,
+            gpus=processes if work.frozen.runtime.asks_for_gpus else 0,
+            micro_batch_size=training.micro_batch_size,
+            gradient_accumulation=training.gradient_accumulation,
+            registry_claim=plan.registry.claim_name,
+            adapter_path=f"{plan.resolved.registry_path}/{plan.resolved.adapter_name}",
+        )
+    )
+    return None

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scheduled, Trained and Evaluated: the train stage has a GPU, follows its steps and compares base and tuned model."""
+
+from tuneyard_api import reasons
+from tuneyard_api.pod_contract import EvaluationFacts, Stage, TrainFacts
+from tuneyard_api.status import ConditionType
+
+from tuneyard_operator.domain.conditions import api_time
+from tuneyard_operator.domain.observed import SeenPod
+from tuneyard_operator.domain.progress import READ_EVERY, completed, moved
+from tuneyard_operator.domain.serving import why_base_is_missing
+from tuneyard_operator.domain.stages import Running, Work, carry
+from tuneyard_operator.domain.steps.step import STARTING_AFTER, attempt_text, leave_unmet, look_again_after
+from tuneyard_operator.domain.verdict import Verdict
+
+
+def train(work: Work) -> float | None:
+    """Scheduled, Trained and Evaluated: one Job, so that a GPU is not queued for twice."""
+    report = work.report
+    if report.is_met(ConditionType.EVALUATED):
+        return None
+    missing = why_base_is_missing(work.frozen.plan.destination, work.seen.listed)
+    if missing is not None:
+        return leave_unmet(work, ConditionType.SCHEDULED, missing)
+    outcome = carry(work, Stage.TRAIN)
+    if isinstance(outcome, Verdict):
+        pods = _train_pods(work)
+        begun = bool(pods) and all(pod.scheduled for pod in pods)
+        if begun and not report.is_met(ConditionType.SCHEDULED):
+            report.met(ConditionType.SCHEDULED, reasons.SCHEDULED, _placed(pods))
+        return leave_unmet(
+            work, ConditionType.TRAINED if begun or outcome.final else ConditionType.SCHEDULED, outcome
+        )
+    if isinstance(outcome, Running):
+        return _follow_training(work, outcome)
+    facts = TrainFacts.model_validate(outcome.facts)
+    report.met(ConditionType.SCHEDULED, reasons.SCHEDULED, "the training pod ran")
+    report.met(
+        ConditionType.TRAINED,
+        reasons.TRAINED,
+        f"{facts.steps} steps in {facts.seconds:.0f} s, loss {facts.final_loss:.4g}",
+    )
+    report.met(ConditionType.EVALUATED, reasons.EVALUATED, comparison_text(facts.evaluation))
+    report.change(progress=completed(facts))
+    report.change_result(metrics=facts.evaluation, steps=facts.steps, seconds=facts.seconds)
+    return None
+
+
+def comparison_text(facts: EvaluationFacts | None) -> str:
+    """How the tuned model did beside the base, in one line."""
+    if facts is None:
+        return "the runtime does not evaluate"
+    base, tuned = facts.base, facts.tuned
+    return (
+        f"ROUGE-L {base.rouge_l:.3f} -> {tuned.rouge_l:.3f}, loss {base.loss:.3f} -> {tuned.loss:.3f} "
+        f"on {tuned.prompts} held-out prompts"
+    )
+
+
+def _follow_training(work: Work, outcome: Running) -> float:
+    """While nothing is in the way: placed or not, and how far."""
+    pods, report = outcome.pods, work.report
+    running = bool(pods) and all(pod.running or pod.is_over for pod in pods)
+    placed = bool(pods) and all(pod.scheduled for pod in pods)
+    if not running and not (
+        placed and all(work.now - (pod.scheduled or work.now) >= STARTING_AFTER for pod in pods)
+    ):
+        if not report.is_met(ConditionType.SCHEDULED) or not pods:
+            waits = Verdict(
+                reasons.WAITING_FOR_POD, f"waits for the training pod to be placed ({attempt_text(outcome)})"
+            )
+            return leave_unmet(work, ConditionType.SCHEDULED, waits, look_again_after(work, outcome))
+        return look_again_after(work, outcome)
+    if not report.is_met(ConditionType.SCHEDULED):
+        report.met(ConditionType.SCHEDULED, reasons.SCHEDULED, _placed(pods))
+    doing = Verdict(reasons.TRAINING, f"trains ({attempt_text(outcome)})")
+    if not running:
+        doing = Verdict(reasons.STARTING, f"the training pod starts ({attempt_text(outcome)})")
+    elif outcome.attempt.running_since is None:
+        report.note(outcome.attempt, running_since=api_time(work.now))
+    leave_unmet(work, ConditionType.TRAINED, doing)
+    if work.seen.progress is not None and work.seen.progress.stage is Stage.TRAIN:
+        step = moved(report.status.progress, work.seen.progress)
+        report.change(progress=step or report.status.progress)
+    return READ_EVERY if running else look_again_after(work, outcome)
+
+
+def _train_pods(work: Work) -> tuple[SeenPod, ...]:
+    attempt = work.report.latest_attempt(Stage.TRAIN)
+    return work.seen.pods_of(Stage.TRAIN, attempt.number) if attempt is not None else ()
+
+
+def _placed(pods: tuple[SeenPod, ...]) -> str:
+    return f"on {', '.join(sorted({pod.node or 'a node' for pod in pods}))}"
