@@ -2,14 +2,23 @@
 """The engine's arithmetic, against a merged model and against the trainer's own decoding."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tuneyard_server.registry import Registry
+from support.tiny_adapters import (
+    ADAPTED,
+    LAYERS,
+    SCALE,
+    Weights,
+    adapted_weight,
+    adapter_weights,
+    random_weights,
+    write_adapter,
+    write_model,
+)
 from tuneyard_server.requests import Sampling
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -20,22 +29,25 @@ def greedy(engine: Any, prompt: str, handle: str | None = None, tokens: int = 16
     return str(engine.generate(handle, engine.encode_prompt(prompt), Sampling(tokens, temperature=0)).text)
 
 
-def test_an_adapter_answers_like_the_model_that_it_is_merged_into(
-    tmp_path: Path,
-    model_writer: Callable[..., Path],
-    adapter_writer: Callable[..., Path],
-    base_weights: dict[str, Any],
-    merged_weights: dict[str, Any],
-) -> None:
+def merged_weights() -> Weights:
+    """The base model with adapter 1 added into its matrices, W + alpha / r * B A (Hu et al. 2021), without PEFT."""
+    update, merged = adapter_weights(1), random_weights(0)
+    for layer in range(LAYERS):
+        for module in ADAPTED:
+            name = adapted_weight(layer, module)
+            a, b = (update[f"base_model.model.{name}.{part}.weight"] for part in ("lora_A", "lora_B"))
+            merged[f"{name}.weight"] = merged[f"{name}.weight"] + SCALE * b @ a
+    return merged
+
+
+def test_an_adapter_answers_like_the_model_that_it_is_merged_into(tmp_path: Path) -> None:
     from tuneyard_server.engine import Engine
 
-    adapter_writer(tmp_path / "registry" / "a", seed=1)
-    adapter_writer(tmp_path / "registry" / "b", seed=2)
-    engine = Engine(model_writer(tmp_path / "base", base_weights), threads=1)
-    merged = Engine(model_writer(tmp_path / "merged", merged_weights), threads=1)
+    folders = [write_adapter(tmp_path / "adapters" / name, seed) for name, seed in (("a", 1), ("b", 2))]
+    engine = Engine(write_model(tmp_path / "base", random_weights(0)), threads=1)
+    merged = Engine(write_model(tmp_path / "merged", merged_weights()), threads=1)
     alone = [greedy(engine, prompt) for prompt in PROMPTS]
-    files = Registry(tmp_path / "registry").scan().adapters
-    handles = [engine.load_adapter(adapter) for adapter in files]
+    handles = [engine.load_adapter(folder) for folder in folders]
     assert [greedy(engine, prompt, handles[0]) for prompt in PROMPTS] == [greedy(merged, p) for p in PROMPTS]
     assert [greedy(engine, prompt, handles[1]) for prompt in PROMPTS] != [greedy(merged, p) for p in PROMPTS]
     assert [greedy(engine, prompt) for prompt in PROMPTS] == alone
@@ -45,9 +57,7 @@ def test_an_adapter_answers_like_the_model_that_it_is_merged_into(
     assert [greedy(merged, prompt) for prompt in PROMPTS] != alone
 
 
-def test_greedy_answers_equal_those_of_the_evaluation(
-    tmp_path: Path, model_writer: Callable[..., Path], base_weights: dict[str, Any]
-) -> None:
+def test_greedy_answers_equal_those_of_the_evaluation(tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
     from tuneyard_data.tokenization import TextTokenizer
@@ -64,8 +74,8 @@ def test_greedy_answers_equal_those_of_the_evaluation(
         return answers
 
     # A random model ends by chance only: make the token that it says third its end token.
-    third = first_tokens(model_writer(tmp_path / "endless", base_weights))[2]
-    folder = model_writer(tmp_path / "base", base_weights, end=third)
+    third = first_tokens(write_model(tmp_path / "endless", random_weights(0)))[2]
+    folder = write_model(tmp_path / "base", random_weights(0), end=third)
     own = {"repetition_penalty": 3.0, "no_repeat_ngram_size": 1, "do_sample": True, "eos_token_id": third}
     (folder / "generation_config.json").write_text(json.dumps(own))
     engine = Engine(folder, threads=1)

@@ -38,11 +38,11 @@ def test_text_parts_of_a_message_are_joined() -> None:
 
 PROBLEMS: list[tuple[str, bool, Any, list[str]]] = [
     ("no object", False, [], ["body"]),
-    ("nothing", False, {}, ["model", "prompt"]),
+    ("nothing", False, {}, ["prompt"]),
     (
         "several",
         False,
-        {"model": "", "prompt": 3, "temperature": 3, "n": 2},
+        {"model": 3, "prompt": 3, "temperature": 3, "n": 2},
         ["n", "model", "temperature", "prompt"],
     ),
     ("a typo", False, {"model": "m", "prompt": "x", "max_token": 3}, ["max_token"]),

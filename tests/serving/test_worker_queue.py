@@ -59,7 +59,7 @@ def serve(
     test: Callable[[TestClient[Any, Any]], Awaitable[None]], load: Callable[[], Any], queue: int = 3
 ) -> None:
     async def run() -> None:
-        app = build_app(Settings(Path("/model"), "base", None, queue=queue))
+        app = build_app(Settings("/model", "base", queue=queue))
         app[WORKER]._load_engine = load  # type: ignore[method-assign]
         async with TestClient(TestServer(app, handler_cancellation=True)) as client:
             await test(client)
@@ -68,7 +68,7 @@ def serve(
 
 
 async def until_ready(client: TestClient[Any, Any]) -> None:
-    while (await client.get("/v1/health/ready")).status != 200:  # noqa: ASYNC110  what a probe does
+    while (await client.get("/health")).status != 200:  # noqa: ASYNC110  what a probe does
         await asyncio.sleep(0.01)
 
 
@@ -87,7 +87,7 @@ def test_one_at_a_time_in_order_and_one_too_many_is_told_to_come_back() -> None:
         late = await client.post("/v1/completions", json=BODY)
         assert late.status == 429
         assert late.headers["Retry-After"]
-        assert (await late.json())["error"]["code"] == "queue_full"
+        assert (await late.json())["error"]["type"] == "RateLimitError"
         engine.go.set()
         texts = [(await (await task).json())["choices"][0]["text"] for task in waiting]
         assert texts == ["0", "1", "2"]
@@ -112,7 +112,7 @@ def test_a_client_that_goes_away_ends_its_generation() -> None:
     serve(test, lambda: engine)
 
 
-def test_it_is_live_but_not_ready_while_the_model_loads() -> None:
+def test_it_answers_but_is_not_ready_while_the_model_loads() -> None:
     engine, loaded = HeldEngine(), threading.Event()
 
     def load() -> HeldEngine:
@@ -120,12 +120,10 @@ def test_it_is_live_but_not_ready_while_the_model_loads() -> None:
         return engine
 
     async def test(client: TestClient[Any, Any]) -> None:
-        assert (await client.get("/v1/health/live")).status == 200
-        assert (await client.get("/v1/health/ready")).status == 503
+        assert (await client.get("/health")).status == 503
         assert (await client.get("/v1/models")).status == 503
-        assert (await (await client.post("/v1/completions", json=BODY)).json())["error"][
-            "code"
-        ] == "not_ready"
+        answer = await client.post("/v1/completions", json=BODY)
+        assert (await answer.json())["error"]["type"] == "ServiceUnavailableError"
         loaded.set()
         await until_ready(client)
 
@@ -168,20 +166,51 @@ def test_wrong_paths_methods_and_bodies_get_errors_in_the_shape_of_openai() -> N
         }
         for status, answer in answers.items():
             assert answer.status == status
-            assert set((await answer.json())["error"]) == {"message", "type", "param", "code"}
+            error = (await answer.json())["error"]
+            assert set(error) == {"message", "type", "param", "code"}
+            assert error["code"] == status
 
     serve(test, HeldEngine)
 
 
-def test_flags_win_over_the_environment_of_nim(tmp_path: Path) -> None:
+def test_settings_have_the_names_of_vllm(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    environment = {"NIM_PEFT_SOURCE": "/a", "NIM_PEFT_REFRESH_INTERVAL": "7", "NIM_SERVED_MODEL_NAME": "env"}
-    settings = parse_settings(["--model", str(tmp_path)], environment)
-    assert (settings.adapters, settings.refresh_seconds, settings.served_name) == (Path("/a"), 7.0, "env")
-    flags = ["--model", str(tmp_path), "--adapters", "/b", "--refresh-seconds", "1", "--served-name", "flag"]
-    settings = parse_settings(flags, environment)
-    assert (settings.adapters, settings.refresh_seconds, settings.served_name) == (Path("/b"), 1.0, "flag")
-    assert parse_settings(["--model", str(tmp_path)], {}).served_name == tmp_path.name
+    model = ["--model", str(tmp_path)]
+    bare = parse_settings(model, {})
+    assert (bare.served_name, bare.adapters, bare.allows_updating) == (str(tmp_path), None, False)
+    assert (bare.max_lora_rank, bare.max_cpu_loras) == (16, 1)
+    flags = [
+        "--served-model-name",
+        "flag",
+        "--max-lora-rank",
+        "320",
+        "--max-loras",
+        "2",
+        "--max-cpu-loras",
+        "3",
+    ]
+    variables = {"VLLM_LORA_RESOLVER_CACHE_DIR": "/a", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+    full = parse_settings([*model, *flags], variables)
+    assert (full.served_name, full.adapters, full.allows_updating) == ("flag", Path("/a"), True)
+    assert (full.max_lora_rank, full.max_cpu_loras) == (320, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--max-lora-rank", "24"], "invalid choice: 24"),
+        (["--max-loras", "8", "--max-cpu-loras", "4"], "max_cpu_loras (4) must be >= max_loras (8)"),
+    ],
+    ids=["a rank that vLLM refuses", "fewer slots in memory than at once"],
+)
+def test_it_does_not_start_with_what_vllm_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], sentence: str
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(SystemExit) as ended:
+        parse_settings(["--model", str(tmp_path), *flags], {})
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_folder_without_a_model_is_refused_at_once(

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers of adapters as processes on this machine: real vLLM and our own small one, asked in the same words."""
 
+import contextlib
 import json
 import os
+import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuneyard_local import vllm
+from tuneyard_local.network import pick_ports
 from tuneyard_local.progress import Progress, tail
 
 from support.tiny_adapters import TEMPLATE, random_weights, write_adapter, write_model
@@ -129,7 +131,7 @@ def running(kind: Kind, root: Path) -> Iterator[AdapterServer]:
     model = write_model(root / "random-llama", random_weights(0), chat_template=TEMPLATE)
     folder, log = root / "adapters", root / "server.log"
     folder.mkdir()
-    port = _free_port()
+    port = pick_ports(["server"], random.SystemRandom())["server"]
     start = start_vllm if kind == "vllm" else start_own
     process = start(build_arguments(model, port), build_variables(folder), log)
     server = AdapterServer(kind, f"http://127.0.0.1:{port}", str(model), folder)
@@ -139,9 +141,9 @@ def running(kind: Kind, root: Path) -> Iterator[AdapterServer]:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
     finally:
-        if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its engine is a process of its own
-            process.wait()
+        process.wait()
 
 
 def _wait_until_ready(server: AdapterServer, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -155,9 +157,3 @@ def _wait_until_ready(server: AdapterServer, process: subprocess.Popen[bytes], l
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             pass
         time.sleep(0.25)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

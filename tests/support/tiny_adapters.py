@@ -103,6 +103,13 @@ def adapter_weights(seed: int, *, rank: int = RANK, modules: tuple[str, ...] = A
     }
 
 
+def weights_of_another_shape() -> Weights:
+    """Factors of one layer that belong to a narrower model."""
+    name = f"base_model.model.{adapted_weight(0, ADAPTED[0])}"
+    shapes = {"lora_A": (RANK, HIDDEN // 2), "lora_B": (HIDDEN // 2, RANK)}
+    return {f"{name}.{part}.weight": np.ones(shape, dtype="float32") for part, shape in shapes.items()}
+
+
 def write_adapter(
     folder: Path,
     seed: int = 1,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small OpenAI-compatible server on transformers and PEFT that keeps NIM's contract for adapters.
+"""A small OpenAI-compatible server on transformers and PEFT that serves adapters as vLLM does, for machines without a GPU.
 
-It stands in for NVIDIA NIM where there is no GPU, and says so at /v1/metadata: one request at a time, on CPU, in
-float32. What clients and the operator see is NIM's: a folder of adapters that is looked at every few seconds,
-/v1/models, completions and readiness. `settings` -> `registry` (what is on disk) -> `catalog` (what is served) ->
-`engine` (the model) and `requests`, `answers` (OpenAI's shapes) -> `worker` (one thread) -> `app` (HTTP).
+One request at a time, on CPU, in float32. It is not vLLM, and its speed says nothing about vLLM: what it shares is what
+clients, the operator and adapter-sync see of adapters (which are listed when, which names answer, what is refused and how),
+and one test asks both (tests/serving/test_conformance.py). `settings` -> `adapters` (what is on disk) -> `catalog` (what is
+served) -> `engine` (the model) and `requests`, `answers` (OpenAI's shapes) -> `worker` (one thread) -> `app` (HTTP).
 """

@@ -9,11 +9,6 @@ from typing import Any, Protocol
 
 Json = dict[str, Any]
 
-NOTICE = (
-    "This is Tuneyard's small server on transformers and PEFT. It keeps NVIDIA NIM's contract for adapters where there "
-    "is no GPU; it is not NIM, and its speed says nothing about NIM."
-)
-
 
 class AnswerLike(Protocol):
     """What the engine returns; its module needs PyTorch, this one does not."""
@@ -102,11 +97,9 @@ def build_usage_chunk(envelope: Envelope, answers: Sequence[AnswerLike]) -> Json
     return envelope.build([], is_chunk=True) | {"usage": build_usage(answers)}
 
 
-def build_model_entry(
-    name: str, *, root: str, parent: str | None, created: int, digest: str | None = None
-) -> Json:
-    """One row of /v1/models; `parent` is the base of an adapter. `digest` is this server's addition."""
-    entry: Json = {
+def build_model_entry(name: str, *, root: str, parent: str | None, created: int) -> Json:
+    """One row of /v1/models: the folder that it was loaded from, and the base of an adapter."""
+    return {
         "id": name,
         "object": "model",
         "created": created,
@@ -114,15 +107,8 @@ def build_model_entry(
         "root": root,
         "parent": parent,
     }
-    return entry | ({"digest": digest} if digest else {})
 
 
-def build_error(
-    message: str,
-    *,
-    kind: str = "invalid_request_error",
-    code: str | None = None,
-    parameter: str | None = None,
-) -> Json:
-    """OpenAI's error object."""
-    return {"error": {"message": message, "type": kind, "param": parameter, "code": code}}
+def build_error(message: str, *, kind: str, status: int, parameter: str | None = None) -> Json:
+    """OpenAI's error object as vLLM fills it: the code is the HTTP status."""
+    return {"error": {"message": message, "type": kind, "param": parameter, "code": status}}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP side: OpenAI's and NIM's paths, and errors in OpenAI's shape."""
+"""The HTTP side: OpenAI's paths, vLLM's for adapters, and errors in OpenAI's shape."""
 
 import asyncio
 import contextlib
@@ -11,14 +11,21 @@ from aiohttp import web
 
 from tuneyard_server import answers
 from tuneyard_server.answers import Envelope, Json
-from tuneyard_server.errors import InvalidRequestError, NotReadyError, QueueFullError, RequestError
-from tuneyard_server.requests import GenerationRequest, parse_request
+from tuneyard_server.errors import (
+    InvalidRequestError,
+    MalformedRequestError,
+    NotReadyError,
+    QueueFullError,
+    RequestError,
+)
+from tuneyard_server.requests import FieldReader, GenerationRequest, parse_request
 from tuneyard_server.settings import Settings
 from tuneyard_server.worker import Finished, Started, Text, Worker
 
 LOG = logging.getLogger("tuneyard.server")
 MAX_BODY_BYTES = 4 << 20
 RETRY_SECONDS = "5"
+BUG, BUG_KIND = "an error of the server; see its log", "InternalServerError"
 
 WORKER: web.AppKey[Worker] = web.AppKey("worker", Worker)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
@@ -32,30 +39,25 @@ def describe_failure(error: Exception) -> web.Response | None:
     match error:
         case RequestError():
             response = build_error_response(
-                error.status, str(error), kind=error.kind, code=error.code, parameter=error.parameter
+                error.status, str(error), kind=error.kind, parameter=error.parameter
             )
             if isinstance(error, QueueFullError):
                 response.headers["Retry-After"] = RETRY_SECONDS
             return response
         case web.HTTPRequestEntityTooLarge():
-            return build_error_response(
-                413, f"the body is larger than {MAX_BODY_BYTES} bytes", code="body_too_large"
-            )
+            return build_error_response(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
         case web.HTTPException():
-            return build_error_response(
-                error.status, error.reason, code=error.reason.lower().replace(" ", "_")
-            )
+            return build_error_response(error.status, error.reason)
         case _:
             return None
 
 
 def build_error_response(
-    status: int, message: str, *, kind: str = "invalid_request_error", code: str, parameter: str | None = None
+    status: int, message: str, *, kind: str = "BadRequestError", parameter: str | None = None
 ) -> web.Response:
     """OpenAI's error object with its HTTP status."""
-    return web.json_response(
-        answers.build_error(message, kind=kind, code=code, parameter=parameter), status=status
-    )
+    body = answers.build_error(message, kind=kind, status=status, parameter=parameter)
+    return web.json_response(body, status=status)
 
 
 @web.middleware
@@ -67,9 +69,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         response = describe_failure(error)
         if response is None:
             LOG.exception("%s %s failed", request.method, request.path)
-            return build_error_response(
-                500, "an error of the server; see its log", kind="server_error", code="internal"
-            )
+            return build_error_response(500, BUG, kind=BUG_KIND)
         return response
 
 
@@ -83,14 +83,18 @@ async def complete_chat(request: web.Request) -> web.StreamResponse:
     return await generate(request, is_chat=True)
 
 
-async def generate(request: web.Request, *, is_chat: bool) -> web.StreamResponse:
-    """Reads the request, then answers at once or as server-sent events."""
+async def read_json(request: web.Request) -> object:
+    """The body; raises InvalidRequestError when it is no JSON."""
     try:
-        body = json.loads(await request.read())
+        return json.loads(await request.read())
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError([("body", f"is not JSON: {error}")]) from None
-    wanted = parse_request(body, is_chat=is_chat)
-    envelope = Envelope(wanted.model, is_chat)
+
+
+async def generate(request: web.Request, *, is_chat: bool) -> web.StreamResponse:
+    """Reads the request, then answers at once or as server-sent events."""
+    wanted = parse_request(await read_json(request), is_chat=is_chat)
+    envelope = Envelope(wanted.model or request.app[SETTINGS].served_name, is_chat)
     if wanted.is_stream:
         return await stream(request, wanted, envelope)
     events = request.app[WORKER].answer(wanted)
@@ -127,11 +131,7 @@ async def stream(request: web.Request, wanted: GenerationRequest, envelope: Enve
             if not response.prepared:
                 raise
             LOG.exception("a stream broke off")
-            await send(
-                answers.build_error(
-                    "an error of the server; see its log", kind="server_error", code="internal"
-                )
-            )
+            await send(answers.build_error(BUG, kind=BUG_KIND, status=500))
             return response
     if wanted.has_stream_usage:
         await send(answers.build_usage_chunk(envelope, finished))
@@ -141,90 +141,71 @@ async def stream(request: web.Request, wanted: GenerationRequest, envelope: Enve
 
 
 async def list_models(request: web.Request) -> web.Response:
-    """GET /v1/models: the base model and, below it, the adapters that answer right now."""
-    worker = request.app[WORKER]
+    """GET /v1/models: the base model, and the adapters that were named or loaded since the start."""
+    worker, settings = request.app[WORKER], request.app[SETTINGS]
     catalog = worker.catalog
     if catalog is None:
         raise NotReadyError("the model is being loaded")
     rows = [
         answers.build_model_entry(
-            catalog.base, root=str(request.app[SETTINGS].model), parent=None, created=worker.loaded_at
+            settings.served_name, root=settings.model, parent=None, created=worker.loaded_at
         )
     ]
     rows += [
         answers.build_model_entry(
-            name,
-            root=str(served.files.path),
-            parent=catalog.base,
-            created=served.files.created,
-            digest=served.files.digest,
+            name, root=str(entry.path), parent=settings.served_name, created=entry.created
         )
-        for name, served in sorted(catalog.served.items())
+        for name, entry in catalog.listed.items()
     ]
     return web.json_response({"object": "list", "data": rows})
 
 
-async def show_live(_request: web.Request) -> web.Response:
-    """GET /v1/health/live: the process answers."""
-    return web.json_response({"object": "health.response", "status": "live", "message": "Service is live."})
+async def load_adapter(request: web.Request) -> web.Response:
+    """POST /v1/load_lora_adapter: lists an adapter from a folder, or with `load_inplace` its new version."""
+    reader = await read_fields(request)
+    name, path, is_in_place = reader.text("lora_name"), reader.text("lora_path"), reader.flag("load_inplace")
+    if reader.problems:
+        raise MalformedRequestError(reader.problems)
+    await request.app[WORKER].change(lambda catalog: catalog.load(name, path, is_in_place=is_in_place))
+    return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
 
 
-async def show_ready(request: web.Request) -> web.Response:
-    """GET /v1/health/ready: 200 once model and first adapters are loaded; bad adapters are told, and change nothing."""
-    worker = request.app[WORKER]
-    catalog = worker.catalog
-    if catalog is None:
-        message = {"object": "health.response", "status": "loading", "message": "The model is being loaded."}
-        return web.json_response(message, status=503)
-    return web.json_response(
-        {
-            "object": "health.response",
-            "status": "ready",
-            "message": "Service is ready.",
-            "adapters": sorted(catalog.served),
-            "refused": [
-                {"adapter": name, "digest": refused.files.digest, "message": refused.message}
-                for name, refused in sorted(catalog.refused.items())
-            ],
-            "incomplete": [{"adapter": name, "message": message} for name, message in catalog.incomplete],
-            "registryProblem": worker.registry_problem,
-        }
-    )
+async def unload_adapter(request: web.Request) -> web.Response:
+    """POST /v1/unload_lora_adapter: takes an adapter off the list; a request that names it may bring it back."""
+    reader = await read_fields(request)
+    name = reader.text("lora_name")
+    if reader.problems:
+        raise MalformedRequestError(reader.problems)
+    await request.app[WORKER].change(lambda catalog: catalog.unload(name))
+    return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
 
-async def show_metadata(request: web.Request) -> web.Response:
-    """GET /v1/metadata: what this is, and what it is not."""
-    settings = request.app[SETTINGS]
-    return web.json_response(
-        {
-            "name": "tuneyard-local-server",
-            "standsInFor": "NVIDIA NIM for LLMs",
-            "notice": answers.NOTICE,
-            "modelInfo": [{"shortName": settings.served_name, "modelUrl": str(settings.model)}],
-            "device": "cpu",
-            "precision": "float32",
-            "peftSource": str(settings.adapters) if settings.adapters else None,
-            "peftRefreshSeconds": settings.refresh_seconds,
-        }
-    )
+async def read_fields(request: web.Request) -> FieldReader:
+    """The fields of a call that loads or unloads; raises MalformedRequestError."""
+    try:
+        body = await read_json(request)
+    except InvalidRequestError as error:
+        raise MalformedRequestError(error.problems) from None
+    if not isinstance(body, dict):
+        raise MalformedRequestError([("body", "must be a JSON object")])
+    return FieldReader(body)
+
+
+async def show_health(request: web.Request) -> web.Response:
+    """GET /health: 200 with nothing once the model is loaded."""
+    return web.Response(status=503 if request.app[WORKER].catalog is None else 200)
 
 
 async def run_worker(app: web.Application) -> AsyncIterator[None]:
-    """Loads the model while the server already answers, then follows the registry; ends the process if it can't load."""
+    """Loads the model while the server already answers; ends the process if it can't."""
     worker = app[WORKER]
-
-    async def follow() -> None:
-        await worker.load()
-        while True:
-            await asyncio.sleep(app[SETTINGS].refresh_seconds)
-            await worker.refresh()
 
     def end_if_failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             LOG.error("the model in %s can't be loaded: %s", app[SETTINGS].model, error, exc_info=error)
             app[FAILED].set()
 
-    task = asyncio.create_task(follow())
+    task = asyncio.create_task(worker.load())
     task.add_done_callback(end_if_failed)
     yield
     task.cancel()
@@ -240,12 +221,17 @@ def build_app(settings: Settings) -> web.Application:
     app.cleanup_ctx.append(run_worker)
     app.add_routes(
         [
+            web.get("/health", show_health),
             web.get("/v1/models", list_models),
             web.post("/v1/completions", complete),
             web.post("/v1/chat/completions", complete_chat),
-            web.get("/v1/health/live", show_live),
-            web.get("/v1/health/ready", show_ready),
-            web.get("/v1/metadata", show_metadata),
         ]
     )
+    if settings.allows_updating:
+        app.add_routes(
+            [
+                web.post("/v1/load_lora_adapter", load_adapter),
+                web.post("/v1/unload_lora_adapter", unload_adapter),
+            ]
+        )
     return app

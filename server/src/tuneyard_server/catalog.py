@@ -1,28 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is served: the base model and the adapters of the registry, and which of them were refused and why.
+"""What is served: the base model, and each adapter from the first request that names it or from the call that loads it.
 
-Follows the registry without a restart. A bad adapter is remembered by its digest, reported and left alone until it
-changes; it never stops the server, and a name always answers with what the registry holds under it, or not at all.
+As vLLM has it: a listed name is never looked at on disk again, so that a new version under the old name needs
+`load_inplace`. Of the listed adapters the last ones asked for are in memory; another is read again when it is asked for.
+Everything here runs in the model's one thread; readers elsewhere see whole mappings, as each change replaces them.
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from tuneyard_server.registry import AdapterFiles, Scan
+from tuneyard_server.adapters import (
+    AdapterMissingError,
+    AdapterRefusedError,
+    ConfigUnreadableError,
+    check_adapter,
+    find_adapter,
+)
+from tuneyard_server.errors import (
+    AdapterFailedError,
+    AdapterNotLoadableError,
+    AdapterRequestError,
+    AdapterUnknownError,
+    UnknownModelError,
+)
+from tuneyard_server.settings import Settings
 
 LOG = logging.getLogger("tuneyard.server")
-
-
-class AdapterRefusedError(Exception):
-    """The base model can't carry this adapter; the message says why."""
 
 
 class AdapterHolder(Protocol):
     """The part of the engine that the catalog needs."""
 
-    def load_adapter(self, files: AdapterFiles) -> str:
+    def load_adapter(self, path: Path) -> str:
         """Loads it and returns the handle to generate with; raises AdapterRefusedError."""
 
     def drop_adapter(self, handle: str) -> None:
@@ -30,98 +43,110 @@ class AdapterHolder(Protocol):
 
 
 @dataclass(frozen=True)
-class Served:
-    """A loaded adapter."""
+class Listed:
+    """An adapter that answers to its name."""
 
-    files: AdapterFiles
-    handle: str
-    """The engine's name for it; a name in the registry may hold characters that PEFT can't."""
-
-
-@dataclass(frozen=True)
-class Refused:
-    """An adapter that was tried and is not served."""
-
-    files: AdapterFiles
-    message: str
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What brings the loaded adapters to what the registry holds."""
-
-    drop: tuple[str, ...]
-    load: tuple[AdapterFiles, ...]
-
-
-def plan_changes(
-    served: Mapping[str, str], refused: Mapping[str, str], found: Mapping[str, AdapterFiles]
-) -> Changes:
-    """Pure: `served` and `refused` are digests by name. A changed digest is dropped and loaded again."""
-    drop = tuple(name for name, digest in served.items() if name not in found or found[name].digest != digest)
-    load = tuple(
-        files
-        for name, files in found.items()
-        if served.get(name) != files.digest and refused.get(name) != files.digest
-    )
-    return Changes(drop, load)
+    path: Path
+    created: int
+    """Unix seconds when it was loaded first."""
 
 
 class Catalog:
-    """Written by the worker thread alone; readers see whole mappings, as each change replaces them."""
+    """The adapters of one base model."""
 
-    def __init__(self, base: str, holder: AdapterHolder) -> None:
-        self.base = base
+    def __init__(self, settings: Settings, holder: AdapterHolder) -> None:
+        self._settings = settings
         self._holder = holder
-        self.served: Mapping[str, Served] = {}
-        self.refused: Mapping[str, Refused] = {}
-        self.incomplete: tuple[tuple[str, str], ...] = ()
+        self._handles: dict[str, str] = {}
+        """The engine's handle of each adapter in memory, by name; the one asked for last is the last."""
+        self.listed: Mapping[str, Listed] = {}
 
-    @property
-    def names(self) -> list[str]:
-        """Base model first, then the adapters."""
-        return [self.base, *sorted(self.served)]
+    def find_handle(self, name: str) -> str | None:
+        """The handle to answer `name` with, loading what is not in memory; None: the base model.
 
-    def update(self, scan: Scan) -> None:
-        """Loads, replaces and drops; one adapter's trouble is its own."""
-        found = {files.name: files for files in scan.adapters}
-        changes = plan_changes(
-            {name: served.files.digest for name, served in self.served.items()},
-            {name: refused.files.digest for name, refused in self.refused.items()},
-            found,
-        )
-        self.refused = {
-            name: refused
-            for name, refused in self.refused.items()
-            if name in found and found[name] == refused.files
-        }
-        for name in changes.drop:
-            self._drop(name)
-        for files in changes.load:
-            self._load(files)
-        if scan.incomplete != self.incomplete:
-            for name, message in scan.incomplete:
-                LOG.info("adapter %s is not whole, waiting: %s", name, message)
-            self.incomplete = scan.incomplete
+        Raises:
+            RequestError: there is no such adapter, or it can't be loaded.
+        """
+        if name == self._settings.served_name:
+            return None
+        if name not in self._handles:
+            self._resolve(name)
+        handle = self._handles.pop(name)
+        self._handles[name] = handle
+        return handle
 
-    def _drop(self, name: str) -> None:
-        served = self.served[name]
-        self.served = {other: value for other, value in self.served.items() if other != name}
-        self._holder.drop_adapter(served.handle)
-        LOG.info("adapter %s is gone: %s", name, served.files.digest)
+    def load(self, name: str, path: str, *, is_in_place: bool) -> None:
+        """Lists an adapter from any folder; its configuration need not name the base model.
 
-    def _load(self, files: AdapterFiles) -> None:
-        if files.name == self.base:
-            self._refuse(files, "has the name of the base model; publish it under another")
-            return
+        Raises:
+            RequestError: the name is taken, or the adapter can't be loaded; what was there before stays.
+        """
+        if not name or not path:
+            raise AdapterRequestError("Both 'lora_name' and 'lora_path' must be provided.")
+        if name == self._settings.served_name:
+            raise AdapterRequestError(f"The lora adapter '{name}' conflicts with a served base model.")
+        if name in self.listed and not is_in_place:
+            raise AdapterRequestError(
+                f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set "
+                "'load_inplace' to True."
+            )
         try:
-            handle = self._holder.load_adapter(files)
+            self._load(name, Path(path))
+        except AdapterMissingError:
+            raise AdapterUnknownError(f"Loading lora {name} failed: No adapter found for {path}") from None
         except AdapterRefusedError as error:
-            self._refuse(files, str(error))
-            return
-        self.served = {**self.served, files.name: Served(files, handle)}
-        LOG.info("adapter %s is served: %s", files.name, files.digest)
+            raise AdapterFailedError(f"Call to add_lora method failed: {error}") from error
 
-    def _refuse(self, files: AdapterFiles, message: str) -> None:
-        self.refused = {**self.refused, files.name: Refused(files, message)}
-        LOG.warning("adapter %s is not served: %s", files.name, message)
+    def unload(self, name: str) -> None:
+        """Takes an adapter off the list.
+
+        Raises:
+            AdapterUnknownError: it is not on it.
+        """
+        if name not in self.listed:
+            raise AdapterUnknownError(f"The lora adapter '{name}' cannot be found.")
+        self._forget(name)
+        LOG.info("adapter %s is taken off the list", name)
+
+    def _resolve(self, name: str) -> None:
+        known = self.listed.get(name)
+        try:
+            path = known.path if known else self._find(name)
+            if path is None:
+                raise UnknownModelError(name, self._settings.served_name)
+            self._load(name, path)
+        except ConfigUnreadableError as error:
+            raise (AdapterFailedError if error.is_incomplete else AdapterNotLoadableError)(
+                str(error)
+            ) from error
+        except AdapterMissingError:  # Its files went while it was not in memory.
+            self._forget(name)
+            raise UnknownModelError(name, self._settings.served_name) from None
+        except AdapterRefusedError as error:
+            LOG.warning("adapter %s is not served: %s", name, error)
+            raise AdapterNotLoadableError(
+                f"LoRA adapter '{name}' was found but could not be loaded."
+            ) from error
+
+    def _find(self, name: str) -> Path | None:
+        settings = self._settings
+        if settings.adapters is None or not settings.allows_updating:
+            return None
+        return find_adapter(settings.adapters, name, settings.model)
+
+    def _load(self, name: str, path: Path) -> None:
+        check_adapter(path, self._settings.max_lora_rank)
+        handle = self._holder.load_adapter(path)
+        if former := self._handles.pop(name, None):
+            self._holder.drop_adapter(former)
+        self._handles[name] = handle
+        self.listed = {**self.listed, name: Listed(path, int(time.time()))}
+        LOG.info("adapter %s is served from %s", name, path)
+        while len(self._handles) > self._settings.max_cpu_loras:
+            oldest = next(iter(self._handles))
+            self._holder.drop_adapter(self._handles.pop(oldest))
+
+    def _forget(self, name: str) -> None:
+        self.listed = {other: value for other, value in self.listed.items() if other != name}
+        if handle := self._handles.pop(name, None):
+            self._holder.drop_adapter(handle)

@@ -4,7 +4,6 @@
 Greedy answers equal the trainer's evaluation token by token: same precision, same decoding, stop at the end token.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,8 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 from tuneyard_api.pod_contract import ADAPTER_CONFIG
 
-from tuneyard_server.catalog import AdapterRefusedError
+from tuneyard_server.adapters import AdapterRefusedError
 from tuneyard_server.errors import PromptRefusedError, PromptTooLongError
-from tuneyard_server.registry import AdapterFiles
 from tuneyard_server.requests import Sampling
 
 PLACEHOLDER = "placeholder"
@@ -61,16 +59,6 @@ def cut_at_stop(text: str, stops: Sequence[str]) -> str | None:
     """The text before the first stop string; None without one."""
     places = [place for stop in stops if (place := text.find(stop)) >= 0]
     return text[: min(places)] if places else None
-
-
-def check_is_lora(config: Path) -> None:
-    """Raises AdapterRefusedError for methods that NIM could not load either."""
-    content = json.loads(config.read_bytes())
-    found = content.get("peft_type") if isinstance(content, dict) else content
-    if found != "LORA":
-        raise AdapterRefusedError(
-            f"{config.name}: peft_type {found!r} is not served; NIM and this server load LORA"
-        )
 
 
 class Watcher(StoppingCriteria):  # type: ignore[misc]  # transformers has no types here
@@ -129,17 +117,16 @@ class Engine:
         self._model = get_peft_model(base, placeholder, adapter_name=PLACEHOLDER).eval()
         self._loaded = 0
 
-    def load_adapter(self, files: AdapterFiles) -> str:
+    def load_adapter(self, path: Path) -> str:
         """Loads an adapter beside the others and returns its handle.
 
         Raises:
-            AdapterRefusedError: not LoRA, for another model, or otherwise nothing that PEFT loads completely.
+            AdapterRefusedError: for another model, or otherwise nothing that PEFT loads completely.
         """
-        check_is_lora(files.path / ADAPTER_CONFIG)
         self._loaded += 1
         handle = f"adapter{self._loaded}"  # Module names can't hold dots, adapter names can.
         try:
-            result = self._model.load_adapter(files.path, handle, torch_device="cpu", local_files_only=True)
+            result = self._model.load_adapter(path, handle, torch_device="cpu", local_files_only=True)
         except Exception as error:  # Whatever PEFT says about a stranger's files is about that adapter alone.
             self.drop_adapter(handle)
             raise AdapterRefusedError(

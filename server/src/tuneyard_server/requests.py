@@ -59,6 +59,7 @@ class GenerationRequest:
     """A completion (`prompts`) or a chat completion (`messages`)."""
 
     model: str
+    """Name of an adapter or of the base model; empty: the base model."""
     sampling: Sampling
     prompts: tuple[str, ...] = ()
     messages: tuple[Mapping[str, str], ...] = ()
@@ -110,12 +111,18 @@ class FieldReader:
         return value is True
 
     def model(self) -> str:
-        """The model's name."""
-        value = self.body.get("model")
-        if not isinstance(value, str) or not value:
-            self.add("model", f"must be the name of a model of /v1/models (got {value!r})")
+        """The model's name; empty for the base model."""
+        return self.text("model", default="")
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A string; one without a default must be there."""
+        value = self.body.get(name)
+        if value is None and default is not None:
+            return default
+        if not is_text(value):
+            self.add(name, f"must be a string (got {value!r})")
             return ""
-        return value
+        return str(value)
 
     def stops(self) -> tuple[str, ...]:
         """One stop string or a few."""

@@ -1,28 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's settings: flags, and for the three of NIM's that it keeps the environment variables of NIM."""
+"""The server's settings, by the names that vLLM gives them: flags, and two environment variables."""
 
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ENV_ADAPTERS = "NIM_PEFT_SOURCE"
-ENV_REFRESH = "NIM_PEFT_REFRESH_INTERVAL"
-ENV_SERVED_NAME = "NIM_SERVED_MODEL_NAME"
+ENV_ADAPTERS = "VLLM_LORA_RESOLVER_CACHE_DIR"
+ENV_UPDATING = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM 0.32.0 takes for --max-lora-rank; an adapter may have any rank up to it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be chosen; a flag wins over its environment variable."""
+    """Everything that can be chosen."""
 
-    model: Path
-    """Folder with config.json, tokenizer.json and safetensors."""
+    model: str
+    """Folder with config.json, tokenizer.json and safetensors; adapters must name it by this very string."""
     served_name: str
-    """Name of the base model in /v1/models; the folder's name when not given."""
-    adapters: Path | None
-    """The registry, `<registry>/<adapter>/{adapter_config.json,adapter_model.safetensors}`; None serves the base alone."""
-    refresh_seconds: float = 30.0
-    """Seconds between two looks at the registry."""
+    """Name of the base model in /v1/models; the string of `model` when not given."""
+    adapters: Path | None = None
+    """Folder of adapters, `<folder>/<name>/{adapter_config.json,adapter_model.safetensors}`; None: none is found."""
+    allows_updating: bool = False
+    """Whether adapters are loaded at all: by a request that names one, and by the calls that load and unload."""
+    max_lora_rank: int = 16
+    max_cpu_loras: int = 1
+    """Adapters in memory; a listed one that is not is read again when it is asked for."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8000
@@ -34,14 +38,6 @@ class Settings:
     """Requests that may wait or run at once; one more is answered 429."""
 
 
-def positive_seconds(text: str) -> float:
-    """A number of seconds of at least 0.1."""
-    seconds = float(text)
-    if not 0.1 <= seconds <= 86_400:  # noqa: PLR2004  one look a day is the least that makes sense
-        raise argparse.ArgumentTypeError(f"must be 0.1 to 86400 seconds (got {text})")
-    return seconds
-
-
 def positive_count(text: str) -> int:
     """A whole number of at least 1."""
     if int(text) < 1:
@@ -50,30 +46,24 @@ def positive_count(text: str) -> int:
 
 
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """Flags over environment over defaults; exits with argparse's message and code 2 when something is wrong."""
+    """Flags over defaults; exits with argparse's message and code 2 when something is wrong."""
     parser = argparse.ArgumentParser(
         prog="tuneyard-server",
-        description="OpenAI-compatible server that keeps NIM's contract for adapters, on CPU. It is not NIM.",
+        description="OpenAI-compatible server that serves adapters as vLLM does, on CPU. It is not vLLM.",
+        epilog=f"{ENV_UPDATING}=true lets it load adapters, {ENV_ADAPTERS} names the folder in which it finds them.",
     )
-    parser.add_argument("--model", type=Path, required=True, help="folder of the base model")
+    parser.add_argument("--model", required=True, help="folder of the base model")
+    parser.add_argument("--served-model-name", help="name of the base model, default that of --model")
     parser.add_argument(
-        "--served-name",
-        default=environment.get(ENV_SERVED_NAME),
-        help=f"name of the base model [{ENV_SERVED_NAME}]",
-    )
-    parser.add_argument(
-        "--adapters",
-        type=Path,
-        default=environment.get(ENV_ADAPTERS),
-        help=f"folder of adapters, one folder each [{ENV_ADAPTERS}]",
+        "--max-lora-rank", type=int, choices=MAX_LORA_RANKS, default=16, help="largest rank of an adapter"
     )
     parser.add_argument(
-        "--refresh-seconds",
-        type=positive_seconds,
-        default=environment.get(ENV_REFRESH, "30"),
-        help=f"seconds between two looks at it, default 30 [{ENV_REFRESH}]",
+        "--max-loras", type=positive_count, default=1, help="adapters that vLLM computes with at once"
     )
-    # A pod's probes and clients come from outside: as NIM does, listen everywhere unless told otherwise.
+    parser.add_argument(
+        "--max-cpu-loras", type=positive_count, help="adapters in memory, default --max-loras"
+    )
+    # A pod's probes and clients come from outside: listen everywhere unless told otherwise.
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on, default all")  # noqa: S104
     parser.add_argument("--port", type=int, default=8000, help="port to listen on, default 8000")
     parser.add_argument(
@@ -81,13 +71,19 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     )
     parser.add_argument("--queue", type=positive_count, default=32, help="requests that may wait, default 32")
     found = parser.parse_args(arguments)
-    if not (found.model / "config.json").is_file():
+    if not (Path(found.model) / "config.json").is_file():
         parser.error(f"--model: no config.json in {found.model}; try the folder that holds the base model")
+    slots = found.max_loras if found.max_cpu_loras is None else found.max_cpu_loras
+    if slots < found.max_loras:
+        parser.error(f"max_cpu_loras ({slots}) must be >= max_loras ({found.max_loras})")
+    folder = environment.get(ENV_ADAPTERS)
     return Settings(
         model=found.model,
-        served_name=found.served_name or found.model.resolve().name,
-        adapters=found.adapters,
-        refresh_seconds=found.refresh_seconds,
+        served_name=found.served_model_name or found.model,
+        adapters=Path(folder) if folder else None,
+        allows_updating=environment.get(ENV_UPDATING, "").strip().lower() in {"1", "true"},
+        max_lora_rank=found.max_lora_rank,
+        max_cpu_loras=slots,
         host=found.host,
         port=found.port,
         threads=found.threads,

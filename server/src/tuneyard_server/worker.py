@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard_server.catalog import Catalog
-from tuneyard_server.errors import NotReadyError, QueueFullError, UnknownModelError
-from tuneyard_server.registry import Registry
+from tuneyard_server.errors import NotReadyError, QueueFullError
 from tuneyard_server.requests import GenerationRequest
 from tuneyard_server.settings import Settings
 
@@ -57,67 +56,43 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._registry = Registry(settings.adapters) if settings.adapters else None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._engine: Engine | None = None
         self._requests = 0
         self._closing = threading.Event()
         self.catalog: Catalog | None = None
-        """None until model and first adapters are loaded."""
-        self.registry_problem: str | None = None
+        """None until the model is loaded."""
         self.loaded_at = 0
 
     async def load(self) -> None:
-        """Loads the base model and the adapters that are there already; ready afterwards."""
+        """Loads the base model; ready afterwards."""
         start = time.monotonic()
         loop = asyncio.get_running_loop()
-        engine = await loop.run_in_executor(self._thread, self._load_engine)
-        self._engine = engine
-        catalog = Catalog(self._settings.served_name, engine)
-        await self._refresh_into(catalog)
-        self.catalog, self.loaded_at = catalog, int(time.time())
+        self._engine = await loop.run_in_executor(self._thread, self._load_engine)
+        self.catalog, self.loaded_at = Catalog(self._settings, self._engine), int(time.time())
         LOG.info(
-            "ready after %.1f s: %s, looking for adapters in %s every %g s",
+            "ready after %.1f s: %s, adapters in %s",
             time.monotonic() - start,
-            ", ".join(catalog.names),
+            self._settings.served_name,
             self._settings.adapters or "no folder",
-            self._settings.refresh_seconds,
         )
 
-    async def refresh(self) -> None:
-        """One look at the registry."""
-        if self.catalog is not None:
-            await self._refresh_into(self.catalog)
+    async def change(self, change: Callable[[Catalog], None]) -> None:
+        """One change of what is listed, in the model's thread.
 
-    async def _refresh_into(self, catalog: Catalog) -> None:
-        if self._registry is None:
-            return
-        try:
-            scan = await asyncio.to_thread(self._registry.scan)
-            await asyncio.get_running_loop().run_in_executor(self._thread, catalog.update, scan)
-        except OSError as error:
-            # What is loaded stays: a volume that is away for a moment is no reason to forget its adapters.
-            problem = f"{self._registry.root}: {error.strerror or error}"
-            if problem != self.registry_problem:
-                LOG.warning("the registry can't be read: %s", problem)
-            self.registry_problem = problem
-        except Exception:
-            LOG.exception("looking at the registry failed; the next look is in its turn")
-            self.registry_problem = "looking at it failed; see the server's log"
-        else:
-            self.registry_problem = None
+        Raises:
+            RequestError: it can't be made.
+        """
+        catalog = self._ready_catalog()
+        await asyncio.get_running_loop().run_in_executor(self._thread, change, catalog)
 
     async def answer(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """The events of one request.
 
         Raises:
-            RequestError: before Started; UnknownModelError also when the adapter went while the request waited.
+            RequestError: before Started.
         """
-        if self.catalog is None or self._closing.is_set():
-            raise NotReadyError(
-                "the model is being loaded" if self.catalog is None else "the server is going down"
-            )
-        self._find_handle(request.model)
+        self._ready_catalog()
         if self._requests >= self._settings.queue:
             raise QueueFullError(
                 f"{self._requests} requests are waiting, {self._settings.queue} may; try again later"
@@ -156,14 +131,12 @@ class Worker:
         self._closing.set()
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
-    def _find_handle(self, model: str) -> str | None:
-        catalog = self.catalog
-        if catalog is None:
-            raise NotReadyError("the model is being loaded")
-        served = catalog.served.get(model)
-        if served is None and model != catalog.base:
-            raise UnknownModelError(f"no model {model!r} is served; there are {', '.join(catalog.names)}")
-        return served.handle if served else None
+    def _ready_catalog(self) -> Catalog:
+        if self.catalog is None or self._closing.is_set():
+            raise NotReadyError(
+                "the model is being loaded" if self.catalog is None else "the server is going down"
+            )
+        return self.catalog
 
     def _load_engine(self) -> "Engine":
         from tuneyard_server.engine import Engine  # noqa: PLC0415  the server listens before PyTorch is imported
@@ -171,10 +144,10 @@ class Worker:
         return Engine(Path(self._settings.model), self._settings.threads)
 
     def _generate(self, request: GenerationRequest, emit: Emit, is_cancelled: threading.Event) -> None:
-        engine = self._engine
-        if engine is None or is_cancelled.is_set():
+        engine, catalog = self._engine, self.catalog
+        if engine is None or catalog is None or is_cancelled.is_set():
             return
-        handle = self._find_handle(request.model)
+        handle = catalog.find_handle(request.model or self._settings.served_name)
         prompts = (
             [engine.encode_chat(request.messages)]
             if request.is_chat
