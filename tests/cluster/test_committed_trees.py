@@ -15,9 +15,9 @@ from tuneyard_api.planner import make_plan
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_local.cluster import Cluster
-from tuneyard_operator.domain.build.metadata import Owner
-from tuneyard_operator.domain.build.pod import build_pod_spec
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.objects.metadata import Owner
+from tuneyard_operator.domain.objects.pod import build_pod_spec
 
 pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,6 @@
 
 import json
 
-import pytest
 from support.samples import (
     PREPARE_FACTS,
     TRAIN_FACTS,
@@ -16,7 +15,7 @@ from support.world.world import KEY, World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import Progress, Stage
 from tuneyard_api.status import State
-from tuneyard_operator.domain.observed import ReplicaAnswer, SeenEvent
+from tuneyard_operator.domain.observed import SeenEvent
 
 PLAN = names.plan_name("a", "uid-a")
 
@@ -345,90 +344,6 @@ def test_measurements_are_progress_before_the_training_and_not_within_it() -> No
         "3/40 (7%)",
         "4/40 (10%)",
     ]
-
-
-NOT_YET = "does not have a yet"
-
-
-@pytest.mark.parametrize(
-    ("replicas", "reason", "message"),
-    [
-        (
-            (ReplicaAnswer("10.0.0.1:8000", problem=NOT_YET),),
-            reasons.SERVE_TIMEOUT,
-            "after 30 s http://nim.example:8000 does not serve a: the server does not have a yet",
-        ),
-        (
-            (ReplicaAnswer("10.0.0.1:8000", completed=True), ReplicaAnswer("10.0.0.2:8000", problem=NOT_YET)),
-            reasons.SERVE_TIMEOUT,
-            "after 30 s 1 of 2 replicas of http://nim.example:8000 does not serve a: 10.0.0.2:8000 does not have a yet",
-        ),
-        ((), reasons.ENDPOINT_UNREACHABLE, "after 30 s http://nim.example:8000 has no ready replica"),
-        (
-            (ReplicaAnswer("10.0.0.1:8000", is_reached=False, problem="TimeoutError"),),
-            reasons.ENDPOINT_UNREACHABLE,
-            "after 30 s http://nim.example:8000 does not answer: TimeoutError",
-        ),
-    ],
-)
-def test_serving_waits_for_each_replica_and_gives_up_with_what_is_missing(
-    replicas: tuple[ReplicaAnswer, ...], reason: str, message: str
-) -> None:
-    world = World(spec=job_spec(serve={"timeoutSeconds": 30}))
-    world.servers.replicas = replicas
-    world.settle()
-    for stage in Stage:
-        world.carry_out(stage)
-    assert world.status.state is State.SERVING
-    assert world.conditions()["Served"] == ("False", reasons.WAITING_FOR_ENDPOINT)
-    assert world.cluster.events == [], "a server that has not looked yet is nothing to tell people"
-    world.advance(31)
-    world.one_pass()
-    world.settle()
-    assert world.status.state is State.FAILED
-    assert world.conditions()["Succeeded"] == ("False", reason)
-    assert world.status.message == message
-    assert world.status.result is not None
-    assert world.status.result.adapter is not None, "it is published all the same"
-
-
-def test_the_server_is_asked_for_the_very_version_and_the_time_until_it_answers_is_kept() -> None:
-    world = World()
-    world.servers.replicas = (ReplicaAnswer("10.0.0.1:8000", problem=NOT_YET),)
-    world.settle()
-    for stage in Stage:
-        world.carry_out(stage)
-    world.advance(4)
-    world.servers.replicas = (ReplicaAnswer("10.0.0.1:8000", completed=True),)
-    world.one_pass()
-    world.settle()
-    assert {(adapter.name, adapter.digest) for adapter in world.servers.asked} == {("a", "adapter")}
-    assert world.status.state is State.SUCCEEDED
-    assert world.status.result is not None
-    assert world.status.result.served_after_seconds is not None
-    assert 4 <= world.status.result.served_after_seconds < 10
-
-
-def test_a_server_that_lacks_its_base_model_ends_the_job_before_a_gpu_is_asked_for() -> None:
-    world = World()
-    world.servers.models = ("another",)
-    world.settle()
-    world.carry_out(Stage.PREPARE)
-    assert world.jobs() == ["a-prepare-1"]
-    assert world.conditions()["Succeeded"] == ("False", reasons.BASE_NOT_SERVED)
-    assert world.status.message == (
-        "http://nim.example:8000 lists another and not its base model base, so it could not load the adapter; try the"
-        " runtime's servedModels, or serve.disabled: true in a new job"
-    )
-
-
-def test_a_server_that_does_not_answer_before_the_training_may_still_come() -> None:
-    world = World()
-    world.servers.models = None
-    world.settle()
-    for stage in Stage:
-        world.carry_out(stage)
-    assert world.status.state is State.SUCCEEDED
 
 
 def test_events_come_after_the_status_and_not_at_all_when_it_cannot_be_written() -> None:

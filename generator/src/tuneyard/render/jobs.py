@@ -13,6 +13,14 @@ from tuneyard.environment.tuning import TuningNamespace
 from tuneyard.render.applications import WAVE, build_follower, project_name
 from tuneyard.stack.model import Json
 
+DEFAULTS_IN_LISTS = {
+    "group": GROUP,
+    "kind": JOB_KIND,
+    "jqPathExpressions": [".spec.scheduling.tolerations[]?.operator"],
+}
+"""Fields inside of lists that the API server fills in. Argo CD compares a list as a whole (structured merge), so that a
+job without them would be OutOfSync for ever. Its server-side diff knows them, but one job that the API server refuses
+then stops the comparison of them all."""
 IGNORE_HEALTH = "argocd.argoproj.io/ignore-healthcheck"
 
 
@@ -34,6 +42,7 @@ def build_jobs(environment: Environment, namespace: TuningNamespace, wave: int) 
         prune=False,
     )
     application["metadata"]["annotations"][IGNORE_HEALTH] = "true"
+    application["spec"]["ignoreDifferences"] = [dict(DEFAULTS_IN_LISTS)]
     return {f"{name}-project": _project(environment, project, destination, wave - 1), name: application}
 
 
