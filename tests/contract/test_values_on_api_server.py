@@ -3,7 +3,7 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
@@ -11,8 +11,8 @@ from tuneyard_api import job_rules
 from tuneyard_api.crd import Schema, structural_schema
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.problems import InputRefused
-from tuneyard_api.validate import load_job
-from tuneyard_api.yaml_io import dump
+from tuneyard_api.validate import load_job, refused_nulls
+from tuneyard_api.yaml_io import dump, load
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.workbench import install_kinds
 
@@ -118,19 +118,39 @@ def test_the_jobs_without_an_odd_value_are_accepted() -> None:
         assert refusal(job(f"j{number}", spec)) is None
 
 
+def taken(cluster: Cluster, namespace: str, names: Collection[str], *command: str) -> set[str]:
+    """Those of FILES that the API server takes by a command of kubectl."""
+    install_kinds(cluster)
+    options = ("--validate=strict", "--dry-run=server", "-n", namespace, "-o", "name", "-f", "-")
+    answer = cluster.kubectl(*command, *options, stdin="---\n".join(FILES[name][1] for name in names))
+    return {line.rpartition("/")[2] for line in answer.stdout.splitlines()}
+
+
 @pytest.mark.cluster
 def test_the_laptop_answers_as_the_api_server_does(control_plane: Cluster, namespace: str) -> None:
-    install_kinds(control_plane)
-    options = ("--validate=strict", "--dry-run=server", "-n", namespace, "-o", "name", "-f", "-")
-    answer = control_plane.kubectl("create", *options, stdin="---\n".join(text for _, text in FILES.values()))
-    taken = {line.rpartition("/")[2] for line in answer.stdout.splitlines()}
+    found = taken(control_plane, namespace, FILES, "create")
     differing = {
         what: refusal(text) or "accepted, and refused by the API server"
         for name, (what, text) in FILES.items()
-        if (refusal(text) is None) != (name in taken)
+        if (refusal(text) is None) != (name in found)
     }
-    assert differing == {}, answer.stderr
-    assert len(taken) > len(FILES) / 5
+    assert differing == {}
+    assert len(found) > len(FILES) / 5
+
+
+@pytest.mark.cluster
+def test_a_job_in_git_has_no_null_that_a_server_side_apply_refuses(
+    control_plane: Cluster, namespace: str
+) -> None:
+    accepted = [name for name, (what, text) in FILES.items() if "null" in what and refusal(text) is None]
+    found = taken(control_plane, namespace, accepted, "apply", "--server-side")
+    differing = {
+        FILES[name][0]: name in found
+        for name in accepted
+        if (not list(refused_nulls(load(FILES[name][1])))) != (name in found)
+    }
+    assert differing == {}
+    assert 0 < len(found) < len(accepted)
 
 
 @pytest.mark.cluster

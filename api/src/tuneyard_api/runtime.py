@@ -10,6 +10,8 @@ from tuneyard_api import pod_contract as pod
 from tuneyard_api.base import Contract, ObjectName, Rule
 from tuneyard_api.job import ClaimSource, ObjectMeta, SecretKey, Toleration
 from tuneyard_api.pod_values import (
+    ENV_NAME,
+    MOUNT_PATH,
     ConfigKey,
     CpuQuantity,
     ImageName,
@@ -28,7 +30,7 @@ _PLACES = (
 class EnvVar(Contract):
     """An environment variable of every pod of the runtime. Never a secret: those are Secret references."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+    name: Annotated[str, Field(pattern=ENV_NAME, max_length=128)]
     """Name."""
     value: Annotated[str, Field(max_length=4096)]
     """Value."""
@@ -39,9 +41,7 @@ class ClaimMount(Contract):
 
     claim_name: ObjectName
     """Name of the claim."""
-    mount_path: Annotated[
-        str, Field(pattern=r"^/[A-Za-z0-9._/-]*$", max_length=256), job_rules.apart_from(_PLACES)
-    ]
+    mount_path: Annotated[str, Field(pattern=MOUNT_PATH, max_length=256), job_rules.apart_from(_PLACES)]
     """Where it appears."""
 
 

@@ -42,14 +42,18 @@ _PATTERNS = {
     base.DNS_SUBDOMAIN: "lower case letters, digits, inner dashes and dots",
     base.RELATIVE_PATH: "a relative path without parts that begin with a dot, such as data/train.jsonl",
     base.HUB_REPO: "owner/name, of letters, digits, dots and dashes",
+    base.REVISION: "a branch, tag or commit",
     base.METHOD: "a word such as lora",
     pod_values.LABEL_VALUE: "letters, digits and inner dashes, dots and underscores",
     pod_values.CONFIG_KEY: "letters, digits, dashes, dots and underscores, without two dots in front",
     pod_values.IMAGE: "a lower-case name such as registry.example.com/trainer:1.0",
+    pod_values.ENV_NAME: "a name such as HF_HOME",
+    pod_values.MOUNT_PATH: "an absolute path such as /opt/environment",
     pod_values.CPU: "cores such as 2, 0.5 or 500m, at least 1m",
     pod_values.MEMORY: "a quantity such as 4Gi or 500Mi",
     base.HTTP_URL: "an address such as http://nim.models:8000",
     remote_files.BUCKET: "lower case letters, digits, inner dashes and dots",
+    remote_files.REGION: "a region such as us-east-1",
     remote_files.DATA_KEY: "a key that ends in .jsonl, .json or .parquet",
     remote_files.DATA_URL: "https, or http of a Service (name.namespace.svc), to a path ending in .jsonl, .json or .parquet",
     remote_files.SHA256: "64 lower-case hex digits, as `sha256sum FILE` prints them",
@@ -112,6 +116,25 @@ def read_job(document: Document) -> FineTuneJob:
 def read_runtime(document: Document) -> FineTuneRuntime:
     """As `load_runtime`, of a document that is read already."""
     return _read(document, FineTuneRuntime, names.RUNTIME_KIND)
+
+
+def refused_nulls(document: Document) -> Iterable[LocatedProblem]:
+    """The nulls of a FineTuneJob that a server-side apply refuses, as Argo CD does it, though `kubectl apply` drops them.
+
+    A null in the place of a default is dropped by both.
+    """
+    message = "a null that a server-side apply refuses (got null); try leaving the field out"
+    for path in _nulls(document.value, _schema_of(FineTuneJob), ()):
+        yield document.problem(path, message)
+
+
+def _nulls(value: Any, schema: Schema, path: Path) -> Iterator[Path]:
+    """Where a null stands and no default takes its place."""
+    if value is None and "default" not in schema:
+        yield path
+    parts = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+    for key, part in parts:
+        yield from _nulls(part, _schema_at(schema, (key,))[0], (*path, key))
 
 
 def locate(refused: PlanRefused, document: Document) -> InputRefused:
@@ -243,8 +266,7 @@ def _message(kind: str, context: dict[str, Any], details: ErrorDetails, schema: 
         likely = closest(str(details["input"]), allowed) or allowed[0]
         message = f"not one of {', '.join(allowed)} (got {got}); try {likely}"
     elif kind == "string_pattern_mismatch":
-        form = _PATTERNS.get(context["pattern"], f"the form {context['pattern']}")
-        message = f"not as it has to be written (got {got}); try {form}"
+        message = f"not as it has to be written (got {got}); try {_PATTERNS[context['pattern']]}"
     elif kind in _BOUNDS:
         words, bound = _BOUNDS[kind]
         message = f"out of bounds (got {got}); try {words} {context[bound]:.10g}"
