@@ -30,7 +30,9 @@ from tuneyard_local.workbench import install_kinds
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
-INVALID = sorted((ROOT / "tests/invalid/jobs").glob("*.yaml"))
+INVALID = sorted(
+    path for kind in ("jobs", "runtimes") for path in (ROOT / "tests/invalid" / kind).glob("*.yaml")
+)
 SPEC: dict[str, Any] = {
     "model": {"pvc": {"claimName": "models"}},
     "dataset": {"training": {"pvc": {"claimName": "data", "path": "t.jsonl"}}},
@@ -92,8 +94,10 @@ def test_the_crds_are_taken_without_a_warning(server: Cluster) -> None:
         assert conditions.get("NonStructuralSchema", "False") == "False"
 
 
-@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
-def test_an_invalid_job_is_refused_with_the_words_that_it_states(server: Cluster, path: Path) -> None:
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_an_invalid_job_or_runtime_is_refused_with_the_words_that_it_states(
+    server: Cluster, path: Path
+) -> None:
     marker = "# expect-api: "
     text = path.read_text()
     wanted = [line.removeprefix(marker) for line in text.splitlines() if line.startswith(marker)]

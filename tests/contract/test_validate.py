@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of jobs and runtimes: every invalid one is answered with the words that it states, valid ones are read."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tuneyard_api import job_rules
-from tuneyard_api.base import Rule
+from tuneyard_api import job_rules, validate
+from tuneyard_api.crd import Schema, structural_schema
+from tuneyard_api.job import FineTuneJob
 from tuneyard_api.planner import PlanRefused, make_plan
 from tuneyard_api.problems import InputRefused
+from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.validate import load_job, load_runtime, locate
 from tuneyard_api.yaml_io import load
 
 ROOT = Path(__file__).parents[2]
 INVALID = sorted((ROOT / "tests/invalid/jobs").glob("*.yaml"))
+INVALID_RUNTIMES = sorted((ROOT / "tests/invalid/runtimes").glob("*.yaml"))
 
 RUNTIME = """
 apiVersion: tuneyard.io/v1alpha1
@@ -28,7 +32,7 @@ apiVersion: tuneyard.io/v1alpha1
 kind: FineTuneJob
 metadata: {name: answers}
 spec:
-  model: {pvc: {claimName: no}}
+  model: {pvc: {claimName: "no"}}
   dataset:
     training: {huggingFace: {repo: a/b, path: train.jsonl}}
   method: lora
@@ -55,22 +59,38 @@ def test_an_invalid_job_is_refused_with_the_words_that_it_states(path: Path) -> 
     assert found == [f"{path.name}:{problem}" for problem in wanted]
 
 
+def patterns_of(schema: Schema) -> Iterator[str]:
+    """Every pattern of a schema."""
+    yield from filter(None, [schema.get("pattern")])
+    inner = (schema.get("items"), schema.get("additionalProperties"))
+    for part in (*schema.get("properties", {}).values(), *filter(None, inner)):
+        yield from patterns_of(part)
+
+
+@pytest.mark.parametrize("model", [FineTuneJob, FineTuneRuntime])
+def test_no_pattern_is_shown_to_a_person(model: type[FineTuneJob] | type[FineTuneRuntime]) -> None:
+    patterns = set(patterns_of(structural_schema(model)))
+    assert len(patterns) > 5
+    assert patterns <= validate._PATTERNS.keys()
+
+
+def rules_of(schema: Schema) -> Iterator[str]:
+    """The sentence of every rule of a schema."""
+    yield from (rule["message"] for rule in schema.get("x-kubernetes-validations", ()))
+    for part in (*schema.get("properties", {}).values(), *filter(None, [schema.get("items")])):
+        yield from rules_of(part)
+
+
 def test_every_rule_is_broken_by_a_file_on_both_sides() -> None:
     stated = [(" ".join(expected(path, "local")), " ".join(expected(path, "api"))) for path in INVALID]
-    words = {rule: rule.sentence for rule in vars(job_rules).values() if isinstance(rule, Rule)}
-    words |= {job_rules.BATCH_DIVIDES: "x accumulation; try"}
-    for of_runtimes in (
-        job_rules.FIXED_IMAGE,
-        job_rules.ONE_WAY_TO_ASK_FOR_GPUS,
-        job_rules.CPU_LIMIT_IS_ENOUGH,
-    ):
-        words.pop(of_runtimes)
-    assert len(words) > 10
-    for rule, sentence in words.items():
-        assert any(sentence in local and sentence in api for local, api in stated), rule.cel
+    rules = set(rules_of(structural_schema(FineTuneJob)))
+    assert len(rules) > 15
+    for rule in rules:
+        sentence = rule.replace(job_rules.BATCH_DIVIDES.sentence, "x accumulation; try")
+        assert any(sentence in local and sentence in api for local, api in stated), rule
 
 
-def test_a_valid_job_is_read_with_numbers_and_strings_of_yaml_1_2() -> None:
+def test_a_valid_job_is_read_with_its_numbers_and_words() -> None:
     spec = load_job(JOB, "job.yaml").spec
     assert (spec.training.learning_rate, spec.training.max_steps) == (0.0002, 15)
     assert spec.model.pvc is not None
@@ -93,6 +113,29 @@ def test_a_runtime_is_read_as_strictly() -> None:
         "r.yaml:8:3 spec.methods: too short (got 0 items); try at least 1 items",
         "r.yaml:9:3 spec.mount: unknown field; try mounts",
     ]
+
+
+@pytest.mark.parametrize("path", INVALID_RUNTIMES, ids=lambda path: path.stem)
+def test_an_invalid_runtime_is_refused_with_the_words_that_it_states(path: Path) -> None:
+    with pytest.raises(InputRefused) as refused:
+        load_runtime(path.read_text(), path.name)
+    wanted = [f"{path.name}:{problem}" for problem in expected(path, "local")]
+    assert [str(problem) for problem in refused.value.problems] == wanted
+
+
+@pytest.mark.parametrize("cpu", ["1m", "0.001", "00.5", "0.0015", "2", "500m", "1.5m", "1.25", "1000"])
+def test_a_millicore_is_enough(cpu: str) -> None:
+    assert load_runtime(f"{RUNTIME}  trainResources: {{cpu: '{cpu}'}}\n").spec.train_resources.cpu == cpu
+
+
+@pytest.mark.parametrize(
+    "image", ["Trainer:1", "a b:1", "trainer :1", "reg/:1", "reg//a:1", "a/b/:1", "-a:1"]
+)
+def test_an_image_is_a_name_that_can_be_pulled(image: str) -> None:
+    with pytest.raises(
+        InputRefused, match=r"spec.image: not as it has to be written .* try a lower-case name"
+    ):
+        load_runtime(RUNTIME.replace("trainer:1", f'"{image}"'))
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,19 @@ def test_its_project_is_there_before_and_lets_only_jobs_into_the_namespace(built
             JOB.replace("{name: docstrings}", "{name: docstrings, namespace: team-b}"),
             ["jobs/demo/job.yaml:4:30: metadata.namespace: jobs of this folder are of another namespace"],
         ),
+        (
+            JOB + "  scheduling: {nodeSelector: {gpu: yes}}\n",
+            ["jobs/demo/job.yaml:12:36: spec.scheduling.nodeSelector.gpu: kubectl, Helm and Argo CD read true here (got yes)"],
+        ),
+        (
+            JOB + "  checkpoint:\n  lora:\n",
+            ["jobs/demo/job.yaml:13:3: spec.lora: a null that a server-side apply refuses (got null); try leaving the field out"],
+        ),
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n", ["jobs/demo/job.yaml:1:1: apiVersion: not a FineTuneJob"]),
         ("kind: [", ["jobs/demo/job.yaml:"]),
         ("\udcff", ["jobs/demo/job.yaml:1:1: is not UTF-8 text"]),
     ],
-    ids=["a good one", "a misspelt field", "another namespace", "another kind", "no YAML", "no text"],
+    ids=["a good one", "a misspelt field", "another namespace", "a word of YAML 1.1", "a null", "another kind", "no YAML", "no text"],
 )  # fmt: skip
 def test_a_job_that_would_be_refused_is_said_before_it_is_committed(
     tmp_path: Path, text: str, expected: list[str]

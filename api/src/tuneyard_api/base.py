@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one base of every model of the contract: camelCase outside, unknown keys refused, frozen, with rules."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+_VALIDATIONS = "x-kubernetes-validations"
 
 
 def to_api_name(name: str) -> str:
@@ -18,28 +28,56 @@ def to_api_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """A sentence between fields, twice: as CEL for the API server and in Python for a laptop.
+    """A sentence about an object or a value, twice: as CEL for the API server and in Python for a laptop.
 
-    Both must say the same; the files of tests/invalid/jobs are put before both.
+    Both must say the same; the files of tests/invalid/jobs are put before both. A rule between the fields of an
+    object stands in its `Contract.rules`; a rule of one value stands in the value's `Annotated`.
     """
 
     cel: str
-    """True when the object, `self`, is right; evaluated after defaulting."""
+    """True when the object or value, `self`, is right; evaluated after defaulting."""
     cel_message: str
     """CEL expression of the message."""
     broken: Callable[[Any], str | None]
-    """The same message for a model that breaks the rule, None for one that keeps it."""
+    """The same message for what breaks the rule, None for what keeps it."""
     sentence: str
-    """The rule itself, for the reference page."""
+    """The rule itself, for the reference page, and for the API server where it can't evaluate the rule."""
     field: str = ""
-    """Field that the message is about, such as `training.globalBatchSize`; empty: the object."""
+    """Field that the message is about, such as `training.globalBatchSize`; empty: the object or value."""
 
     def as_validation(self) -> dict[str, str]:
         """The entry of `x-kubernetes-validations`."""
-        validation = {"rule": self.cel, "messageExpression": self.cel_message}
+        validation = {
+            "rule": self.cel,
+            "message": self.sentence,
+            "messageExpression": self.cel_message,
+        }
         # An API server has no schema of metadata, and so takes no path into it.
         has_path = self.field and not self.field.startswith("metadata.")
         return {**validation, "fieldPath": f".{self.field}"} if has_path else validation
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The value's schema with the rule behind it."""
+        return core_schema.no_info_after_validator_function(self._kept, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, inner: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The value's JSON schema with the rule as CEL."""
+        schema = handler(inner)
+        return {**schema, _VALIDATIONS: [*schema.get(_VALIDATIONS, ()), self.as_validation()]}
+
+    def _kept(self, value: Any) -> Any:
+        raise_where_broken((self,), value)
+        return value
+
+
+def raise_where_broken(rules: Iterable[Rule], value: Any) -> None:
+    """Raises PydanticCustomError with every rule that `value` breaks, if there is one."""
+    broken = [(rule.field, message) for rule in rules if (message := rule.broken(value)) is not None]
+    if broken:
+        sentences = "; ".join(f"{field}: {message}" if field else message for field, message in broken)
+        raise PydanticCustomError("rule", "{sentences}", {"sentences": sentences, "broken": broken})
 
 
 class Contract(BaseModel):
@@ -57,22 +95,17 @@ class Contract(BaseModel):
 
     @model_validator(mode="after")
     def _keep_rules(self) -> Self:
-        broken = [(rule.field, message) for rule in self.rules if (message := rule.broken(self)) is not None]
-        if broken:
-            sentences = "; ".join(f"{field}: {message}" if field else message for field, message in broken)
-            raise PydanticCustomError("rule", "{sentences}", {"sentences": sentences, "broken": broken})
+        raise_where_broken(self.rules, self)
         return self
 
     @classmethod
     def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+        cls, inner: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """The JSON schema with the class's rules as CEL."""
-        schema = handler(core_schema)
+        schema = handler(inner)
         if cls.rules:
-            handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = [
-                rule.as_validation() for rule in cls.rules
-            ]
+            handler.resolve_ref_schema(schema)[_VALIDATIONS] = [rule.as_validation() for rule in cls.rules]
         return schema
 
 
@@ -92,7 +125,6 @@ RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
 HUB_REPO = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?$"
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9_./-]*$"
 METHOD = r"^[a-z][A-Za-z0-9]*$"
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
 HTTP_URL = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$"
 
 Label = Annotated[str, StringConstraints(pattern=DNS_LABEL, min_length=1, max_length=63)]
@@ -100,5 +132,21 @@ Label = Annotated[str, StringConstraints(pattern=DNS_LABEL, min_length=1, max_le
 ObjectName = Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, min_length=1, max_length=253)]
 """Name of a Kubernetes object that others made."""
 VolumePath = Annotated[str, StringConstraints(pattern=RELATIVE_PATH, min_length=1, max_length=512)]
-BaseUrl = Annotated[str, StringConstraints(pattern=HTTP_URL, max_length=512)]
-"""Base URL of an HTTP server."""
+HttpUrl = Annotated[str, StringConstraints(pattern=HTTP_URL, max_length=512)]
+"""Address of an HTTP server."""
+_API_PATH = r"/v1(/models|/completions|/chat/completions)?/*$"
+BEFORE_V1 = Rule(
+    cel=f"!self.matches('{_API_PATH}')",
+    cel_message=(
+        "'the address of a server ends before /v1, which is added to it (got ' + self + '); try '"
+        " + self.substring(0, self.lastIndexOf('/v1'))"
+    ),
+    broken=lambda url: (
+        f"the address of a server ends before /v1, which is added to it (got {url}); try {url[: url.rfind('/v1')]}"
+        if re.search(_API_PATH, url)
+        else None
+    ),
+    sentence="the address of a server ends before /v1, which is added to it",
+)
+BaseUrl = Annotated[HttpUrl, BEFORE_V1]
+"""Base URL of an OpenAI-compatible server."""

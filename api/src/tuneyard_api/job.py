@@ -22,6 +22,7 @@ from tuneyard_api.base import (
     Rule,
     VolumePath,
 )
+from tuneyard_api.pod_values import ConfigKey, LabelValue, NodeLabels, TaintKey
 from tuneyard_api.remote_files import HttpFile, S3File
 from tuneyard_api.survival import Deadlines, DeletionPolicy, Retry, Ttl
 
@@ -31,7 +32,7 @@ class SecretKey(Contract):
 
     name: ObjectName
     """Name of the Secret."""
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = "token"
+    key: ConfigKey = "token"
     """Key inside the Secret."""
 
 
@@ -239,11 +240,11 @@ class Resources(Contract):
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.CORES_WITHIN_LIMIT,)
 
-    cpu_cores: Annotated[float, Field(gt=0, le=1024)] | None = None
+    cpu_cores: Annotated[float, Field(ge=0.001, le=1024)] | None = None
     """CPU cores requested."""
-    cpu_limit_cores: Annotated[float, Field(gt=0, le=1024)] | None = None
+    cpu_limit_cores: Annotated[float, Field(ge=0.001, le=1024)] | None = None
     """CPU cores at most, which a ResourceQuota on `limits.cpu` asks for; absent: as the runtime says."""
-    memory_gib: Annotated[float, Field(gt=0, le=16_384)] | None = None
+    memory_gib: Annotated[float, Field(ge=0.001, le=16_384)] | None = None
     """Memory in GiB, requested and limited."""
 
 
@@ -252,11 +253,11 @@ class Toleration(Contract):
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.TOLERATION_KEY, job_rules.TOLERATION_VALUE)
 
-    key: Annotated[str, Field(min_length=1, max_length=317)] | None = None
+    key: TaintKey | None = None
     """Taint key; absent with Exists: all taints."""
     operator: Literal["Exists", "Equal"] = "Equal"
     """How the value is compared."""
-    value: Annotated[str, Field(max_length=63)] | None = None
+    value: LabelValue | None = None
     """Taint value."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Taint effect; absent: all."""
@@ -265,16 +266,9 @@ class Toleration(Contract):
 class Scheduling(Contract):
     """Where the training pod may run."""
 
-    gpu_product: (
-        Annotated[
-            str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$")
-        ]
-        | None
-    ) = None
+    gpu_product: Annotated[LabelValue, Field(min_length=1)] | None = None
     """Value of the node label `nvidia.com/gpu.product`."""
-    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None = (
-        None
-    )
+    node_selector: NodeLabels | None = None
     """Labels that the node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] | None = None
     """Taints that are accepted."""
@@ -392,7 +386,11 @@ class FineTuneJob(Contract):
     """A FineTuneJob as read from a file or from the cluster, without its status."""
 
     model_config = ConfigDict(extra="ignore")
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.JOB_NAME_LENGTH, job_rules.JOB_NAME_LABEL)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        job_rules.JOB_NAME_LENGTH,
+        job_rules.JOB_NAME_LABEL,
+        job_rules.SERVICE_NAME,
+    )
 
     metadata: ObjectMeta
     spec: FineTuneJobSpec

@@ -1,24 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every rule between fields of a FineTuneJob or FineTuneRuntime, as CEL and in Python side by side.
+"""Every rule of a FineTuneJob or FineTuneRuntime that no keyword of a schema says, as CEL and in Python side by side.
 
 CEL sees the object after defaulting, so fields with a default need no `has()`.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from tuneyard_api.base import DNS_LABEL, Rule
+from tuneyard_api.base import DNS_LABEL, DNS_SUBDOMAIN, Rule
 from tuneyard_api.names import MAX_JOB_NAME
 from tuneyard_api.quantities import quantity_value
 
 _IMAGE = r"^[^@:]+(:[0-9]+/[^@:]+)?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|(:[A-Za-z0-9_.-]{1,128})?@sha256:[0-9a-f]{64})$"
+_LABEL_NAME = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_LABEL_KEY = f"^({DNS_SUBDOMAIN[1:-1]}/)?{_LABEL_NAME}$"
+_RESOURCE = f"^{DNS_SUBDOMAIN[1:-1]}/{_LABEL_NAME}$"
+_MAX_DOMAIN = 253
+MAX_LABEL = 63
 
 
 def _rule(cel: str, holds: Callable[[Any], bool], message: str, field: str = "") -> Rule:
-    """A rule whose message quotes string fields as `{metadata.name}`."""
-    cel_message = re.sub(r"\{([\w.]+)\}", r"' + self.\1 + '", f"'{message}'")
-    quoted = re.sub(r"\{([\w.]+)\}", lambda found: f"{{self.{_attribute(found[1])}}}", message)
+    """A rule whose message quotes string fields as `{metadata.name}`, and a string itself as `{self}`."""
+    named = re.sub(r"\{(?!self\})([\w.]+)\}", r"{self.\1}", message)
+    cel_message = re.sub(r"\{([\w.]+)\}", r"' + \1 + '", f"'{named}'")
+    quoted = re.sub(r"\{self\.([\w.]+)\}", lambda found: f"{{self.{_attribute(found[1])}}}", named)
     sentence = message.partition(" (got")[0]
     return Rule(
         cel, cel_message, lambda self: None if holds(self) else quoted.format(self=self), sentence, field
@@ -160,9 +166,25 @@ JOB_NAME_LENGTH = _rule(
 )
 JOB_NAME_LABEL = _rule(
     f"self.metadata.name.matches('{DNS_LABEL}')",
-    lambda job: re.search(DNS_LABEL, job.metadata.name) is not None,
+    lambda job: re.fullmatch(DNS_LABEL, job.metadata.name) is not None,
     "the name of a job is lower case letters, digits and inner dashes (got {metadata.name});"
     " try dashes, as names of pods are made of it",
+    field="metadata.name",
+)
+SERVICE_NAME = _rule(
+    "self.spec.parallelism.nodes == 1 || !self.metadata.name.matches('^[0-9]')",
+    lambda job: job.spec.parallelism.nodes == 1 or not job.metadata.name[:1].isdigit(),
+    "the name of a job on several nodes begins with a letter (got {metadata.name}); try a letter in front, as a"
+    " Service is named after it",
+    field="metadata.name",
+)
+RUNTIME_NAME = _rule(
+    f"self.metadata.name.matches('{DNS_LABEL}') && size(self.metadata.name) <= {MAX_LABEL}",
+    lambda runtime: (
+        re.fullmatch(DNS_LABEL, runtime.metadata.name) is not None and len(runtime.metadata.name) <= MAX_LABEL
+    ),
+    f"the name of a runtime is lower case letters, digits and inner dashes, at most {MAX_LABEL} (got {{metadata.name}});"
+    " try dashes, as in `runtime.name` of a job",
     field="metadata.name",
 )
 
@@ -222,7 +244,60 @@ CORES_WITHIN_LIMIT = Rule(
 )
 FIXED_IMAGE = _rule(
     f"self.image.matches('{_IMAGE}') && !self.image.endsWith(':latest')",
-    lambda runtime: re.search(_IMAGE, runtime.image) is not None and not runtime.image.endswith(":latest"),
+    lambda runtime: re.fullmatch(_IMAGE, runtime.image) is not None and not runtime.image.endswith(":latest"),
     "an image has a fixed tag or a digest (got {image}); try one with :<tag> or @sha256:<digest>",
     field="image",
+)
+
+
+def _is_key(key: str) -> str:
+    return f"{key}.matches(r'{_LABEL_KEY}') && {key}.indexOf('/') <= {_MAX_DOMAIN}"
+
+
+def is_label_key(key: str) -> bool:
+    """Whether Kubernetes takes `key` as the key of a label, a taint or a toleration."""
+    return re.fullmatch(_LABEL_KEY, key) is not None and key.find("/") <= _MAX_DOMAIN
+
+
+_KEY = "a key has 1 to 63 letters, digits and inner dashes, dots and underscores, after a domain and a slash or alone"
+_KEY_HINT = "try one such as nvidia.com/gpu"
+TAINT_KEY = _rule(_is_key("self"), is_label_key, f"{_KEY} (got {{self}}); {_KEY_HINT}")
+
+
+def _keys(as_label: Callable[[str], str]) -> Rule:
+    def broken(mapping: dict[str, str]) -> str | None:
+        wrong = (key for key in mapping if not is_label_key(as_label(key)))
+        return next((f"{_KEY} (got {key}); {_KEY_HINT}" for key in wrong), None)
+
+    return Rule(
+        cel=f"self.all(key, {_is_key('key')})",
+        cel_message=f"'{_KEY} (got ' + self.filter(key, !({_is_key('key')}))[0] + '); {_KEY_HINT}'",
+        broken=broken,
+        sentence=_KEY,
+    )
+
+
+LABEL_KEYS = _keys(str)
+ANNOTATION_KEYS = _keys(str.lower)
+"""Kubernetes takes upper case in the domain of an annotation; never part of a CRD."""
+MOUNTS_APART = _rule(
+    "self.all(mount, self.exists_one(other, other.mountPath == mount.mountPath))",
+    lambda mounts: len({mount.mount_path for mount in mounts}) == len(mounts),
+    "each claim has a mountPath of its own (got one twice); try another path",
+)
+
+
+def apart_from(places: Collection[str]) -> Rule:
+    """A path that is none of `places`, which every pod has already."""
+    return _rule(
+        f"!(self in {sorted(places)})",
+        lambda path: path not in places,
+        "a path of the pod contract is taken (got {self}); try another one, such as /opt/environment",
+    )
+
+
+EXTENDED_RESOURCE = _rule(
+    f"self.matches(r'{_RESOURCE}') && !self.startsWith('requests.')",
+    lambda name: re.fullmatch(_RESOURCE, name) is not None and not name.startswith("requests."),
+    "an extended resource is a domain, a slash and a name (got {self}); try nvidia.com/gpu",
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kubernetes quantities such as `500m` and `4Gi` as numbers, as far as the contract takes them (`base.QUANTITY`)."""
+"""Kubernetes quantities such as `500m` and `4Gi` as numbers, as far as the contract takes them (`pod_values`)."""
 
 from decimal import Decimal
 

@@ -7,15 +7,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tuneyard_api import job_rules
 from tuneyard_api import pod_contract as pod
-from tuneyard_api.base import Rule
 from tuneyard_api.crd import Schema, structural_schema
 from tuneyard_api.reasons import REASONS
 from tuneyard_api.samples import constraints
 from tuneyard_api.survival import CHANGEABLE
 
-_SENTENCES = {rule.cel: rule.sentence for rule in vars(job_rules).values() if isinstance(rule, Rule)}
 _STAGES: Mapping[pod.Stage, tuple[type[BaseModel], str]] = {
     pod.Stage.PREPARE: (pod.PrepareFacts, "Fetches and checks model and data, tokenises and packs; CPU."),
     pod.Stage.TRAIN: (pod.TrainFacts, "Trains with checkpoints, then compares base and tuned model."),
@@ -66,11 +63,9 @@ def write_object_page(title: str, intro: str, crd: dict[str, Any], *, note: str)
             _field_table(schema["properties"]["status"], "status"),
         ]
     rules = dict.fromkeys(
-        f"- `{path or 'metadata.name'}`: {_SENTENCES[rule['rule']]}."
-        for path, rule in _rules(schema, "")
-        if rule["rule"] in _SENTENCES
+        f"- `{path or 'metadata.name'}`: {rule['message']}." for path, rule in _rules(schema, "")
     )
-    parts += ["## Rules between fields", "\n".join(rules)]
+    parts += ["## Rules", "\n".join(rules)]
     if "status" in schema["properties"]:
         changeable = ", ".join(f"`spec.{name}`" for name in CHANGEABLE)
         parts += [

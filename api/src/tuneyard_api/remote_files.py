@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from tuneyard_api.base import BaseUrl, Contract, ObjectName
+from tuneyard_api.base import Contract, HttpUrl, ObjectName
 
 BUCKET = r"^[a-z0-9][a-z0-9.-]+[a-z0-9]$"
 DATA_KEY = r"^[^\x00-\x1f]*\.(jsonl|json|parquet)$"
@@ -32,7 +32,7 @@ class S3Object(Contract):
     """Name of the bucket."""
     key: Annotated[str, Field(min_length=1, max_length=1024, pattern=DATA_KEY)]
     """Key of the object, ending in .jsonl, .json or .parquet."""
-    endpoint: BaseUrl | None = None
+    endpoint: HttpUrl | None = None
     """Address of the store, such as `http://minio.storage:9000`; absent: Amazon's. Buckets are asked for by path."""
     region: Annotated[str, Field(min_length=1, max_length=63, pattern=REGION)] = "us-east-1"
     """Region that requests are signed for."""

@@ -6,17 +6,31 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from tuneyard_api import job_rules
-from tuneyard_api.base import QUANTITY, Contract, ObjectName, Rule
+from tuneyard_api import pod_contract as pod
+from tuneyard_api.base import Contract, ObjectName, Rule
 from tuneyard_api.job import ClaimSource, ObjectMeta, SecretKey, Toleration
+from tuneyard_api.pod_values import (
+    ENV_NAME,
+    MOUNT_PATH,
+    ConfigKey,
+    CpuQuantity,
+    ImageName,
+    MemoryQuantity,
+    NodeLabels,
+    ResourceName,
+)
 from tuneyard_api.serving import ServedModel
 
-Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=QUANTITY)]
+_PLACES = (
+    *(pod.JOB_DIR, pod.WORKSPACE_DIR, pod.REGISTRY_DIR, pod.MODEL_CACHE_DIR, "/", "/tmp", "/dev/shm"),  # noqa: S108
+    *(f"{pod.SOURCES_DIR}/{role}" for role in ("model", "adapter", "training", "validation", "test")),
+)
 
 
 class EnvVar(Contract):
     """An environment variable of every pod of the runtime. Never a secret: those are Secret references."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+    name: Annotated[str, Field(pattern=ENV_NAME, max_length=128)]
     """Name."""
     value: Annotated[str, Field(max_length=4096)]
     """Value."""
@@ -27,7 +41,7 @@ class ClaimMount(Contract):
 
     claim_name: ObjectName
     """Name of the claim."""
-    mount_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]*$", max_length=256)]
+    mount_path: Annotated[str, Field(pattern=MOUNT_PATH, max_length=256), job_rules.apart_from(_PLACES)]
     """Where it appears."""
 
 
@@ -36,7 +50,7 @@ class CaBundle(Contract):
 
     config_map_name: ObjectName
     """Name of the ConfigMap."""
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = "ca.crt"
+    key: ConfigKey = "ca.crt"
     """Its key with the whole bundle as PEM: it takes the place of the image's authorities."""
 
 
@@ -45,11 +59,11 @@ class StageResources(Contract):
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.CPU_LIMIT_IS_ENOUGH,)
 
-    cpu: Quantity = "1"
+    cpu: CpuQuantity = "1"
     """CPU request."""
-    cpu_limit: Quantity | None = None
+    cpu_limit: CpuQuantity | None = None
     """CPU limit, which a ResourceQuota on `limits.cpu` asks for; absent: none, so that what a node has free is used."""
-    memory: Quantity = "4Gi"
+    memory: MemoryQuantity = "4Gi"
     """Memory request and limit."""
 
 
@@ -78,7 +92,7 @@ class FineTuneRuntimeSpec(Contract):
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.FIXED_IMAGE, job_rules.ONE_WAY_TO_ASK_FOR_GPUS)
 
-    image: Annotated[str, Field(min_length=1, max_length=512)]
+    image: ImageName
     """Trainer image, by digest or fixed tag, never `latest`."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """Pull policy."""
@@ -88,9 +102,7 @@ class FineTuneRuntimeSpec(Contract):
     """`nvidia`: training without CUDA fails with AcceleratorMissing; `none`: trains on CPU."""
     device_class_name: ObjectName | None = None
     """DeviceClass that GPUs are claimed by (dynamic resource allocation, Kubernetes 1.34) instead of an extended resource."""
-    accelerator_resource: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
-        default_factory=_usual_resource
-    )
+    accelerator_resource: ResourceName | None = Field(default_factory=_usual_resource)
     """Extended resource that a GPU is asked by; absent: `nvidia.com/gpu` with accelerator nvidia, else none is asked."""
     methods: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(min_length=1, max_length=16)]
     """Methods that the image has."""
@@ -109,7 +121,7 @@ class FineTuneRuntimeSpec(Contract):
     """Environment of every pod."""
     ca_bundle: CaBundle | None = None
     """Authorities for downloads; absent: the image's."""
-    mounts: Annotated[tuple[ClaimMount, ...], Field(max_length=8)] = ()
+    mounts: Annotated[tuple[ClaimMount, ...], Field(max_length=8), job_rules.MOUNTS_APART] = ()
     """Read-only claims of every pod."""
     model_cache: ObjectName | None = None
     """Claim that downloaded models are kept in, by revision; absent: the job's workspace."""
@@ -119,9 +131,7 @@ class FineTuneRuntimeSpec(Contract):
     """Of training pods."""
     runtime_class_name: ObjectName | None = None
     """RuntimeClass of training pods, such as `nvidia`."""
-    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] | None = (
-        None
-    )
+    node_selector: NodeLabels | None = None
     """Labels that the nodes of training pods must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     """Tolerations of training pods."""
@@ -140,6 +150,7 @@ class FineTuneRuntime(Contract):
     """A FineTuneRuntime as read from a file or from the cluster."""
 
     model_config = ConfigDict(extra="ignore")
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.RUNTIME_NAME,)
 
     metadata: ObjectMeta
     spec: FineTuneRuntimeSpec

@@ -2,18 +2,20 @@
 """Reads a FineTuneJob or FineTuneRuntime from a file, strictly, and says all that is wrong with it at once.
 
 As strict as `kubectl apply --validate=strict` and the CRD together, and before either is there: unknown fields,
-types, bounds and rules, each with its line and what was probably meant.
+types, bounds and rules, each with its line and what was probably meant. Stricter in one thing: words and numbers that
+kubectl reads as something else than what is written are refused also where the API server would take what it gets.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from tuneyard_api import base, names, remote_files
+from tuneyard_api import base, job_rules, names, pod_values, remote_files
+from tuneyard_api.base import Contract
 from tuneyard_api.crd import Schema, structural_schema
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.planner import PlanRefused
@@ -21,7 +23,7 @@ from tuneyard_api.problems import InputRefused, LocatedProblem, Path, closest, s
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.yaml_io import Document, load
 
-_Kind = TypeVar("_Kind", FineTuneJob, FineTuneRuntime)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
 _METADATA = (
@@ -40,10 +42,18 @@ _PATTERNS = {
     base.DNS_SUBDOMAIN: "lower case letters, digits, inner dashes and dots",
     base.RELATIVE_PATH: "a relative path without parts that begin with a dot, such as data/train.jsonl",
     base.HUB_REPO: "owner/name, of letters, digits, dots and dashes",
+    base.REVISION: "a branch, tag or commit",
     base.METHOD: "a word such as lora",
-    base.QUANTITY: "a quantity such as 500m or 4Gi",
+    pod_values.LABEL_VALUE: "letters, digits and inner dashes, dots and underscores",
+    pod_values.CONFIG_KEY: "letters, digits, dashes, dots and underscores, without two dots in front",
+    pod_values.IMAGE: "a lower-case name such as registry.example.com/trainer:1.0",
+    pod_values.ENV_NAME: "a name such as HF_HOME",
+    pod_values.MOUNT_PATH: "an absolute path such as /opt/environment",
+    pod_values.CPU: "cores such as 2, 0.5 or 500m, at least 1m",
+    pod_values.MEMORY: "a quantity such as 4Gi or 500Mi",
     base.HTTP_URL: "an address such as http://nim.models:8000",
     remote_files.BUCKET: "lower case letters, digits, inner dashes and dots",
+    remote_files.REGION: "a region such as us-east-1",
     remote_files.DATA_KEY: "a key that ends in .jsonl, .json or .parquet",
     remote_files.DATA_URL: "https, or http of a Service (name.namespace.svc), to a path ending in .jsonl, .json or .parquet",
     remote_files.SHA256: "64 lower-case hex digits, as `sha256sum FILE` prints them",
@@ -68,6 +78,16 @@ _TYPES = {
     "string_type": "a string",
     "bool_type": "true or false",
 }
+
+
+class _Metadata(Contract):
+    """What people write of Kubernetes' own metadata; the API server judges it with no help of the CRD."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    namespace: base.Label | None = None
+    labels: Annotated[dict[str, pod_values.LabelValue], job_rules.LABEL_KEYS] | None = None
+    annotations: Annotated[dict[str, str], job_rules.ANNOTATION_KEYS] | None = None
 
 
 def load_job(text: str, file: str = "<text>") -> FineTuneJob:
@@ -98,6 +118,25 @@ def read_runtime(document: Document) -> FineTuneRuntime:
     return _read(document, FineTuneRuntime, names.RUNTIME_KIND)
 
 
+def refused_nulls(document: Document) -> Iterable[LocatedProblem]:
+    """The nulls of a FineTuneJob that a server-side apply refuses, as Argo CD does it, though `kubectl apply` drops them.
+
+    A null in the place of a default is dropped by both.
+    """
+    message = "a null that a server-side apply refuses (got null); try leaving the field out"
+    for path in _nulls(document.value, _schema_of(FineTuneJob), ()):
+        yield document.problem(path, message)
+
+
+def _nulls(value: Any, schema: Schema, path: Path) -> Iterator[Path]:
+    """Where a null stands and no default takes its place."""
+    if value is None and "default" not in schema:
+        yield path
+    parts = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+    for key, part in parts:
+        yield from _nulls(part, _schema_at(schema, (key,))[0], (*path, key))
+
+
 def locate(refused: PlanRefused, document: Document) -> InputRefused:
     """What a plan was refused for, with the lines of the job's file."""
     return InputRefused(
@@ -105,23 +144,51 @@ def locate(refused: PlanRefused, document: Document) -> InputRefused:
     )
 
 
-def _read(document: Document, model: type[_Kind], kind: str) -> _Kind:
+def _read(document: Document, model: type[_Model], kind: str) -> _Model:
     value = document.value
     if not isinstance(value, dict):
         raise InputRefused(
             [document.problem((), f"a {kind} is a mapping (got {shown(value)}); try apiVersion, kind, ...")]
         )
-    problems = [*_envelope_problems(document, kind)]
-    result: _Kind | None = None
-    try:
-        result = model.model_validate_json(json.dumps(value), strict=True)
-    except ValidationError as error:
-        schema = _schema_of(model)
-        for details in error.errors(include_url=False):
-            problems += _explained(document, details, schema)
-    if problems or result is None:
-        raise InputRefused(problems)
+    result, wrong = _checked(document, (), model)
+    # What kubectl misreads is no other value's fault.
+    misread = {problem.path for problem in document.misread}
+    others = [each for each in (*_envelope_problems(document, kind), *wrong) if each.path not in misread]
+    if others or document.misread or result is None:
+        raise InputRefused([*document.misread, *others])
     return result
+
+
+def _checked(
+    document: Document, path: Path, model: type[_Model]
+) -> tuple[_Model | None, list[LocatedProblem]]:
+    """The part of the document at `path` as `model`, and what is wrong with it."""
+    value, schema = document.value, _schema_of(model)
+    for key in path:
+        value = value[key]
+    try:
+        text = json.dumps(_as_stored(value, schema))
+        # By the names of the API alone: an API server does not know the fields by those that code has for them.
+        return model.model_validate_json(text, strict=True, by_alias=True, by_name=False), []
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        return None, [problem for details in found for problem in _explained(document, path, details, schema)]
+
+
+def _as_stored(value: Any, schema: Schema) -> Any:
+    """`value` as the API server takes it: a null is no value, and 8.0 is 8 where a whole number is wanted."""
+    if isinstance(value, dict):
+        fields, others = schema.get("properties", {}), schema.get("additionalProperties")
+        droppable = value.keys() if others else fields.keys() - schema.get("required", ())
+        return {
+            key: _as_stored(part, fields.get(key, others or {}))
+            for key, part in value.items()
+            if part is not None or key not in droppable
+        }
+    if isinstance(value, list):
+        return [_as_stored(item, schema.get("items", {})) for item in value]
+    is_whole = isinstance(value, float) and value.is_integer() and schema.get("type") == "integer"
+    return int(value) if is_whole else value
 
 
 @cache
@@ -140,6 +207,7 @@ def _envelope_problems(document: Document, kind: str) -> Iterable[LocatedProblem
     metadata = value.get("metadata")
     if isinstance(metadata, dict):
         yield from _unknown_keys(document, ("metadata",), metadata, _METADATA)
+        yield from _checked(document, ("metadata",), _Metadata)[1]
 
 
 def _unknown_keys(
@@ -147,39 +215,58 @@ def _unknown_keys(
 ) -> Iterable[LocatedProblem]:
     for key in value:
         if key not in known:
-            yield document.problem((*path, key), _unknown_field(key, known))
+            yield document.problem((*path, key), _unknown_field(key, known, {}))
 
 
-def _unknown_field(key: str, known: Iterable[str]) -> str:
-    meant = closest(key, known)
+def _unknown_field(key: str, known: Iterable[str], schema: Schema) -> str:
+    """What to try instead: the field in another case, at its only place in `schema`, or the nearest; else any."""
+    meant = next((name for name in known if name.lower() == key.lower()), None)
+    elsewhere = [place for place in _places(schema) if place.rpartition(".")[2].lower() == key.lower()]
+    if meant is None and len(elsewhere) <= 1:
+        meant = elsewhere[0] if elsewhere else closest(key, known)
     return f"unknown field; try {meant or 'one of ' + ', '.join(sorted(known))}"
 
 
-def _explained(document: Document, details: ErrorDetails, schema: Schema) -> Iterable[LocatedProblem]:
-    """One error of pydantic in the words of the house."""
-    path, kind, context = tuple(details["loc"]), details["type"], details.get("ctx", {})
+def _places(schema: Schema, path: str = "") -> Iterator[str]:
+    """The path of every field that stands in no list."""
+    for name, part in schema.get("properties", {}).items():
+        yield f"{path}{name}"
+        yield from _places(part, f"{path}{name}.")
+
+
+def _explained(
+    document: Document, around: Path, details: ErrorDetails, schema: Schema
+) -> Iterable[LocatedProblem]:
+    """One error of pydantic in the words of the house; `schema` is that of the part at `around`."""
+    path, kind, context = (*around, *details["loc"]), details["type"], details.get("ctx", {})
     if kind == "rule":
         for field, message in context["broken"]:
             yield document.problem((*path, *filter(None, field.split("."))), message)
         return
-    if kind != "default_factory_not_called":  # only ever follows another problem
-        yield document.problem(path, _message(kind, context, details, _schema_at(schema, path)))
+    if kind == "default_factory_not_called" or (
+        kind == "too_short" and len(details["input"]) >= context["min_length"]
+    ):  # only ever follow another problem
+        return
+    here, holder = _schema_at(schema, details["loc"])
+    message = _message(kind, context, details, (here, holder))
+    if kind == "extra_forbidden":
+        message = _unknown_field(str(path[-1]), holder.get("properties", {}), schema)
+    if kind == "string_type" and (quoted := document.in_quotes(path)) is not None:
+        message = f"wrong type (got {document.written[path]}); try {quoted}"
+    yield document.problem(path, message)
 
 
 def _message(kind: str, context: dict[str, Any], details: ErrorDetails, schema: tuple[Schema, Schema]) -> str:
     got, (here, around) = shown(details["input"]), schema
     message = f"{details['msg']} (got {got})"
-    if kind == "extra_forbidden":
-        message = _unknown_field(str(details["loc"][-1]), around.get("properties", {}))
-    elif kind == "missing":
+    if kind == "missing":
         message = "required, but not there; try adding it"
     elif kind in {"literal_error", "enum"}:
         allowed = [str(choice) for choice in here.get("enum", ())]
         likely = closest(str(details["input"]), allowed) or allowed[0]
         message = f"not one of {', '.join(allowed)} (got {got}); try {likely}"
     elif kind == "string_pattern_mismatch":
-        form = _PATTERNS.get(context["pattern"], f"the form {context['pattern']}")
-        message = f"not as it has to be written (got {got}); try {form}"
+        message = f"not as it has to be written (got {got}); try {_PATTERNS[context['pattern']]}"
     elif kind in _BOUNDS:
         words, bound = _BOUNDS[kind]
         message = f"out of bounds (got {got}); try {words} {context[bound]:.10g}"

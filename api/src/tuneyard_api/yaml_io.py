@@ -14,7 +14,16 @@ from typing import Any
 import yaml
 
 from tuneyard_api.problems import InputRefused, LocatedProblem, Path, Position, path_text
-from tuneyard_api.yaml_scalars import is_block, is_plain, read_plain, read_tagged, write_float, write_quoted
+from tuneyard_api.yaml_scalars import (
+    STRING_TAG,
+    is_block,
+    is_plain,
+    misreading,
+    read_plain,
+    read_tagged,
+    write_float,
+    write_quoted,
+)
 
 MAX_DEPTH = 100
 """Levels of nesting that are read; libyaml itself dies of a million."""
@@ -34,6 +43,10 @@ class Document:
     file: str
     positions: Mapping[Path, Position] = field(repr=False)
     """Of a key for what a mapping holds, of the item in a list."""
+    misread: tuple[LocatedProblem, ...] = ()
+    """Plain scalars that kubectl, Helm and Argo CD read as something else; no file that goes to them may have any."""
+    written: Mapping[Path, str] = field(default_factory=dict, repr=False, compare=False)
+    """Numbers and booleans as they are written, such as `1.30`, which is 1.3."""
 
     def position(self, path: Path) -> Position:
         """Where `path` stands, or what it would stand in."""
@@ -44,6 +57,10 @@ class Document:
     def problem(self, path: Path, message: str) -> LocatedProblem:
         """A problem at `path`."""
         return LocatedProblem(self.file, self.position(path), path_text(path), message)
+
+    def in_quotes(self, path: Path) -> str | None:
+        """What to try where a string is wanted and a number or boolean stands, such as `"1.30" in quotes`; else None."""
+        return f"{write_quoted(self.written[path])} in quotes" if path in self.written else None
 
 
 def load_all(text: str, file: str = "<text>") -> tuple[Document, ...]:
@@ -59,7 +76,9 @@ def load_all(text: str, file: str = "<text>") -> tuple[Document, ...]:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 reader = _Reader(file, events, problems)
-                documents.append(Document(reader.read((), 0), file, reader.positions))
+                value = reader.read((), 0)
+                misread = tuple(reader.misread)
+                documents.append(Document(value, file, reader.positions, misread, reader.written))
     except yaml.reader.ReaderError as error:
         before = text[: error.position] if isinstance(error.position, int) else ""
         here = Position(before.count("\n") + 1, len(before) - before.rfind("\n"))
@@ -122,10 +141,12 @@ class _Reader:
     def __init__(self, file: str, events: Iterator[yaml.Event], problems: list[LocatedProblem]) -> None:
         self.file, self.events, self.problems = file, events, problems
         self.positions: dict[Path, Position] = {}
+        self.misread: list[LocatedProblem] = []
+        self.written: dict[Path, str] = {}
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.size = self.aliased = 0
 
-    def read(self, path: Path, depth: int, event: yaml.Event | None = None) -> Any:
+    def read(self, path: Path, depth: int, event: yaml.Event | None = None, *, is_key: bool = False) -> Any:
         """The value whose first event comes next, or is given."""
         event = event or next(self.events)
         here = _position(event.start_mark)
@@ -137,7 +158,7 @@ class _Reader:
         before = self.size
         self.size += 1
         if isinstance(event, yaml.ScalarEvent):
-            value = self._scalar(event, path, here)
+            value = self._scalar(event, path, here, is_key=is_key)
         elif depth == MAX_DEPTH:
             raise self._too_much(path, here, f"nested deeper than {MAX_DEPTH} levels")
         else:
@@ -153,8 +174,9 @@ class _Reader:
         result: dict[str, Any] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             here = _position(event.start_mark)
-            key = self.read((*path, ""), depth + 1, event)
-            self.positions.pop((*path, ""))
+            # No key of a mapping is a number, so a key that is no scalar takes no other one's place.
+            name = event.value if isinstance(event, yaml.ScalarEvent) else 0
+            key = self.read((*path, name), depth + 1, event, is_key=True)
             if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and event.value == "<<":
                 self._refuse(path, here, "merge keys are not YAML 1.2 (got <<); try writing the keys out")
             elif not isinstance(key, str):
@@ -175,14 +197,20 @@ class _Reader:
             result.append(self.read((*path, len(result)), depth + 1, event))
         return result
 
-    def _scalar(self, event: yaml.ScalarEvent, path: Path, here: Position) -> Any:
+    def _scalar(self, event: yaml.ScalarEvent, path: Path, here: Position, *, is_key: bool) -> Any:
+        if event.tag == "!" or not (event.tag or event.implicit[0]):
+            return event.value
         try:
-            if event.tag and event.tag != "!":
-                return read_tagged(event.tag, event.value)
-            return read_plain(event.value) if event.implicit[0] and event.tag is None else event.value
+            value = read_tagged(event.tag, event.value) if event.tag else read_plain(event.value)
+            wrong = None if event.tag == STRING_TAG else misreading(event.value, is_key=is_key)
         except ValueError as error:
             self._refuse(path, here, str(error))
             return event.value
+        if wrong is not None:
+            self.misread.append(LocatedProblem(self.file, here, path_text(path), wrong))
+        if isinstance(value, int | float):
+            self.written[path] = event.value
+        return value
 
     def _alias(self, anchor: str, path: Path, here: Position) -> Any:
         if anchor not in self.anchors:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a plain scalar means: read by YAML 1.2's core schema, written so that YAML 1.1 readers agree.
 
-kubectl, Helm and Argo CD read YAML 1.1, where `no` is false, `12:30` is 750 and `1_000` is 1000. So a string
-is written plain only if no schema could take it for anything else. The one number that is refused on reading is
-`017`: 17 in YAML 1.2, 15 to kubectl, and nobody would notice.
+kubectl, Helm and Argo CD read YAML 1.1 as Go's yaml.v2 does: `no` is false, `1_000` is 1000 and `017` is 15. Files
+that people write for them may hold no plain scalar that they misread, and a string is written plain only if no
+reader of any schema could take it for anything else.
 """
 
 import math
 import re
 from functools import lru_cache
+
+from tuneyard_api.problems import shown
 
 _CONSTANTS: dict[str, bool | float | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -21,7 +23,18 @@ _CONSTANTS: dict[str, bool | float | None] = {
 _INT = re.compile(r"[-+]?[0-9]+")
 _RADIX = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
+
+_KUBECTL_WORDS: dict[str, bool] = {
+    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "on", "On", "ON"), True),
+    **dict.fromkeys(("n", "N", "no", "No", "NO", "off", "Off", "OFF"), False),
+}
+_KUBECTL_INT = re.compile(
+    r"(?P<sign>[-+]?)(0[xX](?P<hex>[0-9a-fA-F]+)|0[bB](?P<bin>[01]+)|0[oO]?(?P<oct>[0-7]+)|(?P<dec>0|[1-9][0-9]*))"
+    r"|0b(?P<late>[-+][01]+)"
+)
+STRING_TAG = "tag:yaml.org,2002:str"
+_FRACTION = re.compile(r"\.[0-9]+(_[0-9]+)*([eE][-+]?[0-9]+(_[0-9]+)*)?")
+_BASES = {"hex": 16, "bin": 2, "oct": 8, "dec": 10, "late": 2}
 
 _WORDS = frozenset(
     {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", ".nan", ".inf"}
@@ -40,14 +53,10 @@ def read_plain(text: str) -> str | int | float | bool | None:
     """The value of a plain scalar.
 
     Raises:
-        ValueError: with a sentence, for numbers that readers disagree on or that are too long.
+        ValueError: with a sentence, for numbers that are too long.
     """
     if text in _CONSTANTS:
         return _CONSTANTS[text]
-    if _LEADING_ZERO.fullmatch(text):
-        raise ValueError(
-            f"kubectl reads a number with a leading zero as octal (got {text}); try {int(text)}, 0o... or quotes"
-        )
     if _INT.fullmatch(text):
         try:
             return int(text)
@@ -58,15 +67,52 @@ def read_plain(text: str) -> str | int | float | bool | None:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
+def read_by_kubectl(text: str) -> str | int | float | bool | None:
+    """The value of a plain scalar to kubectl, Helm and Argo CD: `resolve` of go.yaml.in/yaml/v2 2.4.4.
+
+    A number that JSON does not have is infinite or not a number here; kubectl then refuses the whole file.
+    """
+    if text in _CONSTANTS or text in _KUBECTL_WORDS:
+        return _KUBECTL_WORDS[text] if text in _KUBECTL_WORDS else _CONSTANTS[text]
+    if not text.isascii() or text[0] not in "+-.0123456789":
+        return text
+    digits = text if text[0] == "." else text.replace("_", "")
+    if found := _KUBECTL_INT.fullmatch(digits):
+        kind = next(kind for kind in _BASES if found[kind] is not None)
+        whole = int(f"{found['sign'] or ''}{found[kind]}", _BASES[kind])
+        if -(2**63) <= whole < 2 ** (63 if found["sign"] else 64):
+            return whole
+    if (_FLOAT.fullmatch(digits) or _FRACTION.fullmatch(digits)) and math.isfinite(number := float(digits)):
+        return number
+    return text
+
+
+@lru_cache(maxsize=1 << 14)
+def misreading(text: str, *, is_key: bool = False) -> str | None:
+    """What is wrong with a plain scalar that kubectl, Helm and Argo CD take for something else, or None.
+
+    Raises:
+        ValueError: as `read_plain`.
+    """
+    ours, theirs, quoted = read_plain(text), read_by_kubectl(text), f"{write_quoted(text)} in quotes"
+    if isinstance(ours, float) and not math.isfinite(ours):
+        return f"JSON has no such number, so kubectl can't send it (got {text}); try a finite number, or {quoted}"
+    if ours == theirs and isinstance(ours, bool) == isinstance(theirs, bool):
+        return None
+    meant = [f"{shown(value)}, " for value in (theirs, ours) if not isinstance(value, str) and not is_key]
+    other = f"{''.join(meant)}or " if meant else ""
+    return f"kubectl, Helm and Argo CD read {shown(theirs)} here (got {text}); try {other}{quoted}"
+
+
 def read_tagged(tag: str, text: str) -> str | int | float | bool | None:
     """The value of a scalar with one of YAML's own tags, such as `!!int "3"`.
 
     Raises:
         ValueError: with a sentence, when the tag is unknown or the text does not fit it.
     """
-    kind = tag.removeprefix("tag:yaml.org,2002:")
-    if kind == "str":
+    if tag == STRING_TAG:
         return text
+    kind = tag.removeprefix("tag:yaml.org,2002:")
     fitting = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}.get(kind)
     if fitting is None:
         raise ValueError(f"unknown tag (got {tag}); try the value without a tag")

@@ -50,13 +50,14 @@ def _problems(file: Path, name: str, namespace: str) -> Iterator[LocatedProblem]
 
 
 def _problems_of(document: Document, namespace: str) -> Iterator[LocatedProblem]:
-    from tuneyard_api.validate import read_job  # noqa: PLC0415  slow to import, seldom needed
+    from tuneyard_api.validate import read_job, refused_nulls  # noqa: PLC0415  slow to import, seldom needed
 
     try:
         read_job(document)
     except InputRefused as refused:
         yield from refused.problems
         return
+    yield from refused_nulls(document)
     said = document.value["metadata"].get("namespace", namespace)
     if said != namespace:
         message = f"jobs of this folder are of another namespace (got {said}); try leaving it out"

@@ -5,7 +5,8 @@ import re
 from typing import Annotated, Literal
 
 from pydantic import Field
-from tuneyard_api.base import Contract, ObjectName
+from tuneyard_api.base import Contract, Label, ObjectName
+from tuneyard_api.pod_values import LabelValue
 
 Url = Annotated[
     str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$", max_length=512)
@@ -25,7 +26,6 @@ TaintKey = Annotated[
 ]
 """A name of at most 63 characters, with an optional prefix before a slash, as Kubernetes has it."""
 GiB = Annotated[int, Field(ge=1, le=1_048_576)]
-LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)]
 
 
 PLACEHOLDER_REGISTRY = "registry.example.com"
@@ -67,7 +67,7 @@ class ArgoCd(Contract):
     """Branch, tag or commit that the roots follow."""
     version: Annotated[str, Field(pattern=r"^3\.[0-9]+\.[0-9]+$")] = "3.2.11"
     """Argo CD's version; 3.2.11 is the one that the order was proved on."""
-    namespace: ObjectName = "argocd"
+    namespace: Label = "argocd"
     """Namespace of Argo CD."""
     project: ObjectName | None = None
     """AppProject that is rendered; absent: `tuneyard-<name>`."""
@@ -83,7 +83,7 @@ class ArgoCd(Contract):
 class GpuNodes(Contract):
     """Nodes that are alike."""
 
-    product: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=63)]
+    product: Annotated[LabelValue, Field(min_length=1)]
     """The label `nvidia.com/gpu.product`, without `-SHARED` or `-MIG-...`, which `timeSlicing` and `mig` add. Example:
     `NVIDIA-A100-SXM4-80GB`."""
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 1

@@ -81,11 +81,15 @@ def parse(raw: bytes, name: str) -> Loaded:
     findings = list(_typed_in_secrets(source.value, ()))
     environment = None
     try:
-        environment = Environment.model_validate(source.value)
+        environment = Environment.model_validate(source.value, by_alias=True, by_name=False)
     except ValidationError as error:
-        findings += [_finding(details) for details in error.errors()]
-    if environment is None or findings:
-        raise InputError(placed(finding, source) for finding in findings)
+        findings += [_finding(details, source) for details in error.errors()]
+    # Chart values go to Helm, which would have to read what was meant.
+    misread = [_yaml_finding(problem) for problem in source.misread]
+    said = {finding.path for finding in misread}
+    if environment is None or findings or misread:
+        others = [placed(finding, source) for finding in findings if finding.path not in said]
+        raise InputError([*misread, *others])
     return Loaded(environment, source)
 
 
@@ -98,7 +102,7 @@ def _yaml_finding(problem: LocatedProblem) -> Finding:
     )
 
 
-def _finding(details: ErrorDetails) -> Finding:
+def _finding(details: ErrorDetails, source: Document) -> Finding:
     """A pydantic error in our words."""
     path: Path = tuple(details["loc"])
     kind, context, value = details["type"], details.get("ctx", {}), details["input"]
@@ -115,6 +119,8 @@ def _finding(details: ErrorDetails) -> Finding:
         )
     if kind == "string_pattern_mismatch":
         return Finding("wrong-value", f"must match {context['pattern']}", path, got, example(path))
+    if kind == "string_type" and (quoted := source.in_quotes(path)) is not None:
+        return Finding("wrong-value", "must be a string", path, source.written[path], quoted)
     return Finding("wrong-value", details["msg"][0].lower() + details["msg"][1:], path, got, example(path))
 
 

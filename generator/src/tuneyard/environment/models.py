@@ -4,7 +4,8 @@
 from typing import Annotated, Literal
 
 from pydantic import Field
-from tuneyard_api.base import Contract, ObjectName
+from tuneyard_api.base import Contract, Label, ObjectName
+from tuneyard_api.pod_values import LabelValue
 from tuneyard_api.runtime import EnvVar
 
 from tuneyard.environment.cluster import GiB
@@ -83,7 +84,7 @@ class ServedModel(Contract):
 
     name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
     """Name of the endpoint. Example: `llama-3-1-8b`."""
-    namespace: ObjectName = "models"
+    namespace: Label = "models"
     """Namespace; with `lora.source: folder` the one in which jobs publish, so that both mount its `adapters` claim."""
     image: Image | None = None
     """Container; needed by NIM. vLLM has a pinned default."""
@@ -99,7 +100,7 @@ class ServedModel(Contract):
     """NIM profile id; absent: the best one for the GPU."""
     nim_engine: Literal["tensorrt_llm", "vllm"] | None = None
     """Backend inside of NIM; absent: NIM's choice. Not with `profile`."""
-    gpu_product: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=63)] | None = None
+    gpu_product: Annotated[LabelValue, Field(min_length=1)] | None = None
     """Runs on nodes with this product only; must be in `gpus.nodes`."""
     gpus: Annotated[int, Field(ge=1, le=64)] = 1
     """GPUs of one pod (tensor parallelism)."""

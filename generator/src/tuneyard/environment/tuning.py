@@ -4,7 +4,7 @@
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
-from tuneyard_api.base import RELATIVE_PATH, Contract, ObjectName
+from tuneyard_api.base import RELATIVE_PATH, Contract, Label, ObjectName
 
 from tuneyard.environment.cluster import GiB
 
@@ -14,7 +14,7 @@ Positive = Annotated[int, Field(ge=1, le=65_536)]
 class Runtime(Contract):
     """One FineTuneRuntime."""
 
-    name: ObjectName
+    name: Label
     """Name that jobs refer to. Example: `hf`."""
     accelerator: Literal["nvidia", "none"] = "nvidia"
     """`none` trains on CPU, for trying."""
@@ -32,7 +32,7 @@ class Runtime(Contract):
 class TuningNamespace(Contract):
     """A namespace in which people run FineTuneJobs."""
 
-    name: ObjectName
+    name: Label
     """Namespace. Example: `team-a`."""
     gpus: Annotated[int, Field(ge=0, le=100_000)] = 1
     """Quota of GPUs. With Kueue, those that are idle are lent to the other namespaces; a job of this namespace takes them
