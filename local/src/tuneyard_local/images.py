@@ -263,6 +263,14 @@ def _code_layer(recipe: Recipe) -> Layer:
         return describe_layer(tar) if tar.exists() else write_layer(tar, files, [script])
 
 
+def build_script_layer(command: str, script: str) -> Layer:
+    """A layer with one program, a shell script."""
+    path = f"usr/local/bin/{command}"
+    tar = _layers() / f"script-{command}-{hashlib.sha256(script.encode()).hexdigest()[:16]}.tar"
+    with locked(_layers() / f".script-{command}.lock"):
+        return describe_layer(tar) if tar.exists() else write_layer(tar, {path: script.encode()}, [path])
+
+
 def build_python(progress: Progress) -> Image:
     """The base alone: Python on Debian, for pods that try the cluster itself."""
     return describe_image(

@@ -19,7 +19,14 @@ from typing import Any
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.environment import PODS_PYTHON, build_environment, export_requirements, is_pods_python
 from tuneyard_local.errors import ClusterError
-from tuneyard_local.images import USER, Image, build_base_layer, describe_image, load_images
+from tuneyard_local.images import (
+    USER,
+    Image,
+    build_base_layer,
+    build_script_layer,
+    describe_image,
+    load_images,
+)
 from tuneyard_local.packages import install_packages
 from tuneyard_local.parts import is_supported_platform
 from tuneyard_local.paths import REPOSITORY, cache_root
@@ -135,22 +142,24 @@ def start_process(
 
 
 def build_vllm_image(progress: Progress) -> Image:
-    """An image that is called as vLLM's own is: its arguments are those of `vllm serve`. What makes it small is inside."""
-    environment = {
+    """An image with the program `vllm`, as vLLM's own has it; what makes it small is inside, what it needs is mounted."""
+    script = (
+        f'#!/bin/sh\nexport PYTHONPATH="$PYTHONPATH:{ENVIRONMENT_MOUNT}"\n'
+        f'exec python3 -m {MODULE} "$@" {" ".join(ARGUMENTS)}\n'
+    )
+    variables = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": ENVIRONMENT_MOUNT,
         **VARIABLES,
     }
     config = {
         "User": USER,
-        "Env": [f"{key}={value}" for key, value in environment.items()],
-        "Entrypoint": ["/bin/sh", "-c", f'exec python3 -m {MODULE} serve "$@" {" ".join(ARGUMENTS)}', "vllm"],
+        "Env": [f"{key}={value}" for key, value in variables.items()],
+        "Entrypoint": ["vllm", "serve"],
         "WorkingDir": HUB_MOUNT,
     }
-    return describe_image("vllm", [build_base_layer(progress)], config)
+    return describe_image("vllm", [build_base_layer(progress), build_script_layer("vllm", script)], config)
 
 
 def fit_deployment(deployment: Mapping[str, Any], image: Image) -> dict[str, Any]:

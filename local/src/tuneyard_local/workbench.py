@@ -34,7 +34,7 @@ MODELS = REPOSITORY / "examples" / "models"
 RUNTIME = "hf-cpu"
 BASE_MODEL = "tiny-llama"
 SERVICE, SERVICE_PORT = "llm", 8000
-REFRESH_SECONDS = 3
+MAX_LORA_RANK = 64
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,12 @@ def build_runtime(trainer: Image, namespace: str) -> dict[str, Any]:
             },
             "servedModels": [
                 {
-                    "name": "tiny-llama",
-                    "base": {"pvc": {"claimName": "models", "path": "tiny-llama"}},
+                    "name": BASE_MODEL,
+                    "base": {"pvc": {"claimName": "models", "path": BASE_MODEL}},
                     "endpoint": f"http://{SERVICE}.{namespace}.svc.cluster.local:{SERVICE_PORT}",
                     "server": "vllm",
+                    "listedAs": BASE_MODEL,
+                    "maxLoraRank": MAX_LORA_RANK,
                 }
             ],
         },
@@ -172,10 +174,15 @@ def bind_folders(cluster: Cluster, parts: BuiltParts, namespace: str) -> None:
 
 
 def build_endpoint(namespace: str, server: Image) -> list[dict[str, Any]]:
-    """The small OpenAI-compatible server and its Service; it stands in for NIM where there is no GPU."""
+    """The small server, which serves adapters as vLLM does, and its Service.
+
+    It finds what jobs publish in their registry itself. Its working directory is that of base models, so that the string
+    of --model is what adapters call their base.
+    """
     labels = {"app.kubernetes.io/name": "tuneyard-server", "app.kubernetes.io/instance": SERVICE}
     metadata = {"name": SERVICE, "namespace": namespace, "labels": labels}
     mounts = {"models": "/models", "adapters": "/adapters", "pytorch": ENVIRONMENT_MOUNT}
+    health = {"path": "/health", "port": "http"}
     pod = {
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
@@ -184,23 +191,22 @@ def build_endpoint(namespace: str, server: Image) -> list[dict[str, Any]]:
                 "name": "server",
                 "image": server.reference,
                 "imagePullPolicy": "Never",
+                "workingDir": mounts["models"],
                 "env": [
-                    {"name": "NIM_PEFT_SOURCE", "value": "/adapters"},
-                    {"name": "NIM_PEFT_REFRESH_INTERVAL", "value": str(REFRESH_SECONDS)},
-                    {"name": "NIM_SERVED_MODEL_NAME", "value": BASE_MODEL},
+                    {"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "true"},
+                    {"name": "VLLM_LORA_RESOLVER_CACHE_DIR", "value": mounts["adapters"]},
                 ],
-                "args": ["--model", f"/models/{BASE_MODEL}", "--port", str(SERVICE_PORT)],
+                "args": [
+                    f"--model={BASE_MODEL}",
+                    f"--served-model-name={BASE_MODEL}",
+                    f"--port={SERVICE_PORT}",
+                    "--max-cpu-loras=16",
+                    f"--max-lora-rank={MAX_LORA_RANK}",
+                ],
                 "ports": [{"name": "http", "containerPort": SERVICE_PORT}],
-                "readinessProbe": {
-                    "httpGet": {"path": "/v1/health/ready", "port": "http"},
-                    "periodSeconds": 1,
-                },
-                "livenessProbe": {
-                    "httpGet": {"path": "/v1/health/live", "port": "http"},
-                    "periodSeconds": 10,
-                    "timeoutSeconds": 5,
-                    "initialDelaySeconds": 60,
-                },
+                "startupProbe": {"httpGet": health, "periodSeconds": 1, "failureThreshold": 300},
+                "readinessProbe": {"httpGet": health, "periodSeconds": 1},
+                "livenessProbe": {"httpGet": health, "periodSeconds": 10, "timeoutSeconds": 5},
                 "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "3Gi"}},
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
