@@ -8,15 +8,13 @@ does something that our server is better without, the test names vLLM alone.
 import json
 import shutil
 import subprocess
-import time
-import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from support.adapter_servers import CPU_SLOTS, MAX_RANK, SERVED, AdapterServer, Kind, running
-from support.tiny_adapters import RANK, weights_of_another_shape, write_adapter
+from support.tiny_adapters import RANK, weights_of_another_shape
 from tuneyard_local import vllm
 from tuneyard_local.progress import Progress
 
@@ -371,7 +369,6 @@ def test_vllm_takes_weights_of_another_shape_in_silence(server: AdapterServer) -
     """Those of a narrower model, at least; of the rest nothing but the rank is looked at."""
     server.publish("other-shape", weights=weights_of_another_shape(), modules=("q_proj",))
     assert server.complete("other-shape")[0] == 200
-
 
 
 @vllm_alone
