@@ -42,7 +42,7 @@ def render(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def pod(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def vllm_pod(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of the pod, ready."""
     progress, root = Progress(), tmp_path_factory.mktemp("vllm-pod")
     hub = root / "hub"
@@ -87,16 +87,18 @@ print(urllib.request.urlopen(request).status)
     return done.stdout.strip()
 
 
-def test_the_rendered_objects_serve_adapters_that_the_pod_itself_loads(cluster: Cluster, pod: str) -> None:
-    status, models = ask_from_outside(cluster, pod, "/v1/models")
+def test_the_rendered_objects_serve_adapters_that_the_pod_itself_loads(
+    cluster: Cluster, vllm_pod: str
+) -> None:
+    status, models = ask_from_outside(cluster, vllm_pod, "/v1/models")
     assert (status, [(row["id"], row["root"]) for row in models["data"]]) == (200, [(MODEL, REPO)])
     load = {"lora_name": "one", "lora_path": "/hub/adapters/one", "load_inplace": True}
-    assert ask_from_outside(cluster, pod, "/v1/load_lora_adapter", load)[0] == 403
+    assert ask_from_outside(cluster, vllm_pod, "/v1/load_lora_adapter", load)[0] == 403
     complete = {"model": "one", "prompt": "the quick", "max_tokens": 8, "temperature": 0}
-    assert ask_from_outside(cluster, pod, "/v1/completions", complete)[0] == 404
-    assert load_from_inside(cluster, pod, load) == "200"
-    status, answer = ask_from_outside(cluster, pod, "/v1/completions", complete)
+    assert ask_from_outside(cluster, vllm_pod, "/v1/completions", complete)[0] == 404
+    assert load_from_inside(cluster, vllm_pod, load) == "200"
+    status, answer = ask_from_outside(cluster, vllm_pod, "/v1/completions", complete)
     assert status == 200
-    base = ask_from_outside(cluster, pod, "/v1/completions", complete | {"model": MODEL})[1]
+    base = ask_from_outside(cluster, vllm_pod, "/v1/completions", complete | {"model": MODEL})[1]
     assert answer["choices"][0]["text"] != base["choices"][0]["text"]
-    assert ask_from_outside(cluster, pod, "/v1/unload_lora_adapter", {"lora_name": "one"})[0] == 403
+    assert ask_from_outside(cluster, vllm_pod, "/v1/unload_lora_adapter", {"lora_name": "one"})[0] == 403

@@ -280,7 +280,6 @@ def test_the_job_s_wishes_for_cpu_and_memory_are_for_training_alone() -> None:
 @pytest.mark.parametrize(
     ("cores", "memory", "asked"),
     [
-        (0.0004, 0.0001, ("1m", "1Mi")),
         (0.0011, 0.5004, ("2m", "513Mi")),
         (0.069, 0.3, ("69m", "308Mi")),
         (1024, 16384, ("1024000m", "16777216Mi")),

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 import pytest
-from tuneyard_local import argocd, native, workbench
+from tuneyard_local import argocd, native, vllm, workbench
 from tuneyard_local.cluster import Cluster, down_orphans
 from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 from tuneyard_local.native import NativeCluster
@@ -46,12 +46,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         *((*CONTROL_PLANE_PARTS, *argocd.PARTS) if "gitops" in tiers else ()),
         *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
     ]
-    if not missing_parts(names):
+    needs_vllm = "vllm" in tiers or "vllm_pod" in fixtures
+    if not missing_parts(names) and not needs_vllm:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
     # Of two workers the second waits, and finds all built.
     with capture.global_and_fixture_disabled(), locked(cache_root() / "parts" / ".session.lock"):
         progress = Progress()
+        if needs_vllm:
+            vllm.build_vllm_environment(progress)
         if build_parts(names, progress) and not os.environ.get("TUNEYARD_KEEP_BUILD_CACHE"):
             remove_build_cache(progress)
 

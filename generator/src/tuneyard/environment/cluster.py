@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 from tuneyard_api.base import Contract, Label, ObjectName
-from tuneyard_api.pod_values import LabelValue
+from tuneyard_api.pod_values import LabelValue, TaintKey
 
 Url = Annotated[
     str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$", max_length=512)
@@ -16,15 +16,6 @@ HostName = Annotated[
     str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253)
 ]
 RegistryHost = Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._/-]+)?$", max_length=253)]
-TaintKey = Annotated[
-    str,
-    Field(
-        pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
-        r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
-        max_length=317,
-    ),
-]
-"""A name of at most 63 characters, with an optional prefix before a slash, as Kubernetes has it."""
 GiB = Annotated[int, Field(ge=1, le=1_048_576)]
 
 
