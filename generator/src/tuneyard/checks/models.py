@@ -18,7 +18,7 @@ from tuneyard.stack.model import Json, Stack
 
 Named = ServedModel | Pipeline | Runtime | TuningNamespace | CustomizerTarget
 
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that `--max-lora-rank` takes (vLLM 0.32.0)."""
 _BRANCHES = ("main", "master", "latest", "head", "HEAD")
 
