@@ -40,6 +40,23 @@ def test_the_soak_is_what_the_readme_says() -> None:
     ) in README
 
 
+def test_the_evaluation_is_what_the_readme_says() -> None:
+    found = json.loads(
+        (REPOSITORY / "examples/models/tiny-llama/evaluation.json").read_text(encoding="utf-8")
+    )
+    base, tuned = (found["rougeL"][model] for model in ("base", "tuned"))
+    assert found["job"] == "examples/docstrings-lora.yaml"
+    assert (
+        f"ROUGE-L of the job above rises from {base:.3f} to {tuned:.3f}, and the endpoint gives the same "
+        f"{found['endpoint']['identicalAnswersTuned']} answers as the evaluation."
+    ) in README
+    assert (
+        found["endpoint"]["identicalAnswersBase"]
+        == found["endpoint"]["identicalAnswersTuned"]
+        == found["prompts"]
+    )
+
+
 def test_the_operator_s_throughput_is_what_the_readme_says() -> None:
     operator = results("operator.json")
     share, requests, memory = (aim["measured"] for aim in operator["aims"])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `make docs` sees: links and paths that lead nowhere, pages that nobody can reach. And the README's job file."""
 
+import re
 from pathlib import Path
 
 import documentation
@@ -81,3 +82,11 @@ def test_files_outside_of_docs_come_along_and_links_lead_to_them(
 def test_the_readme_shows_the_job_that_the_demo_applies() -> None:
     [job] = [block.text for block in read_blocks(REPOSITORY / "README.md") if block.language == "yaml"]
     assert job == (REPOSITORY / "examples/docstrings-lora.yaml").read_text()
+
+
+@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs/adr").glob("*.md")), ids=lambda page: page.stem)
+def test_a_decision_has_a_number_a_date_and_three_parts(page: Path) -> None:
+    text = page.read_text()
+    assert text.startswith(f"# {int(page.stem[:4])}. ")
+    assert re.search(r"^Status: \w+ · Date: \d{4}-\d\d-\d\d", text, re.MULTILINE)
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]

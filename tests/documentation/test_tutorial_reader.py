@@ -50,6 +50,12 @@ def test_what_differs_is_named(tmp_path: Path, change: tuple[str, str], words: s
     assert "page.md:" in found
 
 
+def test_a_page_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("```console\n$ sleep 60 & sleep 60\n```\n")
+    [found] = run_page(tmp_path / "page.md", tmp_path, {}, 0.5)
+    assert "page.md:2: $ sleep 60 & sleep 60\nnever came to its end" in found
+
+
 def test_commands_know_their_lines(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text(PAGE)
     file, console, shell = read_blocks(tmp_path / "page.md")

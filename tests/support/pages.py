@@ -82,14 +82,14 @@ def run_page(page: Path, folder: Path, env: Mapping[str, str], seconds: float) -
                 script += [command.words, f'echo "{_DONE} {command.line}, exit code $?"']
     script += ["kill $(jobs -p) 2>/dev/null || true"]
     ran = subprocess.run(
-        ["bash", "-c", "\n".join(script)],
+        # It ends the whole process group, and what was printed until then is still read.
+        ["timeout", "--kill-after=5", str(seconds), "bash", "-c", "\n".join(script)],
         cwd=folder,
         env={**os.environ, **env},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
-        timeout=seconds,
     )
     return list(_differences(page, commands, ran.stdout))
 
