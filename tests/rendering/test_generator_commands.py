@@ -180,10 +180,7 @@ def test_objects_are_held_against_the_schemas_that_people_gave(root: Path) -> No
     run(root, "schemas", "add", str(crd))
     result = run(root, "check", "open")
     assert result.exit_code == 1
-    assert (
-        "finetuneruntime-hf.yaml spec: there is no field 'modelCache'"
-        in result.stderr
-    )
+    assert "finetuneruntime-hf.yaml spec: there is no field 'modelCache'" in result.stderr
     nothing = run(root, "schemas", "add", str(root / "environments/open.yaml"))
     assert (nothing.exit_code, "no CustomResourceDefinition" in nothing.stderr) == (1, True)
 
