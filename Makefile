@@ -6,8 +6,8 @@ SHELL := /bin/sh
 # uv is installed on first use; nothing before that touches the machine.
 UV = $$(tools/bootstrap.sh)
 RUN = UV_PYTHON_DOWNLOADS=never $(UV) run --frozen --all-packages
-PYTHON_FOLDERS = api operator trainer generator local tests bench examples
-MYPY_FOLDERS = api/src operator/src trainer/src generator/src local/src
+PYTHON_FOLDERS = api operator trainer generator server local tests bench examples
+MYPY_FOLDERS = api/src operator/src trainer/src generator/src server/src local/src tests/support
 
 .PHONY: help
 help: ## What can be done here
@@ -83,7 +83,7 @@ bench-trainer: ## Full fine-tuning and LoRA of 1.1 billion parameters on this ma
 	@$(RUN) --group torch python bench/trainer_gpu.py
 
 soak: ## 20 jobs on real nodes under 100 random kills (a quarter of an hour, root): bench/results/soak.json
-	@$(RUN) python bench/soak.py
+	@PYTHONPATH=tests $(RUN) python bench/soak.py
 
 ##@ Ship it
 .PHONY: images clean

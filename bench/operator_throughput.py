@@ -7,7 +7,6 @@ its own, and the two kinds of run alternate. What the figures mean: docs/how-to/
 
 import json
 import signal
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -15,16 +14,12 @@ from typing import Any, get_args
 import aiohttp
 import click
 from measured_on import machine, versions
+from throughput.api_client import MeasuringError
+from throughput.one_run import GPUS_PER_NODE, JOB_SYNCS, NODES, NOISY_SHARE, QPS, Arm, Run, run_once
+from throughput.report import judge, summary
 from tuneyard_local.cluster import down_orphans
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.progress import Progress
-
-# No package: one that is called `operator` would shadow the standard library's.
-sys.path.insert(0, str(Path(__file__).parent / "operator"))
-
-from api_client import MeasuringError
-from one_run import GPUS_PER_NODE, JOB_SYNCS, NODES, NOISY_SHARE, QPS, Arm, Run, run_once
-from report import judge, summary
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _RESULT = _REPOSITORY / "bench" / "results" / "operator.json"
@@ -59,7 +54,7 @@ def main(jobs: int, rounds: int, serve: bool, limit: float, out: Path) -> None:
         "jobs": jobs,
         "serve": serve,
         "machine": machine(),
-        "versions": versions("api", "operator", "bench/operator"),
+        "versions": versions("api", "operator", "bench/throughput"),
         "setting": _SETTING,
     }
     runs: list[dict[str, Any]] = []

@@ -2,13 +2,12 @@
 """20 jobs on real nodes under 100 random kills: is anything lost, done twice or left behind?
 
 Trainer processes, both replicas of the operator, kubelets, the API server and etcd are killed by SIGKILL in an order
-that the seed decides. The invariants are those of the tests with faults: tests/faults/harness/invariants.py.
+that the seed decides. The invariants are those of the tests with faults: tests/support/faults/invariants.py.
 """
 
 import json
 import os
 import signal
-import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -18,18 +17,14 @@ from typing import Any
 
 import click
 from measured_on import machine, versions
+from support.bench import NAMESPACE, Bench, build_job
+from support.faults.history import History
+from support.faults.invariants import KINDS, Problem, find_problems, orphans, runs_by_job
+from support.faults.killing import WEIGHTS, Killer
 from tuneyard_local import native, workbench
 from tuneyard_local.cluster import Cluster, down_orphans
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.progress import Progress
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "plugins"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "faults" / "harness"))
-
-from e2e_bench import NAMESPACE, Bench, build_job
-from history import History
-from invariants import KINDS, Problem, find_problems, orphans, runs_by_job
-from killing import WEIGHTS, Killer
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _RESULT = _REPOSITORY / "bench" / "results" / "soak.json"

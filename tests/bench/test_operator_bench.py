@@ -1,26 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The measuring of `make bench-operator`: what it counts and how it judges, without a cluster."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "operator"))
-
-from accounting import count_requests, machine_busy_seconds, process_usage, requests_per_job
-from pod_stages import DIGEST_MARK, build_result, render_stages
-from report import aims, judge, medians, summary
-from timeline import Timeline, percentile
+from throughput.accounting import count_requests, machine_busy_seconds, process_usage, requests_per_job
+from throughput.pod_stages import DIGEST_MARK, build_result, render_stages
+from throughput.report import aims, judge, medians, summary
+from throughput.timeline import Timeline, percentile
+from throughput.workload import build_chain, job_names
 from tuneyard_api import names
 from tuneyard_api.pod_contract import MAX_RESULT_BYTES, Stage, StageResult
 from tuneyard_operator.domain.failures import read_result
 from tuneyard_operator.domain.observed import SeenPod
 from tuneyard_operator.domain.sightings import see_pod
-from workload import build_chain, job_names
 
 METRICS = """
 apiserver_request_total{code="201",component="apiserver",resource="jobs",scope="resource",subresource="",verb="POST"} 4

@@ -2,20 +2,15 @@
 """The operator against a real API server, Job controller and scheduler, on two fake nodes of four GPUs."""
 
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-_HERE = Path(__file__).parent
-sys.path[:0] = [str(_HERE / "harness"), str(_HERE.parent / "reconcile" / "fakes")]
-
-from operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig  # noqa: E402
-from operator_surroundings import STAGES, StandInServer, make_namespace, serve_kinds  # noqa: E402
-from tuneyard_local.cluster import Cluster  # noqa: E402
-from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions  # noqa: E402
+from support.cluster.operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig
+from support.cluster.operator_setup import STAGES, StandInServer, make_claims, make_namespace, serve_kinds
+from tuneyard_local.cluster import Cluster
+from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 
 
 @pytest.fixture(scope="session")
@@ -59,10 +54,16 @@ def operator(served_cluster: Cluster, kubeconfig: Path, tmp_path: Path) -> Itera
 
 
 @pytest.fixture
-def job(served_cluster: Cluster) -> Iterator[JobOnCluster]:
-    """A FineTuneJob (not yet applied) in a namespace with the claims that it names, bound without a provisioner."""
+def job_without_claims(served_cluster: Cluster) -> Iterator[JobOnCluster]:
+    """A FineTuneJob (not yet applied) in a namespace without any claim."""
     name = f"t-{uuid.uuid4().hex[:10]}"
     make_namespace(served_cluster, name)
-    job = JobOnCluster(served_cluster, name)
-    yield job
+    yield JobOnCluster(served_cluster, name)
     served_cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def job(job_without_claims: JobOnCluster) -> JobOnCluster:
+    """A FineTuneJob (not yet applied) in a namespace with the claims that it names."""
+    make_claims(job_without_claims.cluster, job_without_claims.namespace)
+    return job_without_claims

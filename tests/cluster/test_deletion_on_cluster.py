@@ -4,8 +4,8 @@
 import json
 
 import pytest
-from operator_process import JobOnCluster, OperatorProcess, until
-from operator_samples import job_spec
+from support.cluster.operator_process import JobOnCluster, OperatorProcess, until
+from support.samples import job_spec
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import Stage
 

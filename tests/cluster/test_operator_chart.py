@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from operator_process import until
+from support.cluster.operator_process import until
 from tuneyard_api.runtime import FineTuneRuntimeSpec
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.errors import ClusterError

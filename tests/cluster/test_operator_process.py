@@ -2,11 +2,13 @@
 """The operator's process with its chart's rights on a real API server: the chain, and SIGKILL at each of its steps."""
 
 from collections.abc import Callable
+from urllib.error import HTTPError
 
 import pytest
-from operator_process import JobOnCluster, OperatorProcess, until
-from operator_samples import failure_text, job_spec
-from tuneyard_api import reasons
+from support.cluster.operator_process import JobOnCluster, OperatorProcess, until
+from support.cluster.operator_setup import StandInServer, make_claims, serve_kinds
+from support.samples import failure_text, job_spec, runtime_spec
+from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State
 from tuneyard_local.cluster import Cluster
@@ -169,6 +171,44 @@ def test_a_missing_claim_is_waited_for_by_name(operator: OperatorProcess, job: J
     assert job.jobs() == []
 
 
+def test_kinds_that_go_and_come_back_are_waited_for_and_a_job_is_then_carried_on(
+    operator: OperatorProcess, job: JobOnCluster, served_cluster: Cluster, endpoint: StandInServer
+) -> None:
+    operator.start(*FLAGS)
+    other = OperatorProcess(operator.kubeconfig, operator.log.with_suffix(".other"))
+    crds = [f"{plural}.{names.GROUP}" for plural in (names.JOB_PLURAL, names.RUNTIME_PLURAL)]
+    assert served_cluster.kubectl("delete", "crd", *crds).returncode == 0
+    try:
+        until("it waits", lambda: "waits for manifests/crds to be applied" in operator.said())
+        with pytest.raises(HTTPError, match="503"):
+            operator.page("readyz")
+        other.start(wait=False)
+        until("another one waits", lambda: "waits for manifests/crds to be applied" in other.said())
+        assert other.stop() == 0
+    finally:
+        other.kill()
+        serve_kinds(served_cluster, endpoint.url)
+    job.apply(job_spec())
+    job.succeed(Stage.PREPARE)
+    job.wait_for("DataReady", "True")
+    assert "Traceback" not in operator.said()
+    assert operator.stop() == 0
+
+
+def test_in_a_namespace_without_any_claim_the_missing_ones_are_waited_for(
+    operator: OperatorProcess, job_without_claims: JobOnCluster, served_cluster: Cluster
+) -> None:
+    job = job_without_claims
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    job.wait_for("Accepted", "False", reasons.CLAIM_MISSING)
+    assert job.status.message == (
+        f"PersistentVolumeClaim adapters, data, models does not exist in namespace {job.namespace}"
+    )
+    make_claims(served_cluster, job.namespace)
+    job.wait_for("DataReady", "False", reasons.PREPARING)
+
+
 def test_a_quota_is_named_and_waited_out(
     operator: OperatorProcess, job: JobOnCluster, served_cluster: Cluster
 ) -> None:
@@ -185,6 +225,35 @@ def test_a_quota_is_named_and_waited_out(
     job.wait_for("DataReady", "False", reasons.QUOTA_EXCEEDED, seconds=30)
     assert job.status.waiting_for is not None
     assert (job.status.waiting_for.kind, job.status.waiting_for.name) == ("ResourceQuota", "few")
+
+
+def test_a_quota_on_cpu_limits_is_named_and_met_by_a_limit_range_or_by_the_runtime_s_field(
+    operator: OperatorProcess, job: JobOnCluster, served_cluster: Cluster
+) -> None:
+    where = {"namespace": job.namespace}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "lim", **where}}
+    served_cluster.apply({**quota, "spec": {"hard": {"limits.cpu": "64"}}})
+    path = f"/api/v1/namespaces/{job.namespace}/resourcequotas/lim"
+    until("the quota counts", lambda: served_cluster.get(path).get("status", {}).get("used"))
+    operator.start(*FLAGS)
+    job.apply(job_spec())
+    job.wait_for("DataReady", "False", reasons.PODS_REFUSED, seconds=30)
+    waiting = job.status.waiting_for
+    assert waiting is not None
+    assert (waiting.kind, waiting.name) == ("ResourceQuota", "lim")
+    assert "failed quota: lim: must specify limits.cpu for: trainer; try a LimitRange" in waiting.message
+    limits = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "usual", **where}}
+    served_cluster.apply({**limits, "spec": {"limits": [{"type": "Container", "default": {"cpu": "2"}}]}})
+    job.succeed(Stage.PREPARE)
+    job.wait_for("DataReady", "True")
+    served_cluster.kubectl("delete", "limitrange", "usual", "-n", job.namespace)
+    spec = runtime_spec(prepareResources={"cpu": "1", "cpuLimit": "3"})
+    runtime = {"apiVersion": names.API_VERSION, "kind": names.RUNTIME_KIND, "metadata": {"name": "limited"}}
+    served_cluster.apply({**runtime, "spec": spec})
+    other = JobOnCluster(served_cluster, job.namespace, "b")
+    other.apply(job_spec(runtime={"name": "limited"}))
+    [pod] = until("its pod", lambda: other.children(f"/api/v1/namespaces/{job.namespace}/pods"))
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] == "3"
 
 
 def test_deleting_the_job_takes_its_children_along(operator: OperatorProcess, job: JobOnCluster) -> None:

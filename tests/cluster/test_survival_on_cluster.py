@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from operator_process import JobOnCluster, OperatorProcess, until
-from operator_samples import failure_text, job_spec
+from support.cluster.operator_process import JobOnCluster, OperatorProcess, until
+from support.samples import failure_text, job_spec
 from tuneyard_api import reasons
 from tuneyard_api.pod_contract import ENV_MICRO_BATCH, FailureClass, Stage
 from tuneyard_api.status import State

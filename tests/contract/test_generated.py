@@ -108,6 +108,10 @@ def test_names_columns_and_subresource() -> None:
         if "priority" not in column
     ]
     assert shown == ["State", "Progress", "Loss", "Tok/s", "ETA", "Waiting", "Adapter", "Age"]
+    asked_for = {"Method", "Runtime", "Age"}
+    for column in spec["versions"][0]["additionalPrinterColumns"]:
+        what_is = column["jsonPath"].startswith(".status.")
+        assert what_is != (column["name"] in asked_for), "what was asked for is not always what is"
     paths = {path.replace(".items", "") for path, _ in nodes(schema_of(CRDS[0]))} | {
         ".metadata.creationTimestamp"
     }

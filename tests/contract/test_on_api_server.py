@@ -151,10 +151,30 @@ def test_a_runtime_is_filled_in_alike(server: Cluster, accelerator: str, resourc
     assert found.spec.accelerator_resource == resource
 
 
+def test_a_runtime_asks_for_gpus_in_one_way(server: Cluster) -> None:
+    both = runtime("both", acceleratorResource="nvidia.com/gpu", deviceClassName="gpu.nvidia.com")
+    code, message = create(server, dump(both), "--dry-run=server")
+    assert code != 0
+    assert "acceleratorResource and deviceClassName exclude each other (got both); try one" in message
+    claimed = runtime("claimed", deviceClassName="gpu.nvidia.com")
+    assert create(server, dump(claimed), "--dry-run=server") == (0, "")
+
+
 def test_a_runtime_s_image_needs_a_fixed_tag(server: Cluster) -> None:
     code, message = create(server, dump(runtime("loose", image="trainer:latest")), "--dry-run=server")
     assert code != 0
     assert "spec.image: Invalid value: an image has a fixed tag or a digest (got trainer:latest)" in message
+
+
+def test_a_runtime_s_cpu_limit_is_at_least_its_request(server: Cluster) -> None:
+    tight = runtime("tight", trainResources={"cpu": "2", "cpuLimit": "1999m"})
+    code, message = create(server, dump(tight), "--dry-run=server")
+    assert code != 0
+    assert (
+        "spec.trainResources.cpuLimit: Invalid value: cpuLimit is at least cpu (got 1999m and 2)" in message
+    )
+    fitting = runtime("fitting", trainResources={"cpu": "1500m", "cpuLimit": "1.5"})
+    assert create(server, dump(fitting), "--dry-run=server") == (0, "")
 
 
 def test_numbers_and_words_mean_the_same_to_kubectl_and_to_us(server: Cluster, namespace: str) -> None:
@@ -272,7 +292,7 @@ def full_status() -> FineTuneJobStatus:
                 last_transition_time=NOW,
             ),
         ),
-        plan=PlanStatus(digest="0" * 64, gpus=1, micro_batch_size=4, gradient_accumulation=2),
+        plan=PlanStatus(digest="0" * 64, gpus=8, micro_batch_size=4, gradient_accumulation=2),
         progress=ProgressStatus(
             step=120, of=285, percent=42, loss=1.25, tokens_per_second=1234.5, eta="3m20s"
         ),
@@ -320,6 +340,10 @@ def test_all_of_status_is_kept_and_shown_in_columns(server: Cluster, namespace: 
     assert row.split()[:-1] == [
         *("answers", "Training", "120/285", "(42%)", "1.25", "1234.5", "3m20s", "Unschedulable", "answers"),
     ]
+    head, row = server.kubectl("get", *where, "-o", "wide").stdout.splitlines()
+    wide = row[head.index("METHOD") :].split()
+    assert head[head.index("METHOD") :].split() == ["METHOD", "RUNTIME", "GPUS", "SERVED", "AS", "MESSAGE"]
+    assert wide == ["lora", "hf", "8", "answers", "trains"]
 
 
 def test_a_job_must_fit_the_runtime_that_it_names(server: Cluster, namespace: str) -> None:

@@ -4,7 +4,7 @@
 from typing import Any
 
 import pytest
-from plan_samples import MINIMAL, make_job, make_runtime, problems
+from support.plans import MINIMAL, make_job, make_runtime, problems
 from tuneyard_api.planner import Mount, make_plan
 from tuneyard_api.pod_contract import ResolvedAdapter, ResolvedSource, Stage
 from tuneyard_api.remote_files import HttpFile

@@ -6,12 +6,24 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plan_samples import MINIMAL, make_job, make_runtime, problems
+from support.plans import MINIMAL, make_job, make_runtime, problems
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.planner import Mount, Plan, PlanRefused, digest_of, make_plan
 from tuneyard_api.pod_contract import ResolvedJob, ResolvedSource, Stage
 from tuneyard_api.runtime import FineTuneRuntime
+
+TINY = {
+    "name": "tiny",
+    "base": {"pvc": {"claimName": "models", "path": "tiny"}},
+    "endpoint": "http://tiny",
+    "server": "vllm",
+}
+"""A server of the base model of MINIMAL."""
+
+
+def address(plan: Plan) -> str | None:
+    return plan.destination.endpoint if plan.destination is not None else None
 
 
 def test_the_minimal_job_is_filled_in() -> None:
@@ -26,7 +38,7 @@ def test_the_minimal_job_is_filled_in() -> None:
     assert plan.resolved.dataset.validation_fraction == 0.05
     assert plan.resolved.lora.rank == 16
     assert plan.resolved.adapter_name == "answers"
-    assert (plan.endpoint, plan.serve_timeout_seconds, plan.workspace_size_gib) == (None, 600, 20)
+    assert (plan.destination, plan.serve_timeout_seconds, plan.workspace_size_gib) == (None, 600, 20)
 
 
 @pytest.mark.parametrize(
@@ -57,26 +69,26 @@ def test_a_whole_model_is_not_put_among_adapters_nor_asked_of_their_server() -> 
     """An endpoint of adapters would be asked for a model that it never loads."""
     plain = make_runtime(methods=["lora", "sft"])
     plan = make_plan(make_job(method="sft"), plain)
-    assert (plan.endpoint, plan.registry.claim_name) == (None, "adapters")
-    serving = make_runtime(methods=["lora", "sft"], defaults={"endpoint": "http://nim"})
-    assert make_plan(make_job(), serving).endpoint == "http://nim"
+    assert (plan.destination, plan.registry.claim_name) == (None, "adapters")
+    serving = make_runtime(methods=["lora", "sft"], servedModels=[TINY])
+    assert address(make_plan(make_job(), serving)) == "http://tiny"
     assert problems(make_job(method="sft", serve={}), serving) == [
         (
             "spec.serve: method sft publishes a whole model, which a server of adapters does not load (got none); try"
             " the address of a server that is started on the published folder, or leave serve out"
         ),
         (
-            "spec.publish: method sft publishes a whole model, and the registry of runtime hf is read by http://nim for"
+            "spec.publish: method sft publishes a whole model, and the registry of runtime hf is read by tiny for"
             " adapters (got none); try a claim for models"
         ),
     ]
     own = make_job(method="sft", publish={"pvc": {"claimName": "models"}})
     plan = make_plan(own, serving)
-    assert (plan.endpoint, plan.registry.claim_name) == (None, "models")
+    assert (plan.destination, plan.registry.claim_name) == (None, "models")
     asked = make_job(
         method="sft", publish={"pvc": {"claimName": "models"}}, serve={"endpoint": "http://vllm"}
     )
-    assert make_plan(asked, serving).endpoint == "http://vllm"
+    assert address(make_plan(asked, serving)) == "http://vllm"
 
 
 def test_early_stopping_needs_something_to_look_at() -> None:
@@ -169,18 +181,16 @@ def test_each_stage_mounts_what_it_needs_and_nothing_else() -> None:
 
 
 def test_the_job_s_own_words_win_over_the_runtime_s() -> None:
-    runtime = make_runtime(
-        defaults={"endpoint": "http://a", "storageClassName": "slow", "workspaceSizeGiB": 7}
-    )
+    runtime = make_runtime(servedModels=[TINY], defaults={"storageClassName": "slow", "workspaceSizeGiB": 7})
     plan = make_plan(make_job(), runtime)
-    assert (plan.endpoint, plan.storage_class_name, plan.workspace_size_gib) == ("http://a", "slow", 7)
+    assert (address(plan), plan.storage_class_name, plan.workspace_size_gib) == ("http://tiny", "slow", 7)
     own = make_job(
         serve={"endpoint": "http://b", "timeoutSeconds": 10},
         workspace={"storageClassName": "fast", "sizeGiB": 9},
         publish={"pvc": {"claimName": "own"}},
     )
     plan = make_plan(own, runtime)
-    assert (plan.endpoint, plan.serve_timeout_seconds) == ("http://b", 10)
+    assert (address(plan), plan.serve_timeout_seconds) == ("http://b", 10)
     assert (plan.storage_class_name, plan.workspace_size_gib, plan.registry.claim_name) == ("fast", 9, "own")
 
 
@@ -243,8 +253,8 @@ def test_all_problems_come_at_once_and_each_under_a_path_of_the_job() -> None:
             " claim of your adapter registry"
         ),
         (
-            "spec.serve: neither the job nor runtime hf-cpu says which endpoint serves the adapter; try serve.endpoint,"
-            " or leave serve out"
+            "spec.serve: neither the job nor runtime hf-cpu says which endpoint serves the adapter (got none); try"
+            " serve.endpoint, or leave serve out"
         ),
     ]
     written = copied.model_dump()

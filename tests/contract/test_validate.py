@@ -59,7 +59,12 @@ def test_every_rule_is_broken_by_a_file_on_both_sides() -> None:
     stated = [(" ".join(expected(path, "local")), " ".join(expected(path, "api"))) for path in INVALID]
     words = {rule: rule.sentence for rule in vars(job_rules).values() if isinstance(rule, Rule)}
     words |= {job_rules.BATCH_DIVIDES: "x accumulation; try"}
-    words.pop(job_rules.FIXED_IMAGE)
+    for of_runtimes in (
+        job_rules.FIXED_IMAGE,
+        job_rules.ONE_WAY_TO_ASK_FOR_GPUS,
+        job_rules.CPU_LIMIT_IS_ENOUGH,
+    ):
+        words.pop(of_runtimes)
     assert len(words) > 10
     for rule, sentence in words.items():
         assert any(sentence in local and sentence in api for local, api in stated), rule.cel
@@ -129,3 +134,10 @@ def test_a_refused_plan_gets_the_lines_of_the_file() -> None:
 @pytest.mark.parametrize("text", ["", "[]", "a", "spec: 3", "kind: FineTuneJob"])
 def test_what_is_no_job_at_all_is_refused_too(text: str) -> None:
     assert refusals(text, "f")
+
+
+def test_a_runtime_asks_for_gpus_by_resource_or_by_device_class() -> None:
+    claimed = load_runtime(RUNTIME + "  deviceClassName: gpu.nvidia.com\n", "runtime.yaml").spec
+    assert (claimed.device_class_name, claimed.accelerator_resource) == ("gpu.nvidia.com", None)
+    with pytest.raises(InputRefused, match="acceleratorResource and deviceClassName exclude each other"):
+        load_runtime(RUNTIME + "  deviceClassName: gpu.nvidia.com\n  acceleratorResource: x.y/z\n", "r.yaml")

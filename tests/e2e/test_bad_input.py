@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_bench import Bench, build_job
+from support.bench import Bench, build_job
 from tuneyard_local.storage import bind_folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

@@ -2,7 +2,7 @@
 """A job that takes along what it published when it is deleted: out of the registry, and out of the endpoint."""
 
 import pytest
-from e2e_bench import build_job
+from support.bench import build_job
 from tuneyard_local import workbench
 from tuneyard_local.demo import ask
 from tuneyard_local.progress import wait_until

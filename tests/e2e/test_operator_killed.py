@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from e2e_bench import build_job
+from support.bench import build_job
 from tuneyard_local import workbench
 from tuneyard_local.cluster import Cluster
 

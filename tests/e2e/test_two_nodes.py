@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 
 import pytest
-from history import History, wait_until
-from invariants import assert_nothing_lost
-from lost_nodes import give_up, lost
+from support.faults.history import History, wait_until
+from support.faults.invariants import assert_nothing_lost
+from support.faults.lost_nodes import give_up, lost
 from tuneyard_api import yaml_io
 from tuneyard_api.names import workspace_name
 from tuneyard_local.paths import REPOSITORY

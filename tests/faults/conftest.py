@@ -2,29 +2,19 @@
 """Faults between the operator and the API server, on a control plane whose nodes and pods are played."""
 
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-_HERE = Path(__file__).parent
-_TESTS = _HERE.parent
-sys.path[:0] = [
-    str(_HERE / "harness"),
-    str(_TESTS / "cluster" / "harness"),
-    str(_TESTS / "reconcile" / "fakes"),
-]
-
-from fault_proxy import FaultProxy  # noqa: E402
-from history import History  # noqa: E402
-from operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig  # noqa: E402
-from operator_surroundings import STAGES, StandInServer, make_namespace, serve_kinds  # noqa: E402
-from pod_player import PodPlayer  # noqa: E402
-from scene import OTHER_LEASE, Scene  # noqa: E402
-from tuneyard_local.cluster import Cluster  # noqa: E402
-from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions  # noqa: E402
+from support.cluster.operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig
+from support.cluster.operator_setup import STAGES, StandInServer, make_claims, make_namespace, serve_kinds
+from support.faults.history import History
+from support.faults.pod_player import PodPlayer
+from support.faults.proxy import FaultProxy
+from support.faults.scene import OTHER_LEASE, Scene
+from tuneyard_local.cluster import Cluster
+from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +50,7 @@ def scene(ill_cluster: Cluster, account: Path, history: History, tmp_path: Path)
     """A job that is not yet applied, an operator that is not yet started, the proxy between, pods that are played."""
     namespace = f"f-{uuid.uuid4().hex[:10]}"
     make_namespace(ill_cluster, namespace)
+    make_claims(ill_cluster, namespace)
     with FaultProxy(ill_cluster) as proxy, PodPlayer(history) as player:
         operator = OperatorProcess(proxy.kubeconfig(account, tmp_path), tmp_path / "operator.log")
         for lease in ("default", OTHER_LEASE):  # what the operator of an earlier test left when it was killed

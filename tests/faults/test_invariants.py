@@ -4,8 +4,14 @@
 from typing import Any
 
 import pytest
-from history import Happened, History, wait_until
-from invariants import ends_that_were_left, overlapping_runs, repeated_work, two_live_attempts, untrue_status
+from support.faults.history import Happened, History, wait_until
+from support.faults.invariants import (
+    ends_that_were_left,
+    overlapping_runs,
+    repeated_work,
+    two_live_attempts,
+    untrue_status,
+)
 from tuneyard_api import names
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.workbench import install_kinds

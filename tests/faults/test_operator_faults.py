@@ -7,13 +7,13 @@ import signal
 import time
 
 import pytest
-from fault_proxy import Call, FaultProxy
-from history import wait_until
-from invariants import CHILDREN
-from operator_samples import job_spec
-from operator_surroundings import build_claim
-from pod_player import Fate, interrupted_once
-from scene import CHAIN, FLAGS, OTHER_LEASE, Scene
+from support.cluster.operator_setup import build_claim
+from support.faults.history import wait_until
+from support.faults.invariants import CHILDREN
+from support.faults.pod_player import Fate, interrupted_once
+from support.faults.proxy import Call, FaultProxy
+from support.faults.scene import CHAIN, FLAGS, OTHER_LEASE, Scene
+from support.samples import job_spec
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State

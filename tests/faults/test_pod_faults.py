@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from containers import send, trainers
-from e2e_bench import Bench
-from history import Body, History
-from invariants import assert_nothing_lost
-from patients import EVERY, NAMESPACE, STEPS, Patient, Ward, build_patient, furnish, pause
+from support.bench import Bench
+from support.faults.containers import send, trainers
+from support.faults.history import Body, History
+from support.faults.invariants import assert_nothing_lost
+from support.faults.patients import EVERY, NAMESPACE, STEPS, Patient, Ward, build_patient, furnish, pause
 from tuneyard_api.names import workspace_name
 from tuneyard_local import workbench
 from tuneyard_local.storage import bind_folder
@@ -142,7 +142,7 @@ def bind_small_disk(bench: Bench, folder: Path) -> None:
 
 
 def copy_model_with_nan(folder: Path) -> None:
-    """The base model with a norm of nothing but NaN: its loss is NaN from the first step on."""
+    """The base model with a norm of nothing but NaN: its loss is NaN on whatever record."""
     target = folder / "broken"
     shutil.copytree(workbench.MODELS / workbench.BASE_MODEL, target)
     file = target / "model.safetensors"
@@ -250,7 +250,7 @@ def test_a_full_disk_is_named_and_not_tried_again(ward: Ward) -> None:
 def test_a_loss_that_is_not_a_number_ends_the_job(ward: Ward) -> None:
     status = ward.patient("nan").status
     assert status["conditions"][-1]["reason"] == "NonFiniteLoss"
-    assert "step 1: the loss is nan" in status["message"]
+    assert "the base model, before training: the loss on the held-out records is nan" in status["message"]
 
 
 def test_nothing_is_lost_doubled_or_orphaned(ward: Ward, history: History) -> None:

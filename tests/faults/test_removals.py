@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The list of `make removals` names handling and tests that are there, and the page of faults names all those tests."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from removals import Change, problems_of, read_removals
 
 _REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(_REPOSITORY / "tools"))
-
-from removals import Change, problems_of, read_removals  # noqa: E402
-
 REMOVALS = read_removals()
 PAGE = _REPOSITORY / "docs" / "reference" / "faults.md"
 

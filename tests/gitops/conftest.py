@@ -2,19 +2,10 @@
 """One Argo CD for all tests of the tier; each test module brings one environment to it and takes it away again."""
 
 import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-_HERE = Path(__file__).parent
-# The operator's own harness: one test lets it run beside Argo CD.
-sys.path[:0] = [
-    str(_HERE.parent / folder) for folder in ("gitops/harness", "cluster/harness", "reconcile/fakes")
-]
-
-from gitops_stack import GitOpsStack  # noqa: E402
+from support.gitops.stack import GitOpsStack
 
 
 @pytest.fixture(scope="session")

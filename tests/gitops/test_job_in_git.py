@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from gitops_stack import NAMESPACE, GitOpsStack, until
-from operator_process import JobOnCluster, OperatorProcess
-from operator_samples import job_spec
-from operator_surroundings import StandInServer, make_namespace, serve_kinds
+from support.cluster.operator_process import JobOnCluster, OperatorProcess
+from support.cluster.operator_setup import StandInServer, make_claims, make_namespace, serve_kinds
+from support.gitops.stack import NAMESPACE, GitOpsStack, until
+from support.samples import job_spec
 from tuneyard.render.jobs import DEFAULTS_IN_LISTS
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
@@ -107,6 +107,7 @@ def endpoint() -> Iterator[StandInServer]:
 def operator(gitops: GitOpsStack, endpoint: StandInServer, tmp_path: Path) -> Iterator[OperatorProcess]:
     serve_kinds(gitops.cluster, endpoint.url)
     make_namespace(gitops.cluster, SPACE)
+    make_claims(gitops.cluster, SPACE)
     process = OperatorProcess(gitops.cluster.kubeconfig, tmp_path / "operator.log")
     start(process)
     yield process

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gitops_stack import GitOpsStack, until
+from support.gitops.stack import GitOpsStack, until
 from tuneyard.pipeline import build
 from tuneyard_api.yaml_io import load
 from tuneyard_local import argocd

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from gitops_stack import GATE, GitOpsStack, until
-from rendered_trees import Change, Tree, cascading, change_values, together, without_components
+from support.gitops.rendered_trees import Change, Tree, cascading, change_values, together, without_components
+from support.gitops.stack import GATE, GitOpsStack, until
 
 pytestmark = [pytest.mark.gitops, pytest.mark.long]
 UPDATED = ("cloudnative-pg", "minio", "mlflow")

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from gitops_stack import GitOpsStack, until
-from kinds import KINDS
-from rendered_trees import Json, Tree, change_values, without_components
+from support.gitops.kinds import KINDS
+from support.gitops.rendered_trees import Json, Tree, change_values, without_components
+from support.gitops.stack import GitOpsStack, until
 
 pytestmark = pytest.mark.gitops
 UPDATED = ("cloudnative-pg", "minio", "mlflow")

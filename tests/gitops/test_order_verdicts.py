@@ -2,7 +2,7 @@
 """How the history of writes is judged: the verdict that the tests on Argo CD stand on, case by case."""
 
 import pytest
-from write_history import Write, breaches, ready_since
+from support.gitops.write_history import Write, breaches, ready_since
 
 NEEDS = {"b": {"a"}, "c": {"a", "b"}}
 

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tier that does not run is named, and one that was asked for by name may not be skipped."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tier_selection import chosen_tiers, is_put_off, tier_of  # type: ignore[import-not-found]  # a plugin, on the path by conftest
+from support.tiers import chosen_tiers, is_put_off, tier_of
 from tuneyard_local.requirements import missing_for_gitops, missing_for_native
 
 
@@ -40,6 +43,15 @@ def test_a_long_test_runs_when_it_is_asked_for(
     assert is_put_off(request.node)
     monkeypatch.setenv("TUNEYARD_LONG", "1")
     assert not is_put_off(request.node)
+
+
+def test_tiers_are_chosen_without_xdist_too(request: pytest.FixtureRequest) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:xdist", "--collect-only", "-q", "tests/local/test_control_plane.py"],
+        cwd=request.config.rootpath, env=os.environ | {"TUNEYARD_TIERS": "unit"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "TIER SKIPPED: cluster (" in done.stdout
 
 
 def test_without_root_real_nodes_say_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,11 @@
 import random
 
 import pytest
-from fake_cluster import Dead
-from fake_world import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from operator_samples import result_text
+from support.samples import result_text
+from support.world.cluster import Dead
+from support.world.world import World
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import State

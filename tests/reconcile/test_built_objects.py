@@ -4,12 +4,11 @@
 from typing import Any
 
 import pytest
-from operator_samples import job_spec, observed, runtime_spec
+from support.samples import job_spec, observed, runtime_spec
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 from tuneyard_operator.domain.acceptance import accept
 from tuneyard_operator.domain.build.metadata import Owner
-from tuneyard_operator.domain.build.pod import quantity_bytes
 from tuneyard_operator.domain.build.stage_job import build_rendezvous_service, build_stage_job
 from tuneyard_operator.domain.build.storage import build_plan_map, build_workspace
 from tuneyard_operator.domain.build.unpublish_job import Published, build_unpublish_job
@@ -106,8 +105,10 @@ def test_jobs_never_retry_by_themselves_and_have_fixed_names() -> None:
 
 
 def test_the_longest_names_fit() -> None:
-    job = build_stage_job(Owner("team", "j" * 40, "u"), frozen(), Stage.PREPARE, 20)
+    owner = Owner("team", "j" * 40, "u")
+    job = build_stage_job(owner, frozen(), Stage.PREPARE, 20)
     assert len(job["metadata"]["name"]) + len("-0-abcde") <= 63
+    assert len(build_plan_map(owner, frozen())["metadata"]["name"]) <= 63
 
 
 def test_gpus_are_asked_for_by_training_alone() -> None:
@@ -128,7 +129,11 @@ def test_a_runtime_without_an_accelerator_resource_asks_for_none() -> None:
 
 
 def test_the_hub_token_reaches_the_prepare_pod_alone() -> None:
-    plan = frozen(job_spec(model={"huggingFace": HUB}), env=[{"name": "HF_TOKEN", "value": "by mistake"}])
+    plan = frozen(
+        job_spec(model={"huggingFace": HUB}),
+        env=[{"name": "HF_TOKEN", "value": "by mistake"}],
+        servedModels=[],
+    )
     assert env_of(plan, Stage.PREPARE)["HF_TOKEN"] == {"secretKeyRef": {"name": "hub-token", "key": "token"}}
     for stage in (Stage.TRAIN, Stage.PUBLISH):
         assert "HF_TOKEN" not in env_of(plan, stage)
@@ -273,8 +278,52 @@ def test_the_job_s_wishes_for_cpu_and_memory_are_for_training_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quantity", "count"),
-    [("32Gi", 32 * 2**30), ("1.5G", 1_500_000_000), ("100k", 100_000), ("512Mi", 2**29), ("7", 7)],
+    ("cores", "memory", "asked"),
+    [
+        (0.0004, 0.0001, ("1m", "1Mi")),
+        (0.0011, 0.5004, ("2m", "513Mi")),
+        (0.069, 0.3, ("69m", "308Mi")),
+        (1024, 16384, ("1024000m", "16777216Mi")),
+    ],
 )
-def test_quantities_are_bytes(quantity: str, count: int) -> None:
-    assert quantity_bytes(quantity) == count
+def test_less_than_kubernetes_can_divide_is_rounded_up_and_never_to_nothing(
+    cores: float, memory: float, asked: tuple[str, str]
+) -> None:
+    plan = frozen(job_spec(resources={"cpuCores": cores, "memoryGiB": memory}))
+    requests = pod_of(plan, Stage.TRAIN)["containers"][0]["resources"]["requests"]
+    assert (requests["cpu"], requests["memory"]) == asked
+
+
+def cpu_of(plan: Frozen, stage: Stage) -> tuple[str, str | None]:
+    """Request and limit."""
+    resources = pod_of(plan, stage)["containers"][0]["resources"]
+    return resources["requests"]["cpu"], resources["limits"].get("cpu")
+
+
+def test_a_cpu_limit_is_there_only_where_runtime_or_job_have_one() -> None:
+    assert {stage: cpu_of(frozen(), stage) for stage in Stage} == {
+        Stage.PREPARE: ("1", None),
+        Stage.TRAIN: ("4", None),
+        Stage.PUBLISH: ("1", None),
+    }
+    limits = {
+        "trainResources": {"cpu": "4", "cpuLimit": "8"},
+        "prepareResources": {"cpu": "500m", "cpuLimit": "1"},
+    }
+    plan = frozen(**limits)
+    assert [cpu_of(plan, stage) for stage in (Stage.PREPARE, Stage.TRAIN)] == [("500m", "1"), ("4", "8")]
+    own = frozen(job_spec(resources={"cpuCores": 2, "cpuLimitCores": 3.5}), **limits)
+    assert cpu_of(own, Stage.TRAIN) == ("2000m", "3500m")
+    assert cpu_of(own, Stage.PUBLISH) == ("500m", "1")
+
+
+@pytest.mark.parametrize(
+    ("limit", "asked"), [(None, ("100m", None)), ("1", ("100m", "1")), ("50m", ("50m", "50m"))]
+)
+def test_the_job_that_takes_back_keeps_to_the_cpu_limit_of_the_runtime(
+    limit: str | None, asked: tuple[str, str | None]
+) -> None:
+    runtime = frozen(prepareResources={"cpu": "10m", "cpuLimit": limit}).runtime
+    job = build_unpublish_job(OWNER, Published("adapters", "/registry/a", "d"), runtime)
+    resources = job["spec"]["template"]["spec"]["containers"][0]["resources"]
+    assert (resources["requests"]["cpu"], resources["limits"].get("cpu")) == asked

@@ -3,8 +3,8 @@
 
 import json
 
-from fake_world import KEY, World
-from operator_samples import (
+import pytest
+from support.samples import (
     PREPARE_FACTS,
     TRAIN_FACTS,
     job_spec,
@@ -12,10 +12,13 @@ from operator_samples import (
     runtime_spec,
     runtime_without_endpoint,
 )
+from support.world.world import KEY, World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import Progress, Stage
 from tuneyard_api.status import State
-from tuneyard_operator.domain.observed import EndpointAnswer, SeenEvent
+from tuneyard_operator.domain.observed import ReplicaAnswer, SeenEvent
+
+PLAN = names.plan_name("a", "uid-a")
 
 
 def test_a_job_goes_through_every_step_to_succeeded() -> None:
@@ -99,7 +102,7 @@ def test_without_an_endpoint_the_job_ends_after_publish() -> None:
         world.carry_out(stage)
     assert world.status.state is State.SUCCEEDED
     assert "Served" not in world.conditions()
-    assert world.endpoint.asked == 0
+    assert world.servers.asked == []
 
 
 def test_a_second_pass_changes_nothing() -> None:
@@ -149,6 +152,28 @@ def test_a_job_without_a_pod_asks_for_warnings_after_a_while_and_says_what_they_
     assert world.conditions()["DataReady"] == ("False", reasons.QUOTA_EXCEEDED)
 
 
+def test_of_several_quotas_without_room_one_is_named_and_stays_named() -> None:
+    """The API server names another one at each try, and Kubernetes keeps only the latest words of an event that repeats."""
+    world = World()
+    world.settle()
+    written = []
+
+    def try_again(quota: str, seconds: float = 60) -> str:
+        world.advance(seconds)
+        words = (
+            f'Error creating: pods "a-prepare-1-q" is forbidden: exceeded quota: {quota}, requested: pods=1'
+        )
+        world.cluster.seen_events = (SeenEvent("Job", "a-prepare-1", "FailedCreate", words, world.now()),)
+        world.one_pass()
+        written.append(world.cluster.calls.count("patch status"))
+        assert world.status.waiting_for is not None
+        return world.status.waiting_for.name
+
+    assert [try_again(quota) for quota in ("zz", "aa", "zz", "mm", "zz", "zz")] == ["zz", *["aa"] * 5]
+    assert written[-1] == written[1], "status is written when another quota is named, and then no more"
+    assert [try_again("zz", seconds=240) for _ in range(2)] == ["aa", "mm"], "aa has room again"
+
+
 def test_a_finished_job_is_never_looked_at_again() -> None:
     world = World()
     world.settle()
@@ -195,18 +220,55 @@ def test_a_running_job_keeps_the_runtime_that_it_was_started_with() -> None:
 def test_a_deleted_plan_is_written_again_from_the_same_words() -> None:
     world = World()
     world.settle()
-    world.cluster.remove("ConfigMap", "a-plan")
+    world.cluster.remove("ConfigMap", PLAN)
     world.start_operator()
     world.settle()
-    assert ("ConfigMap", "team", "a-plan") in world.cluster.objects
+    assert ("ConfigMap", "team", PLAN) in world.cluster.objects
     world.carry_out(Stage.PREPARE)
     assert world.jobs() == ["a-prepare-1", "a-train-1"]
+
+
+def mounted_plan(world: World, job: str) -> str:
+    """The ConfigMap that the pods of a Job mount; it is there."""
+    volumes = world.cluster.objects["Job", "team", job]["spec"]["template"]["spec"]["volumes"]
+    [name] = [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]
+    assert ("ConfigMap", "team", name) in world.cluster.objects
+    return name
+
+
+def test_a_job_that_an_older_operator_started_goes_on_with_what_it_was_started_with() -> None:
+    """That operator gave the ConfigMap another name: pods that it made still mount it."""
+    world = World(spec=job_spec(ttl={"afterSuccessSeconds": 0}))
+    world.settle()
+    plan = world.cluster.objects["ConfigMap", "team", PLAN]
+    world.cluster.remove("ConfigMap", PLAN)
+    world.cluster.store("ConfigMap", {**plan, "metadata": {**plan["metadata"], "name": "a-plan"}})
+    world.cluster.store(
+        names.RUNTIME_KIND,
+        {"metadata": {"name": "hf"}, "spec": runtime_spec(image="registry.example/trainer:2")},
+    )
+    world.start_operator()
+    world.settle()
+    world.carry_out(Stage.PREPARE)
+    train = world.cluster.objects["Job", "team", "a-train-1"]
+    assert train["spec"]["template"]["spec"]["containers"][0]["image"] == "registry.example/trainer:1"
+    assert mounted_plan(world, "a-train-1") == PLAN
+    assert world.cluster.objects["ConfigMap", "team", PLAN]["data"] == plan["data"]
+    world.start_operator()
+    calls = len(world.cluster.calls)
+    world.settle()
+    assert "create ConfigMap" not in " ".join(world.cluster.calls[calls:])
+    world.carry_out(Stage.TRAIN)
+    world.carry_out(Stage.PUBLISH)
+    world.settle()
+    assert world.status.state is State.SUCCEEDED
+    assert world.cluster.of_kind("ConfigMap") == []
 
 
 def test_a_deleted_plan_that_cannot_be_made_again_ends_the_job() -> None:
     world = World()
     world.settle()
-    world.cluster.remove("ConfigMap", "a-plan")
+    world.cluster.remove("ConfigMap", PLAN)
     changed = world.cluster.objects[names.JOB_KIND, "team", "a"]
     world.cluster.store(names.JOB_KIND, {**changed, "spec": job_spec(training={"seed": 7})})
     world.start_operator()
@@ -285,22 +347,88 @@ def test_measurements_are_progress_before_the_training_and_not_within_it() -> No
     ]
 
 
-def test_serving_waits_for_the_adapter_and_gives_up_with_what_the_endpoint_lists() -> None:
+NOT_YET = "does not have a yet"
+
+
+@pytest.mark.parametrize(
+    ("replicas", "reason", "message"),
+    [
+        (
+            (ReplicaAnswer("10.0.0.1:8000", problem=NOT_YET),),
+            reasons.SERVE_TIMEOUT,
+            "after 30 s http://nim.example:8000 does not serve a: the server does not have a yet",
+        ),
+        (
+            (ReplicaAnswer("10.0.0.1:8000", completed=True), ReplicaAnswer("10.0.0.2:8000", problem=NOT_YET)),
+            reasons.SERVE_TIMEOUT,
+            "after 30 s 1 of 2 replicas of http://nim.example:8000 does not serve a: 10.0.0.2:8000 does not have a yet",
+        ),
+        ((), reasons.ENDPOINT_UNREACHABLE, "after 30 s http://nim.example:8000 has no ready replica"),
+        (
+            (ReplicaAnswer("10.0.0.1:8000", is_reached=False, problem="TimeoutError"),),
+            reasons.ENDPOINT_UNREACHABLE,
+            "after 30 s http://nim.example:8000 does not answer: TimeoutError",
+        ),
+    ],
+)
+def test_serving_waits_for_each_replica_and_gives_up_with_what_is_missing(
+    replicas: tuple[ReplicaAnswer, ...], reason: str, message: str
+) -> None:
     world = World(spec=job_spec(serve={"timeoutSeconds": 30}))
-    world.endpoint.answer = EndpointAnswer(models=("base", "other"))
+    world.servers.replicas = replicas
     world.settle()
     for stage in Stage:
         world.carry_out(stage)
     assert world.status.state is State.SERVING
     assert world.conditions()["Served"] == ("False", reasons.WAITING_FOR_ENDPOINT)
-    assert world.cluster.events == [], "an endpoint that has not looked yet is nothing to tell people"
+    assert world.cluster.events == [], "a server that has not looked yet is nothing to tell people"
     world.advance(31)
     world.one_pass()
     world.settle()
     assert world.status.state is State.FAILED
-    assert world.status.message == "after 30 s http://nim.example:8000 does not list a; it lists base, other"
+    assert world.conditions()["Succeeded"] == ("False", reason)
+    assert world.status.message == message
     assert world.status.result is not None
     assert world.status.result.adapter is not None, "it is published all the same"
+
+
+def test_the_server_is_asked_for_the_very_version_and_the_time_until_it_answers_is_kept() -> None:
+    world = World()
+    world.servers.replicas = (ReplicaAnswer("10.0.0.1:8000", problem=NOT_YET),)
+    world.settle()
+    for stage in Stage:
+        world.carry_out(stage)
+    world.advance(4)
+    world.servers.replicas = (ReplicaAnswer("10.0.0.1:8000", completed=True),)
+    world.one_pass()
+    world.settle()
+    assert {(adapter.name, adapter.digest) for adapter in world.servers.asked} == {("a", "adapter")}
+    assert world.status.state is State.SUCCEEDED
+    assert world.status.result is not None
+    assert world.status.result.served_after_seconds is not None
+    assert 4 <= world.status.result.served_after_seconds < 10
+
+
+def test_a_server_that_lacks_its_base_model_ends_the_job_before_a_gpu_is_asked_for() -> None:
+    world = World()
+    world.servers.models = ("another",)
+    world.settle()
+    world.carry_out(Stage.PREPARE)
+    assert world.jobs() == ["a-prepare-1"]
+    assert world.conditions()["Succeeded"] == ("False", reasons.BASE_NOT_SERVED)
+    assert world.status.message == (
+        "http://nim.example:8000 lists another and not its base model base, so it could not load the adapter; try the"
+        " runtime's servedModels, or serve.disabled: true in a new job"
+    )
+
+
+def test_a_server_that_does_not_answer_before_the_training_may_still_come() -> None:
+    world = World()
+    world.servers.models = None
+    world.settle()
+    for stage in Stage:
+        world.carry_out(stage)
+    assert world.status.state is State.SUCCEEDED
 
 
 def test_events_come_after_the_status_and_not_at_all_when_it_cannot_be_written() -> None:

@@ -4,13 +4,13 @@
 from typing import Any
 
 import pytest
-from fake_world import World
-from operator_samples import (
+from support.samples import (
     failure_text,
     job_spec,
     result_text,
     runtime_spec,
 )
+from support.world.world import World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State
@@ -163,8 +163,10 @@ def test_a_quota_that_refuses_the_training_job_keeps_what_prepare_found() -> Non
     assert world.conditions()["DataReady"][0] == "True"
     assert world.conditions()["Scheduled"] == ("False", reasons.QUOTA_EXCEEDED)
     assert [attempt.job for attempt in world.status.attempts] == ["a-prepare-1"]
-    assert world.status.waiting_for is not None
-    assert refusal in world.status.waiting_for.message
+    waiting = world.status.waiting_for
+    assert waiting is not None
+    assert (waiting.kind, waiting.name) == ("ResourceQuota", "few")
+    assert refusal in waiting.message
     world.cluster.refuse.clear()
     world.one_pass()
     world.settle()
@@ -211,7 +213,6 @@ def test_objects_of_an_older_job_of_the_same_name_are_not_taken_over() -> None:
     assert world.conditions()["Planned"] == ("False", reasons.NAME_CONFLICT)
     assert world.status.plan is None
     for kind, name in (
-        ("ConfigMap", "a-plan"),
         ("PersistentVolumeClaim", "a-workspace"),
         ("Job", "a-prepare-1"),
         ("Pod", "a-prepare-1-x"),

@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from merge_patch import merged
-from operator_samples import NOW
+from support.samples import NOW
+from support.world.merge_patch import merged
 from tuneyard_api import reasons
 from tuneyard_api.status import Condition, ConditionType, FineTuneJobStatus, ProgressStatus, State, WaitingFor
 from tuneyard_operator.domain.conditions import Conditions, api_time, read_time, set_condition

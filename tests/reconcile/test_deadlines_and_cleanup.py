@@ -2,9 +2,9 @@
 """How a job ends that takes too long or whose node is lost, and what is left of it after its end."""
 
 import pytest
-from fake_world import World
-from operator_samples import job_spec, result_text, runtime_spec
-from training_world import fail, in_training, leave
+from support.samples import job_spec, result_text, runtime_spec
+from support.world.training import fail, in_training, leave
+from support.world.world import World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State
@@ -141,7 +141,7 @@ def test_children_and_workspace_go_after_their_time_and_the_job_stays(good: bool
         fail(world, pod, FailureClass.NON_FINITE_LOSS)
     end = world.status
     foreign = {"metadata": {"name": "a-plan-of-mine", "namespace": "team", "labels": {names.LABEL_JOB: "a"}}}
-    world.cluster.store("Job", {**foreign, "spec": {"completions": 1}})
+    world.cluster.store("Job", {**foreign, "spec": {"parallelism": 2}})
     world.settle()
     world.advance(seconds - 10)
     world.start_operator()

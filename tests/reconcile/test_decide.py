@@ -4,8 +4,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from operator_samples import NOW, job_spec, observed, runtime_spec, seen_job, seen_pod
-from tuneyard_api import reasons
+from support.samples import NOW, job_spec, observed, runtime_spec, seen_job, seen_pod
+from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import Attempt, Condition, ConditionType, FineTuneJobStatus
 from tuneyard_operator.domain.acceptance import accept
@@ -51,13 +51,29 @@ def test_an_end_absorbs(status: FineTuneJobStatus, generation: int, jobs: list) 
 def test_a_new_job_gets_its_plan_its_workspace_and_its_first_stage_in_one_pass() -> None:
     decision = decide(observed(), NOW)
     assert [(action.kind, action.name) for action in decision.actions] == [
-        ("ConfigMap", "a-plan"),
+        ("ConfigMap", names.plan_name("a", "uid-a")),
         ("PersistentVolumeClaim", "a-workspace"),
         ("Job", "a-prepare-1"),
     ]
     assert decision.notes == ()
     assert decision.status.plan is not None
     assert decision.status.plan.gpus == 1
+
+
+@pytest.mark.parametrize(
+    ("runtime", "gpus"),
+    [
+        ({}, 8),
+        ({"deviceClassName": "gpu.nvidia.com"}, 8),
+        ({"accelerator": "none"}, 0),
+        ({"accelerator": "none", "acceleratorResource": "x.com/gpu"}, 8),
+    ],
+)
+def test_the_gpus_of_a_plan_are_those_of_all_its_nodes(runtime: dict[str, str], gpus: int) -> None:
+    spec = job_spec(parallelism={"nodes": 2, "gpusPerNode": 4})
+    decision = decide(observed(spec=spec, runtimes={"hf": runtime_spec(**runtime)}), NOW)
+    assert decision.status.plan is not None
+    assert decision.status.plan.gpus == gpus
 
 
 @pytest.mark.parametrize(

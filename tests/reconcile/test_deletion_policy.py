@@ -4,11 +4,11 @@
 from typing import Any
 
 import pytest
-from fake_cluster import Dead
-from fake_deletion import UNPUBLISH, delete_finetunejob, take_back
-from fake_world import World
-from operator_samples import job_spec, runtime_without_endpoint
-from training_world import fail, in_training
+from support.samples import job_spec, runtime_without_endpoint
+from support.world.cluster import Dead
+from support.world.deletion import UNPUBLISH, delete_finetunejob, take_back
+from support.world.training import fail, in_training
+from support.world.world import World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State

@@ -2,7 +2,7 @@
 """Every way in which a stage can end badly has its class and one sentence with its evidence."""
 
 import pytest
-from operator_samples import PUBLISH_FACTS, ended, failure_text, result_text, seen_job, seen_pod
+from support.samples import PUBLISH_FACTS, ended, failure_text, result_text, seen_job, seen_pod
 from tuneyard_api.pod_contract import FailureClass, Stage, StageResult
 from tuneyard_operator.domain.failures import Ending, classify, read_result
 from tuneyard_operator.domain.observed import SeenCondition, SeenJob, SeenPod

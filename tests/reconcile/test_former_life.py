@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A job that is deleted and applied again: nothing of it starts while something of the one before may still write."""
 
+import json
+
 import pytest
-from fake_deletion import UNPUBLISH, end_unpublish
-from rough_world import RoughWorld
+from support.world.deletion import UNPUBLISH, end_unpublish
+from support.world.rough import RoughWorld
 from tuneyard_api import reasons
 
 
@@ -37,6 +39,19 @@ def test_nothing_starts_beside_what_an_older_job_of_the_name_has_left(kept: str)
     assert (waiting.reason, waiting.name) == (reasons.NAME_CONFLICT, "a-train-1" if kept == "Job" else pod)
     assert "a-prepare-1" not in world.jobs()
     assert not world.cluster.of_kind("PersistentVolumeClaim"), "a pod that waits for the workspace gets none"
+    world.come_to_rest()
+
+
+def test_the_plan_of_a_job_never_has_the_name_that_an_older_one_s_had() -> None:
+    """A kubelet that still knows a pod of the older one would hand out that one's plan, which is the same but for the uid."""
+    world = in_training()
+    older = [body["metadata"]["name"] for body in world.cluster.of_kind("ConfigMap")]
+    replace(world, "ConfigMap")
+    world.settle()
+    [plan] = [body for body in world.cluster.of_kind("ConfigMap") if body["metadata"]["name"] not in older]
+    assert json.loads(plan["data"]["job.json"])["uid"] == "uid-a2"
+    [job] = world.cluster.of_kind("Job")
+    assert plan["metadata"]["name"] in str(job["spec"]["template"]["spec"]["volumes"])
     world.come_to_rest()
 
 

@@ -12,7 +12,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from tuneyard_api.pod_contract import Stage
 from tuneyard_operator.adapters.credentials import Credentials, NoCredentialsError, log_in
-from tuneyard_operator.adapters.endpoint import OpenAIEndpoint
 from tuneyard_operator.adapters.kubernetes import KubernetesCluster
 from tuneyard_operator.adapters.metrics import Metrics, build_app
 from tuneyard_operator.adapters.progress import HttpProgress
@@ -202,48 +201,30 @@ def test_claims_of_a_burst_are_listed_once() -> None:
     assert len(asked) == 1
 
 
-def ask(answers: dict[str, Answer], times: int = 1) -> tuple[Any, list[str]]:
-    async def work(url: str, asked: list[str]) -> tuple[Any, list[str]]:
-        async with aiohttp.ClientSession() as session:
-            endpoint = OpenAIEndpoint(session)
-            answers = await asyncio.gather(*(endpoint.ask(f"{url}/", "tuned") for _ in range(times)))
-            return answers[0], asked
-
-    return with_server(answers, work)
-
-
-MODELS = (200, {"data": [{"id": "base"}, {"id": "tuned"}]})
-CHOICES = (200, {"choices": [{"text": "x"}]})
-
-
-def test_an_endpoint_that_lists_and_completes_serves() -> None:
-    answer, asked = ask({"GET /v1/models": MODELS, "POST /v1/completions": CHOICES})
-    assert (answer.models, answer.completed, answer.problem) == (("base", "tuned"), True, "")
-    assert asked == ["GET /v1/models", "POST /v1/completions"]
-
-
-def test_many_jobs_that_wait_ask_an_endpoint_for_its_list_once() -> None:
-    _, asked = ask({"GET /v1/models": (200, {"data": [{"id": "base"}]})}, times=20)
-    assert asked == ["GET /v1/models"]
-
-
 @pytest.mark.parametrize(
-    ("answers", "models", "problem"),
+    ("path", "call"),
     [
-        ({"GET /v1/models": (503, "loading")}, None, "answered 503: loading"),
-        ({"GET /v1/models": (200, "no json")}, None, "JSONDecodeError"),
-        ({"GET /v1/models": (200, {"models": []})}, None, "KeyError: 'data'"),
-        ({"GET /v1/models": MODELS, "POST /v1/completions": (500, "boom")}, ("base", "tuned"), "a completion answered 500: boom"),
-        ({"GET /v1/models": MODELS, "POST /v1/completions": (200, {"choices": []})}, ("base", "tuned"), "a completion has no choices"),
+        ("/api/v1/namespaces/team/persistentvolumeclaims", lambda cluster: cluster.claims("team")),
+        ("/api/v1/namespaces/team/events", lambda cluster: cluster.warnings("team")),
+        (JOBS, lambda cluster: cluster.jobs_of("team", "a")),
+        ("/api/v1/namespaces/team/pods", lambda cluster: cluster.pods_of("team", "a-train-1")),
+        ("/api/v1/namespaces/team/pods", lambda cluster: cluster.all_pods_of("team", "a")),
+        ("/apis/tuneyard.io/v1alpha1/finetunejobs", lambda cluster: listed(cluster, "FineTuneJob")),
     ],
-)  # fmt: skip
-def test_what_is_wrong_with_an_endpoint_is_one_sentence(
-    answers: dict[str, Answer], models: tuple[str, ...] | None, problem: str
+    ids=["claims", "warnings", "jobs_of", "pods_of", "all_pods_of", "pages"],
+)
+@pytest.mark.parametrize(
+    "answer", [{"items": []}, {"items": None, "metadata": {"resourceVersion": "7"}}, {}], ids=str
+)
+def test_a_list_of_nothing_is_empty_however_it_is_written(
+    path: str, call: Callable[[KubernetesCluster], Awaitable[Any]], answer: dict[str, Any]
 ) -> None:
-    answer, _ = ask(answers)
-    assert answer.models == models
-    assert not answer.completed
-    assert answer.problem.startswith(problem)
+    assert not with_cluster({f"GET {path}": (200, answer)}, call)[0]
+
+
+async def listed(cluster: KubernetesCluster, kind: Any) -> list[Any]:
+    """The objects of all pages."""
+    return [body async for page in cluster.pages(kind) for body in page.objects]
 
 
 def test_progress_is_best_effort() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from fake_world import KEY, World
+from support.world.world import KEY, World
 from tuneyard_operator.reconcile.queue import FIRST_DELAY, LAST_DELAY, Key, KeyedQueue
 
 A, B, C = Key("n", "a"), Key("n", "b"), Key("n", "c")

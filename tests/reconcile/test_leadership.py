@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from fake_world import World
+from support.world.world import World
 from tuneyard_operator.reconcile.leadership import LEASE, Leadership
 
 SECONDS = 15.0

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from operator_samples import NOW, job_spec, observed
+from support.samples import NOW, job_spec, observed
 from tuneyard_api import names
 from tuneyard_api.status import FineTuneJobStatus, PlanStatus
 from tuneyard_operator.domain.decide import decide

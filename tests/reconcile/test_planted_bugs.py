@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from rough_world import RoughCluster, RoughWorld
-from survival_machine import only, walk
+from support.world.rough import RoughCluster, RoughWorld
+from support.world.survival_machine import only, walk
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import Attempt, ConditionType, FineTuneJobStatus
 from tuneyard_operator.domain import cleanup, decide, parting, report, stages

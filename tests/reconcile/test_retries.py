@@ -4,7 +4,7 @@
 from datetime import timedelta
 
 import pytest
-from operator_samples import NOW, observed
+from support.samples import NOW, observed
 from tuneyard_api import reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import Attempt

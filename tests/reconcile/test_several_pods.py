@@ -2,8 +2,7 @@
 """The pods of one training take each other down: what counts is the pod that began it, also when it is gone."""
 
 import pytest
-from fake_world import World
-from operator_samples import (
+from support.samples import (
     ended,
     failure_text,
     job_spec,
@@ -12,6 +11,7 @@ from operator_samples import (
     seen_job,
     seen_pod,
 )
+from support.world.world import World
 from tuneyard_api import reasons
 from tuneyard_api.pod_contract import FailureClass, Progress, Stage
 from tuneyard_operator.domain.failures import Ending, classify, first_cause

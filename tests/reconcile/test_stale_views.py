@@ -5,8 +5,8 @@ import asyncio
 import copy
 
 import pytest
-from fake_world import KEY, World
-from operator_samples import runtime_without_endpoint
+from support.samples import runtime_without_endpoint
+from support.world.world import KEY, World
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import State
 from tuneyard_operator.ports import ClusterError

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 from click.testing import CliRunner
-from fake_world import World
+from support.world.world import World
 from tuneyard_api import names
 from tuneyard_operator import main as entry
 from tuneyard_operator.handlers.watching import build_registry, build_settings
@@ -80,6 +80,7 @@ def test_kopf_writes_nothing_and_selects_on_the_server() -> None:
     assert settings.persistence.progress_storage.clear(essence=essence) == {}
     assert settings.persistence.diffbase_storage.fetch(body={}) is None
     assert settings.queueing.worker_limit is None, "a worker holds its slot until its object falls silent"
+    assert settings.process.ultimate_exiting_timeout is None, "the watches may be begun anew"
     assert settings.watching.server_timeout == 300
     assert settings.watching.client_timeout == 310
     selected = {
@@ -87,7 +88,9 @@ def test_kopf_writes_nothing_and_selects_on_the_server() -> None:
         for selector, label in settings.watching.label_selectors.items()
     }
     assert selected == {("batch", "jobs"): names.LABEL_JOB, ("", "pods"): names.LABEL_JOB}
-    registry = build_registry(World().operator_store, lambda: pytest.fail("logs in only when kopf asks"))
+    registry = build_registry(
+        World().operator_store, lambda: pytest.fail("logs in only when kopf asks"), lambda: None
+    )
     assert len(registry._watching.get_all_handlers()) == 4
     assert not registry._changing.get_all_handlers(), "they would write annotations of kopf's own"
     assert not registry._spawning.get_all_handlers()

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a job does when clusters do what they do: memory that is short, interruptions, hangs; and suspension."""
 
-from fake_world import World
-from operator_samples import job_spec, result_text
-from training_world import fail, finish, in_training, leave
+from support.samples import job_spec, result_text
+from support.world.training import fail, finish, in_training, leave
+from support.world.world import World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import ENV_MICRO_BATCH, FailureClass, Progress, Stage
 from tuneyard_api.status import State
+from tuneyard_operator.domain.observed import ReplicaAnswer
 
 DAY = 86_400
 
@@ -169,7 +170,7 @@ def test_a_job_whose_creation_was_not_answered_is_found_when_it_is_suspended() -
 def test_the_endpoint_s_patience_begins_anew_after_a_suspension() -> None:
     world = World(spec=job_spec(serve={"timeoutSeconds": 60}))
     world.settle()
-    world.endpoint.answer = type(world.endpoint.answer)(models=())
+    world.servers.replicas = (ReplicaAnswer("10.0.0.1:8000", problem="does not have a yet"),)
     for stage in Stage:
         world.carry_out(stage)
     assert world.status.state is State.SERVING
@@ -177,9 +178,9 @@ def test_the_endpoint_s_patience_begins_anew_after_a_suspension() -> None:
     world.settle()
     assert world.status.state is State.SUSPENDED
     world.advance(DAY)
-    asked = world.endpoint.asked
+    asked = len(world.servers.asked)
     world.one_pass()
-    assert world.endpoint.asked == asked
+    assert len(world.servers.asked) == asked
     world.edit(suspend=False)
     world.settle()
     assert world.status.state is State.WAITING or world.status.state is State.SERVING

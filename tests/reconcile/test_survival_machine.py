@@ -8,7 +8,7 @@ import os
 import random
 
 import pytest
-from survival_machine import WALKED, walk
+from support.world.survival_machine import WALKED, walk
 
 LIVES_OF_A_SHORT_WALK = 40
 LIVES_OF_A_PIECE = 200

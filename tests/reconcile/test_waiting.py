@@ -4,8 +4,9 @@
 from datetime import timedelta
 
 import pytest
-from operator_samples import EARLIER, NOW, runtime_spec, seen_job, seen_pod
+from support.samples import EARLIER, NOW, runtime_spec, seen_job, seen_pod
 from tuneyard_api import reasons
+from tuneyard_api.pod_contract import Stage
 from tuneyard_api.runtime import FineTuneRuntimeSpec
 from tuneyard_operator.domain.observed import SeenCondition, SeenEvent, SeenJob, SeenPod
 from tuneyard_operator.domain.waiting import Start, needs_events, why_waiting
@@ -16,6 +17,8 @@ NO_GPU = (
     "2 No preemption victims found for incoming pod."
 )
 QUOTA = 'Error creating: pods "a-train-1-kx7" is forbidden: exceeded quota: gpus, requested: pods=1, used: 4, limited: 4'
+NO_CPU_LIMIT = 'Error creating: pods "a-train-1-kx7" is forbidden: failed quota: lim: must specify limits.cpu for: trainer'
+FORBIDDEN = "Error creating: pods are forbidden: "
 POLICY = 'Error creating: pods "a-train-1-kx7" is forbidden: violates PodSecurity "restricted:latest": seccompProfile'
 
 
@@ -27,8 +30,8 @@ def held(reason: str, message: str) -> SeenPod:
     return seen_pod(scheduled=EARLIER, waiting=SeenCondition(reason, message))
 
 
-def event(kind: str, name: str, reason: str, message: str) -> SeenEvent:
-    return SeenEvent(kind, name, reason, message, NOW)
+def event(kind: str, name: str, reason: str, message: str, minutes: float = 0) -> SeenEvent:
+    return SeenEvent(kind, name, reason, message, NOW - timedelta(minutes=minutes))
 
 
 PodsAndEvents = tuple[tuple[SeenPod, ...], tuple[SeenEvent, ...]]
@@ -81,6 +84,33 @@ CASES: dict[str, tuple[PodsAndEvents, tuple[str, str, str, str] | None]] = {
         ((), (event("Job", "a-train-1", "FailedCreate", QUOTA),)),
         ("ResourceQuota", "gpus", reasons.QUOTA_EXCEEDED, "Error creating: pods are forbidden: exceeded quota: gpus, requested: pods=1, used: 4, limited: 4"),
     ),
+    "a quota wants a CPU limit": (
+        ((), (event("Job", "a-train-1", "FailedCreate", NO_CPU_LIMIT),)),
+        ("ResourceQuota", "lim", reasons.PODS_REFUSED, (
+            f"{FORBIDDEN}failed quota: lim: must specify limits.cpu for: trainer; try a LimitRange with a default limit for cpu,"
+            " which this job's next pods get, or for later jobs trainResources.cpuLimit of the FineTuneRuntime or"
+            " resources.cpuLimitCores of the job"
+        )),
+    ),
+    "a quota wants what no field gives": (
+        ((), (event("Job", "a-train-1", "FailedCreate", NO_CPU_LIMIT.replace("limits.cpu", "limits.memory")),)),
+        ("ResourceQuota", "lim", reasons.PODS_REFUSED, f"{FORBIDDEN}failed quota: lim: must specify limits.memory for: trainer"),
+    ),
+    "of several quotas the first by name of the last minutes": (
+        ((), (
+            event("Job", "a-train-1", "FailedCreate", QUOTA.replace("gpus", "aa"), minutes=11),
+            event("Job", "a-train-1", "FailedCreate", QUOTA.replace("gpus", "mm"), minutes=9),
+            event("Job", "a-train-1", "FailedCreate", QUOTA.replace("gpus", "zz")),
+        )),
+        ("ResourceQuota", "mm", reasons.QUOTA_EXCEEDED, f"{FORBIDDEN}exceeded quota: mm, requested: pods=1, used: 4, limited: 4"),
+    ),
+    "the latest of all when it is long ago": (
+        ((), (
+            event("Job", "a-train-1", "FailedCreate", QUOTA.replace("gpus", "aa"), minutes=30),
+            event("Job", "a-train-1", "FailedCreate", QUOTA.replace("gpus", "zz"), minutes=20),
+        )),
+        ("ResourceQuota", "zz", reasons.QUOTA_EXCEEDED, f"{FORBIDDEN}exceeded quota: zz, requested: pods=1, used: 4, limited: 4"),
+    ),
     "a policy refuses the pod": (
         ((), (event("Job", "a-train-1", "FailedCreate", POLICY),)),
         ("Job", "a-train-1", reasons.PODS_REFUSED, 'Error creating: pods are forbidden: violates PodSecurity "restricted:latest": seccompProfile'),
@@ -109,6 +139,13 @@ def test_what_a_stage_waits_for_is_named(name: str) -> None:
     assert (waiting.kind, waiting.name, waiting.reason, waiting.message) == expected
     assert verdict.reason in reasons.WAITING
     assert verdict.message == f"waits for {waiting.kind} {waiting.name}: {waiting.message}"
+
+
+def test_for_a_stage_that_a_job_has_no_say_in_only_the_runtime_s_field_is_named() -> None:
+    refused = event("Job", "a-prepare-1", "FailedCreate", NO_CPU_LIMIT)
+    verdict = why_waiting(Start(seen_job(Stage.PREPARE), (), (refused,), RUNTIME, NOW))
+    assert verdict is not None
+    assert verdict.message.endswith("or for later jobs prepareResources.cpuLimit of the FineTuneRuntime")
 
 
 SILENT = held("ContainerCreating", "")

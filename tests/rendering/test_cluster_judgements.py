@@ -8,8 +8,7 @@ from email.message import Message
 from typing import Any
 
 import pytest
-from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
+from tuneyard.catalog import catalog, pins
 from tuneyard.cluster.bootstrapping import outcome_of
 from tuneyard.cluster.contradictions import contradictions
 from tuneyard.cluster.diagnosis import GATE, argocd_settings, repositories
@@ -18,8 +17,8 @@ from tuneyard.cluster.progress import as_text, duration, progress_of
 from tuneyard.environment.model import Environment
 from tuneyard.findings import InputError
 from tuneyard.health import argocd_entries
-from tuneyard.resolve import resolve
-from tuneyard.upgrades import upgrades
+from tuneyard.stack.resolve import resolve
+from tuneyard.views.upgrades import upgrades
 from tuneyard_api.yaml_io import load
 
 A100 = GpuNodesFound("NVIDIA-A100-SXM4-80GB", 4, 80, 1)

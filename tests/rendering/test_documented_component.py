@@ -8,12 +8,12 @@ from types import ModuleType
 
 import pytest
 import tuneyard.catalog as package
-from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins, read_pins
+from tuneyard.catalog import catalog, pins
 from tuneyard.environment.model import Environment
-from tuneyard.order import waves
 from tuneyard.render.tree import local_paths, render
-from tuneyard.resolve import resolve
+from tuneyard.stack.order import waves
+from tuneyard.stack.pins import read_pins
+from tuneyard.stack.resolve import resolve
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/add-a-component.md").read_text()
 

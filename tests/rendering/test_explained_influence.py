@@ -14,18 +14,17 @@ from typing import Annotated, Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
+from tuneyard.catalog import catalog, pins
 from tuneyard.checks import unmet_preconditions
-from tuneyard.diffing import component_of
 from tuneyard.environment.examples import example_value
 from tuneyard.environment.model import Environment
 from tuneyard.environment.reference import rows
 from tuneyard.findings import InputError
-from tuneyard.influence import Influences
 from tuneyard.pipeline import Built, build
 from tuneyard.render.tree import local_paths, render
-from tuneyard.resolve import resolve
+from tuneyard.stack.resolve import resolve
+from tuneyard.views.diff import component_of
+from tuneyard.views.influence import Influences
 from tuneyard_api.problems import Path as KeyPath
 from tuneyard_api.problems import path_text
 
@@ -87,7 +86,9 @@ OTHERS: dict[str, list[Any]] = {
     "fineTuning.runtimes": [[], [{"name": "other"}]], "fineTuning.runtimes[]": [{"name": "other"}], "fineTuning.runtimes[].name": ["other"],
     "fineTuning.runtimes[].accelerator": ["nvidia", "none"], "fineTuning.runtimes[].image": ["example.org/t:3"],
     "fineTuning.runtimes[].methods": [["lora"], ["sft"]], "fineTuning.runtimes[].methods[]": ["lora", "sft"],
-    "fineTuning.runtimes[].endpoint": ["llama-3-1-8b", "qwen-2-5-7b", None], "fineTuning.runtimes[].spec": [{"precisions": ["bf16"]}, {}],
+    "fineTuning.runtimes[].servedModels": [["llama-3-1-8b"], ["qwen-2-5-7b"], []],
+    "certificateAuthority": [{"configMap": "house-ca"}], "registries.huggingFace": ["https://hub.example.org"],
+    "secrets.imagePull": ["registry"], "fineTuning.runtimes[].spec": [{"precisions": ["bf16"]}, {}],
     "fineTuning.namespaces": [[], [{"name": "other"}]], "fineTuning.namespaces[]": [{"name": "other"}],
     "fineTuning.namespaces[].name": ["other"], "fineTuning.namespaces[].gpus": [3, 5], "fineTuning.namespaces[].storageGiB": [333],
     "fineTuning.namespaces[].jobs": [3], "fineTuning.namespaces[].jobsFolder": ["jobs/other", None],

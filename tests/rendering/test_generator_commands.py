@@ -32,7 +32,8 @@ def test_the_first_ten_seconds(root: Path) -> None:
     shutil.rmtree(root / "environments")
     assert run(root, "init").exit_code == 0
     result = run(root, "render")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.exit_code == 0
+    assert "operatorImage and trainerImage are not built yet" in result.stderr
     assert (root / "argocd-apps/my/platform.yaml").is_file()
     assert run(root, "render", "--check").exit_code == 0
 
@@ -80,6 +81,39 @@ def test_check_prints_findings_and_exits_with_1(root: Path, style: str, first: s
     assert first in text.splitlines()[0]
     if style != "text":
         assert json.loads(text)
+
+
+def test_check_says_first_how_it_stands_as_in_the_readme(root: Path) -> None:
+    result = run(root, "check")
+    assert (result.exit_code, result.stdout) == (0, "")
+    first, *rest = result.stderr.splitlines()
+    assert f"\n{first}\n" in (ROOT / "README.md").read_text()
+    assert [line.split()[1:3] for line in rest] == [["registries:", "warning:"]] * 2
+
+
+def test_check_says_all_good_where_nothing_is_left_to_do(root: Path) -> None:
+    assert run(root, "check", "demo").stderr == "1 environment checked, all good\n"
+
+
+def test_check_lists_on_request_what_could_not_be_confirmed(root: Path) -> None:
+    first, *rest = run(root, "check", "lab", "-v").stderr.splitlines()
+    assert first == "1 environment checked, no errors, 1 warning; 2 details could not be confirmed:"
+    places = ["components.nemo-data-store:", "components.nemo-operator:", "registries:"]
+    assert sorted(line.split()[1] for line in rest) == places
+    rows = json.loads(run(root, "check", "lab", "--format", "json").stdout)
+    assert {row["rule"] for row in rows} == {"pin-is-confirmed", "image-is-real"}
+
+
+def test_check_folds_no_other_warning(root: Path) -> None:
+    path = root / "environments/lab.yaml"
+    path.write_text(path.read_text().replace("argocd:\n", "argocd:\n  version: 3.2.0\n"))
+    result = run(root, "check", "lab")
+    first, *rest = result.stderr.splitlines()
+    assert result.exit_code == 0
+    assert first.startswith(
+        "1 environment checked, no errors, 2 warnings; 2 details could not be confirmed ("
+    )
+    assert sorted(line.split()[1] for line in rest) == ["argocd.version:", "registries:"]
 
 
 def test_nothing_is_written_when_one_of_several_is_wrong(root: Path) -> None:
@@ -218,7 +252,7 @@ def test_checking_one_environment_is_quick() -> None:
 
 
 def test_what_did_not_change_is_not_rendered_again(root: Path) -> None:
-    assert "open: 54 files" in run(root, "render", "open", "lab").output
+    assert "open: 55 files" in run(root, "render", "open", "lab").output
     again = run(root, "render", "open", "lab")
     assert "open: unchanged since the last render" in again.stdout
     assert "pin-is-confirmed" not in again.stderr
@@ -226,10 +260,10 @@ def test_what_did_not_change_is_not_rendered_again(root: Path) -> None:
     file = root / "manifests/open/minio/values.yaml"
     good = file.read_text()
     file.write_text(good + "#")
-    assert "open: 54 files, 0 added, 1 changed" in run(root, "render", "open").output
+    assert "open: 55 files, 0 added, 1 changed" in run(root, "render", "open").output
     assert file.read_text() == good
     (root / "charts/tuneyard-operator/values.yaml").write_text("# other\n")
-    assert "changed" in run(root, "render", "open").output.splitlines()[0]
+    assert "open: 55 files" in run(root, "render", "open").output
     path = root / "environments/open.yaml"
     path.write_text(path.read_text() + "sizing: medium\n")
     assert "unchanged" not in run(root, "render", "open").output
@@ -242,9 +276,9 @@ def test_a_tree_whose_environment_is_gone_is_removed(root: Path) -> None:
     (root / "environments/open.yaml").unlink()
     (root / "manifests/open/notes.md").write_text("mine\n")
     listed = run(root, "render", "--check")
-    assert (listed.exit_code, "54 files would be removed" in listed.output) == (1, True)
+    assert (listed.exit_code, "55 files would be removed" in listed.output) == (1, True)
     assert (root / "argocd-apps/open/platform.yaml").is_file()
-    assert "environments/open.yaml is gone, 54 files removed" in run(root, "render").output
+    assert "environments/open.yaml is gone, 55 files removed" in run(root, "render").output
     assert [p.name for p in (root / "manifests/open").rglob("*")] == ["notes.md"]
     assert not (root / "argocd-apps/open").exists()
     assert (root / "argocd-apps/lab/platform.yaml").is_file()

@@ -5,12 +5,12 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from tuneyard.diffing import changes
+from tuneyard.disk.write import read_index
 from tuneyard.findings import Severity
 from tuneyard.pipeline import Built, build
-from tuneyard.reference_pages import pages
 from tuneyard.render.files import index_path
-from tuneyard.write import read_index
+from tuneyard.views.diff import changes
+from tuneyard.views.pages import pages
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = ("airgapped", "demo", "lab", "open")

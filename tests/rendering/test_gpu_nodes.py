@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
+from tuneyard.catalog import catalog, pins
 from tuneyard.checks.tree import walk
 from tuneyard.cluster.contradictions import gpus_are_as_said
 from tuneyard.cluster.facts import ClusterFacts, gpu_nodes
@@ -17,8 +16,8 @@ from tuneyard.commands.init import found_gpus
 from tuneyard.environment.cluster import Gpus
 from tuneyard.environment.model import Environment
 from tuneyard.render.tree import derived_values
-from tuneyard.resolve import resolve
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.stack.resolve import resolve
 
 Json = dict[str, Any]
 A100 = "NVIDIA-A100-SXM4-80GB"

@@ -15,6 +15,7 @@ name: fine
 argocd: {repoUrl: "https://git.example.com/gitops.git"}
 storage:
   readWriteOnce: {className: local-path}
+registries: {operatorImage: "registry.internal/tuneyard/operator:1", trainerImage: "registry.internal/tuneyard/trainer:1"}
 """
 
 
@@ -55,7 +56,7 @@ def test_what_goes_on_at_one_s_own_risk_is_told(name: str) -> None:
     line, told = WARNED[name]
     found = findings_of(f"{BASE}{line}\n")
     assert [str(f).partition(" ")[2] for f in found] == [told]
-    assert all(f.severity is Severity.WARNING and f.line == 5 for f in found)
+    assert all(f.severity is Severity.WARNING and f.line == BASE.count("\n") + 1 for f in found)
 
 
 def test_hosts_that_are_reached_directly_by_default_are_names_that_everybody_reads() -> None:
@@ -65,9 +66,9 @@ def test_hosts_that_are_reached_directly_by_default_are_names_that_everybody_rea
 def test_all_problems_are_told_at_once() -> None:
     text = BASE + "storag: 1\nsizing: huge\nargocs: {}\n"
     assert [(f.line, f.rule) for f in findings_of(text)] == [
-        (5, "unknown-key"),
-        (6, "unknown-value"),
-        (7, "unknown-key"),
+        (6, "unknown-key"),
+        (7, "unknown-value"),
+        (8, "unknown-key"),
     ]
 
 
@@ -127,4 +128,4 @@ def test_sarif_carries_rule_file_and_place() -> None:
     assert run["tool"]["driver"]["rules"] == [{"id": "unknown-key"}]
     location = run["results"][0]["locations"][0]["physicalLocation"]
     assert location["artifactLocation"]["uri"] == "file.yaml"
-    assert location["region"] == {"startLine": 5, "startColumn": 1}
+    assert location["region"] == {"startLine": 6, "startColumn": 1}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from tuneyard.environment.load import parse
-from tuneyard.order import waves
 from tuneyard.pipeline import Built, build_loaded
+from tuneyard.stack.order import waves
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = """\

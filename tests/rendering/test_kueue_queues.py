@@ -7,13 +7,12 @@ Kueue 0.19.2 gives a Job without a label to the LocalQueue `default` of its name
 from typing import Any
 
 import pytest
-from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
+from tuneyard.catalog import catalog, pins
 from tuneyard.catalog.tuneyard import COMPONENTS as OURS
 from tuneyard.environment.model import Environment
 from tuneyard.render.tree import derived_values
-from tuneyard.resolve import resolve
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.stack.resolve import resolve
 from tuneyard_api.yaml_io import load
 
 Json = dict[str, Any]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuneyard.core_schemas import check_core_kinds
+from tuneyard.checks.core_kinds import check_core_kinds
+from tuneyard.checks.custom_kinds import add, check, known
 from tuneyard.pipeline import Built, build
 from tuneyard.render.files import File
-from tuneyard.schemas import add, check, known
 from tuneyard_local.parts import part_files
 
 ROOT = Path(__file__).parents[2]

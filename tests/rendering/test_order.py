@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tuneyard.catalog.component import Component, Need
 from tuneyard.environment.model import Environment
 from tuneyard.findings import InputError
-from tuneyard.order import longest_paths, waves
-from tuneyard.resolve import resolve
+from tuneyard.stack.model import Component, Need
+from tuneyard.stack.order import longest_paths, waves
+from tuneyard.stack.resolve import resolve
 
 
 @st.composite

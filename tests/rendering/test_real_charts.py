@@ -17,15 +17,14 @@ from typing import Any
 
 import pytest
 import yaml
-from tuneyard.catalog import catalog, static_components
-from tuneyard.catalog.pins import pins
+from tuneyard.catalog import catalog, pins, static_components
 from tuneyard.catalog.scheduling import KUEUE_CONFIGURATION
-from tuneyard.chart_values import add_chart, check_chart_values
+from tuneyard.checks.chart_values import add_chart, check_chart_values
 from tuneyard.environment.model import Environment
 from tuneyard.render.argocd import build_project
 from tuneyard.render.tree import derived_values
-from tuneyard.resolve import resolve
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.stack.resolve import resolve
 from tuneyard_api.yaml_io import dump, load
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.parts import program

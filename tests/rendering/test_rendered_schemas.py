@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
+from tuneyard.catalog import catalog, pins
 from tuneyard.checks import check_files, check_stack
+from tuneyard.checks.custom_kinds import strict
 from tuneyard.environment.model import Environment
 from tuneyard.findings import Severity
 from tuneyard.pipeline import build
 from tuneyard.render.tree import local_paths, render
-from tuneyard.resolve import resolve
-from tuneyard.schemas import strict
+from tuneyard.stack.resolve import resolve
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.yaml_io import load, load_all
 

@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
+from tuneyard.catalog import catalog, pins
 from tuneyard.checks import FILE_CHECKS
 from tuneyard.environment.model import Environment
-from tuneyard.order import waves
 from tuneyard.render.applications import WAVE, inline_chart_path
 from tuneyard.render.files import File
 from tuneyard.render.tree import local_paths, merged, render
-from tuneyard.resolve import edges, resolve
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.stack.order import waves
+from tuneyard.stack.resolve import edges, resolve
 from tuneyard_api.yaml_io import load
 
 ROOT = Path(__file__).parents[2]

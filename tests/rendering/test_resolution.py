@@ -5,14 +5,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from tuneyard.catalog import catalog, static_components
-from tuneyard.catalog.pins import pins
+from tuneyard.catalog import catalog, pins, static_components
 from tuneyard.environment.model import Environment
 from tuneyard.environment.presets import PRESETS
 from tuneyard.findings import InputError
 from tuneyard.render.tree import derived_values
-from tuneyard.resolve import resolve
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.stack.resolve import resolve
 
 GPUS = {"nodes": [{"product": "NVIDIA-L40S", "gpusPerNode": 4, "memoryGiB": 48}]}
 

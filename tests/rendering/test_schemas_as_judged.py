@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuneyard.chart_values import KeptChart, laid_over, refused_values
-from tuneyard.core_schemas import check_core_kinds
+from tuneyard.checks.chart_values import KeptChart, laid_over, refused_values
+from tuneyard.checks.core_kinds import check_core_kinds
+from tuneyard.checks.custom_kinds import add, check
 from tuneyard.render.files import File
-from tuneyard.schemas import add, check
 from tuneyard_api.yaml_io import dump
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.parts import program

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
+from tuneyard.catalog import catalog, pins
 from tuneyard.catalog.workflow_templates import MANIFEST
+from tuneyard.checks.custom_kinds import add, check
 from tuneyard.environment.model import Environment
-from tuneyard.order import waves
 from tuneyard.pipeline import build
-from tuneyard.resolve import resolve
-from tuneyard.schemas import add, check
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.stack.order import waves
+from tuneyard.stack.resolve import resolve
 from tuneyard_api.job import FineTuneJobSpec
 from tuneyard_api.status import State
 from tuneyard_local.parts import part_files

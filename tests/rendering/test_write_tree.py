@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuneyard.disk.write import compare, is_inside, write
 from tuneyard.findings import InputError
 from tuneyard.render.files import File, index_of, yaml_file
-from tuneyard.write import compare, is_inside, write
 
 
 def tree(**texts: str) -> tuple[File, ...]:

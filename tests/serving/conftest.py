@@ -178,7 +178,7 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     command = [
         sys.executable,
         "-m",
-        "tuneyard_local.server",
+        "tuneyard_server.main",
         "--model",
         model,
         "--host",

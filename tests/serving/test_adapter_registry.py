@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tuneyard_local.server.catalog import AdapterRefusedError, Catalog, plan_changes
-from tuneyard_local.server.registry import AdapterFiles, Registry, Scan
+from tuneyard_server.catalog import AdapterRefusedError, Catalog, plan_changes
+from tuneyard_server.registry import AdapterFiles, Registry, Scan
 
 
 def weights_bytes(size: int = 8) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tuneyard_local.server.registry import Registry
-from tuneyard_local.server.requests import Sampling
+from tuneyard_server.registry import Registry
+from tuneyard_server.requests import Sampling
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::FutureWarning")]
 PROMPTS = ("the quick", "lazy dog", "cat")
@@ -27,7 +27,7 @@ def test_an_adapter_answers_like_the_model_that_it_is_merged_into(
     base_weights: dict[str, Any],
     merged_weights: dict[str, Any],
 ) -> None:
-    from tuneyard_local.server.engine import Engine
+    from tuneyard_server.engine import Engine
 
     adapter_writer(tmp_path / "registry" / "a", seed=1)
     adapter_writer(tmp_path / "registry" / "b", seed=2)
@@ -50,7 +50,7 @@ def test_greedy_answers_equal_those_of_the_evaluation(
 ) -> None:
     import torch
     from transformers import AutoModelForCausalLM
-    from tuneyard_local.server.engine import Engine
+    from tuneyard_server.engine import Engine
     from tuneyard_trainer.generate import complete
     from tuneyard_trainer.tokenization import TextTokenizer
 
@@ -91,7 +91,7 @@ def test_greedy_answers_equal_those_of_the_evaluation(
     text=st.text("ab\ufffd", max_size=12), stops=st.lists(st.text("ab", min_size=1, max_size=3), max_size=3)
 )
 def test_what_is_shown_of_a_growing_text_is_never_taken_back(text: str, stops: list[str]) -> None:
-    from tuneyard_local.server.engine import count_safe_characters, cut_at_stop
+    from tuneyard_server.engine import count_safe_characters, cut_at_stop
 
     shown = 0
     for end in range(len(text) + 1):

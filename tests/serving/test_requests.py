@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tuneyard_local.server.errors import InvalidRequestError
-from tuneyard_local.server.requests import parse_request
+from tuneyard_server.errors import InvalidRequestError
+from tuneyard_server.requests import parse_request
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from tuneyard_local.server.app import FAILED, WORKER, build_app
-from tuneyard_local.server.settings import Settings, parse_settings
+from tuneyard_server.app import FAILED, WORKER, build_app
+from tuneyard_server.settings import Settings, parse_settings
 
 BODY = {"model": "base", "prompt": "x"}
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must not change a training: accumulation, packing, an interruption, the number of processes."""
 
+import itertools
 import json
 import math
 import shutil
 
 import pytest
-from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
+from pydantic import ValidationError
+from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, Scores, TrainFacts
 
 torch = pytest.importorskip("torch")
 
@@ -167,24 +169,81 @@ def test_checkpoint_of_another_plan_is_not_used(job, pods):
     assert TrainFacts.model_validate(pods.run("train", other)[1].facts).resumed_from_step == 0
 
 
-def test_loss_that_is_not_finite_names_the_step(job, pods):
-    plan = job(training={"learningRate": 1.0, "maxSteps": 3})
-    assert pods.run("prepare", plan)[0] == 0
-    # A model whose weights hold an infinity, as a diverged one would.
-    from pathlib import Path
-
+def break_model(pods):
+    """Its weights hold an infinity, as those of a model that diverged."""
     from safetensors.torch import load_file, save_file
 
-    broken = Path(pods.workspace) / "broken"
+    broken = pods.workspace / "broken"
     shutil.copytree(pods_model(pods), broken)
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], math.inf)
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     index = pods.workspace / "prepared/index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"model": str(broken)}))
+
+
+NOT_FINITE = {
+    "a step": (
+        0.0,
+        "step 1: the loss is nan and the gradient's norm nan at learning rate 1; try a lower training.learningRate",
+    ),
+    "the base model": (
+        0.25,
+        "the base model, before training: the loss on the held-out records is nan; try training.precision fp32",
+    ),
+}
+
+
+@pytest.mark.parametrize(("held_out", "said"), NOT_FINITE.values(), ids=NOT_FINITE.keys())
+def test_loss_that_is_not_finite_says_where(job, pods, held_out, said):
+    plan = job(training={"learningRate": 1.0, "maxSteps": 3}, dataset={"validationFraction": held_out})
+    assert pods.run("prepare", plan)[0] == 0
+    break_model(pods)
     code, result = pods.run("train", plan)
     assert code == EXIT_CODES[FailureClass.NON_FINITE_LOSS]
-    assert result.failure.message.startswith("step 1: the loss is nan")
+    assert result.failure.message.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("measurement", "said"),
+    [
+        (1, "step 2: the loss on the held-out records is inf; try a lower training.learningRate"),
+        (2, "step 4: the loss on the held-out records is inf; try a lower training.learningRate"),
+        (3, "the tuned model: the loss on the held-out records is inf; try a lower training.learningRate"),
+    ],
+)
+def test_held_out_loss_that_is_not_finite_is_no_bug(job, pods, monkeypatch, measurement, said):
+    """The base model is measured first, then validation after steps 2 and 4, then the tuned model."""
+    plan = job(training={"maxSteps": 4}, checkpoint={"everySteps": 2})
+    assert pods.run("prepare", plan)[0] == 0
+    measured = itertools.count()
+
+    def mean_loss(*_, **__):
+        return math.inf if next(measured) == measurement else 2.0
+
+    monkeypatch.setattr("tuneyard_trainer.loop.mean_loss", mean_loss)
+    monkeypatch.setattr("tuneyard_trainer.evaluate.mean_loss", mean_loss)
+    code, result = pods.run("train", plan)
+    assert code == EXIT_CODES[FailureClass.NON_FINITE_LOSS]
+    assert result.failure.message.startswith(said)
+
+
+def test_the_last_loss_is_known_without_the_file_of_losses(job, pods):
+    """A node that is lost after the last checkpoint may take lines with it that no disk had."""
+    plan = job()
+    last = train(pods, plan)[-1]
+    (pods.workspace / "results/train.json").unlink()
+    (pods.workspace / "metrics.jsonl").unlink()
+    code, result = pods.run("train", plan)
+    assert code == 0
+    facts = TrainFacts.model_validate(result.facts)
+    assert (facts.resumed_from_step, facts.final_loss) == (4, last)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_facts_are_finite_where_they_are_made(number):
+    with pytest.raises(ValidationError, match=r"perplexity\n +Input should be a finite number"):
+        Scores(loss=1.0, perplexity=number, exact_match=0.0, rouge_l=0.0, prompts=0)
 
 
 def test_runtime_for_gpus_never_falls_back_to_cpu(job, pods):

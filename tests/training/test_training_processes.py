@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, StageResult, TrainFacts
+from tuneyard_api.pod_contract import EXIT_CODES, GRACE_SECONDS, FailureClass, Stage, StageResult, TrainFacts
 
 torch = pytest.importorskip("torch")
 
@@ -153,12 +153,12 @@ def test_a_lost_node_is_an_interruption_and_two_nodes_train_as_one_with_one_resu
     assert kept.facts["processes"] == 2
 
 
-def start_endless(pods, plan_of, processes):
+def start_endless(pods, plan_of, processes, **environ):
     """A training without an end, as soon as it has done two steps."""
     plan = plan_of(processes, training={"epochs": None, "maxSteps": 100_000})
     plan = plan.model_copy(update={"checkpoint": plan.checkpoint.model_copy(update={"every_steps": 50_000})})
     assert pods.run("prepare", plan)[0] == 0
-    process = pods.start("train")
+    process = pods.start("train", **environ)
     wait_for_steps(pods, process)
     return process
 
@@ -185,6 +185,29 @@ def test_sigterm_writes_a_checkpoint_and_leaves(plan_of, pods, processes):
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     assert len(manifest["digests"]) == 2 * processes
     assert manifest["step"] == len(losses(pods))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_checkpoint_that_takes_35_seconds_is_kept_after_sigterm(plan_of, pods, processes, tmp_path):
+    """PyTorch's torchrun by itself kills its workers after 30 s."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\n"
+        "import safetensors.torch as real\n"
+        "write = real.save_file\n"
+        "def save_file(*arguments, **named):\n"
+        "    time.sleep(17.5)\n"
+        "    write(*arguments, **named)\n"
+        "real.save_file = save_file\n"
+    )
+    process = start_endless(pods, plan_of, processes, PYTHONPATH=str(tmp_path))
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(GRACE_SECONDS[Stage.TRAIN]) == EXIT_CODES[FailureClass.INTERRUPTED]
+    assert time.monotonic() - began > 35
+    assert "goes on from the checkpoint of step" in pods.result().failure.message
+    [checkpoint] = (pods.workspace / "checkpoints").glob("step-*")
+    assert len(json.loads((checkpoint / "manifest.json").read_text())["digests"]) == 2 * processes
 
 
 def test_a_killed_process_is_an_interruption_and_no_bug(plan_of, pods):

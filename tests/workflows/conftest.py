@@ -3,19 +3,15 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forms.rendered import rendered
 from tuneyard_api.yaml_io import load
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.parts import part_files, program
-
-sys.path.insert(0, str(Path(__file__).parent / "harness"))
-
-from rendered_forms import rendered
 
 ROOT = Path(__file__).parents[2]
 Json = dict[str, Any]

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from rendered_forms import rendered
+from support.forms.rendered import rendered
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.yaml_io import dump_all
 from tuneyard_local.cluster import Cluster

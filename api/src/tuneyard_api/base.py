@@ -77,9 +77,12 @@ class Contract(BaseModel):
 
 
 class Tolerant(Contract):
-    """A part that a newer writer may have extended: what is unknown is dropped."""
+    """A part that a newer writer may have extended: what is unknown is dropped.
 
-    model_config = ConfigDict(extra="ignore")
+    Its numbers are finite: JSON has no other ones, and would carry nan as null.
+    """
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -87,6 +90,7 @@ DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?
 RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
 """A path inside a volume: no leading slash, no part that begins with a dot, so never `..`."""
 HUB_REPO = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?$"
+REVISION = r"^[A-Za-z0-9][A-Za-z0-9_./-]*$"
 METHOD = r"^[a-z][A-Za-z0-9]*$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
 HTTP_URL = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$"

@@ -42,8 +42,8 @@ JOB_COLUMNS = (
     ("Age", "date", ".metadata.creationTimestamp", 0, "Since the job was created."),
     ("Method", "string", ".spec.method", 1, "What is trained."),
     ("Runtime", "string", ".spec.runtime.name", 1, "The FineTuneRuntime."),
-    ("GPUs", "integer", ".spec.parallelism.gpusPerNode", 1, "GPUs of the training pod."),
-    ("Model", "string", ".status.result.modelName", 1, "Name to ask the endpoint for."),
+    ("GPUs", "integer", ".status.plan.gpus", 1, "GPUs of the training, over all nodes."),
+    ("Served as", "string", ".status.result.modelName", 1, "Name to ask the endpoint for."),
     ("Message", "string", ".status.message", 1, "The sentence to read first."),
 )
 RUNTIME_COLUMNS = (

@@ -11,7 +11,17 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from tuneyard_api import job_rules
-from tuneyard_api.base import HUB_REPO, METHOD, BaseUrl, Contract, Label, ObjectName, Rule, VolumePath
+from tuneyard_api.base import (
+    HUB_REPO,
+    METHOD,
+    REVISION,
+    BaseUrl,
+    Contract,
+    Label,
+    ObjectName,
+    Rule,
+    VolumePath,
+)
 from tuneyard_api.remote_files import HttpFile, S3File
 from tuneyard_api.survival import Deadlines, DeletionPolicy, Retry, Ttl
 
@@ -37,10 +47,9 @@ class HuggingFaceSource(Contract):
         ),
     ]
     """`owner/name`."""
-    revision: Annotated[
-        str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")
-    ] = "main"
-    """Branch, tag or commit; the commit that it meant is kept in status."""
+    revision: Annotated[str, Field(min_length=1, max_length=200, pattern=REVISION)] | None = None
+    """Branch, tag or commit; the commit that it meant is kept in status. Absent: of a base model, the revision that a
+    server of the runtime serves; else `main`."""
     secret_ref: SecretKey | None = None
     """Token for a gated repository; reaches the prepare pod alone."""
 
@@ -228,8 +237,12 @@ class Workspace(Contract):
 class Resources(Contract):
     """What the training pod asks for besides GPUs (requests and limits alike for memory)."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.CORES_WITHIN_LIMIT,)
+
     cpu_cores: Annotated[float, Field(gt=0, le=1024)] | None = None
     """CPU cores requested."""
+    cpu_limit_cores: Annotated[float, Field(gt=0, le=1024)] | None = None
+    """CPU cores at most, which a ResourceQuota on `limits.cpu` asks for; absent: as the runtime says."""
     memory_gib: Annotated[float, Field(gt=0, le=16_384)] | None = None
     """Memory in GiB, requested and limited."""
 
@@ -299,12 +312,18 @@ class Publish(Contract):
 
 
 class Serve(Contract):
-    """An endpoint that must list and answer with the adapter before the job has succeeded."""
+    """The server that must answer with the adapter before the job has succeeded: at most one of model, endpoint, disabled."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.ONE_SERVER,)
+
+    model: Label | None = None
+    """Name of one of the runtime's served models; absent: the first one of the job's base model."""
     endpoint: BaseUrl | None = None
-    """Base URL of an OpenAI-compatible server, without /v1; from the runtime when absent."""
+    """Base URL of an OpenAI-compatible server of your own, without /v1, which reads the job's registry."""
+    disabled: bool = False
+    """The job has succeeded when the adapter is published."""
     timeout_seconds: Annotated[int, Field(ge=10, le=86_400)] = 600
-    """How long the endpoint may take to list the adapter."""
+    """How long the server may take to answer with the adapter."""
 
 
 class FineTuneJobSpec(Contract):
@@ -355,7 +374,7 @@ class FineTuneJobSpec(Contract):
     publish: Publish = Publish()
     """Adapter registry."""
     serve: Serve | None = None
-    """Proof by the endpoint; with none here and none in the runtime the job ends after publish."""
+    """Proof by a server; where the runtime serves no model and the job names no endpoint, it ends after publish."""
 
 
 class ObjectMeta(Contract):

@@ -10,6 +10,7 @@ from typing import Any
 
 from tuneyard_api.base import DNS_LABEL, Rule
 from tuneyard_api.names import MAX_JOB_NAME
+from tuneyard_api.quantities import quantity_value
 
 _IMAGE = r"^[^@:]+(:[0-9]+/[^@:]+)?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|(:[A-Za-z0-9_.-]{1,128})?@sha256:[0-9a-f]{64})$"
 
@@ -17,11 +18,16 @@ _IMAGE = r"^[^@:]+(:[0-9]+/[^@:]+)?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|(:[A-Za-z
 def _rule(cel: str, holds: Callable[[Any], bool], message: str, field: str = "") -> Rule:
     """A rule whose message quotes string fields as `{metadata.name}`."""
     cel_message = re.sub(r"\{([\w.]+)\}", r"' + self.\1 + '", f"'{message}'")
-    quoted = re.sub(r"\{([\w.]+)\}", r"{self.\1}", message)
+    quoted = re.sub(r"\{([\w.]+)\}", lambda found: f"{{self.{_attribute(found[1])}}}", message)
     sentence = message.partition(" (got")[0]
     return Rule(
         cel, cel_message, lambda self: None if holds(self) else quoted.format(self=self), sentence, field
     )
+
+
+def _attribute(name: str) -> str:
+    """The attribute of a field."""
+    return re.sub("(?=[A-Z])", "_", name).lower()
 
 
 def batch_refusal(batch: int, micro: int | None, gpus: int) -> str | None:
@@ -72,7 +78,7 @@ OPTIONS_OF_METHOD = _rule(
 
 def _sources(*names: str) -> tuple[Rule, Rule]:
     """The two rules of an object that is exactly one of several sources: not none, and not more than one."""
-    attributes = [re.sub("(?=[A-Z])", "_", name).lower() for name in names]
+    attributes = [_attribute(name) for name in names]
     given = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in names)
     listed = f"{', '.join(names[:-1])} and {names[-1]}"
     none, more = ("neither", "both") if len(names) == 2 else ("none", "several")  # noqa: PLR2004
@@ -129,6 +135,11 @@ ONE_LENGTH = _rule(
     "epochs and maxSteps exclude each other (got both); try one",
     field="maxSteps",
 )
+ONE_SERVER = _rule(
+    "(has(self.model) ? 1 : 0) + (has(self.endpoint) ? 1 : 0) + (self.disabled ? 1 : 0) < 2",
+    lambda serve: (serve.model is not None) + (serve.endpoint is not None) + serve.disabled < 2,  # noqa: PLR2004
+    "model, endpoint and disabled exclude each other (got several); try one",
+)
 TOLERATION_KEY = _rule(
     "has(self.key) || self.operator == 'Exists'",
     lambda toleration: toleration.key is not None or toleration.operator == "Exists",
@@ -173,6 +184,41 @@ BACKOFF_HAS_ROOM = Rule(
     broken=lambda spec: backoff_refusal(spec.retry.backoff_seconds, spec.retry.max_backoff_seconds),
     sentence="maxBackoffSeconds is at least backoffSeconds",
     field="retry.maxBackoffSeconds",
+)
+ONE_WAY_TO_ASK_FOR_GPUS = _rule(
+    "!has(self.acceleratorResource) || !has(self.deviceClassName)",
+    lambda runtime: runtime.accelerator_resource is None or runtime.device_class_name is None,
+    "acceleratorResource and deviceClassName exclude each other (got both); try one",
+    field="deviceClassName",
+)
+CPU_LIMIT_IS_ENOUGH = _rule(
+    "!has(self.cpuLimit) || quantity(self.cpuLimit).compareTo(quantity(self.cpu)) >= 0",
+    lambda stage: stage.cpu_limit is None or quantity_value(stage.cpu_limit) >= quantity_value(stage.cpu),
+    "cpuLimit is at least cpu (got {cpuLimit} and {cpu}); try a higher cpuLimit, or a lower cpu",
+    field="cpuLimit",
+)
+
+
+def cores_refusal(cores: float, limit: float) -> str | None:
+    """What is wrong with a container that asks for `cores` and may use `limit`, or None."""
+    if limit >= cores:
+        return None
+    return f"cpuLimitCores is at least cpuCores (got {limit:g} and {cores:g}); try {cores:g}"
+
+
+CORES_WITHIN_LIMIT = Rule(
+    cel="!has(self.cpuLimitCores) || !has(self.cpuCores) || self.cpuLimitCores >= self.cpuCores",
+    cel_message=(
+        "'cpuLimitCores is at least cpuCores (got %s and %s); try %s'.format(["
+        "self.cpuLimitCores, self.cpuCores, self.cpuCores])"
+    ),
+    broken=lambda wishes: (
+        None
+        if wishes.cpu_limit_cores is None or wishes.cpu_cores is None
+        else cores_refusal(wishes.cpu_cores, wishes.cpu_limit_cores)
+    ),
+    sentence="cpuLimitCores is at least cpuCores",
+    field="cpuLimitCores",
 )
 FIXED_IMAGE = _rule(
     f"self.image.matches('{_IMAGE}') && !self.image.endsWith(':latest')",

@@ -4,6 +4,8 @@
 Nothing here decides anything; a name is written once, here, and imported everywhere else.
 """
 
+import hashlib
+
 GROUP = "tuneyard.io"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -30,17 +32,32 @@ FINALIZER = f"{GROUP}/published"
 """On a FineTuneJob while its deletion has to wait for what it published to be removed."""
 
 MAX_JOB_NAME = 40
-"""Longest FineTuneJob name, in characters: leaves room for `-workspace`, `-prepare-12` and a pod's suffix within 63."""
+"""Longest FineTuneJob name, in characters: leaves room for `-workspace`, `-plan-` with ten digits, `-prepare-12` and a pod's suffix within 63."""
 
 
-def plan_name(job: str) -> str:
-    """The immutable ConfigMap that holds the resolved job."""
+def plan_name(job: str, uid: str) -> str:
+    """The immutable ConfigMap that holds the resolved job: another one for each FineTuneJob that ever had the name.
+
+    A kubelet goes on handing out the immutable ConfigMap that it holds under a name, though another one has it by now,
+    while it knows any pod that used it. By the uid, and not by the plan's digest: a job that is applied again has the
+    same plan, and job.json also says whose it is.
+    """
+    return f"{job}-plan-{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
+
+
+def former_plan_name(job: str) -> str:
+    """The name of that ConfigMap in the first version of the operator, whose jobs go on."""
     return f"{job}-plan"
 
 
 def workspace_name(job: str) -> str:
     """The PersistentVolumeClaim that the stages of a job share."""
     return f"{job}-workspace"
+
+
+def gpu_claim_name(job: str) -> str:
+    """The ResourceClaimTemplate that training pods claim GPUs by."""
+    return f"{job}-gpus"
 
 
 def unpublish_name(job: str) -> str:

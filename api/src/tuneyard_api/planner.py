@@ -24,11 +24,13 @@ from tuneyard_api.planned_sources import (
     splits,
 )
 from tuneyard_api.pod_contract import Stage
-from tuneyard_api.refusals import Problem, every_problem, processes, usual_endpoint
+from tuneyard_api.refusals import Problem, every_problem, is_whole_model, processes
 from tuneyard_api.runtime import FineTuneRuntime
+from tuneyard_api.serving import Destination, ServedModel, destination_of, served_by
 from tuneyard_api.workspace_size import workspace_gib
 
 DEFAULT_EPOCHS = 1.0
+DEFAULT_REVISION = "main"
 DEFAULT_VALIDATION_FRACTION = 0.05
 DEFAULT_SERVE_TIMEOUT_SECONDS = 600
 
@@ -65,7 +67,8 @@ class Plan:
     resolved: pod.ResolvedJob
     model: ModelSource
     registry: ClaimSource
-    endpoint: str | None
+    destination: Destination | None
+    """The server that must answer with the adapter; None: the job ends after publish."""
     serve_timeout_seconds: int
     workspace_size_gib: int
     storage_class_name: str | None
@@ -75,6 +78,8 @@ class Plan:
     """Claims of all stages."""
     hub_token: SecretKey | None
     """Where the prepare pod's hub token comes from."""
+    hub_token_is_optional: bool
+    """The runtime's token, not one that the job asks for."""
     s3_secret: str | None
     """Secret that the prepare pod's S3 credentials come from."""
     digest: str
@@ -95,9 +100,9 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
     """
     spec, offered = job.spec, runtime.spec
     registry = spec.publish.pvc or offered.defaults.registry
-    endpoint = (spec.serve and spec.serve.endpoint) or usual_endpoint(job, runtime)
+    served = () if is_whole_model(job, runtime) else offered.served_models
     micro = _micro_batch(job, runtime)
-    problems = every_problem(job, runtime, others, registry, endpoint)
+    problems = every_problem(job, runtime, others, registry)
     if problems or registry is None:
         raise PlanRefused(problems)
     resolved = pod.ResolvedJob(
@@ -111,7 +116,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
             model_families=offered.model_families,
             trust_remote_code=spec.model.trust_remote_code,
         ),
-        model=resolved_source("model", spec.model),
+        model=_resolved_model(job, served_by(job, served)),
         dataset=_resolved_dataset(job),
         adapter=resolved_adapter(job, registry),
         quantization=spec.model.quantization,
@@ -129,13 +134,14 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         resolved=resolved,
         model=spec.model,
         registry=registry,
-        endpoint=endpoint,
+        destination=destination_of(job, served),
         serve_timeout_seconds=spec.serve.timeout_seconds if spec.serve else DEFAULT_SERVE_TIMEOUT_SECONDS,
         workspace_size_gib=spec.workspace.size_gib or _workspace_gib(job, runtime),
         storage_class_name=spec.workspace.storage_class_name or offered.defaults.storage_class_name,
         access_mode=spec.workspace.access_mode,
         mounts=_mounts(job, runtime, registry),
-        hub_token=next((secret for _, secret in hub_tokens(job)), None),
+        hub_token=next((secret for _, secret in hub_tokens(job)), offered.defaults.hub_token),
+        hub_token_is_optional=not hub_tokens(job),
         s3_secret=next((name for _, name in s3_secrets(job)), None),
         digest=digest_of(resolved),
     )
@@ -176,9 +182,22 @@ def _micro_batch(job: FineTuneJob, runtime: FineTuneRuntime) -> int:
     return next((size for size in range(largest, 1, -1) if share % size == 0), 1)
 
 
+def _with_revision(source: pod.ResolvedSource, revision: str = DEFAULT_REVISION) -> pod.ResolvedSource:
+    """A repository of which the job names no revision is read at this one."""
+    is_open = source.repo is not None and source.revision is None
+    return source.model_copy(update={"revision": revision}) if is_open else source
+
+
+def _resolved_model(job: FineTuneJob, served: ServedModel | None) -> pod.ResolvedSource:
+    """A job that leaves the revision open trains what is served, so that its adapter fits."""
+    base = served.base.hugging_face if served is not None else None
+    source = resolved_source("model", job.spec.model)
+    return _with_revision(source, base.revision if base is not None else DEFAULT_REVISION)
+
+
 def _resolved_dataset(job: FineTuneJob) -> pod.ResolvedDataset:
     dataset = job.spec.dataset
-    sources = {name: resolved_source(name, split) for name, split in splits(job)}
+    sources = {name: _with_revision(resolved_source(name, split)) for name, split in splits(job)}
     fraction = dataset.validation_fraction
     if dataset.validation is not None:
         fraction = 0.0

@@ -7,7 +7,10 @@ StageResult in `TERMINATION_LOG` and `<workspace>/results/<stage>.json` (a rerun
 of the same plan returns it), and with an exit code of `FailureClass`. SIGTERM means: checkpoint and leave.
 """
 
+import hashlib
+from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
@@ -22,6 +25,12 @@ COMMAND = ("tuneyard-trainer", "stage")
 UNPUBLISH = ("tuneyard-trainer", "unpublish")
 """With `--uid <uid> <registry>/<name>`: removes what the FineTuneJob of that uid published there. No stage: neither job.json
 nor workspace is there any more, and the termination message is one sentence for people."""
+
+CA_FOLDER = "/etc/tuneyard-ca"
+CA_FILE = f"{CA_FOLDER}/ca.crt"
+"""Authorities of the runtime's `caBundle`, as PEM."""
+CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
+"""Name that file to what downloads: OpenSSL and httpx, requests, curl, botocore."""
 
 JOB_DIR = "/etc/tuneyard"
 JOB_FILE = "/etc/tuneyard/job.json"
@@ -45,6 +54,25 @@ PET_MASTER_ADDR and PET_MASTER_PORT in their environment."""
 ENV_S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """Credentials of S3: keys of the job's Secret by the same names; the last may be missing."""
 
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+"""What PEFT, NIM and vLLM read of an adapter: `<registry>/<adapter>/` holds both."""
+
+
+def published_digest(folder: Path, names: Iterable[str] = ADAPTER_FILES) -> str:
+    """`sha256:` over name, length in bytes and content of each file, in the order of their names.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
+        with (folder / name).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
+
 
 class Stage(StrEnum):
     """The pods of a job, in order."""
@@ -52,6 +80,10 @@ class Stage(StrEnum):
     PREPARE = "prepare"
     TRAIN = "train"
     PUBLISH = "publish"
+
+
+GRACE_SECONDS: dict[Stage, int] = {Stage.PREPARE: 30, Stage.TRAIN: 120, Stage.PUBLISH: 30}
+"""Between SIGTERM and SIGKILL of each stage's pod: a training writes a checkpoint in this time."""
 
 
 class FailureClass(StrEnum):

@@ -190,7 +190,10 @@ WAITING_FOR_ENDPOINT = _reason(
 )  # fmt: skip
 ENDPOINT_UNREACHABLE = _reason("EndpointUnreachable", Fixer.UPSTREAM, "The endpoint did not answer in time.")
 SERVE_TIMEOUT = _reason("AdapterNotServed", Fixer.UPSTREAM, "The endpoint did not serve the adapter in time.")
-SERVED = _reason("Served", Fixer.NOBODY, "The endpoint lists the adapter and answered with it.")
+SERVED = _reason("Served", Fixer.NOBODY, "Every ready replica of the server answered with the adapter.")
+BASE_NOT_SERVED = _reason(
+    "BaseNotServed", Fixer.CLUSTER, "The server does not list the base model that the runtime says it serves."
+)
 SUCCEEDED = _reason("Succeeded", Fixer.NOBODY, "Every step is done.")
 
 # Deleted

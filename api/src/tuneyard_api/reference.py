@@ -107,7 +107,7 @@ def write_reasons_page(*, note: str) -> str:
 
 def write_pod_contract_page(*, note: str) -> str:
     """What a runtime's image is given and has to give back."""
-    stages = [(f"`{stage}`", text) for stage, (_, text) in _STAGES.items()]
+    stages = [(f"`{stage}`", text, str(pod.GRACE_SECONDS[stage])) for stage, (_, text) in _STAGES.items()]
     exits = sorted((code, kind) for kind, code in pod.EXIT_CODES.items())
     exit_rows = [
         (str(code), f"`{kind}`", REASONS[kind].sentence, pod.RETRIED.get(kind, "")) for code, kind in exits
@@ -123,7 +123,7 @@ def write_pod_contract_page(*, note: str) -> str:
             f" `{' '.join(pod.COMMAND)} <stage>`. SIGTERM means: checkpoint and leave."
         ),
         "## Stages",
-        _table(("Stage", "What it does"), stages),
+        _table(("Stage", "What it does", "Seconds between SIGTERM and SIGKILL"), stages),
         "## Places",
         _table(("Variable", "Value", "What is there"), places),
         "## Taking back",

@@ -4,10 +4,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tuneyard_api.job import ClaimSource, FineTuneJob
+from tuneyard_api.job import ClaimSource, FineTuneJob, Lora, Serve
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.planned_sources import hub_tokens, s3_secrets
+from tuneyard_api.quantities import quantity_value
 from tuneyard_api.runtime import FineTuneRuntime
+from tuneyard_api.serving import base_words, reads_registry_of, served_by, servers_of
 
 WHOLE_MODEL_METHODS = frozenset({"sft"})
 """Methods whose result is a model and no adapter."""
@@ -30,21 +32,22 @@ def every_problem(
     runtime: FineTuneRuntime,
     others: Iterable[FineTuneRuntime],
     registry: ClaimSource | None,
-    endpoint: str | None,
 ) -> tuple[Problem, ...]:
     """All that stands in the way of `job` on `runtime`; empty when nothing does.
 
-    `registry` and `endpoint` are where its result would go; `others` the runtimes that may have what this one lacks.
+    `registry` is where its result would go; `others` are the runtimes that may have what this one lacks.
     """
     return (
         *_method_problems(job, runtime, others),
         *_batch_problems(job),
         *_permission_problems(job, runtime),
         *_capability_problems(job, runtime),
+        *_cpu_problems(job, runtime),
         *_token_problems(job),
         *_s3_problems(job),
         *_early_stopping_problems(job),
-        *_destination_problems(job, runtime, registry, endpoint),
+        *_destination_problems(job, runtime, registry),
+        *_server_problems(job, runtime),
         *_adapter_problems(job),
     )
 
@@ -54,12 +57,7 @@ def processes(job: FineTuneJob) -> int:
     return job.spec.parallelism.nodes * job.spec.parallelism.gpus_per_node
 
 
-def usual_endpoint(job: FineTuneJob, runtime: FineTuneRuntime) -> str | None:
-    """The runtime's, which serves adapters of a base model: a whole model needs a server of its own."""
-    return None if _is_whole_model(job, runtime) else runtime.spec.defaults.endpoint
-
-
-def _is_whole_model(job: FineTuneJob, runtime: FineTuneRuntime) -> bool:
+def is_whole_model(job: FineTuneJob, runtime: FineTuneRuntime) -> bool:
     """Whether the runtime will make a model, not an adapter; a method that it lacks is refused for that alone."""
     return job.spec.method in WHOLE_MODEL_METHODS and job.spec.method in runtime.spec.methods
 
@@ -118,6 +116,27 @@ def _capability_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable
         )
 
 
+def _cpu_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
+    """A pod that asks for more than it may use is no valid pod: one number may be the job's, the other the runtime's."""
+    wishes, own, name = job.spec.resources, runtime.spec.train_resources, runtime.metadata.name
+    if wishes.cpu_limit_cores is not None and wishes.cpu_cores is None:
+        least = quantity_value(own.cpu)
+        if wishes.cpu_limit_cores < least:
+            yield Problem(
+                "spec.resources.cpuLimitCores",
+                f"runtime {name} asks for {own.cpu} CPU for training (got {wishes.cpu_limit_cores:g}); try {least.normalize():f},"
+                " or resources.cpuCores as well",
+            )
+    if wishes.cpu_cores is not None and wishes.cpu_limit_cores is None and own.cpu_limit is not None:
+        most = quantity_value(own.cpu_limit)
+        if wishes.cpu_cores > most:
+            yield Problem(
+                "spec.resources.cpuCores",
+                f"runtime {name} limits training to {own.cpu_limit} CPU (got {wishes.cpu_cores:g}); try {most.normalize():f}, or"
+                " resources.cpuLimitCores as well",
+            )
+
+
 def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
     """A name that is taken is never overwritten: better said now than after the training."""
     adapter, own = job.spec.model.adapter, job.spec.publish.adapter_name or job.metadata.name
@@ -161,7 +180,7 @@ def _early_stopping_problems(job: FineTuneJob) -> Iterable[Problem]:
 
 
 def _destination_problems(
-    job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource | None, endpoint: str | None
+    job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource | None
 ) -> Iterable[Problem]:
     name = runtime.metadata.name
     if registry is None:
@@ -171,28 +190,76 @@ def _destination_problems(
             " of your adapter registry",
         )
     yield from _whole_model_problems(job, runtime)
-    if job.spec.serve is not None and endpoint is None and not _is_whole_model(job, runtime):
-        yield Problem(
-            "spec.serve",
-            f"neither the job nor runtime {name} says which endpoint serves the adapter; try serve.endpoint, or leave"
-            " serve out",
-        )
 
 
 def _whole_model_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
     """A server of adapters neither loads a whole model nor likes to find one among them."""
-    method, served = job.spec.method, runtime.spec.defaults.endpoint
-    if not _is_whole_model(job, runtime):
+    method, served, serve = job.spec.method, runtime.spec.served_models, job.spec.serve
+    if not is_whole_model(job, runtime):
         return
-    if job.spec.serve is not None and job.spec.serve.endpoint is None:
+    if serve is not None and serve.endpoint is None and not serve.disabled:
         yield Problem(
             "spec.serve",
-            f"method {method} publishes a whole model, which a server of adapters does not load (got none); try the"
-            " address of a server that is started on the published folder, or leave serve out",
+            f"method {method} publishes a whole model, which a server of adapters does not load"
+            f" (got {serve.model or 'none'}); try the address of a server that is started on the published folder, or"
+            " leave serve out",
         )
-    if job.spec.publish.pvc is None and runtime.spec.defaults.registry is not None and served is not None:
+    if job.spec.publish.pvc is None and runtime.spec.defaults.registry is not None and served:
         yield Problem(
             "spec.publish",
             f"method {method} publishes a whole model, and the registry of runtime {runtime.metadata.name} is read by"
-            f" {served} for adapters (got none); try a claim for models",
+            f" {served[0].name} for adapters (got none); try a claim for models",
+        )
+
+
+def _server_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
+    """An adapter fits the servers of its base model alone, and a server takes ranks up to its own."""
+    serve, served, name = job.spec.serve or Serve(), runtime.spec.served_models, runtime.metadata.name
+    if serve.disabled or serve.endpoint is not None or is_whole_model(job, runtime):
+        return
+    here = ", ".join(f"{each.name} ({each.base})" for each in served) or "none"
+    named = next((each for each in served if each.name == serve.model), None)
+    base, fitting = base_words(job.spec.model), [s for s in served if s.base.is_base_of(job.spec.model)]
+    if serve.model is not None and named is None:
+        yield Problem(
+            "spec.serve.model", f"runtime {name} has these served models: {here} (got {serve.model})"
+        )
+    elif named is not None and not named.base.is_base_of(job.spec.model):
+        yield Problem(
+            "spec.serve.model",
+            f"{named.name} serves {named.base}, and an adapter fits its own base model alone (got {base}); try"
+            " a served model of that base, or serve.disabled: true",
+        )
+    elif named is not None and not reads_registry_of(job, named):
+        yield Problem(
+            "spec.serve.model",
+            f"{named.name} reads the registry of namespace {', '.join(named.namespaces or ())} alone (got"
+            f" {job.metadata.namespace}); try that namespace, or serve.disabled: true",
+        )
+    elif job.spec.serve is not None and not served:
+        yield Problem(
+            "spec.serve",
+            f"neither the job nor runtime {name} says which endpoint serves the adapter (got none); try"
+            " serve.endpoint, or leave serve out",
+        )
+    elif named is None and fitting and not servers_of(job, served):
+        namespaces = ", ".join(sorted({name for each in fitting for name in each.namespaces or ()}))
+        yield Problem(
+            "spec.model",
+            f"{', '.join(each.name for each in fitting)} has this base model and reads the registry of namespace"
+            f" {namespaces} alone (got {job.metadata.namespace}); try that namespace, or serve.disabled: true to"
+            " publish only",
+        )
+    elif served and named is None and not fitting:
+        yield Problem(
+            "spec.model",
+            f"no server of runtime {name} has this base model; it has {here} (got {base}); try one of them,"
+            " serve.endpoint with a server of your own, or serve.disabled: true to publish only",
+        )
+    model, rank = served_by(job, served), (job.spec.lora or Lora()).rank
+    if model is not None and model.max_lora_rank is not None and rank > model.max_lora_rank:
+        yield Problem(
+            "spec.lora.rank",
+            f"{model.name} takes ranks up to {model.max_lora_rank} (got {rank}); try {model.max_lora_rank}, or"
+            " serve.disabled: true",
         )

@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from tuneyard_api import job_rules
-from tuneyard_api.base import QUANTITY, BaseUrl, Contract, ObjectName, Rule
-from tuneyard_api.job import ClaimSource, ObjectMeta, Toleration
+from tuneyard_api.base import QUANTITY, Contract, ObjectName, Rule
+from tuneyard_api.job import ClaimSource, ObjectMeta, SecretKey, Toleration
+from tuneyard_api.serving import ServedModel
 
 Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=QUANTITY)]
 
@@ -30,11 +31,24 @@ class ClaimMount(Contract):
     """Where it appears."""
 
 
+class CaBundle(Contract):
+    """Authorities that every pod of the runtime trusts, from a ConfigMap of the job's namespace."""
+
+    config_map_name: ObjectName
+    """Name of the ConfigMap."""
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = "ca.crt"
+    """Its key with the whole bundle as PEM: it takes the place of the image's authorities."""
+
+
 class StageResources(Contract):
-    """CPU (requested) and memory (requested and limited) of a stage's container."""
+    """CPU and memory of a stage's container."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.CPU_LIMIT_IS_ENOUGH,)
 
     cpu: Quantity = "1"
     """CPU request."""
+    cpu_limit: Quantity | None = None
+    """CPU limit, which a ResourceQuota on `limits.cpu` asks for; absent: none, so that what a node has free is used."""
     memory: Quantity = "4Gi"
     """Memory request and limit."""
 
@@ -48,20 +62,21 @@ class RuntimeDefaults(Contract):
     """Workspace storage class."""
     registry: ClaimSource | None = None
     """Adapter registry."""
-    endpoint: BaseUrl | None = None
-    """OpenAI-compatible server that reads the registry."""
+    hub_token: SecretKey | None = None
+    """Hub token of jobs that name none; where the job's namespace lacks the Secret, the hub is asked without one."""
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] = 1
     """Micro batch when the job leaves it open; lowered until it divides."""
 
 
 def _usual_resource(fields: dict[str, Any]) -> str | None:
-    return "nvidia.com/gpu" if fields.get("accelerator") == "nvidia" else None
+    is_asked = fields.get("accelerator") == "nvidia" and fields.get("device_class_name") is None
+    return "nvidia.com/gpu" if is_asked else None
 
 
 class FineTuneRuntimeSpec(Contract):
     """One image and its abilities."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.FIXED_IMAGE,)
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.FIXED_IMAGE, job_rules.ONE_WAY_TO_ASK_FOR_GPUS)
 
     image: Annotated[str, Field(min_length=1, max_length=512)]
     """Trainer image, by digest or fixed tag, never `latest`."""
@@ -71,6 +86,8 @@ class FineTuneRuntimeSpec(Contract):
     """Pull secrets of the job's namespace."""
     accelerator: Literal["nvidia", "none"]
     """`nvidia`: training without CUDA fails with AcceleratorMissing; `none`: trains on CPU."""
+    device_class_name: ObjectName | None = None
+    """DeviceClass that GPUs are claimed by (dynamic resource allocation, Kubernetes 1.34) instead of an extended resource."""
     accelerator_resource: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         default_factory=_usual_resource
     )
@@ -90,6 +107,8 @@ class FineTuneRuntimeSpec(Contract):
     """Whether a job may run Python that comes with a model."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
     """Environment of every pod."""
+    ca_bundle: CaBundle | None = None
+    """Authorities for downloads; absent: the image's."""
     mounts: Annotated[tuple[ClaimMount, ...], Field(max_length=8)] = ()
     """Read-only claims of every pod."""
     model_cache: ObjectName | None = None
@@ -106,8 +125,15 @@ class FineTuneRuntimeSpec(Contract):
     """Labels that the nodes of training pods must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     """Tolerations of training pods."""
+    served_models: Annotated[tuple[ServedModel, ...], Field(max_length=32)] = ()
+    """Servers that read the registry and take adapters of their base model; empty: jobs end after publish."""
     defaults: RuntimeDefaults = RuntimeDefaults()
     """Defaults of jobs."""
+
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Whether training pods ask for GPUs, by either way."""
+        return self.accelerator_resource is not None or self.device_class_name is not None
 
 
 class FineTuneRuntime(Contract):

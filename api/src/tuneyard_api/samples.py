@@ -26,7 +26,20 @@ RUNTIME: Mapping[str, Any] = {
         "image": "registry.example.com/tuneyard/trainer:0.1.0-cuda",
         "accelerator": "nvidia",
         "methods": ["lora"],
-        "defaults": {"registry": {"claimName": "adapters"}, "endpoint": "http://nim.models:8000"},
+        "servedModels": [
+            {
+                "name": "qwen-2-5-7b",
+                "base": {
+                    "huggingFace": {
+                        "repo": "Qwen/Qwen2.5-7B-Instruct",
+                        "revision": "a09a35458c702b33eeacc393d103063234e8bc28",
+                    }
+                },
+                "endpoint": "http://qwen-2-5-7b.models:8000",
+                "server": "vllm",
+            }
+        ],
+        "defaults": {"registry": {"claimName": "adapters"}},
     },
 }
 

@@ -131,6 +131,8 @@ class ResultStatus(Tolerant):
     model_name: Short | None = None
     """Name to ask the endpoint for."""
     endpoint: Long | None = None
+    served_after_seconds: float | None = None
+    """Seconds from Published to Served."""
     dataset_digest: Short | None = None
     model_revision: Short | None = None
     steps: int | None = None
@@ -143,6 +145,7 @@ class PlanStatus(Tolerant):
     digest: Short
     """SHA-256 of job.json."""
     gpus: int
+    """Over all nodes; 0 where the runtime asks for none."""
     micro_batch_size: int
     gradient_accumulation: int
     registry_claim: Short | None = None

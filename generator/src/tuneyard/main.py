@@ -19,7 +19,10 @@ _COMMANDS = {
     ),
     "query": ("tuneyard.commands.query", "Print one resolved value, for scripts."),
     "doctor": ("tuneyard.commands.doctor", "Look at tools, cluster and Argo CD's settings."),
-    "bootstrap": ("tuneyard.commands.bootstrap", "Give Argo CD what it must have before the roots."),
+    "bootstrap": (
+        "tuneyard.commands.bootstrap",
+        "Prepare Argo CD before the first sync: health checks, project, repositories.",
+    ),
     "status": ("tuneyard.commands.status", "Show each wave in the cluster and what blocks it."),
     "upgrade": ("tuneyard.commands.upgrade", "Show which pins are older than a list says."),
     "completion": ("tuneyard.commands.completion", "Print the completion script of a shell."),

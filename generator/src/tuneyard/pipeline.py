@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""load -> resolve -> order -> render -> check, for every command. Only the ends touch the disk."""
+"""load -> resolve -> check -> render -> check, for every command; `disk.write` comes after it, where a command writes.
 
-import hashlib
-from collections.abc import Iterable
+The first check asks whether the environment holds what it says about itself. Rendering computes the order and writes it
+into the files as sync waves. The second check looks at those files, and is left out when the first found an error.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.catalog import catalog
-from tuneyard.catalog.pins import pins
-from tuneyard.chart_values import check_chart_values
+from tuneyard.catalog import catalog, pins
 from tuneyard.checks import check_files, check_stack, unmet_preconditions
+from tuneyard.checks.chart_values import check_chart_values
+from tuneyard.checks.custom_kinds import check as check_schemas
+from tuneyard.checks.job_files import check as check_jobs
 from tuneyard.environment.load import Loaded, load
 from tuneyard.findings import Finding, InputError, has_errors, in_order
-from tuneyard.job_files import check as check_jobs
+from tuneyard.render.digests import content_digests
 from tuneyard.render.files import File
 from tuneyard.render.tree import local_paths, render
-from tuneyard.resolve import resolve
-from tuneyard.schemas import check as check_schemas
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.stack.resolve import resolve
 
 
 @dataclass(frozen=True)
@@ -82,31 +84,3 @@ def build_loaded(loaded: Loaded, root: Path) -> Built:
         found += check_jobs(stack, root)
     findings = in_order(finding if finding.file else loaded.at_place(finding) for finding in found)
     return Built(loaded, stack, files, tuple(findings))
-
-
-def content_digests(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """SHA-256 over names and contents of every file below each path.
-
-    Raises:
-        InputError: a path that a component deploys is not there.
-    """
-    digests, problems = {}, []
-    for path in paths:
-        digest = hashlib.sha256()
-        files = sorted(p for p in (root / path).rglob("*") if p.is_file())
-        if not files:
-            problems.append(
-                Finding(
-                    "path-is-there",
-                    "is deployed by a component, but not in the repository",
-                    file=path,
-                    hint="running in the repository's root, or --root",
-                )
-            )
-        for file in files:
-            content = file.read_bytes()
-            digest.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
-        digests[path] = digest.hexdigest()
-    if problems:
-        raise InputError(problems)
-    return digests

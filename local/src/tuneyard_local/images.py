@@ -72,10 +72,10 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             "server",
-            (("api", "tuneyard_api"), ("local", "tuneyard_local")),
+            (("api", "tuneyard_api"), ("server", "tuneyard_server")),
             ("--package", "tuneyard-trainer"),  # PyTorch and the web server come with the mounted environment
             "tuneyard-server",
-            "tuneyard_local.server",
+            "tuneyard_server.main",
         ),
     )
 }

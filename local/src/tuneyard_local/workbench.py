@@ -105,7 +105,7 @@ def install_operator(cluster: Cluster, image: Image) -> None:
 
 
 def build_runtime(trainer: Image, namespace: str) -> dict[str, Any]:
-    """The FineTuneRuntime `hf-cpu`: trains on CPU, takes fake GPUs so that scheduling is real; endpoint of `namespace`."""
+    """The FineTuneRuntime `hf-cpu`: trains on CPU, takes fake GPUs so that scheduling is real; served in `namespace`."""
     return {
         "apiVersion": "tuneyard.io/v1alpha1",
         "kind": "FineTuneRuntime",
@@ -125,8 +125,15 @@ def build_runtime(trainer: Image, namespace: str) -> dict[str, Any]:
                 "workspaceSizeGiB": 1,
                 "microBatchSize": 8,
                 "registry": {"claimName": "adapters"},
-                "endpoint": f"http://{SERVICE}.{namespace}.svc.cluster.local:{SERVICE_PORT}",
             },
+            "servedModels": [
+                {
+                    "name": "tiny-llama",
+                    "base": {"pvc": {"claimName": "models", "path": "tiny-llama"}},
+                    "endpoint": f"http://{SERVICE}.{namespace}.svc.cluster.local:{SERVICE_PORT}",
+                    "server": "vllm",
+                }
+            ],
         },
     }
 

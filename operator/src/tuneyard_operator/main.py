@@ -3,6 +3,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -10,17 +11,16 @@ from typing import Any, get_args
 
 import aiohttp
 import click
-import kopf
 from aiohttp import web
-from tuneyard_api import names
 
 from tuneyard_operator.adapters.clock import SystemClock
 from tuneyard_operator.adapters.credentials import Credentials, NoCredentialsError, log_in
-from tuneyard_operator.adapters.endpoint import OpenAIEndpoint
 from tuneyard_operator.adapters.kubernetes import KubernetesCluster
 from tuneyard_operator.adapters.metrics import Metrics, build_app
 from tuneyard_operator.adapters.progress import HttpProgress
-from tuneyard_operator.handlers.watching import build_registry, build_settings
+from tuneyard_operator.adapters.replicas import Replicas
+from tuneyard_operator.adapters.servers import HttpModelServers
+from tuneyard_operator.handlers.watching import WatchLostError, build_settings, is_no_lost_watch, watch
 from tuneyard_operator.ports import Cluster, ClusterError, NotServedError
 from tuneyard_operator.reconcile.gather import Gatherer
 from tuneyard_operator.reconcile.leadership import Leadership
@@ -55,7 +55,9 @@ async def operate(settings: Settings) -> None:
         seconds=settings.lease_seconds,
     )
     async with aiohttp.ClientSession() as session:
-        gatherer = Gatherer(store, cluster, OpenAIEndpoint(session), HttpProgress(session))
+        gatherer = Gatherer(
+            store, cluster, HttpModelServers(session, Replicas(cluster)), HttpProgress(session)
+        )
         reconciler = Reconciler(store, queue, gatherer, cluster, clock, metrics, leadership.is_safe)
         ready = asyncio.Event()
         pages = build_app(metrics, lambda: reconciler.longest_pass() < settings.stuck_seconds, ready.is_set)
@@ -64,14 +66,28 @@ async def operate(settings: Settings) -> None:
         try:
             await web.TCPSite(runner, settings.host, settings.port).start()
             log.info("probes and metrics on %s", ", ".join(str(address) for address in runner.addresses))
-            tasks = [
-                asyncio.create_task(_reconcile(settings, reconciler, leadership, ready), name="reconcile"),
-                asyncio.create_task(_watch(settings, store, ready), name="kopf"),
-            ]
-            await _until_one_ends(tasks)
+            is_told_to_stop = False
+            while not is_told_to_stop:
+                is_told_to_stop = await _work_while_watched(settings, reconciler, leadership, ready)
         finally:
             await runner.cleanup()
             await cluster.close()
+
+
+async def _work_while_watched(
+    settings: Settings, reconciler: Reconciler, leadership: Leadership, ready: asyncio.Event
+) -> bool:
+    """Work until told to stop (true), or until the watches are lost that the work relies on (false)."""
+    working = asyncio.create_task(_reconcile(settings, reconciler, leadership, ready), name="reconcile")
+    watching = asyncio.create_task(_watch(settings, reconciler.store, working, ready), name="kopf")
+    for number in (signal.SIGTERM, signal.SIGINT):  # until kopf handles them, and after it has
+        asyncio.get_running_loop().add_signal_handler(number, watching.cancel)
+    try:
+        await _until_one_ends(working, watching)
+    except WatchLostError as error:
+        log.warning("%s; the watches are begun anew", error)
+        return False
+    return True
 
 
 async def _reconcile(
@@ -121,26 +137,24 @@ async def _resync_for_ever(seconds: float, cluster: Cluster, store: Store) -> No
             log.warning("could not compare the watches with the cluster: %s", error)
 
 
-async def _watch(settings: Settings, store: Store, ready: asyncio.Event) -> None:
-    """Kopf finds the kinds that are served when it starts: so they must be. It also handles SIGTERM."""
+async def _watch(settings: Settings, store: Store, working: asyncio.Task[None], ready: asyncio.Event) -> None:
+    """Kopf finds the kinds that are served when it starts: so they must be."""
     await ready.wait()
-    await kopf.operator(
-        registry=build_registry(store, log_in),
-        settings=build_settings(settings.watch_seconds),
-        clusterwide=True,
-        standalone=True,
-        # kopf would make one of the user's name, and a pod's numeric user has none. Its type is not public.
-        identity=names.FIELD_MANAGER,  # type: ignore[arg-type]
-    )
+
+    def stop() -> None:
+        ready.clear()
+        working.cancel()
+
+    await watch(store, log_in, stop, build_settings(settings.watch_seconds))
 
 
-async def _until_one_ends(tasks: list[asyncio.Task[None]]) -> None:
+async def _until_one_ends(working: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
     """Whichever ends first, by a signal or by an error, takes the other with it."""
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    for outcome in outcomes:
+    await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.cancelling():  # else by the watches, which end by themselves and then say why
+        watching.cancel()
+        working.cancel()
+    for outcome in await asyncio.gather(working, watching, return_exceptions=True):
         if isinstance(outcome, Exception):
             raise outcome
 
@@ -176,6 +190,8 @@ def main(**values: Any) -> None:
     )
     if settings.log_level != "debug":
         logging.getLogger("kopf").setLevel(logging.WARNING)
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(is_no_lost_watch)
     try:
         _run(operate(settings))
     except NoCredentialsError as error:

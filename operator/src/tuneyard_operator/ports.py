@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from tuneyard_api.pod_contract import Progress
+from tuneyard_api.serving import Destination
 
-from tuneyard_operator.domain.observed import EndpointAnswer, SeenEvent
+from tuneyard_operator.domain.observed import AskedAdapter, ReplicaAnswer, SeenEvent
 
 Object = Mapping[str, Any]
 """A Kubernetes object as JSON."""
@@ -113,11 +114,14 @@ class Cluster(Protocol):
         """
 
 
-class Endpoint(Protocol):
-    """An OpenAI-compatible server."""
+class ModelServers(Protocol):
+    """The inference servers that adapters are brought to."""
 
-    async def ask(self, endpoint: str, adapter: str) -> EndpointAnswer:
-        """Which models it lists, and whether one token comes back from `adapter`. Never raises."""
+    async def listed(self, destination: Destination) -> tuple[str, ...] | None:
+        """Names of the models that a server lists; None when it does not answer. Never raises."""
+
+    async def ask(self, destination: Destination, adapter: AskedAdapter) -> tuple[ReplicaAnswer, ...]:
+        """Whether one token comes back from this version of `adapter`, for each ready replica. Never raises."""
 
 
 class ProgressReader(Protocol):

@@ -39,6 +39,8 @@ class Manifest:
     """See same_work."""
     step: int
     """Optimizer steps done."""
+    loss: float
+    """Training loss of the last of them."""
     trained_tokens: int
     seconds: float
     """Of training so far, over all attempts."""
@@ -74,6 +76,7 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         *,
         step: int,
+        loss: float,
         trained_tokens: int,
         seconds: float,
         validations: Mapping[int, float],
@@ -105,7 +108,9 @@ class Checkpoints:
                 raise Interrupted(f"another process could not write the checkpoint of step {step}")
             if self._world.is_first:
                 everyone = {name: digest for part in written if part for name, digest in part.items()}
-                manifest = Manifest(self._lineage, step, trained_tokens, seconds, dict(validations), everyone)
+                manifest = Manifest(
+                    self._lineage, step, loss, trained_tokens, seconds, dict(validations), everyone
+                )
                 (folder / _MANIFEST).write_text(json.dumps(asdict(manifest)), encoding="utf-8")
         if self._world.is_first:
             self._remove_old(best)

@@ -15,12 +15,14 @@ from tuneyard_trainer import durable
 from tuneyard_trainer.distributed import World
 from tuneyard_trainer.failures import Interrupted
 from tuneyard_trainer.generate import complete
-from tuneyard_trainer.loop import mean_loss
+from tuneyard_trainer.loop import TRAINING_ADVICE, check_held_out, mean_loss
 from tuneyard_trainer.model import Device
 from tuneyard_trainer.prepared import Prompt, Split
 from tuneyard_trainer.progress import Board
 from tuneyard_trainer.stages import StopRequest
 from tuneyard_trainer.tokenization import TextTokenizer
+
+_BASE_ADVICE = "training.precision fp32, or another revision of the model: its weights may be damaged"
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,22 @@ class Evaluation:
         kept = self.world.of_first(_kept(path, plan_digest))
         if kept is not None:
             return kept
-        measured = self.measure()
+        measured = self._measure("the base model, before training", _BASE_ADVICE)
         if self.world.is_first:
             content = {"planDigest": plan_digest, "measured": asdict(measured)}
             durable.write_file(path, json.dumps(content).encode())
         return measured
 
-    def measure(self) -> Measured:
-        """The model as it is now.
+    def tuned(self) -> Measured:
+        """The model after it was trained."""
+        return self._measure("the tuned model", TRAINING_ADVICE)
+
+    def _measure(self, called: str, advice: str) -> Measured:
+        """The model as it is now, by its name towards people and what to try if it gives no finite loss.
 
         Raises:
             Interrupted: if SIGTERM comes. What was trained is kept.
+            StageFailure: NonFiniteLoss.
         """
         self.board.update(phase="evaluating", step=0, of=0, eta_seconds=None)
         loss = mean_loss(
@@ -73,6 +80,7 @@ class Evaluation:
             world=self.world,
             stop=self.stop,
         )
+        check_held_out(loss, called, advice)
         self.model.eval()
         with self.device.autocast():
             answers = complete(

@@ -14,11 +14,18 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tuneyard_api.job import Lora
-from tuneyard_api.pod_contract import FailureClass, ResolvedAdapter, ResolvedJob
+from tuneyard_api.pod_contract import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILES,
+    ADAPTER_WEIGHTS,
+    FailureClass,
+    ResolvedAdapter,
+    ResolvedJob,
+)
 
 from tuneyard_trainer.base_model import BaseModel
 from tuneyard_trainer.failures import StageFailure, bad_input
-from tuneyard_trainer.layout import ADAPTER_FILES, FORMER_ADAPTER
+from tuneyard_trainer.layout import FORMER_ADAPTER
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -93,7 +100,7 @@ def lora_as_trained(job: ResolvedJob, prepared: Path) -> Lora:
     """The job's options, or those of the adapter that prepare left in `prepared` for the job to go on from."""
     if job.adapter is None:
         return job.lora
-    config = json.loads((prepared / FORMER_ADAPTER / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+    config = json.loads((prepared / FORMER_ADAPTER / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     targets = config.get("target_modules") or ()
     own = {
         "rank": config["r"],
@@ -109,14 +116,14 @@ def _read(called: str, folder: Path) -> tuple[dict[str, Any], Shapes]:
     from safetensors import SafetensorError  # noqa: PLC0415
 
     try:
-        config = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
-        factors = _read_shapes(folder / ADAPTER_FILES[1])
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        factors = _read_shapes(folder / ADAPTER_WEIGHTS)
     except ValueError as error:
-        raise bad_input(f"{called}: {ADAPTER_FILES[0]}: malformed JSON: {error}") from None
+        raise bad_input(f"{called}: {ADAPTER_CONFIG}: malformed JSON: {error}") from None
     except SafetensorError as error:
-        raise bad_input(f"{called}: {ADAPTER_FILES[1]}: no readable safetensors: {error}") from None
+        raise bad_input(f"{called}: {ADAPTER_WEIGHTS}: no readable safetensors: {error}") from None
     if not isinstance(config, dict):
-        raise bad_input(f"{called}: {ADAPTER_FILES[0]} is no object")
+        raise bad_input(f"{called}: {ADAPTER_CONFIG} is no object")
     return config, factors
 
 

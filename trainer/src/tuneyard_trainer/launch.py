@@ -8,21 +8,29 @@ laptop, all processes are here. A training that loses a process ends everywhere 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
-from tuneyard_api.pod_contract import FailureClass, ResolvedJob, Stage, StageResult, TrainFacts
+from tuneyard_api.pod_contract import GRACE_SECONDS, FailureClass, ResolvedJob, Stage, StageResult, TrainFacts
 
 from tuneyard_trainer.failures import Interrupted, StageFailure
-from tuneyard_trainer.stages import StageContext
+from tuneyard_trainer.stages import RESULT_SECONDS, StageContext
 from tuneyard_trainer.surroundings import usable_cores
 
 _POLL_SECONDS = 0.5
 _WORKERS = "workers-{}"
 """Folder of a node's results in that of all results."""
-_MEETING_SECONDS = 1800
-"""How long the nodes wait for each other: one may still be pulling its image."""
+_MEETING_SECONDS = 900
+"""How long the nodes wait for each other: one may still be pulling its image.
+
+A node that finds nobody at the first one's address waits up to three times as long: TCPStore of PyTorch 2.15 tries
+twice, each time for the whole timeout, with a pause of up to the timeout in between.
+"""
+_SHUTDOWN_SECONDS = GRACE_SECONDS[Stage.TRAIN] - 2 * RESULT_SECONDS
+"""How long torchrun lets its workers write a checkpoint after SIGTERM, 30 s unless told: it must end before the stage is
+given up."""
 
 
 def train_distributed(context: StageContext) -> TrainFacts:
@@ -35,7 +43,9 @@ def train_distributed(context: StageContext) -> TrainFacts:
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob("rank-*.json"):
         left_over.unlink()
+    began = time.monotonic()
     code = _run(context, _command(job, os.environ))
+    minutes = round((time.monotonic() - began) / 60)
     results = _results(folder, context.plan_digest)
     if any(result.failure for result in results):
         raise root_cause(folder.parent, context.plan_digest)
@@ -43,12 +53,13 @@ def train_distributed(context: StageContext) -> TrainFacts:
         return TrainFacts.model_validate(results[0].facts)
     if context.stop:
         raise Interrupted(
-            "stopped by SIGTERM before the workers could begin; goes on from the last checkpoint"
+            "stopped by SIGTERM, and the workers left no result: they had not begun, or a checkpoint took more than"
+            f" {_SHUTDOWN_SECONDS} s; goes on from the last checkpoint"
         )
     if job.nodes > 1 and not results:
         raise Interrupted(
-            f"node {node_rank(os.environ)} of {job.nodes}: torchrun ended with code {code} and no worker left a result: not"
-            f" all nodes were there within {_MEETING_SECONDS // 60} minutes, or a worker was killed; goes on from the last"
+            f"node {node_rank(os.environ)} of {job.nodes}: torchrun ended with code {code} after {minutes} minutes"
+            " and no worker left a result: not all nodes were there in time, or a worker was killed; goes on from the last"
             " checkpoint. If it happens again, look at the log and at the memory limit"
         )
     raise StageFailure(
@@ -85,6 +96,7 @@ def node_rank(environ: Mapping[str, str]) -> int:
 
 def _command(job: ResolvedJob, environ: Mapping[str, str]) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={job.gpus_per_node}"]
+    command.append(f"--shutdown-timeout={_SHUTDOWN_SECONDS}")
     if "PET_MASTER_ADDR" in environ:
         command.append(f"--rdzv-conf=timeout={_MEETING_SECONDS}")
     else:

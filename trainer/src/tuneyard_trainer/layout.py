@@ -12,8 +12,6 @@ METRICS = "metrics.jsonl"
 """Loss, learning rate and speed of every step."""
 ADAPTER = "adapter"
 """The finished adapter, in PEFT's layout."""
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-"""What PEFT, NIM and vLLM read of an adapter."""
 MODEL = "model"
 """The finished model of a full fine-tuning, as transformers and vLLM read it."""
 SAMPLES = "evaluation/samples.jsonl"

@@ -21,11 +21,13 @@ from tuneyard_trainer.batches import DataOrder, collate, summed_loss
 from tuneyard_trainer.checkpoints import Checkpoints
 from tuneyard_trainer.distributed import World, whole
 from tuneyard_trainer.failures import Interrupted, StageFailure
-from tuneyard_trainer.metrics import MetricsFile, Pace, read_metrics
+from tuneyard_trainer.metrics import MetricsFile, Pace
 from tuneyard_trainer.model import Device, trained_parameters
 from tuneyard_trainer.prepared import Split
 from tuneyard_trainer.progress import Board
 from tuneyard_trainer.stages import StopRequest
+
+TRAINING_ADVICE = "a lower training.learningRate, more warmupSteps, or precision fp32"
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,20 @@ def mean_loss(
     return float(world.sum(total)) / float(split.learned_per_sequence().sum())
 
 
+def check_held_out(loss: float, called: str, advice: str) -> float:
+    """The held-out loss of the model that is called so towards people, if it is a number.
+
+    Raises:
+        StageFailure: NonFiniteLoss, with the advice.
+    """
+    if not math.isfinite(loss):
+        raise StageFailure(
+            FailureClass.NON_FINITE_LOSS,
+            f"{called}: the loss on the held-out records is {loss:g}; try {advice}",
+        )
+    return loss
+
+
 def is_patience_lost(validations: Mapping[int, float], stopping: EarlyStopping | None) -> bool:
     """Whether so many measurements in a row were no better than the best before them."""
     if stopping is None:
@@ -125,6 +141,7 @@ class Loop:
         self._lengths = self.training.tokens_per_sequence()
         self._pace = Pace()
         self._tokens = 0
+        self._loss = math.nan
         self._validations: dict[int, float] = {}
         self._seconds_before = 0.0
         self._began = 0.0
@@ -138,8 +155,6 @@ class Loop:
         """
         steps = self._order.steps
         done = first = self._resume()
-        kept = [line for line in read_metrics(self.metrics_path) if line["step"] <= first]
-        loss = self.world.of_first(next((line["loss"] for line in kept[::-1] if "loss" in line), math.nan))
         metrics = MetricsFile(self.metrics_path, after_step=first) if self.world.is_first else None
         self.model.train()
         self.board.update(phase="training", step=first, of=steps)
@@ -152,20 +167,20 @@ class Loop:
             rate = learning_rate(self.job.training, step, steps)
             with self._pace.step() as pace:
                 indices = self._order.batch(step)
-                loss, is_stopped = self._step(step, indices, rate)
+                self._loss, is_stopped = self._step(step, indices, rate)
                 pace.tokens = int(self._lengths[indices].sum())
             self._tokens += pace.tokens
             done, speed = step + 1, self._pace.tokens_per_second
             left = round(self._pace.seconds_per_step * (steps - done))
             self.board.update(
                 step=done,
-                loss=loss,
+                loss=self._loss,
                 tokens_per_second=speed,
                 eta_seconds=left,
                 step_seconds=round(self._pace.median_step_seconds, 3),
             )
             if metrics is not None:
-                metrics.add(step=done, loss=loss, learningRate=rate, tokensPerSecond=round(speed, 1))
+                metrics.add(step=done, loss=self._loss, learningRate=rate, tokensPerSecond=round(speed, 1))
             if is_stopped and done < steps:
                 self._leave(done)
             if self._is_measured(done):
@@ -175,7 +190,7 @@ class Loop:
         return Trained(
             steps=done,
             epochs=self._order.epochs_after(done),
-            final_loss=loss,
+            final_loss=self._loss,
             validation_loss=self._validations.get(held),
             best_step=held if held != done else None,
             is_early=done < steps,
@@ -190,7 +205,7 @@ class Loop:
         self._began = time.monotonic()
         if found is None:
             return 0
-        self._tokens, self._seconds_before = found.trained_tokens, found.seconds
+        self._loss, self._tokens, self._seconds_before = found.loss, found.trained_tokens, found.seconds
         self._validations = dict(found.validations)
         return found.step
 
@@ -241,8 +256,8 @@ class Loop:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise StageFailure(
                 FailureClass.NON_FINITE_LOSS,
-                f"step {step + 1}: the loss is {loss:g} and the gradient's norm {norm:g} at learning rate {rate:g}; try a"
-                " lower training.learningRate, more warmupSteps, or precision fp32",
+                f"step {step + 1}: the loss is {loss:g} and the gradient's norm {norm:g} at learning rate {rate:g}; try"
+                f" {TRAINING_ADVICE}",
             )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -262,7 +277,7 @@ class Loop:
             world=self.world,
             stop=self.stop,
         )
-        self._validations[done] = loss
+        self._validations[done] = check_held_out(loss, f"step {done}", TRAINING_ADVICE)
         if metrics is not None:
             metrics.add(step=done, validationLoss=loss)
         self.board.update(phase="training")
@@ -273,6 +288,7 @@ class Loop:
             self._parameters,
             self._optimizer,
             step=step,
+            loss=self._loss,
             trained_tokens=self._tokens,
             seconds=self._seconds(),
             validations=self._validations,

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tuneyard_api.pod_contract import FailureClass, ResolvedJob
+from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FailureClass, ResolvedJob
 
 from tuneyard_trainer import durable
 from tuneyard_trainer.continued import with_former_adapter
 from tuneyard_trainer.distributed import World, whole
 from tuneyard_trainer.failures import StageFailure, bad_input
-from tuneyard_trainer.layout import ADAPTER_FILES, is_model_file
+from tuneyard_trainer.layout import is_model_file
 from tuneyard_trainer.quantized import hold_weights_still, quantization_options
 from tuneyard_trainer.surroundings import usable_cores
 
@@ -199,9 +199,9 @@ def _write_adapter(model: Any, tensors: dict[str, torch.Tensor], folder: Path, b
         "base_model_name_or_path": base_name,
     }
     content = json.dumps(config, indent=2, sort_keys=True, default=_plain)
-    (folder / ADAPTER_FILES[0]).write_text(content + "\n", encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(content + "\n", encoding="utf-8")
     contiguous = {name: tensor.contiguous() for name, tensor in sorted(state.items())}
-    save_file(contiguous, folder / ADAPTER_FILES[1], metadata={"format": "pt"})
+    save_file(contiguous, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def _write_model(model: Any, tensors: dict[str, torch.Tensor], base: Path, folder: Path) -> None:

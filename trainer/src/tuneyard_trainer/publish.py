@@ -7,16 +7,15 @@ never overwritten.
 """
 
 import errno
-import hashlib
 import shutil
 from pathlib import Path
 
-from tuneyard_api.pod_contract import FailureClass, PublishFacts, Stage
+from tuneyard_api.pod_contract import ADAPTER_FILES, FailureClass, PublishFacts, Stage, published_digest
 
 from tuneyard_trainer import durable
 from tuneyard_trainer.card import PICTURE, draw_loss_curve, render_card
 from tuneyard_trainer.failures import StageFailure, bad_input
-from tuneyard_trainer.layout import ADAPTER_FILES, METRICS, is_model_file
+from tuneyard_trainer.layout import METRICS, is_model_file
 from tuneyard_trainer.publishers import sign, sign_too
 from tuneyard_trainer.results import earlier_success
 from tuneyard_trainer.stages import StageContext
@@ -70,14 +69,8 @@ def tuned_files(folder: Path) -> list[str]:
 
 
 def tuned_digest(folder: Path) -> str:
-    """`sha256:` over name, length and content of each of those files, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in tuned_files(folder):
-        digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
-        with (folder / name).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+    """The digest of the adapter or model in a folder."""
+    return published_digest(folder, tuned_files(folder))
 
 
 def _is_published_too(target: Path, digest: str, uid: str) -> bool:

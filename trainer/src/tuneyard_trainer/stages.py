@@ -19,15 +19,15 @@ from typing import Self
 
 from pydantic import BaseModel, ValidationError
 from tuneyard_api.planner import digest_of
-from tuneyard_api.pod_contract import Failure, ResolvedJob, Stage, StageResult
+from tuneyard_api.pod_contract import GRACE_SECONDS, Failure, ResolvedJob, Stage, StageResult
 
 from tuneyard_trainer.failures import Interrupted, StageFailure, bad_input, classify, exit_code
 from tuneyard_trainer.progress import Board, served
 from tuneyard_trainer.results import earlier_success, encode, write_result
 from tuneyard_trainer.surroundings import Surroundings, at_micro_batch, settle_libraries
 
-GRACE_SECONDS = 20.0
-"""After SIGTERM; Kubernetes is told 25 s at least, and the result must be written before the kill."""
+RESULT_SECONDS = 10
+"""Kept back of a pod's grace after SIGTERM: the result must be written before the kill."""
 
 
 class StopRequest:
@@ -97,7 +97,7 @@ def run_stage(stage: Stage, surroundings: Surroundings) -> int:
             return 0
         stop = StopRequest(raises=stage is not Stage.TRAIN)
         context = StageContext.of(surroundings, job, board, stop)
-        with _told_to_stop(stop, lambda: _give_up(stage, digest, surroundings)):
+        with _told_to_stop(stop, _patience(stage), lambda: _give_up(stage, digest, surroundings)):
             # Training over several processes serves the port from its first process.
             own_port = None if stage is Stage.TRAIN and is_distributed(job) else surroundings.port
             with served(board, own_port):
@@ -184,9 +184,9 @@ def _last_words(result: StageResult) -> str:
 
 
 @contextmanager
-def _told_to_stop(stop: StopRequest, give_up: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM or Ctrl-C sets the request; if the stage has not ended GRACE_SECONDS later, `give_up` ends it."""
-    timer = threading.Timer(GRACE_SECONDS, give_up)
+def _told_to_stop(stop: StopRequest, seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM or Ctrl-C sets the request; if the stage has not ended `seconds` later, `give_up` ends it."""
+    timer = threading.Timer(seconds, give_up)
     timer.daemon = True
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -205,11 +205,16 @@ def _told_to_stop(stop: StopRequest, give_up: Callable[[], None]) -> Iterator[No
             signal.signal(number, handler)
 
 
+def _patience(stage: Stage) -> int:
+    """How many seconds after SIGTERM a stage that has not ended is given up."""
+    return GRACE_SECONDS[stage] - RESULT_SECONDS
+
+
 def _give_up(stage: Stage, digest: str, surroundings: Surroundings) -> None:
     """The result that is still true when a step outlasts the grace period, and a hard end."""
     failure: Failure = classify(
         Interrupted(
-            f"stopped by SIGTERM in a step of more than {GRACE_SECONDS:.0f} s; goes on from the last checkpoint"
+            f"stopped by SIGTERM in a step of more than {_patience(stage)} s; goes on from the last checkpoint"
         )
     )
     result = StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=failure)

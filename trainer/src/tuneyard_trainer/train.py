@@ -84,7 +84,7 @@ def train_here(context: StageContext) -> TrainFacts:
             stop=context.stop,
         ).run()
         save_tuned(model, folder, tuned_folder(workspace, job), base_name(job), world)
-        tuned = evaluation and evaluation.measure()
+        tuned = evaluation and evaluation.tuned()
         comparison: EvaluationFacts | None = None
         if base and tuned and world.is_first:
             comparison = compare(workspace / SAMPLES, prompts, base, tuned)

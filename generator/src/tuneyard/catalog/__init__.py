@@ -2,12 +2,20 @@
 """The catalog: every component that an environment can have. A module of this folder that has COMPONENTS is part of it."""
 
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
-from importlib import import_module
+from importlib import import_module, resources
 
-from tuneyard.catalog.component import Component
 from tuneyard.catalog.models import model_components
 from tuneyard.environment.model import Environment
+from tuneyard.stack.model import Component
+from tuneyard.stack.pins import Pin, read_pins
+
+
+@cache
+def pins() -> Mapping[str, Pin]:
+    """Every pin of components.yaml by component name."""
+    return read_pins(resources.files(__name__).joinpath("components.yaml").read_text())
 
 
 @cache

@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """cert-manager: certificates of webhooks, first of all the NIM Operator's."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Component, Json
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Component, Json, Stack
 
 
-def _values(stack: "Stack") -> Json:
+def _values(stack: Stack) -> Json:
     """The chart's values.yaml; `imageRegistry` is new in 1.20 and holds for all five images."""
     values: Json = {
         # Kept when the release goes: deleting the CRDs would delete every certificate of the cluster.

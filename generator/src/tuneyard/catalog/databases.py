@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """PostgreSQL: one CloudNativePG cluster with a database and a role for each service that asks, or one that exists."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Need, Service
 from tuneyard.catalog.objects import build_metadata
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack
 
 NAMESPACE = "data"
 
 
-def _operator(stack: "Stack") -> Json:
+def _operator(stack: Stack) -> Json:
     """https://github.com/cloudnative-pg/charts/blob/main/charts/cloudnative-pg/README.md."""
     values: Json = {"crds": {"create": True}, "monitoring": {"podMonitorEnabled": stack.has("metrics")}}
     if stack.environment.registries.mirror:
@@ -20,11 +15,11 @@ def _operator(stack: "Stack") -> Json:
     return values
 
 
-def _instances(stack: "Stack") -> int:
+def _instances(stack: Stack) -> int:
     return 1 if stack.environment.sizing == "small" else 3
 
 
-def _cluster(stack: "Stack") -> list[Json]:
+def _cluster(stack: Stack) -> list[Json]:
     """postgresql.cnpg.io/v1 Cluster and Database, https://cloudnative-pg.io/documentation/current/cloudnative-pg.v1/."""
     databases = stack.databases()
     cluster: Json = {
@@ -52,7 +47,7 @@ def _cluster(stack: "Stack") -> list[Json]:
     return [cluster, *(_database(stack, d.owner, d.name, d.user) for d in databases)]
 
 
-def _database(stack: "Stack", owner: str, name: str, user: str) -> Json:
+def _database(stack: Stack, owner: str, name: str, user: str) -> Json:
     spec: Json = {
         "name": name,
         "owner": user,
@@ -65,7 +60,7 @@ def _database(stack: "Stack", owner: str, name: str, user: str) -> Json:
     return {"apiVersion": "postgresql.cnpg.io/v1", "kind": "Database", "metadata": metadata, "spec": spec}
 
 
-def _secrets(stack: "Stack") -> list[ExpectedSecret]:
+def _secrets(stack: Stack) -> list[ExpectedSecret]:
     return [
         ExpectedSecret(
             d.secret,

@@ -1,19 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What everything else stands on: namespaces, and ExternalSecrets where the environment has a store for them."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Component, ExpectedSecret, Json, Need
 from tuneyard.catalog.objects import build_metadata
 from tuneyard.environment.model import Environment
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Component, ExpectedSecret, Json, Need, Stack
 
 LABEL_ENVIRONMENT = "tuneyard.io/environment"
 
 
-def namespaces_of(stack: "Stack") -> dict[str, str]:
+def namespaces_of(stack: Stack) -> dict[str, str]:
     """Namespace -> pod security profile that it enforces."""
     profiles: dict[str, str] = {}
     for component in stack.components:
@@ -28,7 +23,7 @@ def namespaces_of(stack: "Stack") -> dict[str, str]:
     return dict(sorted(profiles.items()))
 
 
-def _namespaces(stack: "Stack") -> list[Json]:
+def _namespaces(stack: Stack) -> list[Json]:
     return [
         {
             "apiVersion": "v1",
@@ -55,7 +50,7 @@ def _template(secret: ExpectedSecret) -> Json:
     return {"type": secret.type, **labels}
 
 
-def _external_secrets(stack: "Stack") -> list[Json]:
+def _external_secrets(stack: Stack) -> list[Json]:
     """Fields: external-secrets.io/v1 ExternalSecret (https://external-secrets.io/latest/api/externalsecret/)."""
     store = stack.environment.secrets.store
     if store is None:

@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """GPUs: the GPU Operator, and how pods get GPUs from it: device plugin, dynamic resource allocation, or what is there."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Component, Json, Need
 from tuneyard.catalog.objects import build_tolerations, merged
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Component, Json, Need, Stack
 
 RUNTIME_PATHS = {
     "k3s": ("/var/lib/rancher/k3s/agent/etc/containerd/config.toml", "/run/k3s/containerd/containerd.sock"),
@@ -24,7 +19,7 @@ _CONTROL_PLANE = {
 """What the chart's own list has besides, and a list of ours would take away."""
 
 
-def _gpu_operator(stack: "Stack") -> Json:
+def _gpu_operator(stack: Stack) -> Json:
     """Value paths: the chart's values.yaml at v26.7.0.
 
     https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/getting-started.html (chart customisation).
@@ -66,7 +61,7 @@ def _gpu_operator(stack: "Stack") -> Json:
     return values
 
 
-def _mirrored_images(stack: "Stack") -> Json:
+def _mirrored_images(stack: Stack) -> Json:
     """Every operand has a repository of its own; those that stay off are mirrored too, for who switches them on."""
     plain, cloud_native, k8s = (
         {"repository": stack.mirrored(f"nvcr.io/nvidia{part}")} for part in ("", "/cloud-native", "/k8s")
@@ -98,7 +93,7 @@ def _time_slicing(replicas: int) -> Json:
     return {"create": True, "name": "time-slicing", "default": "shared", "data": {"shared": text}}
 
 
-def _dra_driver(stack: "Stack") -> Json:
+def _dra_driver(stack: Stack) -> Json:
     """The chart's values.yaml at 25.12.0; nodes that come with their driver have it at the root of the host."""
     by_operator = stack.environment.gpus.driver == "operator"
     values: Json = {

@@ -5,9 +5,7 @@ NIMCache and NIMService are in one Application and one wave: the NIM Operator ma
 """
 
 from functools import partial
-from typing import TYPE_CHECKING
 
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, GpuRequest, Json, Need, Service
 from tuneyard.catalog.nim import (
     build_nim_cache,
     build_nim_claim,
@@ -18,17 +16,10 @@ from tuneyard.catalog.nim import (
 from tuneyard.catalog.vllm import build_vllm, secrets_of_vllm
 from tuneyard.environment.model import Environment
 from tuneyard.environment.models import Pipeline, ServedModel
-from tuneyard.environment.presets import PRESETS
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.environment.presets import engine_of
+from tuneyard.stack.model import Claim, Component, ExpectedSecret, GpuRequest, Json, Need, Service, Stack
 
 PORT = 8000
-
-
-def engine_of(environment: Environment, model: ServedModel) -> str:
-    """`nim` or `vllm`: the model's, else the environment's, else the preset's."""
-    return model.engine or environment.use.serving or PRESETS[environment.preset].use.serving or "vllm"
 
 
 def is_shared(model: ServedModel) -> bool:
@@ -71,20 +62,20 @@ def _needs(environment: Environment, index: int, model: ServedModel) -> list[Nee
     return needs
 
 
-def _gpu_requests(models: list[tuple[int, ServedModel]], _: "Stack") -> list[GpuRequest]:
+def _gpu_requests(models: list[tuple[int, ServedModel]], _: Stack) -> list[GpuRequest]:
     return [
         GpuRequest(pods_of(model) * model.gpus, model.gpu_product, ("models", index, "gpus"), model.gpus)
         for index, model in models
     ]
 
 
-def _claims(models: list[tuple[int, ServedModel]], _: "Stack") -> list[Claim]:
+def _claims(models: list[tuple[int, ServedModel]], _: Stack) -> list[Claim]:
     return [
         Claim(model.cache_gib, is_shared(model), ("models", index, "cacheGiB")) for index, model in models
     ]
 
 
-def _objects(model: ServedModel, stack: "Stack") -> list[Json]:
+def _objects(model: ServedModel, stack: Stack) -> list[Json]:
     if engine_of(stack.environment, model) == "vllm":
         return build_vllm(stack, model, shared=is_shared(model))
     shared = is_shared(model)
@@ -95,7 +86,7 @@ def _objects(model: ServedModel, stack: "Stack") -> list[Json]:
     ]
 
 
-def _secrets(models: list[tuple[int, ServedModel]], stack: "Stack") -> list[ExpectedSecret]:
+def _secrets(models: list[tuple[int, ServedModel]], stack: Stack) -> list[ExpectedSecret]:
     found: list[ExpectedSecret] = []
     for _, model in models:
         vllm = engine_of(stack.environment, model) == "vllm"
@@ -128,7 +119,7 @@ def _pipeline(environment: Environment, index: int, pipeline: Pipeline) -> Compo
     def needs(env: Environment) -> list[Need]:
         return [need for i, model in listed for need in _needs(env, index=i, model=model)]
 
-    def objects(stack: "Stack") -> list[Json]:
+    def objects(stack: Stack) -> list[Json]:
         parts = [
             build(stack, model, shared=is_shared(model))
             for _, model in listed

@@ -5,15 +5,10 @@ Legacy by NVIDIA's word (NeMo Helix follows), and what the lab runs. The Customi
 Fields: the CRDs of k8s-nim-operator 3.1.2. None is ever empty: the operator drops empty fields, which would be drift.
 """
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Need, Service
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_config_map, build_metadata, without_empty
 from tuneyard.catalog.workflows import EXECUTOR, NEMO
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack
 
 PORT = 8000
 DATA_STORE_SECRETS = {
@@ -39,7 +34,7 @@ DATA_STORE_SECRETS = {
 """Field -> secret and its keys. NVIDIA's samples ship public passwords for these; they are never copied here."""
 
 
-def build_nemo(stack: "Stack", kind: str, name: str, spec: Json) -> Json:
+def build_nemo(stack: Stack, kind: str, name: str, spec: Json) -> Json:
     """A NeMo object with its image, its Service and its database."""
     repository, _, tag = stack.image(name, "image").rpartition(":")
     environment = stack.environment
@@ -70,7 +65,7 @@ def build_nemo(stack: "Stack", kind: str, name: str, spec: Json) -> Json:
     }
 
 
-def build_database(stack: "Stack", owner: str) -> Json:
+def build_database(stack: Stack, owner: str) -> Json:
     """The databaseConfig of a NeMo object."""
     database = stack.database(owner)
     return {
@@ -81,12 +76,12 @@ def build_database(stack: "Stack", owner: str) -> Json:
     }
 
 
-def build_otel(stack: "Stack") -> Json:
+def build_otel(stack: Stack) -> Json:
     """The otel of a NeMo object."""
     return {"enabled": True, "exporterOtlpEndpoint": stack.url("otel")}
 
 
-def _data_store(stack: "Stack") -> list[Json]:
+def _data_store(stack: Stack) -> list[Json]:
     spec: Json = {
         "secrets": {field: secret for field, (secret, _) in DATA_STORE_SECRETS.items()},
         "pvc": {
@@ -117,12 +112,12 @@ def _data_store(stack: "Stack") -> list[Json]:
     return [store]
 
 
-def _entity_store(stack: "Stack") -> list[Json]:
+def _entity_store(stack: Stack) -> list[Json]:
     spec = {"datastore": {"endpoint": stack.url("data-store")}}
     return [build_nemo(stack, "NemoEntitystore", "nemo-entity-store", spec)]
 
 
-def _evaluator(stack: "Stack") -> list[Json]:
+def _evaluator(stack: Stack) -> list[Json]:
     images = {
         key: stack.image("nemo-evaluator", key)
         for key in stack.pin("nemo-evaluator").images
@@ -139,7 +134,7 @@ def _evaluator(stack: "Stack") -> list[Json]:
     return [build_nemo(stack, "NemoEvaluator", "nemo-evaluator", spec)]
 
 
-def _guardrails(stack: "Stack") -> list[Json]:
+def _guardrails(stack: Stack) -> list[Json]:
     base = next(
         (model for model in stack.environment.models if f"model:{model.name}" in stack.providers), None
     )
@@ -155,11 +150,11 @@ def _guardrails(stack: "Stack") -> list[Json]:
     return [config, build_nemo(stack, "NemoGuardrail", "nemo-guardrails", spec)]
 
 
-def _common_secrets(stack: "Stack") -> list[ExpectedSecret]:
+def _common_secrets(stack: Stack) -> list[ExpectedSecret]:
     return [build_pull_secret(stack, NEMO)]
 
 
-def _data_store_secrets(stack: "Stack") -> list[ExpectedSecret]:
+def _data_store_secrets(stack: Stack) -> list[ExpectedSecret]:
     own = [
         ExpectedSecret(name, NEMO, keys, f"Data Store ({field})")
         for field, (name, keys) in DATA_STORE_SECRETS.items()

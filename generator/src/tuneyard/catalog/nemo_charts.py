@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """NeMo by NVIDIA's own charts: the microservices' umbrella chart, and NeMo Helix, its successor."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Need, Service
 from tuneyard.catalog.nemo_customizer import (
     customization_targets,
     customization_templates,
@@ -13,9 +10,7 @@ from tuneyard.catalog.nemo_customizer import (
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.repositories import private_repository
 from tuneyard.catalog.workflows import EXECUTOR, NEMO
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack
 
 HELIX = "nemo-helix"
 UMBRELLA_OWNERS = (
@@ -27,7 +22,7 @@ UMBRELLA_OWNERS = (
 )
 
 
-def _external_database(stack: "Stack", owner: str) -> Json:
+def _external_database(stack: Stack, owner: str) -> Json:
     database = stack.database(owner)
     return {
         "host": database.host,
@@ -39,7 +34,7 @@ def _external_database(stack: "Stack", owner: str) -> Json:
     }
 
 
-def _umbrella(stack: "Stack") -> Json:
+def _umbrella(stack: Stack) -> Json:
     """https://docs.nvidia.com/nemo/microservices/latest/set-up/helm/index.html (25.11).
 
     Every database is our own, so no subchart pulls an image that has left Docker Hub.
@@ -112,7 +107,7 @@ def _umbrella(stack: "Stack") -> Json:
     }
 
 
-def _umbrella_secrets(stack: "Stack") -> list[ExpectedSecret]:
+def _umbrella_secrets(stack: Stack) -> list[ExpectedSecret]:
     secrets = stack.environment.secrets
     return [
         build_pull_secret(stack, NEMO),
@@ -122,7 +117,7 @@ def _umbrella_secrets(stack: "Stack") -> list[ExpectedSecret]:
     ]
 
 
-def _helix(stack: "Stack") -> Json:
+def _helix(stack: Stack) -> Json:
     """https://github.com/NVIDIA-NeMo/nemo-helix (values.yaml of the chart).
 
     Passwords that the chart would make up at each render (drift, and broken logins under self-heal) all come from
@@ -160,7 +155,7 @@ def _helix(stack: "Stack") -> Json:
     return values
 
 
-def _helix_secrets(stack: "Stack") -> list[ExpectedSecret]:
+def _helix_secrets(stack: Stack) -> list[ExpectedSecret]:
     secrets = stack.environment.secrets
     return [
         build_pull_secret(stack, HELIX),

@@ -1,26 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """NeMo Customizer with its models and training settings, and the NeMo operator that runs its training jobs."""
 
-from typing import TYPE_CHECKING
-
 from tuneyard_api.yaml_io import dump
 
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Need, Service
 from tuneyard.catalog.nemo import build_nemo, build_otel
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_claim, build_config_map, build_tolerations
 from tuneyard.catalog.repositories import private_repository
 from tuneyard.catalog.workflows import NEMO
 from tuneyard.environment.tuning import CustomizerTarget
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack
 
 MODELS_CLAIM = "nemo-customizer-models"
 NAMESPACE = "nemo-operator"
 
 
-def _operator(stack: "Stack") -> Json:
+def _operator(stack: Stack) -> Json:
     """https://docs.nvidia.com/nim-operator/latest/deploy-nemo-microservices.html (nemo-operator 25.6.0)."""
     pull = stack.environment.secrets.ngc_pull
     return {"imagePullSecrets": [{"name": pull}], "controllerManager": {"manager": {"scheduler": "volcano"}}}
@@ -74,19 +69,19 @@ def customization_templates(targets: tuple[CustomizerTarget, ...], product: str)
     return {"overrideExistingTemplates": True, "templates": templates}
 
 
-def short_product(stack: "Stack") -> str:
+def short_product(stack: Stack) -> str:
     """`A100` of `NVIDIA-A100-SXM4-80GB`, as NVIDIA names its templates; `GPU` without GPUs."""
     nodes = stack.environment.gpus.nodes
     parts = [part for part in nodes[0].product.split("-") if part != "NVIDIA"] if nodes else []
     return parts[0] if parts else "GPU"
 
 
-def is_shared(stack: "Stack") -> bool:
+def is_shared(stack: Stack) -> bool:
     """Whether some way to train takes several nodes, so that claims must be ReadWriteMany."""
     return any(o.nodes > 1 for t in stack.environment.fine_tuning.customizer.targets for o in t.options)
 
 
-def _customizer(stack: "Stack") -> list[Json]:
+def _customizer(stack: Stack) -> list[Json]:
     environment = stack.environment
     customizer = environment.fine_tuning.customizer
     shared, storage_class = is_shared(stack), stack.storage_class(shared=is_shared(stack))
@@ -147,7 +142,7 @@ def _customizer(stack: "Stack") -> list[Json]:
     ]
 
 
-def _secrets(stack: "Stack") -> list[ExpectedSecret]:
+def _secrets(stack: Stack) -> list[ExpectedSecret]:
     secrets = stack.environment.secrets
     return [
         build_pull_secret(stack, NEMO),
@@ -164,7 +159,7 @@ def _secrets(stack: "Stack") -> list[ExpectedSecret]:
     ]
 
 
-def _claims(stack: "Stack") -> list[Claim]:
+def _claims(stack: Stack) -> list[Claim]:
     customizer, shared = stack.environment.fine_tuning.customizer, is_shared(stack)
     path = ("fineTuning", "customizer")
     return [Claim(customizer.models_gib, shared, path), Claim(customizer.workspace_gib, shared, path)]

@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """NIMCache, NIMService and NIMPipeline. Fields: the CRDs of k8s-nim-operator 3.1.2; nothing empty, quantities canonical."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import ExpectedSecret, Json
+from tuneyard.catalog.gpu_requests import gpu_resources
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_claim, build_metadata, build_tolerations, without_empty
 from tuneyard.environment.models import ServedModel
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import ExpectedSecret, Json, Stack
 
 API = "apps.nvidia.com/v1alpha1"
 LORA_FOLDER = "/model-store/loras"
@@ -28,14 +24,14 @@ def cache_name(model: ServedModel) -> str:
     return f"{model.name}-cache"
 
 
-def build_nim_claim(stack: "Stack", model: ServedModel, *, shared: bool) -> Json:
+def build_nim_claim(stack: Stack, model: ServedModel, *, shared: bool) -> Json:
     """The claim, made by us: one that the operator makes belongs to the NIMCache, and goes with it."""
     return build_claim(
         cache_name(model), model.namespace, model.cache_gib, stack.storage_class(shared=shared), shared=shared
     )
 
 
-def tolerations_of(stack: "Stack", product: str | None) -> list[Json]:
+def tolerations_of(stack: Stack, product: str | None) -> list[Json]:
     """Of the nodes that a model may run on."""
     return build_tolerations(stack.environment.gpus.taints(product))
 
@@ -46,7 +42,7 @@ def node_selector_of(stack: "Stack", model: ServedModel) -> Json | None:
     return {"nvidia.com/gpu.product": stack.environment.gpus.label_of(product)} if product else None
 
 
-def build_nim_cache(stack: "Stack", model: ServedModel, *, shared: bool) -> Json:
+def build_nim_cache(stack: Stack, model: ServedModel, *, shared: bool) -> Json:
     """The NIMCache. Its spec can't be changed once it is there, so what may change is not in it."""
     spec: Json = {
         "source": _source(stack, model),
@@ -67,13 +63,13 @@ def build_nim_cache(stack: "Stack", model: ServedModel, *, shared: bool) -> Json
     return {"apiVersion": API, "kind": "NIMCache", "metadata": metadata, "spec": without_empty(spec)}
 
 
-def _source(stack: "Stack", model: ServedModel) -> Json:
+def _source(stack: Stack, model: ServedModel) -> Json:
     secrets = stack.environment.secrets
     if model.hugging_face:
         namespace, _, name = model.hugging_face.repo.partition("/")
         return {
             "hf": {
-                "endpoint": "https://huggingface.co",
+                "endpoint": stack.environment.registries.hugging_face or "https://huggingface.co",
                 "namespace": namespace,
                 "modelName": name,
                 "revision": model.hugging_face.revision,
@@ -103,27 +99,32 @@ def _source(stack: "Stack", model: ServedModel) -> Json:
     }
 
 
-def image_of(stack: "Stack", model: ServedModel) -> str:
+def image_of(stack: Stack, model: ServedModel) -> str:
     """The NIM image; empty when a check has yet to say that it is missing."""
     return stack.mirrored(f"{model.image.repository}:{model.image.tag}") if model.image else ""
 
 
-def _proxy(stack: "Stack") -> Json | None:
+def _proxy(stack: Stack) -> Json | None:
     """On both NIMCache and NIMService, or one of them can't reach the registry."""
-    proxy = stack.environment.proxy
-    return (
-        {"httpProxy": proxy.https, "httpsProxy": proxy.https, "noProxy": ",".join(proxy.exempt)}
-        if proxy
-        else None
+    proxy, authority = stack.environment.proxy, stack.environment.certificate_authority
+    if not proxy and not authority:
+        return None
+    exempt = ",".join(proxy.exempt) if proxy else None
+    address = proxy.https if proxy else None
+    # Where NIM Operator 3.1.2 takes authorities from, with or without a proxy.
+    certificates = authority.config_map if authority else None
+    proxied: Json = without_empty(
+        {"httpProxy": address, "httpsProxy": address, "noProxy": exempt, "certConfigMap": certificates}
     )
+    return proxied
 
 
-def _repository_override(stack: "Stack") -> list[Json]:
+def _repository_override(stack: Stack) -> list[Json]:
     mirror = stack.environment.registries.models
     return [{"name": "NIM_REPOSITORY_OVERRIDE", "value": mirror}] if mirror else []
 
 
-def _environment_variables(stack: "Stack", model: ServedModel) -> list[Json]:
+def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
     """By the image's major version; unknown names are passed over by NIM, so a wrong one would do nothing, silently."""
     values: dict[str, str] = {}
     if major_of(model.image.tag if model.image else "1") < RAY_MAJOR:
@@ -155,7 +156,7 @@ def _arguments(model: ServedModel) -> list[str]:
     return arguments
 
 
-def build_nim_service(stack: "Stack", model: ServedModel) -> Json:
+def build_nim_service(stack: Stack, model: ServedModel) -> Json:
     """The NIMService."""
     metadata = build_metadata(model.name, model.namespace)
     return {
@@ -166,12 +167,12 @@ def build_nim_service(stack: "Stack", model: ServedModel) -> Json:
     }
 
 
-def build_nim_service_spec(stack: "Stack", model: ServedModel) -> Json:
+def build_nim_service_spec(stack: Stack, model: ServedModel) -> Json:
     """The spec of a NIMService, also inside of a NIMPipeline."""
     repository, _, tag = image_of(stack, model).rpartition(":")
     secrets = stack.environment.secrets
     by_claim = stack.has("dra")
-    gpus = str(model.gpus)
+    gpus = gpu_resources(stack, model.gpus)
     spec: Json = {
         "image": {
             "repository": repository,
@@ -190,9 +191,7 @@ def build_nim_service_spec(stack: "Stack", model: ServedModel) -> Json:
         # Absent under autoscaling: the API refuses both.
         "replicas": None if model.autoscaling else model.replicas,
         "scale": _scale(model),
-        "resources": None
-        if by_claim
-        else {"limits": {"nvidia.com/gpu": gpus}, "requests": {"nvidia.com/gpu": gpus}},
+        "resources": None if by_claim else {"limits": gpus, "requests": gpus},
         "draResources": [_dra_claim(model)] if by_claim else None,
         "multiNode": _multi_node(model),
         "expose": _expose(stack),
@@ -242,7 +241,7 @@ def _multi_node(model: ServedModel) -> Json | None:
     }
 
 
-def _expose(stack: "Stack") -> Json:
+def _expose(stack: Stack) -> Json:
     expose: Json = {"service": {"type": "ClusterIP", "port": 8000}}
     cluster = stack.environment.cluster
     if cluster.domain and cluster.ingress:
@@ -251,7 +250,7 @@ def _expose(stack: "Stack") -> Json:
     return expose
 
 
-def build_nim_pipeline(stack: "Stack", name: str, models: list[ServedModel]) -> Json:
+def build_nim_pipeline(stack: Stack, name: str, models: list[ServedModel]) -> Json:
     """Several NIMServices as one object."""
     services = [
         {"name": model.name, "enabled": True, "spec": build_nim_service_spec(stack, model)}
@@ -262,7 +261,7 @@ def build_nim_pipeline(stack: "Stack", name: str, models: list[ServedModel]) -> 
     return {"apiVersion": API, "kind": "NIMPipeline", "metadata": metadata, "spec": {"services": services}}
 
 
-def secrets_of_nim(stack: "Stack", model: ServedModel) -> list[ExpectedSecret]:
+def secrets_of_nim(stack: Stack, model: ServedModel) -> list[ExpectedSecret]:
     """What the model's namespace must have."""
     secrets = stack.environment.secrets
     key = ExpectedSecret(

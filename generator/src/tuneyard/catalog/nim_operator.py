@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The NIM Operator: reconciles NIMCache, NIMService, NIMPipeline and the NeMo objects."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Component, ExpectedSecret, Json, Need
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Component, ExpectedSecret, Json, Need, Stack
 
 NAMESPACE = "nim-operator"
 
 
-def _values(stack: "Stack") -> Json:
+def _values(stack: Stack) -> Json:
     """Value paths: the chart's values.yaml at v3.1.2."""
     values: Json = {
         "operator": {
@@ -33,13 +28,13 @@ def _values(stack: "Stack") -> Json:
     return values
 
 
-def _secrets(stack: "Stack") -> tuple[ExpectedSecret, ...]:
+def _secrets(stack: Stack) -> tuple[ExpectedSecret, ...]:
     if not stack.environment.registries.mirror:
         return ()
     return (build_pull_secret(stack, NAMESPACE),)
 
 
-def build_pull_secret(stack: "Stack", namespace: str) -> ExpectedSecret:
+def build_pull_secret(stack: Stack, namespace: str) -> ExpectedSecret:
     """The image pull secret for nvcr.io, or for the mirror that stands in for it."""
     return ExpectedSecret(
         stack.environment.secrets.ngc_pull,

@@ -1,19 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """S3: MinIO with a bucket, a user and a policy for each service that asks, or an S3 that exists."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Service
 from tuneyard.catalog.objects import KEPT
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Service, Stack
 
 NAMESPACE = "data"
 ROOT_SECRET = "minio-root"  # noqa: S105  a name
 
 
-def _minio(stack: "Stack") -> Json:
+def _minio(stack: Stack) -> Json:
     """https://github.com/minio/minio/blob/master/helm/minio/values.yaml."""
     buckets = stack.buckets()
     values: Json = {
@@ -54,7 +49,7 @@ def _minio(stack: "Stack") -> Json:
     return values
 
 
-def _secrets(stack: "Stack") -> list[ExpectedSecret]:
+def _secrets(stack: Stack) -> list[ExpectedSecret]:
     root = ExpectedSecret(ROOT_SECRET, NAMESPACE, ("rootUser", "rootPassword"), "MinIO's administrator")
     users = [
         ExpectedSecret(

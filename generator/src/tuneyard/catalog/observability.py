@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics and traces: Prometheus with Grafana, one that exists, and the OpenTelemetry collector."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Claim, Component, ExpectedSecret, Json, Service
 from tuneyard.catalog.objects import merged
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Service, Stack
 
 NAMESPACE = "observability"
 
 
-def _prometheus(stack: "Stack") -> Json:
+def _prometheus(stack: Stack) -> Json:
     """The chart's values.yaml and those of its subcharts grafana, kube-state-metrics and prometheus-node-exporter."""
     volume = {
         "volumeClaimTemplate": {
@@ -45,7 +40,7 @@ def _prometheus(stack: "Stack") -> Json:
     return values
 
 
-def _mirrored_images(stack: "Stack") -> Json:
+def _mirrored_images(stack: Stack) -> Json:
     """One registry for each image: `global.imageRegistry` would drop the part that says where it came from."""
     quay, hub, k8s, github = (
         {"image": {"registry": stack.mirrored(name)}}
@@ -66,7 +61,7 @@ def _mirrored_images(stack: "Stack") -> Json:
     }
 
 
-def _collector(stack: "Stack") -> Json:
+def _collector(stack: Stack) -> Json:
     """https://github.com/open-telemetry/opentelemetry-helm-charts/blob/main/charts/opentelemetry-collector/values.yaml."""
     return {
         "mode": "deployment",

@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chart repositories as Argo CD must know them: which ones a stack pulls from, and what a private one needs."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import ExpectedSecret
-from tuneyard.catalog.pins import Pin
 from tuneyard.environment.model import Environment
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import ExpectedSecret, Stack
+from tuneyard.stack.pins import Pin
 
 SECRET_TYPE = "argocd.argoproj.io/secret-type"  # noqa: S105  a label
 
@@ -25,7 +20,7 @@ def repository_secret_name(environment: Environment, url: str) -> str:
     return f"{environment.name}-repository-{name}"[:63].rstrip("-")
 
 
-def private_repository(stack: "Stack", component: str) -> list[ExpectedSecret]:
+def private_repository(stack: Stack, component: str) -> list[ExpectedSecret]:
     """The Secret of a component's private repository; nothing when a mirror stands in for it.
 
     No public Secret is rendered for the same URL: of two, Argo CD would take either.

@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gangs, queues and groups of pods: Volcano, Kueue, LeaderWorkerSet."""
 
-from typing import TYPE_CHECKING
-
 from tuneyard_api.yaml_io import dump
 
-from tuneyard.catalog.component import Component, Json
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Component, Json, Stack
 
 
-def _volcano(stack: "Stack") -> Json:
+def _volcano(stack: Stack) -> Json:
     """basic.*, https://github.com/volcano-sh/volcano/blob/master/installer/helm/chart/volcano/values.yaml."""
     mirror = stack.environment.registries.mirror
     return {"basic": {"image_registry": f"{mirror}/docker.io"}} if mirror else {}
@@ -40,7 +35,7 @@ KUEUE_CONFIGURATION: Json = {
 also takes the Deployments and pods of its namespace, so that served models would wait in the queue of the jobs."""
 
 
-def _kueue(stack: "Stack") -> Json:
+def _kueue(stack: Stack) -> Json:
     """https://github.com/kubernetes-sigs/kueue/blob/main/charts/kueue/README.md."""
     values: Json = {
         "enablePrometheus": stack.has("metrics"),
@@ -53,7 +48,7 @@ def _kueue(stack: "Stack") -> Json:
     return values
 
 
-def _leader_worker_set(stack: "Stack") -> Json:
+def _leader_worker_set(stack: Stack) -> Json:
     """https://github.com/kubernetes-sigs/lws/blob/main/charts/lws/values.yaml."""
     values: Json = {"enablePrometheus": False, "enableCertManager": False}
     if stack.environment.registries.mirror:

@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Experiment tracking: MLflow on PostgreSQL and S3, or one that exists."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Component, Json, Service
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Component, Json, Service, Stack
 
 NAMESPACE, PORT = "mlflow", 5000
 
@@ -27,7 +22,7 @@ def allowed_hosts(host: str) -> list[str]:
     return [*(f"{name}{port}" for name in names for port in ("", f":{PORT}")), *ADDRESSES, *forwarded]
 
 
-def _mlflow(stack: "Stack") -> Json:
+def _mlflow(stack: Stack) -> Json:
     """https://community-charts.github.io/docs/charts/mlflow/usage (backendStore, artifactRoot, extraEnvVars)."""
     database, bucket = stack.database("mlflow"), stack.bucket("mlflow")
     values: Json = {

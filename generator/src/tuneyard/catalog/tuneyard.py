@@ -1,38 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our own half: CRDs, operator, and what makes a namespace ready for FineTuneJobs (runtimes, quotas, queues, claims)."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard_api.names import API_VERSION, GROUP, JOB_PLURAL, RUNTIME_KIND
+from tuneyard_api.names import GROUP, JOB_PLURAL
 from tuneyard_api.pod_contract import PROGRESS_PORT
 
-from tuneyard.catalog.component import Claim, Component, Json, Need
-from tuneyard.catalog.objects import build_claim, build_metadata, build_tolerations, merged
+from tuneyard.catalog.gpu_requests import WHOLE_GPU, gpu_quota, gpu_resource
+from tuneyard.catalog.objects import build_claim, build_metadata
+from tuneyard.catalog.runtimes import CACHE_CLAIM, HUB_TOKEN_KEY, REGISTRY_CLAIM, build_runtime, pull_secret
 from tuneyard.environment.model import Environment
-from tuneyard.environment.tuning import Runtime, TuningNamespace
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.environment.tuning import TuningNamespace
+from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Stack
 
 NAMESPACE = "tuneyard-system"
 KUEUE = "kueue.x-k8s.io/v1beta2"
 """The version that Kueue stores since 0.16; what is written in an older one would come back changed."""
 DEFAULT_QUEUE = "default"
 """The LocalQueue into which Kueue puts a Job that names none; those of FineTuneJobs name none."""
-REGISTRY_CLAIM, CACHE_CLAIM = "adapters", "model-cache"
 
 
-def _operator(stack: "Stack") -> Json:
+def _operator(stack: Stack) -> Json:
     """charts/tuneyard-operator/values.yaml of this repository. Runtimes are the component `fine-tuning`'s."""
     image = stack.mirrored(stack.environment.registries.operator_image)
     repository, _, digest = image.partition("@")
-    if digest:
-        return {"image": {"repository": repository, "digest": digest}, "hf": {"enabled": False}}
-    repository, _, tag = image.rpartition(":")
-    return {"image": {"repository": repository, "tag": tag}, "hf": {"enabled": False}}
+    named: Json = {"repository": repository, "digest": digest}
+    if not digest:
+        repository, _, tag = image.rpartition(":")
+        named = {"repository": repository, "tag": tag}
+    values: Json = {"image": named, "hf": {"enabled": False}}
+    if secret := stack.environment.secrets.image_pull:
+        values["imagePullSecrets"] = [{"name": secret}]
+    return values
 
 
-def _tuning(stack: "Stack") -> list[Json]:
+def _tuning(stack: Stack) -> list[Json]:
     tuning = stack.environment.fine_tuning
     objects = [build_runtime(stack, runtime) for runtime in tuning.runtimes]
     for namespace in tuning.namespaces:
@@ -42,37 +42,7 @@ def _tuning(stack: "Stack") -> list[Json]:
     return objects
 
 
-def build_runtime(stack: "Stack", runtime: Runtime) -> Json:
-    """FineTuneRuntime; fields: tuneyard_api.runtime."""
-    environment = stack.environment
-    defaults: Json = {"storageClassName": stack.storage_class(), "registry": {"claimName": REGISTRY_CLAIM}}
-    if runtime.endpoint and stack.has(f"model:{runtime.endpoint}"):
-        defaults["endpoint"] = stack.url(f"model:{runtime.endpoint}")
-    spec: Json = {
-        "image": runtime.image or stack.mirrored(environment.registries.trainer_image),
-        "accelerator": runtime.accelerator,
-        "methods": list(runtime.methods),
-        "modelCache": CACHE_CLAIM,
-        "defaults": defaults,
-    }
-    if runtime.accelerator == "nvidia":
-        spec["tolerations"] = build_tolerations(environment.gpus.taints())
-    spec = merged(spec, dict(runtime.spec))
-    if isinstance(tolerations := spec.get("tolerations"), list):
-        # The API server fills this in, and Argo CD compares lists as a whole.
-        spec["tolerations"] = [
-            {**entry, "operator": entry.get("operator", "Equal")} if isinstance(entry, dict) else entry
-            for entry in tolerations
-        ]
-    return {
-        "apiVersion": API_VERSION,
-        "kind": RUNTIME_KIND,
-        "metadata": build_metadata(runtime.name),
-        "spec": spec,
-    }
-
-
-def _namespace(stack: "Stack", namespace: TuningNamespace) -> list[Json]:
+def _namespace(stack: Stack, namespace: TuningNamespace) -> list[Json]:
     tuning, name = stack.environment.fine_tuning, namespace.name
     shared = stack.environment.storage.read_write_many is not None
     storage_class = stack.storage_class(shared=shared)
@@ -85,7 +55,7 @@ def _namespace(stack: "Stack", namespace: TuningNamespace) -> list[Json]:
         "metadata": build_metadata("fine-tuning", name),
         "spec": {
             "hard": {
-                "requests.nvidia.com/gpu": str(gpus),
+                **gpu_quota(stack, gpus),
                 "requests.storage": f"{namespace.storage_gib}Gi",
                 f"count/{JOB_PLURAL}.{GROUP}": str(namespace.jobs),
             }
@@ -101,7 +71,7 @@ def _namespace(stack: "Stack", namespace: TuningNamespace) -> list[Json]:
     return objects
 
 
-def _network_policy(stack: "Stack", name: str) -> Json:
+def _network_policy(stack: Stack, name: str) -> Json:
     """Jobs talk among themselves; the operator and Prometheus read progress; served models answer everybody."""
     readers = [NAMESPACE, *(["observability"] if stack.has("metrics") else [])]
     peers = [
@@ -123,7 +93,7 @@ def _network_policy(stack: "Stack", name: str) -> Json:
     }
 
 
-def _queues(stack: "Stack") -> list[Json]:
+def _queues(stack: Stack) -> list[Json]:
     tuning, scheduler = stack.environment.fine_tuning, stack.providers["scheduler"].name
     if scheduler == "kube-scheduler":
         return []
@@ -136,7 +106,7 @@ def _queues(stack: "Stack") -> list[Json]:
                 "spec": {
                     "weight": 1,
                     "reclaimable": True,
-                    "capability": {"nvidia.com/gpu": str(namespace.gpus)},
+                    "capability": {gpu_resource(stack) or WHOLE_GPU: str(namespace.gpus)},
                 },
             }
             for namespace in tuning.namespaces
@@ -146,14 +116,15 @@ def _queues(stack: "Stack") -> list[Json]:
         "kind": "ResourceFlavor",
         "metadata": build_metadata("gpu"),
     }
-    return [flavor, *(entry for namespace in tuning.namespaces for entry in _kueue_queues(namespace))]
+    return [flavor, *(entry for namespace in tuning.namespaces for entry in _kueue_queues(stack, namespace))]
 
 
-def _kueue_queues(namespace: TuningNamespace) -> list[Json]:
+def _kueue_queues(stack: Stack, namespace: TuningNamespace) -> list[Json]:
     """A ClusterQueue for each namespace in one cohort, so that idle GPUs are lent, and the LocalQueue that its Jobs get.
 
     A job of the owner takes lent GPUs back at once: the borrower's pods get SIGTERM, save a checkpoint and go on later.
     """
+    gpu = gpu_resource(stack) or WHOLE_GPU
     cluster_queue = {
         "apiVersion": KUEUE,
         "kind": "ClusterQueue",
@@ -165,14 +136,14 @@ def _kueue_queues(namespace: TuningNamespace) -> list[Json]:
             "resourceGroups": [
                 {
                     # Every resource that a pod asks for must be covered; only GPUs are scarce here.
-                    "coveredResources": ["cpu", "memory", "nvidia.com/gpu"],
+                    "coveredResources": ["cpu", "memory", gpu],
                     "flavors": [
                         {
                             "name": "gpu",
                             "resources": [
                                 {"name": "cpu", "nominalQuota": "100k"},
                                 {"name": "memory", "nominalQuota": "1Pi"},
-                                {"name": "nvidia.com/gpu", "nominalQuota": str(namespace.gpus)},
+                                {"name": gpu, "nominalQuota": str(namespace.gpus)},
                             ],
                         }
                     ],
@@ -200,13 +171,26 @@ def _needs(environment: Environment) -> list[Need]:
     return needs
 
 
-def _claims(stack: "Stack") -> list[Claim]:
+def _claims(stack: Stack) -> list[Claim]:
     tuning, shared = stack.environment.fine_tuning, stack.environment.storage.read_write_many is not None
     return [
         Claim(gib, shared, ("fineTuning", "namespaces", index))
         for index, _ in enumerate(tuning.namespaces)
         for gib in (tuning.model_cache_gib, tuning.registry_gib)
     ]
+
+
+def _secrets(stack: Stack) -> list[ExpectedSecret]:
+    """What pods of jobs read, in each namespace of jobs."""
+    names, registries = stack.environment.secrets, stack.environment.registries
+    expected: list[ExpectedSecret] = []
+    for namespace in stack.environment.fine_tuning.namespaces:
+        if not registries.air_gapped or registries.hugging_face:
+            purpose = "downloads gated models and data from the Hugging Face hub (optional)"
+            expected.append(ExpectedSecret(names.hugging_face, namespace.name, (HUB_TOKEN_KEY,), purpose))
+        if names.image_pull:
+            expected.append(pull_secret(names.image_pull, namespace.name))
+    return expected
 
 
 COMPONENTS = (
@@ -226,6 +210,9 @@ COMPONENTS = (
         needs=lambda _: (Need("crd:finetune", "the objects that it watches"),),
         after=("metrics", "scheduler"),
         values=_operator,
+        secrets=lambda stack: [
+            pull_secret(name, NAMESPACE) for name in [stack.environment.secrets.image_pull] if name
+        ],
     ),
     Component(
         name="fine-tuning",
@@ -236,6 +223,7 @@ COMPONENTS = (
         objects=_tuning,
         when=lambda environment: bool(environment.fine_tuning.runtimes or environment.fine_tuning.namespaces),
         claims=_claims,
+        secrets=_secrets,
         keeps_data=True,
     ),
 )

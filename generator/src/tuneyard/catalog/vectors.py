@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Vector search: Milvus, or pgvector inside of PostgreSQL."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Claim, Component, Json, Service
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Claim, Component, Json, Service, Stack
 
 _USER_CONFIG = """\
 etcd:
@@ -19,7 +14,7 @@ common:
 """
 
 
-def _milvus(stack: "Stack") -> Json:
+def _milvus(stack: Stack) -> Json:
     """Standalone with embedded etcd and local storage, as NVIDIA's own installer sets it up for the evaluator.
 
     https://github.com/zilliztech/milvus-helm/blob/master/charts/milvus/README.md. 5.x would pull pulsar v3.

@@ -1,27 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """vLLM in place of NIM: a Deployment, a Service and the claim that keeps the weights. Needs no NVIDIA account.
 
-Flags and LoRA resolver: https://docs.vllm.ai/en/stable/cli/serve/ and https://docs.vllm.ai/en/stable/features/lora.html.
+Flags: https://docs.vllm.ai/en/stable/cli/serve/; adapters: https://docs.vllm.ai/en/stable/features/lora.html. `adapter-sync`
+beside it loads them, and nobody else can (`inference_only`).
 """
 
-from typing import TYPE_CHECKING
-
 from tuneyard_api.names import LABEL_APP
+from tuneyard_api.pod_contract import CA_FILE, CA_FOLDER, CA_VARIABLES
 
-from tuneyard.catalog.component import ExpectedSecret, Json
+from tuneyard.catalog.adapter_sync import (
+    ADAPTERS,
+    MIDDLEWARE,
+    MODULES,
+    adapter_volumes,
+    build_adapter_sync,
+    build_middleware_map,
+    middleware_map_name,
+)
+from tuneyard.catalog.gpu_requests import build_claim_template, gpu_resource, gpu_resources
 from tuneyard.catalog.nim import cache_name, node_selector_of, tolerations_of
-from tuneyard.catalog.objects import build_claim, build_metadata
-from tuneyard.catalog.tuneyard import REGISTRY_CLAIM
+from tuneyard.catalog.objects import build_claim, build_metadata, without_empty
+from tuneyard.catalog.runtimes import (
+    HUB_TOKEN_KEY,
+    REGISTRY_CLAIM,
+    build_ca_bundle,
+    build_download_settings,
+    hub_token,
+    pull_secret,
+)
+from tuneyard.catalog.served_models import reads_registry
 from tuneyard.environment.models import ServedModel
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import ExpectedSecret, Json, Stack
 
 PORT = 8000
-ADAPTERS, CACHE = "/adapters", "/cache"
+CACHE = "/cache"
+_ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
 
 
-def build_vllm(stack: "Stack", model: ServedModel, *, shared: bool) -> list[Json]:
+def build_vllm(stack: Stack, model: ServedModel, *, shared: bool) -> list[Json]:
     """Claim, Deployment, Service, and a ServiceMonitor when something reads it."""
     labels = {LABEL_APP: model.name}
     claim = build_claim(
@@ -34,6 +50,10 @@ def build_vllm(stack: "Stack", model: ServedModel, *, shared: bool) -> list[Json
         "spec": {"selector": labels, "ports": [{"name": "http", "port": PORT, "targetPort": "http"}]},
     }
     objects = [claim, _deployment(stack, model, labels, shared=shared), service]
+    if model.lora:
+        objects.append(build_middleware_map(model))
+    if gpu_resource(stack) is None:
+        objects.append(build_claim_template(model.name, model.namespace, model.gpus))
     if stack.has("metrics"):
         objects.append(
             {
@@ -49,15 +69,10 @@ def build_vllm(stack: "Stack", model: ServedModel, *, shared: bool) -> list[Json
     return objects
 
 
-def reads_registry(stack: "Stack", model: ServedModel) -> bool:
-    """Whether jobs publish in the model's namespace, so that its `adapters` claim can be mounted."""
-    return bool(model.lora) and model.namespace in {n.name for n in stack.environment.fine_tuning.namespaces}
-
-
 def _arguments(model: ServedModel) -> list[str]:
     source = model.hugging_face
     arguments = [
-        f"--model={source.repo if source else ''}",
+        source.repo if source else "",
         f"--revision={source.revision if source else ''}",
         f"--served-model-name={model.name}",
         f"--max-model-len={model.max_sequence_length}",
@@ -72,12 +87,13 @@ def _arguments(model: ServedModel) -> list[str]:
             f"--max-loras={lora.max_gpu_adapters}",
             f"--max-cpu-loras={lora.max_cpu_adapters}",
             f"--max-lora-rank={lora.max_rank}",
+            f"--middleware={MIDDLEWARE}",
         ]
     return arguments
 
 
-def _environment_variables(stack: "Stack", model: ServedModel) -> list[Json]:
-    token = {"name": stack.environment.secrets.hugging_face, "key": "HF_TOKEN", "optional": True}
+def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
+    token = {**hub_token(stack), "optional": True}
     # No user of this id is in the image: libraries that ask for a name or a home get one.
     values = {
         "HOME": CACHE,
@@ -87,19 +103,18 @@ def _environment_variables(stack: "Stack", model: ServedModel) -> list[Json]:
         "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/inductor",
     }
     if model.lora:
-        values["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "true"
-        if reads_registry(stack, model):
-            values |= {"VLLM_PLUGINS": "lora_filesystem_resolver", "VLLM_LORA_RESOLVER_CACHE_DIR": ADAPTERS}
-    if proxy := stack.environment.proxy:
-        values |= {"HTTPS_PROXY": proxy.https, "NO_PROXY": ",".join(proxy.exempt)}
+        values |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "true", "PYTHONPATH": MODULES}
+    values |= {entry["name"]: entry["value"] for entry in build_download_settings(stack)}
+    if build_ca_bundle(stack):
+        values |= dict.fromkeys(CA_VARIABLES, CA_FILE)
     values |= {entry.name: entry.value for entry in model.env}
     variables: list[Json] = [{"name": name, "value": value} for name, value in values.items()]
-    if stack.environment.registries.air_gapped:
-        return [*variables, {"name": "HF_HUB_OFFLINE", "value": "1"}]
-    return [*variables, {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token}}]
+    if "HF_HUB_OFFLINE" in values:
+        return variables
+    return [*variables, {"name": HUB_TOKEN_KEY, "valueFrom": {"secretKeyRef": token}}]
 
 
-def _deployment(stack: "Stack", model: ServedModel, labels: Json, *, shared: bool) -> Json:
+def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool) -> Json:
     volumes: list[Json] = [
         {"name": "cache", "persistentVolumeClaim": {"claimName": cache_name(model)}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}},
@@ -110,12 +125,17 @@ def _deployment(stack: "Stack", model: ServedModel, labels: Json, *, shared: boo
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  a path in the pod
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  a path in the pod
     ]
+    if model.lora:
+        volumes.append({"name": "python", "configMap": {"name": middleware_map_name(model)}})
+        mounts.append({"name": "python", "mountPath": MODULES, "readOnly": True})
     if reads_registry(stack, model):
-        volumes.append(
-            {"name": "adapters", "persistentVolumeClaim": {"claimName": REGISTRY_CLAIM, "readOnly": True}}
-        )
+        volumes += adapter_volumes(REGISTRY_CLAIM)
         mounts.append({"name": "adapters", "mountPath": ADAPTERS, "readOnly": True})
-    gpus = str(model.gpus)
+    if authority := build_ca_bundle(stack):
+        items = [{"key": authority["key"], "path": "ca.crt"}]
+        volumes.append({"name": "ca", "configMap": {"name": authority["configMapName"], "items": items}})
+        mounts.append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
+    gpus = gpu_resources(stack, model.gpus)
     image = (
         f"{model.image.repository}:{model.image.tag}" if model.image else stack.pin("vllm").images["server"]
     )
@@ -123,6 +143,7 @@ def _deployment(stack: "Stack", model: ServedModel, labels: Json, *, shared: boo
     container = {
         "name": "vllm",
         "image": stack.mirrored(image),
+        "command": ["vllm", "serve"],
         "args": _arguments(model),
         "env": _environment_variables(stack, model),
         "ports": [{"name": "http", "containerPort": PORT}],
@@ -131,13 +152,18 @@ def _deployment(stack: "Stack", model: ServedModel, labels: Json, *, shared: boo
         "readinessProbe": {"httpGet": health, "periodSeconds": 10},
         "livenessProbe": {"httpGet": health, "periodSeconds": 30, "failureThreshold": 4},
         "resources": {
-            "requests": {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": gpus},
-            "limits": {"nvidia.com/gpu": gpus},
+            "requests": {"cpu": "4", "memory": "16Gi", **gpus},
+            "limits": gpus,
+            "claims": [] if gpus else [{"name": "gpus"}],
         },
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": mounts,
     }
+    container["resources"] = without_empty(container["resources"])
+    pull = stack.environment.secrets.image_pull
     pod: Json = {
+        "imagePullSecrets": [{"name": pull}] if pull else [],
+        "resourceClaims": [] if gpus else [{"name": "gpus", "resourceClaimTemplateName": model.name}],
         "automountServiceAccountToken": False,
         "securityContext": {
             "runAsNonRoot": True,
@@ -148,7 +174,14 @@ def _deployment(stack: "Stack", model: ServedModel, labels: Json, *, shared: boo
         },
         "nodeSelector": node_selector_of(stack, model),
         "tolerations": tolerations_of(stack, model.gpu_product),
-        "containers": [container],
+        "containers": [
+            container,
+            *(
+                [build_adapter_sync(stack, model, server="vllm", port=PORT)]
+                if reads_registry(stack, model)
+                else []
+            ),
+        ],
         "volumes": volumes,
     }
     pod = {key: value for key, value in pod.items() if value}
@@ -162,22 +195,22 @@ def _deployment(stack: "Stack", model: ServedModel, labels: Json, *, shared: boo
             # As long as the startup probe allows; the default of ten minutes would call a download a failure.
             "progressDeadlineSeconds": 3900,
             "selector": {"matchLabels": labels},
-            # A claim that one node mounts can't follow a rolling update to another.
-            "strategy": {"type": "RollingUpdate" if shared else "Recreate"},
+            # A claim that one node mounts can't follow a rolling update to another, and GPUs for one pod more than
+            # replicas may never be free.
+            "strategy": _ROLLING if shared else {"type": "Recreate"},
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
 
 
-def secrets_of_vllm(stack: "Stack", model: ServedModel) -> list[ExpectedSecret]:
+def secrets_of_vllm(stack: Stack, model: ServedModel) -> list[ExpectedSecret]:
     """A token for gated models; optional, but named."""
-    if stack.environment.registries.air_gapped:
-        return []
-    return [
-        ExpectedSecret(
-            stack.environment.secrets.hugging_face,
-            model.namespace,
-            ("HF_TOKEN",),
-            "downloads gated models from the Hugging Face hub (optional)",
-        )
-    ]
+    expected = []
+    if secret := stack.environment.secrets.image_pull:
+        expected.append(pull_secret(secret, model.namespace))
+    registries = stack.environment.registries
+    if not registries.air_gapped or registries.hugging_face:
+        purpose = "downloads gated models from the Hugging Face hub (optional)"
+        name = stack.environment.secrets.hugging_face
+        expected.append(ExpectedSecret(name, model.namespace, (HUB_TOKEN_KEY,), purpose))
+    return expected

@@ -6,15 +6,11 @@ Every value that people type gets into the manifest as JSON (which is YAML), so 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from tuneyard_api.names import API_VERSION, GROUP, JOB_KIND, JOB_PLURAL
 
-from tuneyard.catalog.component import Component, Json, Need
 from tuneyard.catalog.objects import build_metadata
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Component, Json, Need, Stack
 
 ACCOUNT = "fine-tune"
 FORM, SWEEP, TRAIN = "fine-tune", "fine-tune-sweep", "train"
@@ -97,7 +93,7 @@ spec:
 """
 
 
-def _fields(stack: "Stack") -> list[Json]:
+def _fields(stack: Stack) -> list[Json]:
     """The form, in the order in which people see it."""
     tuning = stack.environment.fine_tuning
     runtimes = [runtime.name for runtime in tuning.runtimes]
@@ -263,7 +259,7 @@ def _rights(namespace: str) -> list[Json]:
     ]  # fmt: skip
 
 
-def _objects(stack: "Stack") -> list[Json]:
+def _objects(stack: Stack) -> list[Json]:
     fields = _fields(stack)
     objects: list[Json] = []
     rates = _field("learningRates", "Peak learning rates to try, as a list", '["1e-4", "2e-4", "5e-4"]')

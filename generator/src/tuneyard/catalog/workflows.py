@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Argo Workflows, for the evaluator and for people's own pipelines."""
 
-from typing import TYPE_CHECKING
-
-from tuneyard.catalog.component import Component, Json, Service
-
-if TYPE_CHECKING:
-    from tuneyard.stack import Stack
+from tuneyard.stack.model import Component, Json, Service, Stack
 
 EXECUTOR = "argo-workflows-executor"
 NEMO = "nemo"
 
 
-def _values(stack: "Stack") -> Json:
+def _values(stack: Stack) -> Json:
     """https://github.com/argoproj/argo-helm/blob/main/charts/argo-workflows/README.md.
 
     Server and executor are as NVIDIA's installer sets them up for the evaluator.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tuneyard.checks import gpus, models, settings, storage, tree, versions
 from tuneyard.findings import Finding, Severity
 from tuneyard.render.files import File
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 STACK_CHECKS = (
     *settings.PRECONDITIONS,

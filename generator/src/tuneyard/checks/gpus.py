@@ -4,10 +4,11 @@
 import re
 from collections.abc import Iterator
 
+from tuneyard.catalog.models import pods_of
 from tuneyard.checks.memory import USABLE, architecture_of, estimate, gpu_memory_gib
 from tuneyard.environment.model import Environment
 from tuneyard.findings import Finding, Severity, did_you_mean
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 
 def slots_per_gpu(environment: Environment) -> int:
@@ -51,13 +52,13 @@ def products_are_bare(stack: Stack) -> Iterator[Finding]:
 def parts_are_alike(stack: Stack) -> Iterator[Finding]:
     """With the strategy `single` a node whose parts differ offers none, and its product's label ends with MIG-INVALID."""
     mig = stack.environment.gpus.mig
-    if mig and mig.strategy == "single" and mig.profile is None:
+    if mig and mig.strategy == "single" and mig.only_profile is None:
         yield Finding(
             "mig-parts-are-alike",
             "does not say of which profile all parts are, and no others go with strategy: single",
             ("gpus", "mig", "config"),
             repr(mig.config),
-            "all-<profile>, such as all-1g.10gb, or strategy: mixed",
+            "all-<profile>, such as all-1g.10gb, or profile: 1g.10gb beside it",
         )
 
 
@@ -154,6 +155,37 @@ def time_slices_share_memory(stack: Stack) -> Iterator[Finding]:
         )
 
 
+def quotas_leave_a_gpu_for_jobs(stack: Stack) -> Iterator[Finding]:
+    """Models that are served in a namespace of jobs count against its quota of GPUs."""
+    environment = stack.environment
+    if not any(runtime.accelerator == "nvidia" for runtime in environment.fine_tuning.runtimes):
+        return
+    for index, namespace in enumerate(environment.fine_tuning.namespaces):
+        models = [model for model in environment.models if model.namespace == namespace.name]
+        held = sum(pods_of(model) * model.gpus for model in models)
+        if namespace.gpus <= held:
+            yield Finding(
+                "gpu-quota-holds-a-job",
+                f"models that are served in this namespace hold {held} GPUs, so no job gets one",
+                ("fineTuning", "namespaces", index, "gpus"),
+                str(namespace.gpus),
+                f"{held + 1} or more",
+            )
+
+
+def mixed_parts_have_a_profile(stack: Stack) -> Iterator[Finding]:
+    """With the strategy `mixed`, pods ask for one profile by name."""
+    mig = stack.environment.gpus.mig
+    if mig is not None and mig.strategy == "mixed" and mig.profile is None:
+        yield Finding(
+            "mig-profile-is-known",
+            "with strategy mixed, parts are asked for by profile",
+            ("gpus", "mig"),
+            None,
+            "profile: 1g.10gb, as `kubectl describe node` lists it under nvidia.com/mig-",
+        )
+
+
 def quotas_fit_cluster(stack: Stack) -> Iterator[Finding]:
     """A namespace's quota is no more than the cluster has; together with models it may be more, and then jobs wait."""
     there = slots(stack.environment, None)
@@ -218,5 +250,5 @@ def customizer_options_fit(stack: Stack) -> Iterator[Finding]:
 
 CHECKS = (
     one_way_to_share, products_are_bare, parts_are_alike, products_are_declared, gpus_fit_cluster, pods_fit_nodes, models_fit_gpus,
-    time_slices_share_memory, quotas_fit_cluster, customizer_options_fit,
+    time_slices_share_memory, quotas_fit_cluster, quotas_leave_a_gpu_for_jobs, mixed_parts_have_a_profile, customizer_options_fit,
 )  # fmt: skip

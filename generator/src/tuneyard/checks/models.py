@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from tuneyard_api.problems import InputRefused, LocatedProblem, Path
 from tuneyard_api.yaml_io import dump
 
-from tuneyard.catalog.component import Json
-from tuneyard.catalog.models import engine_of
-from tuneyard.catalog.tuneyard import build_runtime
-from tuneyard.environment.models import Pipeline, ServedModel
+from tuneyard.catalog.runtimes import build_runtime
+from tuneyard.catalog.served_models import takes_adapters
+from tuneyard.environment.cluster import PLACEHOLDER_REGISTRY
+from tuneyard.environment.models import LoraServing, Pipeline, ServedModel
+from tuneyard.environment.presets import engine_of
 from tuneyard.environment.reference import path_of
 from tuneyard.environment.tuning import CustomizerTarget, Runtime, TuningNamespace
 from tuneyard.findings import Finding, Severity, did_you_mean
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Json, Stack
 
 Named = ServedModel | Pipeline | Runtime | TuningNamespace | CustomizerTarget
 
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that `--max-lora-rank` takes (vLLM 0.32.0)."""
 _BRANCHES = ("main", "master", "latest", "head", "HEAD")
 
 
@@ -104,6 +107,25 @@ def images_and_revisions_are_fixed(stack: Stack) -> Iterator[Finding]:
                 repr(image),
                 f"{image.removesuffix(':latest')}:<version>",
             )
+
+
+def images_are_real(stack: Stack) -> Iterator[Finding]:
+    """The default names of Tuneyard's own images are places in an example domain: nobody can pull from there."""
+    registries, tuning = stack.environment.registries, stack.environment.fine_tuning
+    used = {
+        "operatorImage": registries.operator_image if stack.has("finetune") else "",
+        "trainerImage": registries.trainer_image if any(not r.image for r in tuning.runtimes) else "",
+    }
+    missing = [key for key, image in used.items() if image.startswith(f"{PLACEHOLDER_REGISTRY}/")]
+    if missing:
+        yield Finding(
+            "image-is-real",
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not built yet: Tuneyard publishes no images",
+            ("registries",),
+            repr(used[missing[0]]),
+            "`make images REGISTRY=<yours>`, and the names that it prints",
+            Severity.WARNING,
+        )
 
 
 def options_go_together(stack: Stack) -> Iterator[Finding]:
@@ -206,6 +228,8 @@ def _vllm_options(model: ServedModel, path: Path) -> Iterator[Finding]:
                 None,
                 "engine: nim, or leaving it out",
             )
+    if model.lora:
+        yield from _vllm_adapters(model.lora, (*path, "lora"))
     if model.lora and model.lora.source == "entity-store":
         yield Finding(
             "vllm-reads-folders-only",
@@ -213,6 +237,27 @@ def _vllm_options(model: ServedModel, path: Path) -> Iterator[Finding]:
             (*path, "lora", "source"),
             "'entity-store'",
             "folder",
+        )
+
+
+def _vllm_adapters(lora: LoraServing, path: Path) -> Iterator[Finding]:
+    """What vLLM takes: other values end its process at start (seen with 0.32.0)."""
+    if lora.max_rank not in VLLM_RANKS:
+        above = [rank for rank in VLLM_RANKS if rank > lora.max_rank]
+        yield Finding(
+            "vllm-takes-rank",
+            f"vLLM takes {', '.join(map(str, VLLM_RANKS))} as the largest rank; adapters may have any rank up to it",
+            (*path, "maxRank"),
+            str(lora.max_rank),
+            str(min(above, default=VLLM_RANKS[-1])),
+        )
+    if lora.max_cpu_adapters < lora.max_gpu_adapters:
+        yield Finding(
+            "vllm-keeps-gpu-adapters-on-cpu",
+            "vLLM keeps every adapter of the GPU in host memory too",
+            (*path, "maxCpuAdapters"),
+            str(lora.max_cpu_adapters),
+            f"{lora.max_gpu_adapters} or more",
         )
 
 
@@ -242,18 +287,20 @@ def pipelines_name_models(stack: Stack) -> Iterator[Finding]:
             owner[name] = pipeline.name
 
 
-def endpoints_name_models(stack: Stack) -> Iterator[Finding]:
-    """A runtime's endpoint is a served model."""
-    names = {model.name for model in stack.environment.models}
+def runtimes_name_served_models(stack: Stack) -> Iterator[Finding]:
+    """A runtime's served models are models of the environment that take adapters."""
+    models = {model.name: model for model in stack.environment.models}
+    able = {name for name, model in models.items() if takes_adapters(stack, model)}
     for index, runtime in enumerate(stack.environment.fine_tuning.runtimes):
-        if runtime.endpoint and runtime.endpoint not in names:
-            yield Finding(
-                "endpoint-is-served",
-                "no such model is served",
-                ("fineTuning", "runtimes", index, "endpoint"),
-                repr(runtime.endpoint),
-                did_you_mean(runtime.endpoint, names),
-            )
+        for place, name in enumerate(runtime.served_models or ()):
+            if name not in able:
+                yield Finding(
+                    "served-models-take-adapters",
+                    "this model takes no adapters of jobs" if name in models else "no such model is served",
+                    ("fineTuning", "runtimes", index, "servedModels", place),
+                    repr(name),
+                    did_you_mean(name, able),
+                )
 
 
 def runtimes_are_accepted(stack: Stack) -> Iterator[Finding]:
@@ -276,6 +323,6 @@ def _problems_of(runtime: Json) -> tuple[LocatedProblem, ...]:
 
 
 CHECKS = (
-    names_are_unique, engines_have_their_source, images_and_revisions_are_fixed, options_go_together,
-    pipelines_name_models, endpoints_name_models, runtimes_are_accepted,
+    names_are_unique, engines_have_their_source, images_and_revisions_are_fixed, images_are_real, options_go_together,
+    pipelines_name_models, runtimes_name_served_models, runtimes_are_accepted,
 )  # fmt: skip

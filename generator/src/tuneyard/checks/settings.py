@@ -8,7 +8,7 @@ from tuneyard_api.problems import Path
 
 from tuneyard.checks.tree import NULL, walk
 from tuneyard.findings import Finding, Severity
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 
 def external_services_are_described(stack: Stack) -> Iterator[Finding]:

@@ -3,8 +3,11 @@
 
 from collections.abc import Iterator
 
+from tuneyard_api.runtime import RuntimeDefaults
+
+from tuneyard.checks.memory import WEIGHT_BYTES, architecture_of
 from tuneyard.findings import Finding, Severity
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 _LOCAL = ("local-path", "hostpath", "standard", "local-storage")
 
@@ -59,25 +62,42 @@ def shared_class_is_not_local(stack: Stack) -> Iterator[Finding]:
         )
 
 
-def quota_holds_its_claims(stack: Stack) -> Iterator[Finding]:
-    """A namespace's storage quota leaves room for its own caches."""
+def quota_holds_a_job(stack: Stack) -> Iterator[Finding]:
+    """A namespace's storage quota holds its standing claims and the workspace of one job."""
     tuning = stack.environment.fine_tuning
-    fixed = tuning.model_cache_gib + tuning.registry_gib
     for index, namespace in enumerate(tuning.namespaces):
-        if namespace.storage_gib <= fixed:
+        models = [model for model in stack.environment.models if model.namespace == namespace.name]
+        parts = {
+            "model cache": tuning.model_cache_gib,
+            "adapter registry": tuning.registry_gib,
+            **{f"cache of {model.name}": model.cache_gib for model in models},
+            "one workspace": workspace_gib(stack),
+        }
+        needed = sum(parts.values())
+        if namespace.storage_gib < needed:
+            listed = ", ".join(f"{name} {gib}" for name, gib in parts.items())
             yield Finding(
-                "storage-quota-holds-claims",
-                f"model cache and adapter registry take {fixed} GiB of it",
+                "storage-quota-holds-a-job",
+                f"no job fits in it: {listed} take {needed} GiB",
                 ("fineTuning", "namespaces", index, "storageGiB"),
                 str(namespace.storage_gib),
-                f"more than {fixed}",
+                f"{needed} or more",
             )
+
+
+def workspace_gib(stack: Stack) -> int:
+    """The largest workspace that a job of any runtime gets when it says nothing."""
+    usual = RuntimeDefaults().workspace_size_gib
+    sizes = [usual]
+    for runtime in stack.environment.fine_tuning.runtimes:
+        defaults = runtime.spec.get("defaults")
+        asked = defaults.get("workspaceSizeGiB") if isinstance(defaults, dict) else None
+        sizes.append(asked if isinstance(asked, int) else usual)
+    return max(sizes[1:] or sizes)
 
 
 def models_fit_their_cache(stack: Stack) -> Iterator[Finding]:
     """A model cache holds the weights."""
-    from tuneyard.checks.memory import WEIGHT_BYTES, architecture_of  # noqa: PLC0415
-
     for index, model in enumerate(stack.environment.models):
         if architecture := architecture_of(model):
             gib = architecture.parameters_billion * 1e9 * WEIGHT_BYTES[model.weights] / 1024**3
@@ -107,6 +127,6 @@ def jobs_of_one_node_at_a_time(stack: Stack) -> Iterator[Finding]:
 
 
 CHECKS = (
-    shared_claims_have_a_class, claims_fit_capacity, shared_class_is_not_local, quota_holds_its_claims,
+    shared_claims_have_a_class, claims_fit_capacity, shared_class_is_not_local, quota_holds_a_job,
     models_fit_their_cache, jobs_of_one_node_at_a_time,
 )  # fmt: skip

@@ -10,11 +10,11 @@ from tuneyard_api.problems import Path
 
 from tuneyard.catalog.foundation import namespaces_of
 from tuneyard.findings import Finding, Severity
-from tuneyard.order import waves
 from tuneyard.render.files import File
 from tuneyard.render.images import images_in, unseen_charts
-from tuneyard.resolve import edges
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.stack.order import waves
+from tuneyard.stack.resolve import edges
 
 Json = dict[str, Any]
 _URL = re.compile(r"\b([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.cluster\.local)?(?::(\d+))?\b")

@@ -4,10 +4,10 @@
 import re
 from collections.abc import Iterator
 
-from tuneyard.catalog.models import engine_of
 from tuneyard.catalog.nim import RAY_MAJOR, major_of
+from tuneyard.environment.presets import engine_of
 from tuneyard.findings import Finding, Severity, did_you_mean
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 SUPPORTED = (1, 31)
 PROVED_ARGOCD = "3.2.11"

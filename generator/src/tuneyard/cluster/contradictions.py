@@ -9,7 +9,7 @@ from tuneyard.cluster.facts import EXTERNAL_SECRETS, ClusterFacts, GpuNodesFound
 from tuneyard.environment.cluster import GpuNodes, Gpus
 from tuneyard.findings import Finding, Severity, did_you_mean
 from tuneyard.render.applications import application_name
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 MEMORY_TOLERANCE = 0.1
 """A card of 80 GB shows 79.6 to 81.6 GiB to its driver."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tuneyard bootstrap`: what Argo CD must have before the roots, patched into what is there."""
+"""`tuneyard bootstrap`: prepares Argo CD for the first sync, by patching what is there."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -48,7 +48,7 @@ def command(  # noqa: PLR0917  click passes them by name
     dry_run: bool,
     force: bool,
 ) -> None:
-    """Give Argo CD what it must have before the roots of ENVIRONMENT: health checks, settings, project, repositories.
+    """Prepare Argo CD before the first sync of ENVIRONMENT: health checks, settings, project, repositories.
 
     Of ConfigMaps that are there only our keys are set; everything else in them stays. A second run changes nothing.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from tuneyard.checks.core_kinds import check_core_kinds
 from tuneyard.commands.cluster_options import connect, context_option, kubeconfig_option
 from tuneyard.commands.reporting import (
     chosen,
@@ -14,9 +15,11 @@ from tuneyard.commands.reporting import (
     root_option,
     stop_on_errors,
 )
-from tuneyard.core_schemas import check_core_kinds
-from tuneyard.findings import Finding, InputError, Severity
+from tuneyard.findings import Finding, InputError, Severity, has_errors, in_order
 from tuneyard.pipeline import Built, build
+
+UNCONFIRMED = frozenset({"pin-is-confirmed", "air-gap-knows-images"})
+"""Rules whose findings are gaps in what the catalog knows: a person can look, but did nothing wrong."""
 
 
 @click.command()
@@ -26,6 +29,7 @@ from tuneyard.pipeline import Built, build
 @click.option(
     "--schemas", is_flag=True, help="Also hold core kinds against Kubernetes' own schemas (slower)."
 )
+@click.option("-v", "--verbose", is_flag=True, help="Also list what could not be confirmed, and why.")
 @click.option("--cluster", is_flag=True, help="Also hold them against the live cluster (reads only).")
 @kubeconfig_option
 @context_option
@@ -34,6 +38,7 @@ def command(  # noqa: PLR0917  click passes them by name
     root: Path,
     style: str,
     schemas: bool,
+    verbose: bool,
     cluster: bool,
     kubeconfig: Path | None,
     context: str | None,
@@ -58,10 +63,28 @@ def command(  # noqa: PLR0917  click passes them by name
                 findings += _live(built, kubeconfig, context)
         except InputError as error:
             findings += error.findings
+    if style == "text" and not has_errors(findings):
+        _report_good(len(paths), in_order(findings), verbose=verbose)
+        return
     report(findings, style)
     stop_on_errors(findings)
-    if style == "text":
-        click.echo(f"{len(paths)} checked, {len(findings)} warnings", err=True)
+
+
+def _report_good(environments: int, warnings: list[Finding], *, verbose: bool) -> None:
+    """That nothing is wrong, then the warnings; what could not be confirmed is one clause unless `verbose`."""
+    shown = [finding for finding in warnings if finding.rule not in UNCONFIRMED]
+    folded = len(warnings) - len(shown)
+    line = f"{_count(environments, 'environment')} checked, "
+    line += f"no errors, {_count(len(shown), 'warning')}" if shown else "all good"
+    if folded:
+        line += f"; {_count(folded, 'detail')} could not be confirmed"
+        line += ":" if verbose else " (`tuneyard check -v` lists them)"
+    click.echo(line, err=True)
+    report(warnings if verbose else shown)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _live(built: Built, kubeconfig: Path | None, context: str | None) -> list[Finding]:

@@ -2,12 +2,10 @@
 """Options of every command that talks to a cluster, and the client that they make."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from tuneyard.cluster.client import ClusterClient
+from tuneyard.cluster.client import ClusterClient
 
 kubeconfig_option = click.option(
     "--kubeconfig",
@@ -17,12 +15,10 @@ kubeconfig_option = click.option(
 context_option = click.option("--context", help="Context of the kubeconfig; else its current one.")
 
 
-def connect(kubeconfig: Path | None, context: str | None) -> "ClusterClient":
+def connect(kubeconfig: Path | None, context: str | None) -> ClusterClient:
     """The cluster that the options mean.
 
     Raises:
         InputError: no configuration, or the extra is not installed.
     """
-    from tuneyard.cluster.client import ClusterClient  # noqa: PLC0415  an extra
-
     return ClusterClient(kubeconfig, context)

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from tuneyard.commands.reporting import EXIT_INPUT, environment_file, one, root_option
-from tuneyard.diffing import changes, summary
+from tuneyard.disk.write import read_index
 from tuneyard.environment.load import load
 from tuneyard.pipeline import Built, build, build_loaded
-from tuneyard.write import read_index
+from tuneyard.views.diff import changes, summary
 
 
 def _as_if(path: Path, name: str, root: Path) -> Built:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from tuneyard.commands.reporting import EXIT_INPUT, root_option
-from tuneyard.reference_pages import pages
+from tuneyard.views.pages import pages
 
 
 @click.command()

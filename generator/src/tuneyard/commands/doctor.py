@@ -13,7 +13,7 @@ from tuneyard.commands.reporting import EXIT_INPUT, environment_file, one, root_
 from tuneyard.findings import InputError
 from tuneyard.pipeline import resolve_file
 from tuneyard.render.argocd import chart_repositories
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
 

@@ -9,10 +9,10 @@ from tuneyard_api.problems import Path as KeyPath
 
 from tuneyard.commands.reporting import environment_file, one, root_option
 from tuneyard.environment.reference import key_summary, path_of
-from tuneyard.explaining import origin, resolved, value_at
-from tuneyard.influence import Influences
 from tuneyard.pipeline import Built, build
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
+from tuneyard.views.explain import origin, resolved, value_at
+from tuneyard.views.influence import Influences
 
 
 @click.command()

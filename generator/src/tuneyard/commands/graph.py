@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from tuneyard.commands.reporting import environment_file, one, root_option
-from tuneyard.graph import STYLES
 from tuneyard.pipeline import resolve_file
+from tuneyard.views.graph import STYLES
 
 
 @click.command()

@@ -8,8 +8,8 @@ import click
 
 from tuneyard.commands.reporting import environment_file, one, root_option
 from tuneyard.environment.reference import path_of
-from tuneyard.explaining import resolved, value_at
 from tuneyard.pipeline import resolve_file
+from tuneyard.views.explain import resolved, value_at
 
 
 @click.command()

@@ -15,10 +15,10 @@ from tuneyard.commands.reporting import (
     root_option,
     stop_on_errors,
 )
+from tuneyard.disk.freshness import Freshness
+from tuneyard.disk.write import Changes, Paths, Staged, abandoned, compare, remove_tree, stage
 from tuneyard.findings import Finding, InputError, has_errors
-from tuneyard.freshness import Freshness
 from tuneyard.pipeline import Built, build
-from tuneyard.write import Changes, Paths, Staged, abandoned, compare, remove_tree, stage
 
 
 @click.command()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from tuneyard.chart_values import add_chart, is_chart, kept_charts
+from tuneyard.checks.chart_values import add_chart, is_chart, kept_charts
+from tuneyard.checks.custom_kinds import add, known
 from tuneyard.commands.reporting import one, root_option
-from tuneyard.schemas import add, known
 
 
 @click.group()

@@ -7,10 +7,10 @@ import click
 from tuneyard_api.problems import InputRefused
 from tuneyard_api.yaml_io import load
 
-from tuneyard.catalog.pins import pins
+from tuneyard.catalog import pins
 from tuneyard.commands.reporting import EXIT_INPUT, one
 from tuneyard.findings import Finding, InputError
-from tuneyard.upgrades import Upgrade, upgrades
+from tuneyard.views.upgrades import Upgrade, upgrades
 
 
 @click.command()

@@ -28,6 +28,10 @@ GiB = Annotated[int, Field(ge=1, le=1_048_576)]
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)]
 
 
+PLACEHOLDER_REGISTRY = "registry.example.com"
+"""Stands for a registry of the reader's own (RFC 2606): nothing can be pulled from it."""
+
+
 class Ingress(Contract):
     """How services are reached from outside of the cluster."""
 
@@ -80,8 +84,8 @@ class GpuNodes(Contract):
     """Nodes that are alike."""
 
     product: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=63)]
-    """The label `nvidia.com/gpu.product`, without `-SHARED` or `-MIG-...`, which `timeSlicing` and `mig` add. Example:
-    `NVIDIA-A100-SXM4-80GB`."""
+    """The label `nvidia.com/gpu.product`, without `-SHARED` or `-MIG-...`, which `timeSlicing` and `mig` add.
+    Example: `NVIDIA-A100-SXM4-80GB`."""
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Number of nodes."""
     gpus_per_node: Annotated[int, Field(ge=1, le=64)]
@@ -108,18 +112,20 @@ class Mig(Contract):
 
     strategy: Literal["single", "mixed"] = "single"
     """`single`: all parts alike, asked for as nvidia.com/gpu; `mixed`: asked for by profile."""
-    config: Annotated[str, Field(pattern=r"^[a-z0-9.+-]+$", max_length=63)]
-    """Name of the MIG Manager's configuration; with `single` it ends with the profile of all parts, so not
-    `all-balanced`. Example: `all-1g.10gb`."""
+    config: Annotated[str, Field(pattern=r"^[a-z0-9.+-]+$", max_length=63)] = "all-balanced"
+    """Name of the MIG Manager's configuration; `all-balanced` cuts unlike parts. Example: `all-1g.10gb`."""
+    profile: Annotated[str, Field(pattern=r"^[0-9]g\.[0-9]+gb(\.me)?$", max_length=16)] | None = None
+    """Profile that pods ask for; needed by `mixed`, and by `single` where `config` does not end with it.
+    Example: `1g.10gb`."""
     parts_per_gpu: Annotated[int, Field(ge=1, le=7)]
     """Parts that one GPU is cut into, for the arithmetic."""
     memory_gib: Annotated[int, Field(ge=4, le=192)]
     """Memory of one part in GiB."""
 
     @property
-    def profile(self) -> str | None:
-        """`1g.10gb` of `all-1g.10gb`, as it is in the label: media extensions lose their plus sign."""
-        found = _PROFILE.search(self.config)
+    def only_profile(self) -> str | None:
+        """The profile of all parts under `single`, as it is in labels: media extensions lose their point."""
+        found = _PROFILE.search(self.profile or self.config)
         return f"{found[1]}{'me' if found[2] else ''}" if found else None
 
 
@@ -151,7 +157,7 @@ class Gpus(Contract):
         MIG strategy `mixed` it leaves this label alone.
         """
         if self.mig:
-            return f"{product}-MIG-{self.mig.profile}" if self.mig.strategy == "single" else product
+            return f"{product}-MIG-{self.mig.only_profile}" if self.mig.strategy == "single" else product
         return f"{product}-SHARED" if self.time_slicing else product
 
 
@@ -186,12 +192,14 @@ class Registries(Contract):
     """True: nothing may come from outside; needs `mirror` and `charts`."""
     models: Annotated[str, Field(pattern=r"^(https|s3|jfrog)://[^\s]+$")] | None = None
     """Mirror of NVIDIA's model repository (NIM_REPOSITORY_OVERRIDE). Example: `s3://nim-models`."""
+    hugging_face: Url | None = None
+    """Mirror of the Hugging Face hub, for jobs and vLLM (HF_ENDPOINT). Example: `https://hub.internal`."""
     trainer_image: Annotated[str, Field(min_length=1, max_length=512)] = (
-        "registry.example.com/tuneyard/trainer:0.1.0"
+        f"{PLACEHOLDER_REGISTRY}/tuneyard/trainer:0.1.0"
     )
     """Our trainer's image, by fixed tag or digest."""
     operator_image: Annotated[str, Field(min_length=1, max_length=512)] = (
-        "registry.example.com/tuneyard/operator:0.1.0"
+        f"{PLACEHOLDER_REGISTRY}/tuneyard/operator:0.1.0"
     )
     """Our operator's image, by fixed tag or digest."""
 
@@ -235,6 +243,17 @@ class Secrets(Contract):
     """Image pull secret for nvcr.io (user `$oauthtoken`)."""
     hugging_face: ObjectName = "hugging-face"
     """Secret with key HF_TOKEN."""
+    image_pull: ObjectName | None = None
+    """Image pull secret for the mirror, or for the registry of Tuneyard's own images; absent: none is needed."""
+
+
+class CertificateAuthority(Contract):
+    """Authorities that downloads trust, for a proxy or a mirror with a certificate of your own."""
+
+    config_map: ObjectName
+    """ConfigMap that is expected in each namespace of jobs and models, as trust-manager makes them. Example: `ca-bundle`."""
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = "ca.crt"
+    """Its key with the whole bundle as PEM: the public authorities too, as it takes their place."""
 
 
 class ExternalPostgres(Contract):

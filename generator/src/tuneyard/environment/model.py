@@ -8,6 +8,7 @@ from tuneyard_api.base import Contract
 
 from tuneyard.environment.cluster import (
     ArgoCd,
+    CertificateAuthority,
     Cluster,
     ExternalPostgres,
     ExternalS3,
@@ -79,6 +80,8 @@ class Environment(Contract):
     """Where images and charts come from."""
     proxy: Proxy | None = None
     """Outbound proxy of model downloads."""
+    certificate_authority: CertificateAuthority | None = None
+    """Authorities that downloads trust; absent: those of the images."""
     secrets: Secrets = Secrets()
     """Who brings secrets."""
     sizing: Literal["small", "medium", "large"] = "small"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuneyard.environment.model import Environment, Use
+from tuneyard.environment.models import ServedModel
 
 USE_CAPABILITIES: Mapping[str, str] = {
     "gpu": "gpu",
@@ -66,3 +67,8 @@ def preset_components(environment: Environment) -> tuple[str, ...]:
     if environment.preset == "nemo-microservices" and environment.use.nemo == "chart":
         return ("nemo-microservices", *(name for name in preset.components if not name.startswith("nemo-")))
     return preset.components
+
+
+def engine_of(environment: Environment, model: ServedModel) -> str:
+    """`nim` or `vllm`: the model's, else the environment's, else the preset's."""
+    return model.engine or environment.use.serving or PRESETS[environment.preset].use.serving or "vllm"

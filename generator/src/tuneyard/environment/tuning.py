@@ -22,11 +22,11 @@ class Runtime(Contract):
     """Trainer image; absent: `registries.trainerImage`."""
     methods: Annotated[tuple[Literal["lora", "sft"], ...], Field(min_length=1)] = ("lora",)
     """Methods that the image has."""
-    endpoint: ObjectName | None = None
-    """Name of a served model that proves adapters; absent: jobs say."""
+    served_models: Annotated[tuple[ObjectName, ...], Field(max_length=32)] | None = None
+    """Names of the `models` that serve adapters of this runtime's jobs; absent: all that can, empty: none."""
     spec: dict[str, JsonValue] = Field(default={})
-    """More fields of the FineTuneRuntime's spec, laid over what is derived, such as the endpoint of a server that is
-    not in `models`. Example: `{defaults: {endpoint: "http://llm.team-a.svc:8000"}}`."""
+    """More fields of the FineTuneRuntime's spec, laid over what is derived, such as `servedModels` with a server
+    that is not in `models`. Example: `{defaults: {workspaceSizeGiB: 50}}`."""
 
 
 class TuningNamespace(Contract):

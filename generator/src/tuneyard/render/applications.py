@@ -12,12 +12,11 @@ from typing import Any
 
 from tuneyard_api.names import LABEL_MANAGED_BY
 
-from tuneyard.catalog.component import Component
 from tuneyard.catalog.foundation import LABEL_ENVIRONMENT
-from tuneyard.catalog.pins import Pin
 from tuneyard.catalog.repositories import chart_repository
 from tuneyard.environment.model import Environment
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Component, Stack
+from tuneyard.stack.pins import Pin
 
 Json = dict[str, Any]
 LABEL_COMPONENT = "tuneyard.io/component"

@@ -9,7 +9,7 @@ from tuneyard.catalog.foundation import namespaces_of
 from tuneyard.catalog.repositories import SECRET_TYPE, chart_repository, repository_secret_name
 from tuneyard.health import argocd_entries
 from tuneyard.render.applications import project_name
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 Json = dict[str, Any]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tuneyard.render.files import HEADER, File
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 _KEYS = ("image", "modelPuller", "imageName")
 

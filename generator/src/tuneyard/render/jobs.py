@@ -8,10 +8,10 @@ that a failed training does not make the platform look ill.
 
 from tuneyard_api.names import GROUP, JOB_KIND, LABEL_MANAGED_BY
 
-from tuneyard.catalog.component import Json
 from tuneyard.environment.model import Environment
 from tuneyard.environment.tuning import TuningNamespace
 from tuneyard.render.applications import WAVE, build_follower, project_name
+from tuneyard.stack.model import Json
 
 DEFAULTS_IN_LISTS = {
     "group": GROUP,

@@ -2,7 +2,7 @@
 """The list of secrets that an environment expects: names, keys and purposes, never a value."""
 
 from tuneyard.render.files import HEADER
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Stack
 
 _HOW = {
     "manual": "Create each of these before the roots are applied, for example with `kubectl create secret`.",

@@ -4,10 +4,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tuneyard.catalog.component import Component
 from tuneyard.catalog.objects import merged
 from tuneyard.environment.model import Environment
-from tuneyard.order import waves
 from tuneyard.render.applications import ROOTS, build_application, build_root, inline_chart_path
 from tuneyard.render.argocd import (
     build_parameters_patch,
@@ -19,7 +17,8 @@ from tuneyard.render.files import HEADER, File, index_of, yaml_file
 from tuneyard.render.images import images_page
 from tuneyard.render.jobs import build_jobs
 from tuneyard.render.secrets import secrets_page
-from tuneyard.stack import Stack
+from tuneyard.stack.model import Component, Stack
+from tuneyard.stack.order import waves
 
 Json = dict[str, Any]
 INLINE_TEMPLATE = """\

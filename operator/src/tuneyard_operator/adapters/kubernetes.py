@@ -26,6 +26,7 @@ _METHODS = {
 _JSON, _MERGE = "application/json", "application/merge-patch+json"
 _NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 200
+_LABEL_SERVICE = "kubernetes.io/service-name"
 _LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
 """Set by the Job controller on its pods."""
 """Objects of one page of a list: bounds the memory that a list takes."""
@@ -89,9 +90,8 @@ class KubernetesCluster:
             status, answer = await self._call("list", kind, query=query)
             if status == _NOT_FOUND:
                 raise NotServedError(f"{RESOURCES[kind].plural} of {RESOURCES[kind].group} are not served")
-            page = _checked(status, answer)
-            metadata = page["metadata"]
-            yield Listed(tuple(page["items"]), int(metadata.get("resourceVersion") or 0))
+            metadata = _checked(status, answer).get("metadata") or {}
+            yield Listed(_items(status, answer), int(metadata.get("resourceVersion") or 0))
             if not metadata.get("continue"):
                 return
             query["continue"] = metadata["continue"]
@@ -113,19 +113,29 @@ class KubernetesCluster:
         status, answer = await self._call(
             "list", "Job", namespace, query={"labelSelector": f"{names.LABEL_JOB}={name}"}
         )
-        return tuple(_checked(status, answer)["items"])
+        return _items(status, answer)
 
     async def pods_of(self, namespace: str, job: str) -> tuple[Object, ...]:
         """See `ports.Cluster`."""
         query = {"labelSelector": f"{_LABEL_JOB_NAME}={job}"}
         status, answer = await self._call("list", "Pod", namespace, query=query)
-        return tuple(_checked(status, answer)["items"])
+        return _items(status, answer)
 
     async def all_pods_of(self, namespace: str, name: str) -> tuple[Object, ...]:
         """See `ports.Cluster`."""
         query = {"labelSelector": f"{names.LABEL_JOB}={name}"}
         status, answer = await self._call("list", "Pod", namespace, query=query)
-        return tuple(_checked(status, answer)["items"])
+        return _items(status, answer)
+
+    async def endpoint_slices(self, namespace: str, service: str) -> tuple[Object, ...]:
+        """The EndpointSlices of a Service.
+
+        Raises:
+            ClusterError: when the API server does not give them.
+        """
+        query = {"labelSelector": f"{_LABEL_SERVICE}={service}", "resourceVersion": "0"}
+        status, answer = await self._call("list", "EndpointSlice", namespace, query=query)
+        return tuple(_checked(status, answer).get("items") or ())
 
     async def claims(self, namespace: str) -> frozenset[str]:
         """See `ports.Cluster`."""
@@ -146,7 +156,7 @@ class KubernetesCluster:
     async def patch_status(
         self, namespace: str, name: str, uid: str, status: Object, *, version: int
     ) -> Object | None:
-        """See `ports.Cluster`; the API server compares uid and version with its own in the same transaction."""
+        """See `ports.Cluster`; bound to the version alone, as the status of a custom resource takes any uid."""
         body = {"metadata": {"uid": uid, "resourceVersion": str(version)}, "status": status}
         query = {"fieldManager": names.FIELD_MANAGER}
         code, answer = await self._call(
@@ -176,12 +186,12 @@ class KubernetesCluster:
     async def _list_claims(self, namespace: str) -> frozenset[str]:
         kind, query = "PersistentVolumeClaim", {"resourceVersion": "0"}
         status, answer = await self._call("list", kind, namespace, query=query, accept=_NAMES_ONLY)
-        return frozenset(item["metadata"]["name"] for item in _checked(status, answer)["items"])
+        return frozenset(item["metadata"]["name"] for item in _items(status, answer))
 
     async def _list_warnings(self, namespace: str) -> tuple[SeenEvent, ...]:
         query = {"fieldSelector": "type=Warning,reason!=FailedScheduling", "limit": str(_MAX_WARNINGS)}
         status, answer = await self._call("list", "Event", namespace, query=query)
-        return tuple(see_event(item) for item in _checked(status, answer)["items"])
+        return tuple(see_event(item) for item in _items(status, answer))
 
     async def _call(
         self,
@@ -239,6 +249,11 @@ def _checked(status: int, answer: dict[str, Any]) -> dict[str, Any]:
     if status >= _ERROR:
         raise ClusterError(f"the API server answered {status}: {_message(answer)}")
     return answer
+
+
+def _items(status: int, answer: dict[str, Any]) -> tuple[Object, ...]:
+    """The objects of a list; where only names are asked for, a list of nothing has `"items": null`."""
+    return tuple(_checked(status, answer).get("items") or ())
 
 
 def _seconds(text: str) -> float:

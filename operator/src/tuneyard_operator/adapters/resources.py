@@ -38,6 +38,8 @@ RESOURCES = {
     "ConfigMap": Resource("", "v1", "configmaps"),
     "PersistentVolumeClaim": Resource("", "v1", "persistentvolumeclaims"),
     "Service": Resource("", "v1", "services"),
+    "ResourceClaimTemplate": Resource("resource.k8s.io", "v1", "resourceclaimtemplates"),
+    "EndpointSlice": Resource("discovery.k8s.io", "v1", "endpointslices"),
     "Event": Resource("", "v1", "events"),
     "Lease": Resource("coordination.k8s.io", "v1", "leases"),
 }
@@ -51,6 +53,8 @@ CLIENT_VERBS: dict[str, frozenset[str]] = {
     "ConfigMap": frozenset({"create", "get", "delete"}),
     "PersistentVolumeClaim": frozenset({"create", "get", "list", "delete"}),
     "Service": frozenset({"create", "get", "delete"}),
+    "ResourceClaimTemplate": frozenset({"create", "get", "delete"}),
+    "EndpointSlice": frozenset({"list"}),
     "Event": frozenset({"create", "list"}),
     "Lease": frozenset({"create", "get", "update"}),
 }

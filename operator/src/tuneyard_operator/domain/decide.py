@@ -13,7 +13,7 @@ from tuneyard_api.pod_contract import EvaluationFacts, PrepareFacts, PublishFact
 from tuneyard_api.status import AdapterStatus, ConditionType, FineTuneJobStatus, PlanStatus, WaitingFor
 
 from tuneyard_operator.domain.acceptance import accept
-from tuneyard_operator.domain.build.storage import build_plan_map, build_workspace
+from tuneyard_operator.domain.build.storage import build_gpu_claim_template, build_plan_map, build_workspace
 from tuneyard_operator.domain.cleanup import clean_up
 from tuneyard_operator.domain.conditions import api_time, is_true, read_time
 from tuneyard_operator.domain.conduct import read_conduct
@@ -24,8 +24,9 @@ from tuneyard_operator.domain.interventions import end_late, hold_or_release
 from tuneyard_operator.domain.observed import Observed, SeenPod
 from tuneyard_operator.domain.parting import finalizers_to_set, part, part_refused
 from tuneyard_operator.domain.progress import READ_EVERY, completed, moved
+from tuneyard_operator.domain.quotas import is_exceeded, quota_named_in
 from tuneyard_operator.domain.report import Report
-from tuneyard_operator.domain.serving import POLL_EVERY, Serving, why_not_served
+from tuneyard_operator.domain.serving import POLL_EVERY, Serving, why_base_is_missing, why_not_served
 from tuneyard_operator.domain.stages import HELD, Running, Work, carry
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.domain.verdict import Verdict
@@ -122,17 +123,15 @@ def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) 
     report.status = decision.status.model_copy(update=kept)
     reason = {
         "Conflict": reasons.NAME_CONFLICT,
-        "Forbidden": reasons.QUOTA_EXCEEDED if "exceeded quota" in refusal.message else reasons.NOT_ALLOWED,
+        "Forbidden": reasons.QUOTA_EXCEEDED if is_exceeded(refusal.message) else reasons.NOT_ALLOWED,
         "NamespaceTerminating": reasons.NOT_ALLOWED,
         "Invalid": reasons.OBJECT_INVALID,
     }[refusal.cause]
     message = f"{action.kind} {action.name}: {refusal.message}"
     final = refusal.cause == "Invalid"
-    waiting = (
-        None
-        if final
-        else WaitingFor(kind=action.kind, name=action.name, reason=reason, message=message[:2048])
-    )
+    quota = quota_named_in(refusal.message)
+    kind, name = (action.kind, action.name) if quota is None else ("ResourceQuota", quota)
+    waiting = None if final else WaitingFor(kind=kind, name=name, reason=reason, message=message[:2048])
     report.miss(action.step, Verdict(reason, message, final=final, waiting_for=waiting))
     return Decision((), report.finish(), None if final else RECHECK_SECONDS, tuple(report.notes))
 
@@ -165,27 +164,29 @@ def _plan(work: Work) -> float | None:
     former = None if is_planned else why_former_life(work.seen)
     if former is not None:
         return _stop(work, ConditionType.PLANNED, former)
-    if work.seen.frozen is None:
+    if not work.seen.has_plan_map:
         body = build_plan_map(work.owner, work.frozen)
         work.actions.append(Create(ConditionType.PLANNED, body, frozen=work.frozen))
     if is_planned:
         return None
     work.actions.append(Create(ConditionType.PLANNED, build_workspace(work.owner, work.frozen)))
-    training, gpus = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
+    if work.frozen.runtime.device_class_name is not None:
+        work.actions.append(Create(ConditionType.PLANNED, build_gpu_claim_template(work.owner, work.frozen)))
+    training, processes = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
     one, many = ("process", "processes") if work.frozen.runtime.accelerator == "none" else ("GPU", "GPUs")
     nodes = plan.resolved.nodes
     spread = (
         f" on {nodes} nodes, which share {plan.workspace_size_gib} GiB ReadWriteMany" if nodes > 1 else ""
     )
     numbers = (
-        f"{gpus} {one if gpus == 1 else many}{spread}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
+        f"{processes} {one if processes == 1 else many}{spread}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
         f"{training.data_parallel} data parallel x {training.gradient_accumulation} accumulation"
     )
     work.report.meet(ConditionType.PLANNED, reasons.PLANNED, numbers)
     work.report.change(
         plan=PlanStatus(
             digest=plan.digest,
-            gpus=gpus,
+            gpus=processes if work.frozen.runtime.asks_for_gpus else 0,
             micro_batch_size=training.micro_batch_size,
             gradient_accumulation=training.gradient_accumulation,
             registry_claim=plan.registry.claim_name,
@@ -228,6 +229,9 @@ def _train(work: Work) -> float | None:
     report = work.report
     if report.is_met(ConditionType.EVALUATED):
         return None
+    missing = why_base_is_missing(work.frozen.plan.destination, work.seen.listed)
+    if missing is not None:
+        return _stop(work, ConditionType.SCHEDULED, missing)
     stand = carry(work, Stage.TRAIN)
     if isinstance(stand, Verdict):
         pods = _train_pods(work)
@@ -296,15 +300,17 @@ def _publish(work: Work) -> float | None:
     report.meet(
         ConditionType.PUBLISHED, reasons.PUBLISHED, f"{facts.path}, {facts.size_bytes} bytes, {facts.digest}"
     )
+    destination = work.frozen.plan.destination
+    served_at = destination.endpoint if destination is not None else None
     adapter = AdapterStatus(name=facts.adapter_name, digest=facts.digest, path=facts.path)
-    report.change_result(adapter=adapter, model_name=facts.adapter_name, endpoint=work.frozen.plan.endpoint)
+    report.change_result(adapter=adapter, model_name=facts.adapter_name, endpoint=served_at)
     return None
 
 
 def _serve(work: Work) -> float | None:
-    """Served: the endpoint lists the adapter and has answered with it."""
-    endpoint, report = work.frozen.plan.endpoint, work.report
-    if endpoint is None or report.is_met(ConditionType.SERVED):
+    """Served: every ready replica of the server has answered with the adapter."""
+    destination, report = work.frozen.plan.destination, work.report
+    if destination is None or report.is_met(ConditionType.SERVED):
         return None
     if work.conduct.suspend:
         return _stop(work, ConditionType.SERVED, HELD)
@@ -315,19 +321,24 @@ def _serve(work: Work) -> float | None:
     ]
     since = max(moments, default=work.now)
     serving = Serving(
-        endpoint=endpoint,
+        endpoint=destination.endpoint,
         adapter=work.frozen.plan.resolved.adapter_name,
-        answer=work.seen.endpoint,
+        answers=work.seen.served,
         waited=work.now - since,
         timeout=timedelta(seconds=work.frozen.plan.serve_timeout_seconds),
     )
     verdict = why_not_served(serving)
     if verdict is not None:
         # The first question is asked at once: the pass that published could not ask it.
-        return _stop(work, ConditionType.SERVED, verdict, 0.0 if serving.answer is None else POLL_EVERY)
+        return _stop(work, ConditionType.SERVED, verdict, 0.0 if serving.answers is None else POLL_EVERY)
+    replicas = len(serving.answers or ())
+    by = f"{replicas} replicas of " if replicas > 1 else ""
     report.meet(
-        ConditionType.SERVED, reasons.SERVED, f"{endpoint} lists {serving.adapter} and answers with it"
+        ConditionType.SERVED,
+        reasons.SERVED,
+        f"{by}{destination.endpoint} {'answer' if by else 'answers'} with {serving.adapter}",
     )
+    report.change_result(served_after_seconds=round(serving.waited.total_seconds(), 1))
     return None
 
 

@@ -157,15 +157,27 @@ class Parting:
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointAnswer:
-    """What the inference endpoint said."""
+class AskedAdapter:
+    """The adapter that a server is asked for."""
 
-    models: tuple[str, ...] | None
-    """Names that /v1/models lists; None when it did not answer."""
+    name: str
+    digest: str
+    """SHA-256 of the version in hex, which the folder of the version is named after."""
+    replaces: bool = False
+    """Whether the name may have stood for another version before, so that an answer alone proves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaAnswer:
+    """What one replica of a server said."""
+
+    address: str
+    """`host:port`."""
+    is_reached: bool = True
     completed: bool = False
-    """Whether one token came back from the adapter."""
+    """Whether one token came back from this version of the adapter."""
     problem: str = ""
-    """Why it did not answer, in one sentence without a full stop."""
+    """Why not, in a few words that follow the replica's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +195,17 @@ class Observed:
     """spec of every FineTuneRuntime of the cluster, unparsed."""
     frozen: Frozen | None = None
     """What the job was started with; None before it was."""
+    has_plan_map: bool = False
+    """Whether that is in the ConfigMap which pods mount; that of an older operator has another name."""
     claims: frozenset[str] | None = None
     """PersistentVolumeClaims of the namespace; None when they were not looked up."""
     jobs: tuple[SeenJob, ...] = ()
     pods: tuple[SeenPod, ...] = ()
     events: tuple[SeenEvent, ...] = ()
-    endpoint: EndpointAnswer | None = None
+    served: tuple[ReplicaAnswer, ...] | None = None
+    """What the replicas of the job's server say of its adapter; None when they were not asked."""
+    listed: tuple[str, ...] | None = None
+    """Models that the job's server lists before training; None when it was not asked, or did not answer."""
     progress: Progress | None = None
     version: int = 0
     """resourceVersion of the FineTuneJob: what is decided is written to no other."""

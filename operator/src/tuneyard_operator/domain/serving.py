@@ -1,79 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the endpoint serve the adapter? Listed first, then one real token; never an assumption."""
+"""Does the server serve the adapter? One real token from each ready replica; never an assumption."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
 from tuneyard_api import reasons
+from tuneyard_api.serving import Destination
 from tuneyard_api.status import WaitingFor
 
-from tuneyard_operator.domain.observed import EndpointAnswer
+from tuneyard_operator.domain.observed import ReplicaAnswer
 from tuneyard_operator.domain.verdict import Check, Verdict, first_verdict
 
-POLL_EVERY = 3.0
-"""Seconds between two looks at an endpoint."""
+POLL_EVERY = 2.0
+"""Seconds between two looks at a server."""
 _NAMED = 8
 """Models that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A published adapter and what its endpoint says."""
+    """A published adapter and what the replicas of its server say."""
 
     endpoint: str
     adapter: str
-    answer: EndpointAnswer | None
+    answers: tuple[ReplicaAnswer, ...] | None
+    """None: not asked yet; empty: no replica is ready."""
     waited: timedelta
     timeout: timedelta
 
 
 def why_not_served(serving: Serving) -> Verdict | None:
-    """None when the endpoint lists the adapter and answered with it."""
+    """None when every ready replica has answered with the adapter."""
     return first_verdict(CHAIN, serving)
 
 
-def endpoint_was_asked(serving: Serving) -> Verdict | None:
+def why_base_is_missing(destination: Destination | None, listed: tuple[str, ...] | None) -> Verdict | None:
+    """A server that answers lists the base model of the job's adapter; one that does not answer may still come."""
+    if destination is None or destination.listed_as is None or listed is None:
+        return None
+    if destination.listed_as in listed:
+        return None
+    names = _names(listed)
+    return Verdict(
+        reasons.BASE_NOT_SERVED,
+        f"{destination.endpoint} lists {names} and not its base model {destination.listed_as}, so it could not load the"
+        " adapter; try the runtime's servedModels, or serve.disabled: true in a new job",
+        final=True,
+    )
+
+
+def server_was_asked(serving: Serving) -> Verdict | None:
     """Nothing is known yet."""
-    if serving.answer is None:
+    if serving.answers is None:
         return Verdict(reasons.WAITING_FOR_ENDPOINT, f"asks {serving.endpoint} for {serving.adapter}")
     return None
 
 
-def endpoint_answers(serving: Serving) -> Verdict | None:
-    """/v1/models answers at all."""
-    answer = serving.answer
-    if answer is None or answer.models is not None:
+def server_is_reached(serving: Serving) -> Verdict | None:
+    """At least one replica is ready and answers."""
+    answers = serving.answers or ()
+    if any(answer.is_reached for answer in answers):
         return None
+    problem = f"does not answer: {answers[0].problem}" if answers else "has no ready replica"
+    return _late_or_wait(serving, f"{serving.endpoint} {problem}", late=reasons.ENDPOINT_UNREACHABLE)
+
+
+def each_replica_completes(serving: Serving) -> Verdict | None:
+    """One token came back from each."""
+    answers = serving.answers or ()
+    missing = [answer for answer in answers if not answer.completed]
+    if not missing:
+        return None
+    of = f"{len(missing)} of {len(answers)} replicas of " if len(answers) > 1 else ""
+    which = f"{missing[0].address} " if len(answers) > 1 else "the server "
     return _late_or_wait(
-        serving, f"{serving.endpoint} does not answer: {answer.problem}", late=reasons.ENDPOINT_UNREACHABLE
+        serving,
+        f"{of}{serving.endpoint} {'do' if len(missing) > 1 else 'does'} not serve {serving.adapter}:"
+        f" {which}{missing[0].problem}",
     )
 
 
-def adapter_is_listed(serving: Serving) -> Verdict | None:
-    """/v1/models names the adapter."""
-    answer = serving.answer
-    if answer is None or answer.models is None or serving.adapter in answer.models:
-        return None
-    listed = ", ".join(answer.models[:_NAMED]) or "no model"
-    if len(answer.models) > _NAMED:
-        listed += f" and {len(answer.models) - _NAMED} more"
-    return _late_or_wait(serving, f"{serving.endpoint} does not list {serving.adapter}; it lists {listed}")
+CHAIN: tuple[Check[Serving], ...] = (server_was_asked, server_is_reached, each_replica_completes)
 
 
-def adapter_completes(serving: Serving) -> Verdict | None:
-    """One token came back."""
-    answer = serving.answer
-    if answer is None or answer.completed:
-        return None
-    return _late_or_wait(serving, f"{serving.endpoint} lists {serving.adapter}, but {answer.problem}")
-
-
-CHAIN: tuple[Check[Serving], ...] = (
-    endpoint_was_asked,
-    endpoint_answers,
-    adapter_is_listed,
-    adapter_completes,
-)
+def _names(listed: tuple[str, ...]) -> str:
+    names = ", ".join(listed[:_NAMED]) or "no model"
+    return names if len(listed) <= _NAMED else f"{names} and {len(listed) - _NAMED} more"
 
 
 def _late_or_wait(serving: Serving, message: str, late: str = reasons.SERVE_TIMEOUT) -> Verdict:

@@ -56,7 +56,7 @@ def see_job(body: Object) -> SeenJob | None:
     failed = ended.get("Failed")
     return SeenJob(
         name=metadata["name"],
-        uid=metadata.get("uid", ""),
+        uid=metadata.get("uid") or "",
         version=version_of(body),
         owner_uid=owner_uid(body),
         stage=place[0],
@@ -66,7 +66,7 @@ def see_job(body: Object) -> SeenJob | None:
         failed=_condition(failed) if failed else None,
         complete="Complete" in ended,
         pods_made=any(status.get(count) for count in ("active", "succeeded", "failed", "terminating")),
-        deleting="deletionTimestamp" in metadata,
+        deleting=bool(metadata.get("deletionTimestamp")),
     )
 
 
@@ -83,24 +83,24 @@ def see_pod(body: Object) -> SeenPod | None:
     state = _trainer_state(status)
     return SeenPod(
         name=metadata["name"],
-        uid=metadata.get("uid", ""),
+        uid=metadata.get("uid") or "",
         version=version_of(body),
         owner_uid=owner_uid(body),
         stage=place[0],
         attempt=place[1],
-        phase=status.get("phase", "Pending"),
+        phase=status.get("phase") or "Pending",
         created=read_time(metadata["creationTimestamp"]),
         ip=status.get("podIP"),
         node=(body.get("spec") or {}).get("nodeName"),
-        reason=status.get("reason", ""),
-        message=status.get("message", ""),
-        deleting="deletionTimestamp" in metadata,
+        reason=status.get("reason") or "",
+        message=status.get("message") or "",
+        deleting=bool(metadata.get("deletionTimestamp")),
         gone_by=read_time(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
         scheduled=_time(scheduled) if is_scheduled and scheduled else None,
         unschedulable=_condition(scheduled) if scheduled and not is_scheduled else None,
         disruption=_condition(disruption) if disruption and disruption.get("status") == "True" else None,
         waiting=_condition(state["waiting"]) if state.get("waiting") else None,
-        running="running" in state and state["running"] is not None,
+        running=state.get("running") is not None,
         unready=ready is not None and ready.get("status") == "False",
         terminated=_terminated(state["terminated"]) if state.get("terminated") else None,
     )
@@ -118,7 +118,7 @@ def see_unpublish(body: Object, pods: Sequence[Object]) -> SeenUnpublish:
     newest = max(own, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
     return SeenUnpublish(
         name=metadata["name"],
-        uid=metadata["uid"],
+        uid=metadata.get("uid") or "",
         made_for=made_for(body) if not owner_uid(body) else "",
         complete="Complete" in ended,
         failed=_condition(ended["Failed"]) if "Failed" in ended else None,
@@ -148,11 +148,11 @@ def may_take_back(body: Object) -> bool:
 
 def see_event(body: Object) -> SeenEvent:
     """An Event about a child."""
-    about = body["involvedObject"]
+    about = body.get("involvedObject") or {}
     at = body.get("lastTimestamp") or body.get("eventTime") or body["metadata"]["creationTimestamp"]
     return SeenEvent(
-        kind=about.get("kind", ""),
-        name=about.get("name", ""),
+        kind=about.get("kind") or "",
+        name=about.get("name") or "",
         reason=body.get("reason") or "",
         message=body.get("message") or "",
         at=read_time(at),
@@ -200,7 +200,7 @@ def _time(condition: Object) -> datetime | None:
 
 def _terminated(state: Object) -> SeenTerminated:
     return SeenTerminated(
-        exit_code=int(state.get("exitCode", 0)),
+        exit_code=int(state.get("exitCode") or 0),
         signal=state.get("signal"),
         reason=state.get("reason") or "",
         message=state.get("message") or "",

@@ -14,6 +14,7 @@ from tuneyard_api.runtime import FineTuneRuntimeSpec
 from tuneyard_api.status import WaitingFor
 
 from tuneyard_operator.domain.observed import Observed, SeenEvent, SeenJob, SeenPod
+from tuneyard_operator.domain.quotas import advice_for, is_exceeded, quota_named_in, refusal_to_tell
 from tuneyard_operator.domain.verdict import Check, Verdict, first_verdict
 
 PATIENCE = timedelta(seconds=2)
@@ -25,7 +26,6 @@ EVENTS_AFTER = timedelta(seconds=10)
 
 _MISSING_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _MISSING_OBJECT = re.compile(r'(secret|configmap) "([^"]+)" not found')
-_QUOTA = re.compile(r"exceeded quota: ([^,\s]+)")
 _BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: Err\w+: |$)')
 _IMAGE_REASONS = frozenset(
     {
@@ -151,7 +151,7 @@ def has_config_trouble(start: Start) -> Verdict | None:
 def has_volume_trouble(start: Start) -> Verdict | None:
     """A scheduled pod whose volumes can't be mounted: only events tell."""
     for pod in _patient(start):
-        event = _latest(start.events, "Pod", pod.name, _VOLUME_EVENTS) if _is_silent(pod) else None
+        event = _latest(start.events, pod.name, _VOLUME_EVENTS) if _is_silent(pod) else None
         if event is not None:
             return _verdict("Pod", pod.name, reasons.VOLUME_TROUBLE, f"{event.reason}: {event.message}")
     return None
@@ -159,15 +159,15 @@ def has_volume_trouble(start: Start) -> Verdict | None:
 
 def has_refused_pods(start: Start) -> Verdict | None:
     """The Job controller may not make the pod: quota, pod security, a missing service account."""
-    if start.pods:
-        return None
-    event = _latest(start.events, "Job", start.job.name, frozenset({"FailedCreate"}))
+    event = None if start.pods else refusal_to_tell(start.events, start.job, start.now)
     if event is None:
         return None
-    quota = _QUOTA.search(event.message)
-    if quota:
-        return _verdict("ResourceQuota", quota[1], reasons.QUOTA_EXCEEDED, _without_pod_name(event.message))
-    return _verdict("Job", start.job.name, reasons.PODS_REFUSED, _without_pod_name(event.message))
+    message = _without_pod_name(event.message) + advice_for(event.message, start.job.stage)
+    quota = quota_named_in(event.message)
+    if quota is None:
+        return _verdict("Job", start.job.name, reasons.PODS_REFUSED, message)
+    reason = reasons.QUOTA_EXCEEDED if is_exceeded(event.message) else reasons.PODS_REFUSED
+    return _verdict("ResourceQuota", quota, reason, message)
 
 
 CHAIN: tuple[Check[Start], ...] = (
@@ -191,8 +191,8 @@ def _is_silent(pod: SeenPod) -> bool:
     )
 
 
-def _latest(events: tuple[SeenEvent, ...], kind: str, name: str, wanted: frozenset[str]) -> SeenEvent | None:
-    about = [event for event in events if (event.kind, event.name) == (kind, name) and event.reason in wanted]
+def _latest(events: tuple[SeenEvent, ...], pod: str, wanted: frozenset[str]) -> SeenEvent | None:
+    about = [event for event in events if (event.kind, event.name) == ("Pod", pod) and event.reason in wanted]
     return max(about, key=lambda event: event.at, default=None)
 
 

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kopf as the source of events: four watches that feed the store.
+"""kopf as the source of events: four watches that feed the store, begun anew by `main` when they are lost.
 
 Only `on.event` is used: `on.create`, `on.update` and timers would write annotations and progress of kopf's own into
 every object, one request and one echo each. See docs/adr/0002-operator-core.md for what was measured.
 """
 
+import asyncio
 import itertools
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import kopf
+
+# kopf says that users can't catch these; it ends by them all the same, when a kind that it watches goes.
+from kopf._cogs.clients.errors import APIError
+from kopf._cogs.clients.watching import WatchingError
+from kopf._cogs.structs.references import Insights
 from tuneyard_api import names
 
 from tuneyard_operator.handlers.stateless import NoEssence, NoProgress
@@ -25,19 +32,96 @@ _SOURCES: dict[Watched, tuple[str, str, str]] = {
 _CHUNK = 200
 _CLIENT_GRACE = 10
 _RETRY_SECONDS = 1.0
-"""Between tries of a list or watch that fails. kopf's own are fewer and ever longer, and then it ends the process."""
+"""Between tries of a list or watch that fails by the network, by rights or by load; kopf tries nothing else again."""
 _IDLE_SECONDS = 1.0
 """kopf keeps a task and a queue for every object that has had an event; under a burst they are most of the memory."""
+_NOT_RETRIED = (APIError, WatchingError)
 
 
-def build_registry(store: Store, log_in: Callable[[], kopf.ConnectionInfo]) -> kopf.OperatorRegistry:
-    """The handlers of the operator: one for logging in, one for each watched kind."""
+class WatchLostError(Exception):
+    """The watches have ended although nobody wanted it: they must be begun anew."""
+
+
+async def watch(
+    store: Store,
+    log_in: Callable[[], kopf.ConnectionInfo],
+    on_stop: Callable[[], None],
+    settings: kopf.OperatorSettings,
+) -> None:
+    """Feed the store until SIGTERM or SIGINT, which kopf handles while it runs.
+
+    `on_stop` is called as soon as the watches begin to end: kopf gives all tasks some seconds before it returns.
+
+    Raises:
+        WatchLostError: when a kind goes, or the API server refuses a list or a watch for good.
+    """
+    insights = Insights()
+    kinds = asyncio.ensure_future(_find_all_kinds(insights))
+    watches = asyncio.ensure_future(
+        kopf.operator(
+            registry=build_registry(store, log_in, on_stop),
+            settings=settings,
+            insights=insights,
+            clusterwide=True,
+            standalone=True,
+            # kopf would make one of the user's name, and a pod's numeric user has none. Its type is not public.
+            identity=names.FIELD_MANAGER,  # type: ignore[arg-type]
+        )
+    )
+    try:
+        await asyncio.wait({kinds, watches}, return_when=asyncio.FIRST_COMPLETED)
+        if kinds.done():
+            kinds.result()
+        await watches
+    except _NOT_RETRIED as error:
+        said = error.args[0] if error.args else repr(error)
+        raise WatchLostError(f"a watch has ended: {said}") from error
+    finally:
+        for task in (kinds, watches):
+            task.cancel()
+        await asyncio.wait({kinds, watches})
+
+
+async def _find_all_kinds(insights: Insights) -> None:
+    """Kopf looks for kinds once; one that an API server serves and does not list yet would never be watched."""
+    await insights.ready_resources.wait()
+    found = {(resource.group, resource.version, resource.plural) for resource in insights.watched_resources}
+    missing = [
+        plural for group, version, plural in _SOURCES.values() if (group, version, plural) not in found
+    ]
+    if missing:
+        await asyncio.sleep(_RETRY_SECONDS)
+        raise WatchLostError(f"the API server does not list {' and '.join(missing)} among its kinds")
+
+
+async def _end_watchers() -> None:
+    """Of the tasks that kopf calls so: it leaves them behind when one of them fails, to go on without credentials."""
+    while watchers := {task for task in asyncio.all_tasks() if task.get_name().startswith("watcher for ")}:
+        for task in watchers:
+            task.cancel()  # again and again: kopf swallows one that comes while it waits for a pause to end
+        await asyncio.wait(watchers, timeout=_RETRY_SECONDS)
+
+
+def is_no_lost_watch(record: logging.LogRecord) -> bool:
+    """Whether a log record is anything but kopf's traceback of what WatchLostError says in one line."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], _NOT_RETRIED)
+
+
+def build_registry(
+    store: Store, log_in: Callable[[], kopf.ConnectionInfo], on_stop: Callable[[], None]
+) -> kopf.OperatorRegistry:
+    """The handlers of the operator: for logging in, for the end, and one for each watched kind."""
     registry = kopf.OperatorRegistry()
 
     def login(**_: Any) -> kopf.ConnectionInfo:
         return log_in()
 
+    async def cleanup(**_: Any) -> None:
+        on_stop()
+        await _end_watchers()
+
     kopf.on.login(registry=registry)(login)
+    kopf.on.cleanup(registry=registry)(cleanup)
     for kind, (group, version, plural) in _SOURCES.items():
         kopf.on.event(group, version, plural, id=f"see-{plural}", registry=registry)(_handler(store, kind))
     return registry
@@ -49,6 +133,8 @@ def build_settings(watch_seconds: int) -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
+    # It counts from the end of the watches, which is not the end of the process when they are begun anew.
+    settings.process.ultimate_exiting_timeout = None
     settings.persistence.diffbase_storage = NoEssence()
     settings.persistence.progress_storage = NoProgress()
     settings.queueing.idle_timeout = _IDLE_SECONDS

@@ -106,7 +106,7 @@ def _conflict(seen: Observed, action: Create, body: Object) -> str | None:
     if made_for(body) != seen.uid:
         owners = [f"{owner['kind']} {owner['name']}" for owner in metadata.get("ownerReferences") or ()]
         return f"exists already and belongs to {', '.join(owners) or 'nobody'} (an older job of this name goes first)"
-    if "deletionTimestamp" in metadata:
+    if metadata.get("deletionTimestamp"):
         return "exists already and is being deleted"
     digest = (metadata.get("annotations") or {}).get(names.ANNOTATION_PLAN)
     wanted = action.body["metadata"]["annotations"][names.ANNOTATION_PLAN]

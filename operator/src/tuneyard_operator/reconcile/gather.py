@@ -13,20 +13,22 @@ from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decide import needs_claims
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
 from tuneyard_operator.domain.observed import (
-    EndpointAnswer,
+    AskedAdapter,
     Leftover,
     Observed,
     Parting,
+    ReplicaAnswer,
     SeenEvent,
     SeenJob,
     SeenPod,
 )
 from tuneyard_operator.domain.parting import published_by
 from tuneyard_operator.domain.progress import READ_EVERY
+from tuneyard_operator.domain.quotas import remember
 from tuneyard_operator.domain.sightings import may_take_back, owner_uid, see_job, see_pod, see_unpublish
 from tuneyard_operator.domain.waiting import needs_events
 from tuneyard_operator.domain.watchdog import Pulse, next_pulse
-from tuneyard_operator.ports import Cluster, Endpoint, ProgressReader
+from tuneyard_operator.ports import Cluster, ModelServers, Object, ProgressReader
 from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store, Stored
 
@@ -38,9 +40,12 @@ class _Known:
     uid: str
     frozen: Frozen | None = None
     """Also in the job's ConfigMap."""
+    has_plan_map: bool = False
     looked: datetime | None = None
     """When its progress was last asked for."""
     pulse: Pulse | None = None
+    refusals: tuple[SeenEvent, ...] = ()
+    """Why the pods of its newest Job could not be made."""
 
 
 @dataclass
@@ -49,7 +54,7 @@ class Gatherer:
 
     store: Store
     cluster: Cluster
-    endpoint: Endpoint
+    servers: ModelServers
     progress: ProgressReader
     _known: dict[Key, _Known] = field(default_factory=dict)
 
@@ -66,7 +71,7 @@ class Gatherer:
         if known is None or known.uid != stored.uid:
             known = self._known[key] = _Known(stored.uid)
         if known.frozen is None and stored.status.plan is not None:
-            known.frozen = await self._read_plan(key, stored.uid)
+            await self._read_plan(key, known)
         jobs, pods = self.store.children(key)
         pods = await self._with_ended_pods(stored, key.namespace, jobs, pods)
         pods = await self._with_former_pods(stored, key.namespace, pods)
@@ -74,15 +79,21 @@ class Gatherer:
         if stored.is_again and stored.status.plan is None:
             jobs, pods, taking_back = await self._with_former_life(key)
         seen = replace(
-            self._itself(key, stored), frozen=known.frozen, jobs=jobs, pods=pods, taking_back=taking_back
+            self._itself(key, stored),
+            frozen=known.frozen,
+            has_plan_map=known.has_plan_map,
+            jobs=jobs,
+            pods=pods,
+            taking_back=taking_back,
         )
         claims = await self.cluster.claims(key.namespace) if needs_claims(seen) else None
         progress = await self._progress(seen, known, now)
         return replace(
             seen,
             claims=claims,
-            events=await self._events(seen, now),
-            endpoint=await self._endpoint(seen),
+            events=await self._events(seen, known, now),
+            served=await self._served(seen),
+            listed=await self._listed(seen),
             progress=progress,
             pulse=known.pulse,
         )
@@ -103,7 +114,8 @@ class Gatherer:
 
     def remember(self, key: Key, frozen: Frozen) -> None:
         """The plan of a job has been written down."""
-        self._known[key].frozen = frozen
+        known = self._known[key]
+        known.frozen, known.has_plan_map = frozen, True
 
     def forget(self, key: Key) -> None:
         """The job is over or gone."""
@@ -200,17 +212,22 @@ class Gatherer:
         if published is None:
             return True
         claim = await self.cluster.read("PersistentVolumeClaim", namespace, published.claim)
-        return claim is not None and "deletionTimestamp" not in claim["metadata"]
+        return claim is not None and not claim["metadata"].get("deletionTimestamp")
 
     async def _leftovers(self, seen: Observed) -> tuple[Leftover, ...]:
         """Children of this very job: Jobs (and with them pods), Services, plan, workspace."""
         bodies = [("Job", body) for body in await self.cluster.jobs_of(seen.namespace, seen.name)]
         wanted = [
             ("PersistentVolumeClaim", names.workspace_name(seen.name)),
-            ("ConfigMap", names.plan_name(seen.name)),
+            ("ConfigMap", names.plan_name(seen.name, seen.uid)),
+            ("ConfigMap", names.former_plan_name(seen.name)),
         ]
+        if any(_claims_gpus(body) for _, body in bodies):
+            wanted.append(("ResourceClaimTemplate", names.gpu_claim_name(seen.name)))
         wanted += [
-            ("Service", body["metadata"]["name"]) for _, body in bodies if body["spec"]["completions"] > 1
+            ("Service", body["metadata"]["name"])
+            for _, body in bodies
+            if (body["spec"].get("completions") or 1) > 1
         ]
         for kind, name in wanted:
             found = await self.cluster.read(kind, seen.namespace, name)
@@ -221,17 +238,20 @@ class Gatherer:
             if owner_uid(body) == seen.uid
         )
 
-    async def _read_plan(self, key: Key, uid: str) -> Frozen | None:
+    async def _read_plan(self, key: Key, known: _Known) -> None:
         """After a restart, once a job. What another version wrote is made again and must have the same digest."""
-        body = await self.cluster.read("ConfigMap", key.namespace, names.plan_name(key.name))
-        if body is None or owner_uid(body) != uid:
-            return None
-        try:
-            return read_frozen(body.get("data") or {})
-        except FrozenUnreadableError:
-            return None
+        for name in (names.plan_name(key.name, known.uid), names.former_plan_name(key.name)):
+            body = await self.cluster.read("ConfigMap", key.namespace, name)
+            if body is None or owner_uid(body) != known.uid:
+                continue
+            try:
+                known.frozen = read_frozen(body.get("data") or {})
+            except FrozenUnreadableError:
+                continue
+            known.has_plan_map = name != names.former_plan_name(key.name)
+            return
 
-    async def _events(self, seen: Observed, now: datetime) -> tuple[SeenEvent, ...]:
+    async def _events(self, seen: Observed, known: _Known, now: datetime) -> tuple[SeenEvent, ...]:
         """Only for what does not start and does not say why."""
         for attempt in seen.status.attempts:
             job, pods = (
@@ -242,16 +262,31 @@ class Gatherer:
                 continue
             is_silent_end = (job is None or job.is_over) and not any(pod.terminated for pod in pods)
             if is_silent_end or needs_events(job, pods, now):
-                return await self.cluster.warnings(seen.namespace)
+                events = await self.cluster.warnings(seen.namespace)
+                known.refusals = remember(known.refusals, events, attempt.job)
+                return (*known.refusals, *events)
         return ()
 
-    async def _endpoint(self, seen: Observed) -> EndpointAnswer | None:
+    async def _listed(self, seen: Observed) -> tuple[str, ...] | None:
+        """Only for a job whose data is ready and that no GPU was asked for yet."""
+        destination = seen.frozen.plan.destination if seen.frozen is not None else None
+        if destination is None or destination.listed_as is None or seen.status.progress is not None:
+            return None
+        conditions = seen.status.conditions
+        is_due = is_true(conditions, ConditionType.DATA_READY)
+        has_begun = any(attempt.stage is Stage.TRAIN for attempt in seen.status.attempts)
+        return await self.servers.listed(destination) if is_due and not has_begun else None
+
+    async def _served(self, seen: Observed) -> tuple[ReplicaAnswer, ...] | None:
         """Only between Published and Served."""
-        if seen.frozen is None or seen.frozen.plan.endpoint is None:
+        destination = seen.frozen.plan.destination if seen.frozen is not None else None
+        adapter = seen.status.result.adapter if seen.status.result is not None else None
+        if destination is None or adapter is None or seen.spec.get("suspend"):
             return None
-        if not is_true(seen.status.conditions, ConditionType.PUBLISHED) or seen.spec.get("suspend"):
+        if not is_true(seen.status.conditions, ConditionType.PUBLISHED):
             return None
-        return await self.endpoint.ask(seen.frozen.plan.endpoint, seen.frozen.plan.resolved.adapter_name)
+        asked = AskedAdapter(adapter.name, adapter.digest.removeprefix("sha256:"))
+        return await self.servers.ask(destination, asked)
 
     async def _progress(self, seen: Observed, known: _Known, now: datetime) -> Progress | None:
         """Only while training, and not more often than it may be written."""
@@ -269,3 +304,8 @@ class Gatherer:
         if progress is not None:
             known.pulse = next_pulse(known.pulse, running[0].uid, progress, elapsed)
         return progress
+
+
+def _claims_gpus(job: Object) -> bool:
+    """Whether the pods of a batch/v1 Job claim devices, and so have a ResourceClaimTemplate."""
+    return "resourceClaims" in (job["spec"].get("template") or {}).get("spec", {})

@@ -145,7 +145,7 @@ def build_lease(
     spec = {
         "holderIdentity": identity,
         "leaseDurationSeconds": max(1, round(seconds)),
-        "acquireTime": before.get("acquireTime", moment) if is_renewed else moment,
+        "acquireTime": (before.get("acquireTime") if is_renewed else None) or moment,
         "renewTime": moment,
         "leaseTransitions": int(before.get("leaseTransitions") or 0)
         + (former is not None and not is_renewed),

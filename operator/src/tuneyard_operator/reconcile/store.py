@@ -149,7 +149,7 @@ class Store:
         stored = Stored(
             uid=metadata["uid"],
             version=version_of(body),
-            generation=metadata.get("generation", 1),
+            generation=metadata.get("generation") or 1,
             deleting=read_time(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
             finalizers=tuple(metadata.get("finalizers") or ()),
             spec=body.get("spec") or {},

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pod of a stage, by the pod contract and under the restricted pod security profile."""
 
+import math
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from tuneyard_api import names
 from tuneyard_api import pod_contract as contract
-from tuneyard_api.job import Toleration
+from tuneyard_api.job import Resources, Toleration
 from tuneyard_api.pod_contract import Stage
+from tuneyard_api.quantities import quantity_value
 
 from tuneyard_operator.domain.build.metadata import Owner, stage_labels
 from tuneyard_operator.domain.frozen import Frozen
@@ -29,12 +32,11 @@ CONTAINER_SECURITY: Mapping[str, Any] = {
 }
 MASTER_PORT = 29500
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
-GRACE_SECONDS = {Stage.PREPARE: 30, Stage.TRAIN: 120, Stage.PUBLISH: 30}
-"""Time between SIGTERM and SIGKILL: training writes a checkpoint in it."""
 _RANK = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+_GPUS = "gpus"
+"""Name of a training pod's resource claim."""
 _SHM_SHARE = 4
 """Shared memory may take 1/4 of the memory limit, which it counts against."""
-_UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def build_pod_spec(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> dict[str, Any]:
@@ -43,11 +45,15 @@ def build_pod_spec(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> 
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS[stage],
+        "terminationGracePeriodSeconds": contract.GRACE_SECONDS[stage],
         "securityContext": POD_SECURITY,
         "containers": [_trainer(owner, frozen, stage, attempt)],
         "volumes": _volumes(owner, frozen, stage),
     }
+    if stage is Stage.TRAIN and frozen.runtime.device_class_name is not None:
+        spec["resourceClaims"] = [
+            {"name": _GPUS, "resourceClaimTemplateName": names.gpu_claim_name(owner.name)}
+        ]
     if frozen.runtime.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in frozen.runtime.image_pull_secrets]
     if stage is Stage.TRAIN:
@@ -62,15 +68,9 @@ def memory_limit(frozen: Frozen, stage: Stage) -> str:
     """Memory request and limit of a stage, as a Kubernetes quantity."""
     asked = frozen.spec.resources.memory_gib
     if stage is Stage.TRAIN and asked is not None:
-        return f"{int(asked * 1024)}Mi"
+        return f"{_rounded_up(asked, 1024)}Mi"
     own = frozen.runtime.train_resources if stage is Stage.TRAIN else frozen.runtime.prepare_resources
     return own.memory
-
-
-def quantity_bytes(quantity: str) -> int:
-    """Bytes of a memory quantity such as `32Gi`."""
-    unit = next((unit for unit in sorted(_UNITS, key=len, reverse=True) if quantity.endswith(unit)), "")
-    return int(float(quantity.removesuffix(unit)) * _UNITS.get(unit, 1))
 
 
 def _trainer(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> dict[str, Any]:
@@ -92,6 +92,8 @@ def _trainer(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> dict[s
 def _environment(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> list[dict[str, Any]]:
     """The contract's variables; the runtime's own may add to them but not change them."""
     env: dict[str, Any] = {"HOME": {"value": "/tmp"}}  # noqa: S108  an emptyDir of the pod, not a shared folder
+    if frozen.runtime.ca_bundle is not None:
+        env |= {name: {"value": contract.CA_FILE} for name in contract.CA_VARIABLES}
     env |= {variable.name: {"value": variable.value} for variable in frozen.runtime.env}
     env |= {
         contract.ENV_JOB_FILE: {"value": contract.JOB_FILE},
@@ -115,6 +117,8 @@ def _credentials(frozen: Frozen) -> dict[str, Any]:
     token, secret = frozen.plan.hub_token, frozen.plan.s3_secret
     if token is not None:
         keys[contract.ENV_HUB_TOKEN] = {"name": token.name, "key": token.key}
+        if frozen.plan.hub_token_is_optional:
+            keys[contract.ENV_HUB_TOKEN]["optional"] = True
     if secret is not None:
         keys |= {name: {"name": secret, "key": name} for name in contract.ENV_S3}
         # Only temporary credentials have a session.
@@ -134,18 +138,28 @@ def _rendezvous(owner: Owner, frozen: Frozen, attempt: int) -> dict[str, Any]:
     }
 
 
+def _rounded_up(count: float, parts: int) -> int:
+    """So many parts of a whole, as Kubernetes rounds what it can't divide further: never to nothing."""
+    return math.ceil(Decimal(str(count)) * parts)
+
+
 def _resources(frozen: Frozen, stage: Stage) -> dict[str, Any]:
     memory = memory_limit(frozen, stage)
     own = frozen.runtime.train_resources if stage is Stage.TRAIN else frozen.runtime.prepare_resources
-    cpu, cores = own.cpu, frozen.spec.resources.cpu_cores
-    if stage is Stage.TRAIN and cores is not None:
-        cpu = f"{round(cores * 1000)}m"
-    requests, limits = {"cpu": cpu, "memory": memory}, {"memory": memory}
+    wishes = frozen.spec.resources if stage is Stage.TRAIN else Resources()
+    requests, limits = {"cpu": own.cpu, "memory": memory}, {"memory": memory}
+    if wishes.cpu_cores is not None:
+        requests["cpu"] = f"{_rounded_up(wishes.cpu_cores, 1000)}m"
+    if wishes.cpu_limit_cores is not None:
+        limits["cpu"] = f"{_rounded_up(wishes.cpu_limit_cores, 1000)}m"
+    elif own.cpu_limit is not None:
+        limits["cpu"] = own.cpu_limit
     gpu = frozen.runtime.accelerator_resource
     if stage is Stage.TRAIN and gpu is not None:
         count = str(frozen.plan.resolved.gpus_per_node)
         requests, limits = {**requests, gpu: count}, {**limits, gpu: count}
-    return {"requests": requests, "limits": limits}
+    claims = stage is Stage.TRAIN and frozen.runtime.device_class_name is not None
+    return {"requests": requests, "limits": limits} | ({"claims": [{"name": _GPUS}]} if claims else {})
 
 
 def _placement(frozen: Frozen) -> dict[str, Any]:
@@ -188,19 +202,22 @@ def _claims(frozen: Frozen, stage: Stage) -> dict[str, str]:
 
 def _volumes(owner: Owner, frozen: Frozen, stage: Stage) -> list[dict[str, Any]]:
     written = {mount.claim for mount in frozen.plan.stage_mounts(stage) if not mount.read_only}
-    shared = quantity_bytes(memory_limit(frozen, stage)) // _SHM_SHARE // 2**20
+    shared = int(quantity_value(memory_limit(frozen, stage))) // _SHM_SHARE // 2**20
     job_file = contract.JOB_FILE.rsplit("/", 1)[1]
     volumes: list[dict[str, Any]] = [
         {
             "name": "job",
             "configMap": {
-                "name": names.plan_name(owner.name),
+                "name": names.plan_name(owner.name, owner.uid),
                 "items": [{"key": job_file, "path": job_file}],
             },
         },
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(shared, 1)}Mi"}},
     ]
+    if authority := frozen.runtime.ca_bundle:
+        items = [{"key": authority.key, "path": contract.CA_FILE.rpartition("/")[2]}]
+        volumes.append({"name": "ca", "configMap": {"name": authority.config_map_name, "items": items}})
     for claim, volume in _claims(frozen, stage).items():
         source: dict[str, Any] = {"claimName": claim}
         if claim not in written:
@@ -216,6 +233,8 @@ def _mounts(frozen: Frozen, stage: Stage) -> list[dict[str, Any]]:
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  an emptyDir of the pod, not a shared folder
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  the same
     ]
+    if frozen.runtime.ca_bundle is not None:
+        mounts.append({"name": "ca", "mountPath": contract.CA_FOLDER, "readOnly": True})
     for mount in frozen.plan.stage_mounts(stage):
         read_only = {"readOnly": True} if mount.read_only else {}
         mounts.append({"name": claims[mount.claim], "mountPath": mount.path, **read_only})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a job keeps: its plan in an immutable ConfigMap, its workspace on a claim."""
+"""What a job keeps: its plan in an immutable ConfigMap, its workspace on a claim, and how it claims GPUs."""
 
 from typing import Any
 
@@ -11,13 +11,30 @@ from tuneyard_operator.domain.frozen import Frozen, frozen_data
 
 def build_plan_map(owner: Owner, frozen: Frozen) -> dict[str, Any]:
     """The ConfigMap that pods read job.json from."""
-    name = names.plan_name(owner.name)
+    name = names.plan_name(owner.name, owner.uid)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": build_metadata(owner, name, job_labels(owner), frozen.plan.digest),
         "immutable": True,
         "data": frozen_data(frozen),
+    }
+
+
+def build_gpu_claim_template(owner: Owner, frozen: Frozen) -> dict[str, Any]:
+    """What each training pod claims GPUs by, where the runtime has a DeviceClass (resource.k8s.io/v1)."""
+    exactly = {
+        "deviceClassName": frozen.runtime.device_class_name,
+        "allocationMode": "ExactCount",
+        "count": frozen.plan.resolved.gpus_per_node,
+    }
+    return {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaimTemplate",
+        "metadata": build_metadata(
+            owner, names.gpu_claim_name(owner.name), job_labels(owner), frozen.plan.digest
+        ),
+        "spec": {"spec": {"devices": {"requests": [{"name": "gpus", "exactly": exactly}]}}},
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tuneyard_api import names
 from tuneyard_api import pod_contract as contract
+from tuneyard_api.quantities import quantity_value
 from tuneyard_api.runtime import FineTuneRuntimeSpec
 
 from tuneyard_operator.domain.build.metadata import Owner, job_labels
@@ -66,6 +67,16 @@ def build_unpublish_job(owner: Owner, published: Published, runtime: FineTuneRun
     }
 
 
+def _resources(runtime: FineTuneRuntimeSpec) -> dict[str, Any]:
+    """Little; with a CPU limit where the runtime has one, as a ResourceQuota of the namespace may ask for it."""
+    requests, limits = {"cpu": _CPU, "memory": _MEMORY}, {"memory": _MEMORY}
+    most = runtime.prepare_resources.cpu_limit
+    if most is not None:
+        limits["cpu"] = most
+        requests["cpu"] = min(most, _CPU, key=quantity_value)
+    return {"requests": requests, "limits": limits}
+
+
 def _pod_spec(owner: Owner, published: Published, runtime: FineTuneRuntimeSpec) -> dict[str, Any]:
     container = {
         "name": contract.CONTAINER,
@@ -76,7 +87,7 @@ def _pod_spec(owner: Owner, published: Published, runtime: FineTuneRuntimeSpec) 
             {"name": "HOME", "value": "/tmp"},  # noqa: S108  an emptyDir of the pod, not a shared folder
             {"name": contract.ENV_TERMINATION_LOG, "value": contract.TERMINATION_LOG},
         ],
-        "resources": {"requests": {"cpu": _CPU, "memory": _MEMORY}, "limits": {"memory": _MEMORY}},
+        "resources": _resources(runtime),
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePath": contract.TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which models are served where, and which of them can take the adapter of a job.
+
+An adapter belongs to one base model. So a job is matched by its base and never sent to another one's server.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tuneyard_api import job_rules
+from tuneyard_api.base import HUB_REPO, REVISION, BaseUrl, Contract, Label, Rule
+from tuneyard_api.job import ClaimSource, FineTuneJob, ModelSource, Serve
+
+
+class ServedRepository(Contract):
+    """A repository on a Hugging Face hub."""
+
+    repo: Annotated[str, Field(min_length=1, max_length=200, pattern=HUB_REPO)]
+    """`owner/name`."""
+    revision: Annotated[str, Field(min_length=1, max_length=200, pattern=REVISION)]
+    """Commit or tag that is served."""
+
+
+class ServedBase(Contract):
+    """The base model of a server, as a job names it: exactly one of the sources."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.NO_MODEL, job_rules.TWO_MODELS)
+
+    hugging_face: ServedRepository | None = None
+    """A model repository."""
+    pvc: ClaimSource | None = None
+    """A folder on a claim of the job's namespace."""
+
+    def __str__(self) -> str:
+        """`Qwen/Qwen2.5-7B-Instruct at a09a354`, or `claim models, path tiny-llama`."""
+        if self.hugging_face is not None:
+            return f"{self.hugging_face.repo} at {self.hugging_face.revision}"
+        return _claim_words(self.pvc)
+
+    def is_base_of(self, model: ModelSource) -> bool:
+        """Whether an adapter of `model` fits: the same repository and, if the job names one, the same revision."""
+        if self.hugging_face is not None and model.hugging_face is not None:
+            asked = model.hugging_face
+            return asked.repo == self.hugging_face.repo and asked.revision in {
+                None,
+                self.hugging_face.revision,
+            }
+        return self.pvc is not None and self.pvc == model.pvc
+
+
+class ServedModel(Contract):
+    """One server of one base model, to which jobs of the runtime bring adapters."""
+
+    name: Label
+    """Name by which a job picks it in `serve.model`."""
+    base: ServedBase
+    """The base model."""
+    endpoint: BaseUrl
+    """Base URL of the server, without /v1. Of a Service of the cluster, each ready replica is asked by its own address."""
+    server: Literal["vllm", "nim", "openai"]
+    """`vllm`: vLLM; `nim`: NVIDIA NIM for LLMs 2.x; `openai`: any other OpenAI-compatible server."""
+    listed_as: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Name under which the server lists its base model; absent: the base is not asked for before training."""
+    namespaces: Annotated[tuple[Label, ...], Field(max_length=64)] | None = None
+    """Namespaces whose registry the server reads; absent: every namespace's, as a registry in S3 is."""
+    max_lora_rank: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Largest rank that the server takes; absent: any."""
+
+
+def servers_of(job: FineTuneJob, served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
+    """The servers that an adapter of `job` fits and gets to, in the order of the runtime."""
+    return tuple(
+        each for each in served if each.base.is_base_of(job.spec.model) and reads_registry_of(job, each)
+    )
+
+
+def reads_registry_of(job: FineTuneJob, served: ServedModel) -> bool:
+    """Whether what the job publishes gets to the server."""
+    return served.namespaces is None or job.metadata.namespace in served.namespaces
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The server that a planned job must be answered by."""
+
+    endpoint: str
+    server: Literal["vllm", "nim", "openai"]
+    listed_as: str | None = None
+    """Name of the base model on that server."""
+
+
+def destination_of(job: FineTuneJob, served: Iterable[ServedModel]) -> Destination | None:
+    """Where an adapter of `job` is served; None: nowhere, or nowhere yet, which `refusals` says."""
+    serve = job.spec.serve or Serve()
+    if serve.disabled:
+        return None
+    if serve.endpoint is not None:
+        return Destination(serve.endpoint, "openai")
+    model = served_by(job, served)
+    return None if model is None else Destination(model.endpoint, model.server, model.listed_as)
+
+
+def served_by(job: FineTuneJob, served: Iterable[ServedModel]) -> ServedModel | None:
+    """The served model that the job names, or the first one of its base; None where it wants or finds none."""
+    serve = job.spec.serve or Serve()
+    if serve.disabled or serve.endpoint is not None:
+        return None
+    fitting = servers_of(job, served)
+    return next((each for each in fitting if serve.model in {None, each.name}), None)
+
+
+def base_words(model: ModelSource) -> str:
+    """A job's base model as a person says it."""
+    if model.hugging_face is not None:
+        hub = model.hugging_face
+        return f"{hub.repo} at {hub.revision}" if hub.revision else hub.repo
+    return _claim_words(model.pvc)
+
+
+def _claim_words(claim: ClaimSource | None) -> str:
+    if claim is None:
+        raise AssertionError("a model has exactly one source")
+    return f"claim {claim.claim_name}" + (f", path {claim.path}" if claim.path else "")

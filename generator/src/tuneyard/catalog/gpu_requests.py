@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a pod asks for GPUs in this environment, and how a quota counts them: alike for jobs, vLLM, NIM and queues.
+
+Sources: NVIDIA's device plugin names a part of a GPU `nvidia.com/mig-<profile>` under the strategy `mixed`; Kubernetes
+counts devices of dynamic resource allocation as `<class>.deviceclass.resource.k8s.io/devices`.
+"""
+
+from tuneyard.catalog.objects import build_metadata
+from tuneyard.stack.model import Json, Stack
+
+WHOLE_GPU = "nvidia.com/gpu"
+DEVICE_CLASS = "gpu.nvidia.com"
+
+
+def gpu_resource(stack: Stack) -> str | None:
+    """The extended resource that a GPU (or a part of one) is asked by; None where devices are claimed (DRA)."""
+    if stack.has("dra"):
+        return None
+    mig = stack.environment.gpus.mig
+    if mig is not None and mig.strategy == "mixed" and mig.profile:
+        return f"nvidia.com/mig-{mig.profile}"
+    return WHOLE_GPU
+
+
+def gpu_quota(stack: Stack, gpus: int) -> Json:
+    """The entry of a ResourceQuota's `hard`."""
+    resource = gpu_resource(stack)
+    key = f"requests.{resource}" if resource else f"{DEVICE_CLASS}.deviceclass.resource.k8s.io/devices"
+    return {key: str(gpus)}
+
+
+def gpu_resources(stack: Stack, gpus: int) -> Json:
+    """What a container's `requests` and `limits` say of GPUs; nothing where they are claimed."""
+    resource = gpu_resource(stack)
+    return {resource: str(gpus)} if resource else {}
+
+
+def build_claim_template(name: str, namespace: str, gpus: int) -> Json:
+    """A ResourceClaimTemplate (resource.k8s.io/v1, Kubernetes 1.34): each pod gets a claim of its own."""
+    exactly = {"deviceClassName": DEVICE_CLASS, "allocationMode": "ExactCount", "count": gpus}
+    return {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaimTemplate",
+        "metadata": build_metadata(name, namespace),
+        "spec": {"spec": {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}}},
+    }

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FineTuneRuntimes: every setting of the environment that a job needs reaches its pods from here."""
+
+from tuneyard_api.names import API_VERSION, RUNTIME_KIND
+
+from tuneyard.catalog.gpu_requests import DEVICE_CLASS, gpu_resource
+from tuneyard.catalog.objects import build_metadata, build_tolerations, merged, without_empty
+from tuneyard.catalog.served_models import build_served_models
+from tuneyard.environment.tuning import Runtime
+from tuneyard.stack.model import ExpectedSecret, Json, Stack
+
+REGISTRY_CLAIM, CACHE_CLAIM = "adapters", "model-cache"
+HUB_TOKEN_KEY = "HF_TOKEN"  # noqa: S105  the name of a key
+
+
+def build_runtime(stack: Stack, runtime: Runtime) -> Json:
+    """One FineTuneRuntime; fields: tuneyard_api.runtime."""
+    environment = stack.environment
+    spec: Json = {
+        "image": runtime.image or stack.mirrored(environment.registries.trainer_image),
+        "imagePullSecrets": [environment.secrets.image_pull] if environment.secrets.image_pull else None,
+        "accelerator": runtime.accelerator,
+        "methods": list(runtime.methods),
+        "env": build_download_settings(stack),
+        "caBundle": build_ca_bundle(stack),
+        "modelCache": CACHE_CLAIM,
+        "servedModels": build_served_models(stack, runtime),
+        "defaults": {
+            "storageClassName": stack.storage_class(),
+            "registry": {"claimName": REGISTRY_CLAIM},
+            "hubToken": None if _is_offline(stack) else hub_token(stack),
+        },
+    }
+    if runtime.accelerator == "nvidia":
+        spec |= _gpus(stack)
+    spec = merged(without_empty(spec), dict(runtime.spec))
+    if isinstance(tolerations := spec.get("tolerations"), list):
+        # The API server fills this in, and Argo CD compares lists as a whole.
+        spec["tolerations"] = [
+            {**entry, "operator": entry.get("operator", "Equal")} if isinstance(entry, dict) else entry
+            for entry in tolerations
+        ]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": RUNTIME_KIND,
+        "metadata": build_metadata(runtime.name),
+        "spec": spec,
+    }
+
+
+def _gpus(stack: Stack) -> Json:
+    resource = gpu_resource(stack)
+    return {
+        "acceleratorResource": resource,
+        "deviceClassName": DEVICE_CLASS if resource is None else None,
+        "quantizations": ["nf4", "int8"],
+        "tolerations": build_tolerations(stack.environment.gpus.taints()),
+    }
+
+
+def build_download_settings(stack: Stack) -> list[Json]:
+    """Environment variables of whatever downloads: proxy, mirror of the hub, air gap. Alike for jobs and vLLM."""
+    environment = stack.environment
+    values: dict[str, str] = {}
+    if proxy := environment.proxy:
+        exempt = ",".join(proxy.exempt)
+        values |= {"HTTPS_PROXY": proxy.https, "HTTP_PROXY": proxy.https, "NO_PROXY": exempt}
+    if environment.registries.hugging_face:
+        values["HF_ENDPOINT"] = environment.registries.hugging_face
+    if _is_offline(stack):
+        values["HF_HUB_OFFLINE"] = "1"
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def build_ca_bundle(stack: Stack) -> Json | None:
+    """The ConfigMap with the authorities that clients trust, as FineTuneRuntime's `caBundle`."""
+    authority = stack.environment.certificate_authority
+    return {"configMapName": authority.config_map, "key": authority.key} if authority else None
+
+
+def hub_token(stack: Stack) -> Json:
+    """The Secret of a token for gated models, as a job's `secretRef`."""
+    return {"name": stack.environment.secrets.hugging_face, "key": HUB_TOKEN_KEY}
+
+
+def pull_secret(name: str, namespace: str) -> ExpectedSecret:
+    """The image pull secret of the mirror, or of the registry that holds Tuneyard's own images."""
+    purpose = "pulls images from the mirror or from the registry of Tuneyard's own images"
+    return ExpectedSecret(name, namespace, (".dockerconfigjson",), purpose, "kubernetes.io/dockerconfigjson")
+
+
+def _is_offline(stack: Stack) -> bool:
+    """Whether no hub can be reached, not even a mirror."""
+    registries = stack.environment.registries
+    return registries.air_gapped and registries.hugging_face is None

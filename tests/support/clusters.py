@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One control plane and one cluster of real nodes per test session; tests part themselves by namespaces."""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from tuneyard_local import argocd, native, workbench
+from tuneyard_local.cluster import Cluster, down_orphans
+from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
+from tuneyard_local.native import NativeCluster
+from tuneyard_local.parts import CONTROL_PLANE_PARTS, build_parts, missing_parts, remove_build_cache
+from tuneyard_local.paths import cache_root, locked
+from tuneyard_local.progress import Progress, wait_until
+
+from support.bench import NAMESPACE, Bench
+from support.tiers import tier_of
+
+CLUSTER_PARTS = ControlPlaneOptions(fake_nodes=1).parts()
+PARTS_OF_FIXTURES = {
+    "argo_expressions": "argo-expressions",
+    "argocd_crds": "argo-cd",
+    "helm_is_built": "helm",
+}
+"""What a test needs beyond its tier, by the fixture that it asks for."""
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the chosen tests need before the first one starts: a cold build outlasts a test's time limit."""
+    if session.config.option.collectonly:
+        return
+    items = [item for item in session.items if not item.get_closest_marker("skip")]
+    tiers = {tier_of(item) for item in items}
+    fixtures = {name for item in items for name in getattr(item, "fixturenames", ())}
+    names = [
+        *(CLUSTER_PARTS if "cluster" in tiers else ()),
+        *(part for fixture, part in PARTS_OF_FIXTURES.items() if fixture in fixtures),
+        *((*CONTROL_PLANE_PARTS, *argocd.PARTS) if "gitops" in tiers else ()),
+        *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
+    ]
+    if not missing_parts(names):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    # Of two workers the second waits, and finds all built.
+    with capture.global_and_fixture_disabled(), locked(cache_root() / "parts" / ".session.lock"):
+        progress = Progress()
+        if build_parts(names, progress) and not os.environ.get("TUNEYARD_KEEP_BUILD_CACHE"):
+            remove_build_cache(progress)
+
+
+@pytest.fixture(scope="session")
+def _no_orphans() -> None:
+    """End what earlier sessions that were killed left behind."""
+    for name in down_orphans():
+        Progress().say(f"ended cluster {name}, whose test session is gone")
+
+
+@pytest.fixture(scope="session")
+def control_plane(_no_orphans: None) -> Iterator[Cluster]:
+    """A real API server, controller manager and scheduler without nodes: `.kubeconfig`, `.kubectl(...)`."""
+    with ControlPlane(f"test-{os.getpid()}") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(_no_orphans: None) -> Iterator[NativeCluster]:
+    """Three real nodes with 8 fake GPUs each, so that one can be lost where two are needed: `.kubeconfig`, `.kubectl(...)`, `.load_images("trainer", ...)`."""
+    name = f"nodes-{os.getpid()}"
+    with native.running(name, native.NativeOptions(nodes=3, gpus=8), Progress()) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def bench(cluster: NativeCluster) -> Bench:
+    """The cluster of real nodes with Tuneyard installed as the demo installs it."""
+    progress = Progress()
+    parts = workbench.build(progress)
+    workbench.install(cluster, parts, NAMESPACE, progress)
+    return Bench(cluster, parts, NAMESPACE)
+
+
+@pytest.fixture(scope="session")
+def helm_is_built() -> None:
+    """That `program("helm")` is there: what a session's tests name is built before the first one starts."""
+
+
+@pytest.fixture
+def restricted(cluster: NativeCluster) -> Iterator[str]:
+    """A namespace of its own on the real nodes, which enforces the restricted pod security profile."""
+    name = f"t-{uuid.uuid4().hex[:10]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+    wait_until("the namespace's account", lambda: cluster.get(account) is not None, 30)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def namespace(control_plane: Cluster) -> Iterator[str]:
+    """A namespace of its own for one test on the control plane."""
+    name = f"t-{uuid.uuid4().hex[:10]}"
+    control_plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a test with faults has on its stage, and how every such test ends."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuneyard_api import names
+from tuneyard_api.pod_contract import Stage
+from tuneyard_api.status import FineTuneJobStatus, State
+from tuneyard_local.cluster import Cluster
+
+from support.cluster.operator_process import JobOnCluster, OperatorProcess
+from support.faults.history import History, wait_until
+from support.faults.invariants import assert_nothing_lost
+from support.faults.pod_player import PodPlayer
+from support.faults.proxy import FaultProxy
+from support.samples import job_spec
+
+FLAGS = ("--resync-seconds", "5", "--watch-seconds", "5", "--lease-seconds", "3")
+"""Of an operator under test: what takes minutes otherwise takes seconds."""
+OTHER_LEASE = "other-lease"
+"""A namespace for the lease of an operator that shall know nothing of the first one's."""
+CHAIN = ["a-prepare-1", "a-publish-1", "a-train-1"]
+
+
+@dataclass
+class Scene:
+    """One job, one operator behind one proxy; more operators on demand."""
+
+    cluster: Cluster
+    history: History
+    proxy: FaultProxy
+    player: PodPlayer
+    operator: OperatorProcess
+    job: JobOnCluster
+    account: Path
+    operators: list[OperatorProcess] = field(default_factory=list)
+    """All, to be ended."""
+
+    def __post_init__(self) -> None:
+        self.operators.append(self.operator)
+
+    def start(self, *flags: str) -> None:
+        """The operator runs, and then the job is there."""
+        self.operator.start(*FLAGS, *flags)
+        self.job.apply(job_spec())
+
+    def add_operator(self, proxy: FaultProxy, name: str, lease: str = "default") -> OperatorProcess:
+        """Another replica, behind a proxy of its own; not yet started."""
+        log = self.operator.log.with_name(f"{name}.log")
+        other = OperatorProcess(proxy.kubeconfig(self.account, log.parent, lease), log)
+        self.operators.append(other)
+        return other
+
+    def finish(
+        self, seconds: float = 60, *, jobs: list[str] | None = None, restart: bool = False
+    ) -> FineTuneJobStatus:
+        """The job succeeds with exactly those Jobs; `restart`: as the kubelet does with an operator that ended."""
+
+        def is_over() -> bool:
+            if restart and not self.operator.is_running:
+                self.operator.start(*FLAGS, wait=False)
+            return self.job.status.state in {State.SUCCEEDED, State.FAILED}
+
+        try:
+            wait_until("the job is over", is_over, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it says {self.job.conditions()}") from error
+        status = self.job.status
+        assert status.state is State.SUCCEEDED, status.message
+        self.check()
+        assert self.job.jobs() == (CHAIN if jobs is None else jobs)
+        return status
+
+    def check(self) -> None:
+        """The invariants hold."""
+        assert_nothing_lost(self.history, self.job.namespace)
+
+    def is_running(self, stage: Stage) -> bool:
+        """Whether a pod of a stage runs."""
+        return any(
+            pod["metadata"]["labels"][names.LABEL_STAGE] == stage and pod["status"].get("phase") == "Running"
+            for pod in self.history.present("Pod")
+            if pod["metadata"]["namespace"] == self.job.namespace
+        )
+
+    def wait(self, what: str, look: Callable[[], object], seconds: float = 30) -> None:
+        """Wait for anything."""
+        wait_until(what, look, seconds)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A job whose training runs, and the ways in which that goes on: what the tests of survival begin with."""
+
+from tuneyard_api.pod_contract import FailureClass, Stage
+from tuneyard_api.status import State
+
+from support.samples import failure_text, job_spec, runtime_without_endpoint
+from support.world.world import World
+
+
+def in_training(**spec: object) -> tuple[World, str]:
+    """A job whose training pod runs."""
+    world = World(spec=job_spec(**spec), runtime=runtime_without_endpoint())
+    world.settle()
+    world.carry_out(Stage.PREPARE)
+    pod = world.make_pod("a-train-1")
+    world.run_pod(pod)
+    world.settle()
+    world.one_pass()
+    return world, pod
+
+
+def fail(world: World, pod: str, kind: FailureClass, job: str = "a-train-1") -> None:
+    message = failure_text(Stage.TRAIN, world.digest, kind, "words")
+    world.end_pod(pod, exit_code=1, reason="Error", message=message)
+    world.fail_job(job)
+    world.settle()
+
+
+def leave(world: World, pod: str) -> None:
+    """The pod has written its checkpoint and ends."""
+    world.end_pod(pod, exit_code=20, reason="Error")
+    world.collect_garbage()
+    world.settle()
+
+
+def finish(world: World, attempt: int) -> None:
+    world.carry_out(Stage.TRAIN, attempt)
+    world.carry_out(Stage.PUBLISH)
+    assert world.status.state is State.SUCCEEDED, world.status.message
