@@ -33,11 +33,18 @@ def build_runtime(stack: Stack, runtime: Runtime) -> Json:
     }
     if runtime.accelerator == "nvidia":
         spec |= _gpus(stack)
+    spec = merged(without_empty(spec), dict(runtime.spec))
+    if isinstance(tolerations := spec.get("tolerations"), list):
+        # The API server fills this in, and Argo CD compares lists as a whole.
+        spec["tolerations"] = [
+            {**entry, "operator": entry.get("operator", "Equal")} if isinstance(entry, dict) else entry
+            for entry in tolerations
+        ]
     return {
         "apiVersion": API_VERSION,
         "kind": RUNTIME_KIND,
         "metadata": build_metadata(runtime.name),
-        "spec": merged(without_empty(spec), dict(runtime.spec)),
+        "spec": spec,
     }
 
 

@@ -52,13 +52,13 @@ def products_are_bare(stack: Stack) -> Iterator[Finding]:
 def parts_are_alike(stack: Stack) -> Iterator[Finding]:
     """With the strategy `single` a node whose parts differ offers none, and its product's label ends with MIG-INVALID."""
     mig = stack.environment.gpus.mig
-    if mig and mig.strategy == "single" and mig.profile is None:
+    if mig and mig.strategy == "single" and mig.only_profile is None:
         yield Finding(
             "mig-parts-are-alike",
             "does not say of which profile all parts are, and no others go with strategy: single",
             ("gpus", "mig", "config"),
             repr(mig.config),
-            "all-<profile>, such as all-1g.10gb, or strategy: mixed",
+            "all-<profile>, such as all-1g.10gb, or profile: 1g.10gb beside it",
         )
 
 
@@ -250,6 +250,5 @@ def customizer_options_fit(stack: Stack) -> Iterator[Finding]:
 
 CHECKS = (
     one_way_to_share, products_are_bare, parts_are_alike, products_are_declared, gpus_fit_cluster, pods_fit_nodes, models_fit_gpus,
-    time_slices_share_memory, quotas_fit_cluster, quotas_leave_a_gpu_for_jobs, mixed_parts_have_a_profile,
-    customizer_options_fit,
+    time_slices_share_memory, quotas_fit_cluster, quotas_leave_a_gpu_for_jobs, mixed_parts_have_a_profile, customizer_options_fit,
 )  # fmt: skip

@@ -202,7 +202,7 @@ _API_SERVER = validators.extend(
 
 
 def api_server_errors(schema: Json, value: Json) -> Iterator[Any]:
-    """What an API server refuses; `schema` is `tuneyard.schemas.strict` of a CRD's, `value` as it is stored."""
+    """What an API server refuses; `schema` is `custom_kinds.strict` of a CRD's, `value` as it is stored."""
     yield from _API_SERVER(schema).iter_errors(value)
 
 

@@ -74,9 +74,9 @@ class ArgoCd(Contract):
 class GpuNodes(Contract):
     """Nodes that are alike."""
 
-    product: Annotated[LabelValue, Field(min_length=1)]
-    """The label `nvidia.com/gpu.product`, without `-SHARED` or `-MIG-...`, which `timeSlicing` and `mig` add. Example:
-    `NVIDIA-A100-SXM4-80GB`."""
+    product: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=63)]
+    """The label `nvidia.com/gpu.product`, without `-SHARED` or `-MIG-...`, which `timeSlicing` and `mig` add.
+    Example: `NVIDIA-A100-SXM4-80GB`."""
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Number of nodes."""
     gpus_per_node: Annotated[int, Field(ge=1, le=64)]
@@ -103,20 +103,20 @@ class Mig(Contract):
 
     strategy: Literal["single", "mixed"] = "single"
     """`single`: all parts alike, asked for as nvidia.com/gpu; `mixed`: asked for by profile."""
-    config: Annotated[str, Field(pattern=r"^[a-z0-9.+-]+$", max_length=63)]
-    """Name of the MIG Manager's configuration; with `single` it ends with the profile of all parts, so not
-    `all-balanced`. Example: `all-1g.10gb`."""
-    request_profile: Annotated[str, Field(pattern=r"^[0-9]g\.[0-9]+gb(\.me)?$", max_length=16)] | None = None
-    """Profile that pods ask for with `mixed`; absent: that of `config`, if it names one. Example: `1g.10gb`."""
+    config: Annotated[str, Field(pattern=r"^[a-z0-9.+-]+$", max_length=63)] = "all-balanced"
+    """Name of the MIG Manager's configuration; `all-balanced` cuts unlike parts. Example: `all-1g.10gb`."""
+    profile: Annotated[str, Field(pattern=r"^[0-9]g\.[0-9]+gb(\.me)?$", max_length=16)] | None = None
+    """Profile that pods ask for; needed by `mixed`, and by `single` where `config` does not end with it.
+    Example: `1g.10gb`."""
     parts_per_gpu: Annotated[int, Field(ge=1, le=7)]
     """Parts that one GPU is cut into, for the arithmetic."""
     memory_gib: Annotated[int, Field(ge=4, le=192)]
     """Memory of one part in GiB."""
 
     @property
-    def profile(self) -> str | None:
-        """`1g.10gb` of `all-1g.10gb`, as it is in the label: media extensions lose their plus sign."""
-        found = _PROFILE.search(self.config)
+    def only_profile(self) -> str | None:
+        """The profile of all parts under `single`, as it is in labels: media extensions lose their point."""
+        found = _PROFILE.search(self.profile or self.config)
         return f"{found[1]}{'me' if found[2] else ''}" if found else None
 
 
@@ -148,7 +148,7 @@ class Gpus(Contract):
         MIG strategy `mixed` it leaves this label alone.
         """
         if self.mig:
-            return f"{product}-MIG-{self.mig.profile}" if self.mig.strategy == "single" else product
+            return f"{product}-MIG-{self.mig.only_profile}" if self.mig.strategy == "single" else product
         return f"{product}-SHARED" if self.time_slicing else product
 
 

@@ -13,7 +13,7 @@ from tuneyard_api.problems import Path
 
 from tuneyard.environment.model import Environment
 
-_EXAMPLE = re.compile(r" ?Example: `(?P<example>[^`]+)`\.?")
+_EXAMPLE = re.compile(r"\s?Example: `(?P<example>[^`]+)`\.?")
 PAGE_HEAD = """\
 <!-- Generated from the environment's model by `tuneyard docs`; do not edit. -->
 # The environment file

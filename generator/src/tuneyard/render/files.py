@@ -2,8 +2,10 @@
 """The files of a tree as they are rendered: a path, what it holds, and whose part it is."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tuneyard_api.yaml_io import dump
@@ -30,7 +32,13 @@ class File:
 def yaml_file(path: str, value: Any, environment: str, component: str = "") -> File:
     """One YAML document with the header."""
     objects = (value,) if isinstance(value, dict) and "kind" in value and "apiVersion" in value else ()
-    return File(path, dump(value, HEADER.format(name=environment)), component, objects)
+    return File(path, _dumped(json.dumps(value), HEADER.format(name=environment)), component, objects)
+
+
+@lru_cache(maxsize=4096)
+def _dumped(value: str, header: str) -> str:
+    """The YAML of a JSON text: who renders again and again with one key changed writes most objects once."""
+    return dump(json.loads(value), header)
 
 
 def index_of(files: Iterable[File], environment: str) -> File:
