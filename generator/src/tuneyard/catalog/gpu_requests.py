@@ -17,7 +17,7 @@ def gpu_resource(stack: Stack) -> str | None:
     if stack.has("dra"):
         return None
     mig = stack.environment.gpus.mig
-    if mig is not None and mig.strategy == "mixed" and (profile := mig.request_profile or mig.profile):
+    if mig is not None and mig.strategy == "mixed" and (profile := mig.only_profile):
         return f"nvidia.com/mig-{profile}"
     return WHOLE_GPU
 

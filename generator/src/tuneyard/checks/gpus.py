@@ -176,13 +176,13 @@ def quotas_leave_a_gpu_for_jobs(stack: Stack) -> Iterator[Finding]:
 def mixed_parts_have_a_profile(stack: Stack) -> Iterator[Finding]:
     """With the strategy `mixed`, pods ask for one profile by name."""
     mig = stack.environment.gpus.mig
-    if mig is not None and mig.strategy == "mixed" and not (mig.request_profile or mig.profile):
+    if mig is not None and mig.strategy == "mixed" and mig.only_profile is None:
         yield Finding(
             "mig-profile-is-known",
             "with strategy mixed, parts are asked for by profile",
             ("gpus", "mig"),
             None,
-            "requestProfile: 1g.10gb, as `kubectl describe node` lists it under nvidia.com/mig-",
+            "profile: 1g.10gb, as `kubectl describe node` lists it under nvidia.com/mig-",
         )
 
 

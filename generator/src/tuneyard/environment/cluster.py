@@ -74,7 +74,7 @@ class ArgoCd(Contract):
 class GpuNodes(Contract):
     """Nodes that are alike."""
 
-    product: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=63)]
+    product: Annotated[LabelValue, Field(min_length=1)]
     """The label `nvidia.com/gpu.product`, without `-SHARED` or `-MIG-...`, which `timeSlicing` and `mig` add.
     Example: `NVIDIA-A100-SXM4-80GB`."""
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
