@@ -15,6 +15,7 @@ from typing import Any, get_args
 import pytest
 from support.adapter_servers import CPU_SLOTS, MAX_RANK, SERVED, AdapterServer, Kind, running
 from support.tiny_adapters import RANK, weights_of_another_shape
+from tuneyard.checks.models import VLLM_RANKS
 from tuneyard_local import vllm
 from tuneyard_local.progress import Progress
 
@@ -333,7 +334,9 @@ def test_a_wrong_request_is_400_in_the_form_of_openai(server: AdapterServer, bod
 
 
 def test_ranks_that_a_server_can_be_started_with(server: AdapterServer) -> None:
-    assert accepted_ranks(server.kind) == {1, 8, 16, 32, 64, 128, 256, 320, 512}
+    accepted = accepted_ranks(server.kind)
+    assert accepted == {1, 8, 16, 32, 64, 128, 256, 320, 512}
+    assert set(VLLM_RANKS) <= accepted, "an environment may say so, and the server would not start"
 
 
 def accepted_ranks(kind: Kind) -> set[int]:
