@@ -249,7 +249,11 @@ def test_killed_at_any_step_it_goes_on_and_nothing_half_written_is_seen(tmp_path
             assert seen.get("a") in {b"one", b"two"}
             assert seen.get("b") in {None, b"new"}
             assert seen.get("gone") in {None, b"gone"}
+            publish(bench.registry, "a", b"one")
             bench.start()
+            bench.run(2)
+            assert bench.served() == {"a": b"one", "b": b"new"}, "also a version whose removal was killed"
+            publish(bench.registry, "a", b"two")
             bench.run(2)
             assert visible(bench.target) == bench.served() == {"a": b"two", "b": b"new"}
             left = [path for path in bench.target.rglob(".*") if path.name != ".store"]

@@ -79,11 +79,31 @@ def test_what_was_published_is_served_and_replaced_and_taken_away(bench, store, 
 def test_a_pointer_that_has_not_changed_is_not_read_again(bench, store, prefix, upload):
     upload("a")
     source = source_of(store, prefix)
+    listed = source.client.list_objects_v2(Bucket=source.bucket)["Contents"]
+    if not all(entry.get("ETag") for entry in listed):
+        pytest.skip("this store lists no ETag here; the next test says what is done then")
     read = []
     source.client.meta.events.register("before-call.s3.GetObject", lambda **_: read.append(1))
     bench.start(source=source)
     bench.run(3)
     assert len(read) == 1 + len(ADAPTER_FILES)
+
+
+def test_a_pointer_is_read_again_where_the_store_lists_no_etag(bench, store, prefix, upload):
+    """As versitygw 1.8.0 does where it keeps no metadata."""
+
+    def forget(parsed, **_):
+        for entry in parsed.get("Contents", ()):
+            entry["ETag"] = ""
+
+    upload("a", b"one")
+    source = source_of(store, prefix)
+    source.client.meta.events.register("after-call.s3.ListObjectsV2", forget)
+    bench.start(source=source)
+    bench.run()
+    upload("a", b"two")
+    bench.run()
+    assert bench.served() == {"a": b"two"}
 
 
 def test_a_prefix_of_nothing_is_the_whole_bucket_and_holds_no_more_than_pointers(bench, store, upload):
@@ -124,23 +144,31 @@ def test_a_pointer_that_says_nonsense_keeps_what_was_there(bench, store, prefix,
 
 
 WRONG = {
-    "an unknown key": {"AWS_ACCESS_KEY_ID": "AKIAWRONG", "AWS_SECRET_ACCESS_KEY": "x"},
-    "a wrong secret": {"AWS_SECRET_ACCESS_KEY": "x"},
-    "none": {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+    # Moto 5 answers 500 to a request without a signature, versitygw 1.8.0 404 to a key that it does not know.
+    "none": ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "the store answers "),
+    "an unknown key": (
+        {"AWS_ACCESS_KEY_ID": "AKIAWRONG", "AWS_SECRET_ACCESS_KEY": "x"},
+        "the store answers 40",
+    ),
+    "a wrong secret": (
+        {"AWS_SECRET_ACCESS_KEY": "x"},
+        "the store answers 403 SignatureDoesNotMatch; try other credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_",
+    ),
 }
 
 
-@pytest.mark.parametrize("changes", WRONG.values(), ids=WRONG.keys())
-def test_wrong_credentials_are_told_and_take_nothing_away(bench, store, prefix, upload, changes):
+@pytest.mark.parametrize(("changes", "said"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_credentials_are_told_and_take_nothing_away(  # noqa: PLR0917  fixtures, and columns of the table
+    bench, store, prefix, upload, changes, said
+):
     upload("a", b"one")
     bench.start(source=source_of(store, prefix))
     bench.run()
     bench.start(source=source_of(store, prefix, store.credentials | changes))
     bench.vllm.restart()
     status = bench.run(2)
-    assert "the store answers 403" in status.registry_problem
-    assert "AWS_ACCESS_KEY_ID" in status.registry_problem
-    assert "owners-secret" not in status.registry_problem
+    assert f"s3://{BUCKET}/{prefix}/: {said}" in status.registry_problem
+    assert store.credentials["AWS_SECRET_ACCESS_KEY"] not in status.registry_problem
     assert bench.served() == {"a": b"one"}
     assert len([line for line in bench.lines if line.startswith("registry: ")]) == 1
     bench.start(source=source_of(store, prefix))

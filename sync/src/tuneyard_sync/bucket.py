@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A registry in any store that speaks S3. A pointer is read again only when the store lists another ETag for it.
+"""A registry in any store that speaks S3. A pointer is read again when the store lists another ETag for it, or none.
 
 Credentials are those that the container is given or none at all, never what a node or a home folder happens to hold.
 """
@@ -61,7 +61,7 @@ class BucketSource:
 
     def _look(self, name: str, tag: str) -> tuple[str, Version | RegistryError]:
         known = self._known.get(name)
-        if known is not None and known[0] == tag:
+        if known is not None and known[0] == tag != "":
             return known
         key = f"{name}.json"
         try:
