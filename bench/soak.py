@@ -21,7 +21,7 @@ from support.bench import NAMESPACE, Bench, build_job
 from support.faults.history import History
 from support.faults.invariants import KINDS, Problem, find_problems, orphans, runs_by_job
 from support.faults.killing import WEIGHTS, Killer
-from tuneyard_local import native, workbench
+from tuneyard_local import installation, native
 from tuneyard_local.cluster import Cluster, down_orphans
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.progress import Progress
@@ -72,11 +72,11 @@ def main(jobs: int, kills: int, seed: int, limit: float, out: Path) -> None:
         "setting": setting,
     }
     try:
-        parts = workbench.build(progress)
+        parts = installation.build(progress)
         with native.running(
             f"soak-{os.getpid()}", native.NativeOptions(nodes=2, gpus=8), progress
         ) as cluster:
-            workbench.install(cluster, parts, NAMESPACE, progress)
+            installation.install(cluster, parts, NAMESPACE, progress)
             _scale(cluster)
             result = {**head, **_soak(Bench(cluster, parts, NAMESPACE), size, progress)}
     except ClusterError as error:
@@ -91,8 +91,8 @@ def main(jobs: int, kills: int, seed: int, limit: float, out: Path) -> None:
 
 def _scale(cluster: Cluster) -> None:
     """Two replicas: killing the one that works must not need a new pod."""
-    words = ("scale", f"deployment/{workbench.RELEASE}", "--replicas=2")
-    cluster.kubectl("-n", workbench.SYSTEM_NAMESPACE, *words)
+    words = ("scale", f"deployment/{installation.RELEASE}", "--replicas=2")
+    cluster.kubectl("-n", installation.SYSTEM_NAMESPACE, *words)
 
 
 def _soak(bench: Bench, size: Size, progress: Progress) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tuneyard_api.yaml_io import dump
 from tuneyard_local.cluster import Cluster
-from tuneyard_local.workbench import install_kinds
+from tuneyard_local.installation import install_kinds
 
 pytestmark = pytest.mark.cluster
 

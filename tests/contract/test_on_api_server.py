@@ -25,7 +25,7 @@ from tuneyard_api.status import (
 )
 from tuneyard_api.yaml_io import dump, dump_all, load
 from tuneyard_local.cluster import Cluster
-from tuneyard_local.workbench import install_kinds
+from tuneyard_local.installation import install_kinds
 
 pytestmark = pytest.mark.cluster
 

@@ -14,7 +14,7 @@ from tuneyard_api.problems import InputRefused
 from tuneyard_api.validate import load_job, refused_nulls
 from tuneyard_api.yaml_io import dump, load
 from tuneyard_local.cluster import Cluster
-from tuneyard_local.workbench import install_kinds
+from tuneyard_local.installation import install_kinds
 
 Path = tuple[str | int, ...]
 

@@ -18,8 +18,8 @@ from tuneyard_api.problems import InputRefused
 from tuneyard_api.validate import load_job
 from tuneyard_api.yaml_scalars import is_plain, misreading, read_by_kubectl
 from tuneyard_local.cluster import Cluster
+from tuneyard_local.installation import install_kinds
 from tuneyard_local.paths import script
-from tuneyard_local.workbench import install_kinds
 
 TABLE = Path(__file__).parent / "what_kubectl_sends.txt"
 NOTHING = "nothing"

@@ -3,7 +3,7 @@
 
 import pytest
 from support.bench import build_job
-from tuneyard_local import workbench
+from tuneyard_local import installation
 from tuneyard_local.demo import ask
 from tuneyard_local.progress import wait_until
 
@@ -17,7 +17,7 @@ def test_a_deleted_job_takes_its_adapter_out_of_registry_and_endpoint(bench) -> 
         status = bench.wait_for_state(job, "Succeeded", 300)
         adapters[job] = bench.registry() / status["result"]["adapter"]["name"]
     with ask.forwarded(
-        bench.cluster.kubeconfig, bench.namespace, workbench.SERVICE, workbench.SERVICE_PORT
+        bench.cluster.kubeconfig, bench.namespace, installation.SERVICE, installation.SERVICE_PORT
     ) as url:
         assert {"stays", "passes"} <= set(ask.models(url))
         for job in adapters:

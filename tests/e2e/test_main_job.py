@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tuneyard_api import yaml_io
-from tuneyard_local import workbench
+from tuneyard_local import installation
 from tuneyard_local.demo import ask
 from tuneyard_local.paths import REPOSITORY
 
@@ -67,11 +67,11 @@ def test_from_ten_lines_to_an_adapter_that_answers_better(bench) -> None:
     records = ask.first_records(Path(bench.parts.datasets) / "docstrings" / "test.jsonl", prompts)
     scores: dict[str, list[float]] = {"base": [], "tuned": []}
     with ask.forwarded(
-        bench.cluster.kubeconfig, bench.namespace, workbench.SERVICE, workbench.SERVICE_PORT
+        bench.cluster.kubeconfig, bench.namespace, installation.SERVICE, installation.SERVICE_PORT
     ) as url:
-        assert {workbench.BASE_MODEL, result["modelName"]} <= set(ask.models(url))
+        assert {installation.BASE_MODEL, result["modelName"]} <= set(ask.models(url))
         for record in records:
-            for side, model in (("base", workbench.BASE_MODEL), ("tuned", result["modelName"])):
+            for side, model in (("base", installation.BASE_MODEL), ("tuned", result["modelName"])):
                 answer = ask.completion(url, model, record["prompt"], limit)
                 scores[side].append(rouge_l(record["completion"].strip(), answer))
     for side in ("base", "tuned"):

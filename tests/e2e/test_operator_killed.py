@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.bench import build_job
-from tuneyard_local import workbench
+from tuneyard_local import installation
 from tuneyard_local.cluster import Cluster
 
 STEPS = ("Accepted", "Planned", "DataReady", "Scheduled", "Trained", "Evaluated", "Published", "Served")
@@ -38,10 +38,10 @@ def kill_operator(cluster: Cluster) -> None:
     assert pids, "no operator process runs"
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    selector = f"app.kubernetes.io/instance={workbench.RELEASE}"
+    selector = f"app.kubernetes.io/instance={installation.RELEASE}"
     cluster.kubectl(
         "-n",
-        workbench.SYSTEM_NAMESPACE,
+        installation.SYSTEM_NAMESPACE,
         "delete",
         "pods",
         "-l",
@@ -50,7 +50,7 @@ def kill_operator(cluster: Cluster) -> None:
         "--grace-period=0",
         "--wait=false",
     )
-    workbench.wait_for_deployment(cluster, workbench.SYSTEM_NAMESPACE, workbench.RELEASE)
+    installation.wait_for_deployment(cluster, installation.SYSTEM_NAMESPACE, installation.RELEASE)
     end = time.monotonic() + 60
     while set(operator_pids(cluster)) <= set(pids) and time.monotonic() < end:
         time.sleep(0.2)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from support.tiny_adapters import random_weights, write_adapter, write_model
 from tuneyard.pipeline import build
-from tuneyard_local import vllm, workbench
+from tuneyard_local import installation, vllm
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.paths import REPOSITORY
 from tuneyard_local.progress import Progress
@@ -55,7 +55,7 @@ def vllm_pod(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
     )
     vllm.install_vllm(cluster, NAMESPACE, render(root), hub, progress)
-    workbench.wait_for_deployment(cluster, NAMESPACE, MODEL, 600)
+    installation.wait_for_deployment(cluster, NAMESPACE, MODEL, 600)
     progress.say("vLLM answers in its pod")
     (found,) = cluster.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
     yield found["metadata"]["name"]

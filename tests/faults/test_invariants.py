@@ -14,7 +14,7 @@ from support.faults.invariants import (
 )
 from tuneyard_api import names
 from tuneyard_local.cluster import Cluster
-from tuneyard_local.workbench import install_kinds
+from tuneyard_local.installation import install_kinds
 
 MINUTE = "2026-01-01T00:{:02d}:00Z"
 

@@ -20,7 +20,7 @@ from support.faults.history import Body, History
 from support.faults.invariants import assert_nothing_lost
 from support.faults.patients import EVERY, NAMESPACE, STEPS, Patient, Ward, build_patient, furnish, pause
 from tuneyard_api.names import workspace_name
-from tuneyard_local import workbench
+from tuneyard_local import installation
 from tuneyard_local.storage import bind_folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -95,7 +95,7 @@ def just_fail(patient: Patient) -> None:
 
 
 def build_urgent_pod(bench: Bench) -> Body:
-    server = workbench.build_endpoint(NAMESPACE, bench.parts.server)[0]["spec"]["template"]["spec"]
+    server = installation.build_endpoint(NAMESPACE, bench.parts.server)[0]["spec"]["template"]["spec"]
     container = {
         "name": "waits",
         "image": bench.parts.server.reference,
@@ -144,7 +144,7 @@ def bind_small_disk(bench: Bench, folder: Path) -> None:
 def copy_model_with_nan(folder: Path) -> None:
     """The base model with a norm of nothing but NaN: its loss is NaN on whatever record."""
     target = folder / "broken"
-    shutil.copytree(workbench.MODELS / workbench.BASE_MODEL, target)
+    shutil.copytree(installation.MODELS / installation.BASE_MODEL, target)
     file = target / "model.safetensors"
     content = bytearray(file.read_bytes())
     [length] = struct.unpack("<Q", content[:8])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuneyard_local import workbench
+from tuneyard_local import installation
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.storage import folder_behind
 
@@ -21,7 +21,7 @@ class Bench:
     """The cluster with everything that a FineTuneJob needs."""
 
     cluster: Cluster
-    parts: workbench.BuiltParts
+    parts: installation.BuiltParts
     namespace: str
 
     def apply(self, *objects: dict[str, Any]) -> None:
@@ -79,13 +79,13 @@ def build_job(name: str, **changes: Any) -> dict[str, Any]:
         "kind": "FineTuneJob",
         "metadata": {"name": name},
         "spec": {
-            "model": {"pvc": {"claimName": "models", "path": workbench.BASE_MODEL}},
+            "model": {"pvc": {"claimName": "models", "path": installation.BASE_MODEL}},
             "dataset": {
                 "training": {"pvc": {"claimName": "datasets", "path": "docstrings/train.jsonl"}},
                 "validationFraction": 0.01,
             },
             "method": "lora",
-            "runtime": {"name": workbench.RUNTIME},
+            "runtime": {"name": installation.RUNTIME},
             "training": {"maxSteps": 6, "maxSequenceLength": 256},
             "evaluation": {"maxPrompts": 2, "maxNewTokens": 8},
             **changes,

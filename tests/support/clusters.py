@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 import pytest
-from tuneyard_local import argocd, native, vllm, workbench
+from tuneyard_local import argocd, installation, native, vllm
 from tuneyard_local.cluster import Cluster, down_orphans
 from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 from tuneyard_local.native import NativeCluster
@@ -123,8 +123,8 @@ def cluster(_no_orphans: None) -> Iterator[NativeCluster]:
 def bench(cluster: NativeCluster) -> Bench:
     """The cluster of real nodes with Tuneyard installed as the demo installs it."""
     progress = Progress()
-    parts = workbench.build(progress)
-    workbench.install(cluster, parts, NAMESPACE, progress)
+    parts = installation.build(progress)
+    installation.install(cluster, parts, NAMESPACE, progress)
     return Bench(cluster, parts, NAMESPACE)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tuneyard-operator`: puts the parts together and runs them until it is told to stop."""
+"""`tuneyard-operator`: puts the parts together and runs them until SIGTERM or SIGINT."""
 
 import asyncio
 import logging
@@ -77,10 +77,10 @@ async def operate(settings: Settings) -> None:
 async def _work_while_watched(
     settings: Settings, reconciler: Reconciler, leadership: Leadership, ready: asyncio.Event
 ) -> bool:
-    """Work until told to stop (true), or until the watches are lost that the work relies on (false)."""
+    """Work until a signal to stop (true) or until the watches are lost (false)."""
     working = asyncio.create_task(_reconcile(settings, reconciler, leadership, ready), name="reconcile")
     watching = asyncio.create_task(_watch(settings, reconciler.store, working, ready), name="kopf")
-    for number in (signal.SIGTERM, signal.SIGINT):  # until kopf handles them, and after it has
+    for number in (signal.SIGTERM, signal.SIGINT):  # before kopf handles them, and after it did
         asyncio.get_running_loop().add_signal_handler(number, watching.cancel)
     try:
         await _until_one_ends(working, watching)
@@ -93,14 +93,14 @@ async def _work_while_watched(
 async def _reconcile(
     settings: Settings, reconciler: Reconciler, leadership: Leadership, ready: asyncio.Event
 ) -> None:
-    """First see everything, then decide while the lease is ours, and look again from time to time."""
+    """Read everything first, then reconcile while the lease is ours, and resync from time to time."""
     cluster, store = reconciler.cluster, reconciler.store
     await _first_sync(cluster, store)
     log.info("sees the cluster: %s", store.state_counts() or "no FineTuneJob yet")
     ready.set()
 
     async def work() -> None:
-        await _first_sync(cluster, store)  # the watches may not have told yet what the former holder did last
+        await _first_sync(cluster, store)  # the watches may lag behind the former holder's last writes
         await reconciler.run(settings.workers)
 
     async with asyncio.TaskGroup() as group:
@@ -109,7 +109,7 @@ async def _reconcile(
 
 
 async def _first_sync(cluster: Cluster, store: Store) -> None:
-    """Wait, aloud, until the API server answers and serves our kinds."""
+    """Wait, with a log line, until the API server answers and serves our kinds."""
     said = ""
     while True:
         try:
@@ -138,7 +138,7 @@ async def _resync_for_ever(seconds: float, cluster: Cluster, store: Store) -> No
 
 
 async def _watch(settings: Settings, store: Store, working: asyncio.Task[None], ready: asyncio.Event) -> None:
-    """Kopf finds the kinds that are served when it starts: so they must be."""
+    """Start kopf once the kinds are served, as it looks for them only at its start."""
     await ready.wait()
 
     def stop() -> None:
@@ -149,7 +149,7 @@ async def _watch(settings: Settings, store: Store, working: asyncio.Task[None], 
 
 
 async def _until_one_ends(working: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
-    """Whichever ends first, by a signal or by an error, takes the other with it."""
+    """Run both until one ends, by a signal or an error; then cancel the other."""
     await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
     if not working.cancelling():  # else by the watches, which end by themselves and then say why
         watching.cancel()
@@ -199,7 +199,7 @@ def main(**values: Any) -> None:
 
 
 def _run(work: Any) -> None:
-    """On uvloop where it exists: kopf takes it by itself only from its own command line."""
+    """Run on uvloop where it exists, which kopf does only from its own command line."""
     try:
         import uvloop  # noqa: PLC0415  not on every platform
     except ImportError:

@@ -19,7 +19,7 @@ Watched = Literal["FineTuneJob", "FineTuneRuntime", "Job", "Pod"]
 
 
 class ClusterError(Exception):
-    """The API server could not be asked or did not do it; the same call may work later."""
+    """The API server was not reached or failed; the same call may work later."""
 
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class NotServedError(ClusterError):
 
 
 class RefusedError(ClusterError):
-    """The API server understood and said no; saying it again changes nothing by itself."""
+    """The API server understood the call and refused it; a repetition alone does not help."""
 
     def __init__(self, cause: Literal["Forbidden", "NamespaceTerminating", "Invalid"], message: str) -> None:
         super().__init__(message)
@@ -66,7 +66,7 @@ class Cluster(Protocol):
         """All watched objects of a kind, page by page, all pages at one resourceVersion."""
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        """Delete this very object, and before it what it owns; one that is gone, or is another, is left alone."""
+        """Delete this object in the foreground. One that is gone, or another object of its name, is left alone."""
 
     async def jobs_of(self, namespace: str, name: str) -> tuple[Object, ...]:
         """The batch/v1 Jobs that are labelled with a FineTuneJob's name."""
@@ -84,12 +84,12 @@ class Cluster(Protocol):
         """Warning events of a namespace but the scheduler's, which pods repeat; some seconds old at most."""
 
     async def replace(self, body: Object) -> Object | None:
-        """Put an object in the place of the one of its resourceVersion; None when it has changed or is gone."""
+        """Replace an object at its resourceVersion; None when it has changed or is gone."""
 
     async def set_finalizers(
         self, namespace: str, name: str, uid: str, finalizers: Sequence[str], *, version: int
     ) -> Object | None:
-        """Put `finalizers` in the place of a FineTuneJob's; None when that FineTuneJob is gone.
+        """Replace a FineTuneJob's finalizers; None when that FineTuneJob is gone.
 
         Raises:
             ClusterError: also when it is not of resourceVersion `version` any more: others may have set theirs.
@@ -128,18 +128,18 @@ class ProgressReader(Protocol):
     """The live port of a training pod."""
 
     async def read(self, address: str) -> Progress | None:
-        """Its progress, or None: best effort. Never raises."""
+        """The pod's progress, or None: best effort. Never raises."""
 
 
 class Clock(Protocol):
-    """What time it is."""
+    """The source of the current time."""
 
     def now(self) -> datetime:
-        """The moment, in UTC."""
+        """The current time, in UTC."""
 
 
 class Meter(Protocol):
     """Counts what happens, for Prometheus."""
 
     def passed(self, seconds: float, *, failed: bool) -> None:
-        """A reconcile pass is over."""
+        """Count a finished reconcile pass."""

@@ -12,7 +12,7 @@ ENV_PREFIX = "TUNEYARD_OPERATOR"
 
 
 class Settings(BaseModel):
-    """How this process runs; what a job gets is in its FineTuneRuntime."""
+    """How this process runs; settings of jobs are in their FineTuneRuntime."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from tuneyard_local import workbench
+from tuneyard_local import installation
 from tuneyard_local.cluster import Cluster
 
 from support.faults.containers import operators, send, trainers
@@ -54,7 +54,7 @@ class Killer:
         pids = operators(self._cluster)
         if not pids or not send([self.chance.choice(pids)]):
             return False
-        pods = self._cluster.get(f"/api/v1/namespaces/{workbench.SYSTEM_NAMESPACE}/pods") or {"items": []}
+        pods = self._cluster.get(f"/api/v1/namespaces/{installation.SYSTEM_NAMESPACE}/pods") or {"items": []}
         alive = operators(self._cluster)
         for pod in pods["items"]:
             uid = pod["metadata"]["uid"]
@@ -67,7 +67,7 @@ class Killer:
                     "--grace-period=0",
                     "--wait=false",
                 )
-                self._cluster.kubectl("-n", workbench.SYSTEM_NAMESPACE, *words)
+                self._cluster.kubectl("-n", installation.SYSTEM_NAMESPACE, *words)
         return True
 
     def _kill_kubelet(self) -> bool:

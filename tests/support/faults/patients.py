@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard_api import names
-from tuneyard_local import workbench
+from tuneyard_local import installation
 from tuneyard_local.storage import folder_behind
 
 from support.bench import Bench, build_job
@@ -25,8 +25,8 @@ PATIENCE = 240
 
 def furnish(bench: Bench) -> Bench:
     """A namespace of its own, and a runtime whose jobs end when the adapter is published."""
-    workbench.make_namespace(bench.cluster, bench.parts, NAMESPACE)
-    runtime = workbench.build_runtime(bench.parts.trainer, NAMESPACE)
+    installation.make_namespace(bench.cluster, bench.parts, NAMESPACE)
+    runtime = installation.build_runtime(bench.parts.trainer, NAMESPACE)
     del runtime["spec"]["servedModels"]
     bench.cluster.apply({**runtime, "metadata": {"name": RUNTIME}})
     return Bench(bench.cluster, bench.parts, NAMESPACE)

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from tuneyard_local import native, workbench
+from tuneyard_local import installation, native
 from tuneyard_local.argocd import PARTS, ArgoCd
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.demo.follow import TERMINAL, score_table
@@ -38,7 +38,7 @@ ROLLOUT_SECONDS = 420
 def run(progress: Progress) -> None:
     """The whole loop; raises ClusterError with the reason when Argo CD or the job does not get there."""
     started = time.monotonic()
-    parts = workbench.build(progress)
+    parts = installation.build(progress)
     build_parts(PARTS, progress)
     cluster = Cluster(CLUSTER)
     if not cluster.is_there:
@@ -53,7 +53,7 @@ def run(progress: Progress) -> None:
     )
     for name, status in statuses.items():
         click.echo("\n".join(_sum_up(name, status)))
-    words = workbench.kubectl_words(cluster)
+    words = installation.kubectl_words(cluster)
     click.echo(
         f"\n  time        {minutes(time.monotonic() - started)}\n\n"
         "Look around, then remove it:\n"
@@ -70,7 +70,7 @@ def remove() -> None:
 
 
 def install(
-    cluster: Cluster, argocd: ArgoCd, parts: workbench.BuiltParts, tree: Tree, progress: Progress
+    cluster: Cluster, argocd: ArgoCd, parts: installation.BuiltParts, tree: Tree, progress: Progress
 ) -> None:
     """Images under the names that the tree says, and Argo CD with the tree's settings."""
     load_images(cluster, parts.operator, parts.trainer, parts.server)
@@ -78,8 +78,8 @@ def install(
     has_new_code = name_image(cluster, parts.operator, names["operator"])
     name_image(cluster, parts.trainer, names["trainer"])
     if has_new_code:
-        instance = f"app.kubernetes.io/instance={workbench.RELEASE}"
-        kubectl(cluster, "-n", workbench.SYSTEM_NAMESPACE, "delete", "pods", "-l", instance)
+        instance = f"app.kubernetes.io/instance={installation.RELEASE}"
+        kubectl(cluster, "-n", installation.SYSTEM_NAMESPACE, "delete", "pods", "-l", instance)
     progress.say("images are on the nodes")
     if cluster.get("/api/v1/namespaces/argocd") is None:
         argocd.install()
@@ -110,14 +110,14 @@ def applications(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 def follow(
-    cluster: Cluster, parts: workbench.BuiltParts, tree: Tree, rollout: Rollout, progress: Progress
+    cluster: Cluster, parts: installation.BuiltParts, tree: Tree, rollout: Rollout, progress: Progress
 ) -> dict[str, Mapping[str, Any]]:
     """Say what Argo CD and the jobs do until all is well; the status of each job by name."""
     started, jobs = time.monotonic(), str(tree.jobs["metadata"]["name"])
     namespace = f"/api/v1/namespaces/{tree.namespace}/serviceaccounts/default"
     wait_until("Argo CD to make the namespace of jobs", partial(_is_there, cluster, namespace), 240)
-    workbench.bind_folders(cluster, parts, tree.namespace)
-    cluster.apply(*workbench.build_endpoint(tree.namespace, parts.server))
+    installation.bind_folders(cluster, parts, tree.namespace)
+    cluster.apply(*installation.build_endpoint(tree.namespace, parts.server))
     wanted = tree.named("Application").keys()
     _follow_applications(cluster, rollout, wanted - {jobs}, started, progress)
     statuses = {}

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tuneyard_local import native, workbench
+from tuneyard_local import installation, native
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.demo import ask
 from tuneyard_local.demo.follow import TERMINAL, Follower, score_table
@@ -34,11 +34,11 @@ JOB_SECONDS = 1800
 def run(progress: Progress) -> None:
     """The whole loop; raises ClusterError with what to look at when the job fails."""
     started = time.monotonic()
-    parts = workbench.build(progress)
+    parts = installation.build(progress)
     cluster = Cluster(CLUSTER)
     if not cluster.is_there:
         native.up(CLUSTER, native.NativeOptions(nodes=NODES, gpus=GPUS), progress)
-    workbench.install(cluster, parts, NAMESPACE, progress)
+    installation.install(cluster, parts, NAMESPACE, progress)
     ready = time.monotonic()
     click.echo(f"\n{JOB_FILE.relative_to(REPOSITORY)}:\n{JOB_FILE.read_text(encoding='utf-8')}")
     name = _apply_fresh(cluster)
@@ -86,7 +86,7 @@ def follow_job(cluster: Cluster, namespace: str, name: str, progress: Progress) 
         if status.get("state") in TERMINAL:
             break
         time.sleep(1)
-    words = workbench.kubectl_words(cluster)
+    words = installation.kubectl_words(cluster)
     raise ClusterError(
         f"the job is {status.get('state')}: {status.get('message')}; look: {words} -n {namespace} describe ftj {name}"
     )
@@ -94,11 +94,11 @@ def follow_job(cluster: Cluster, namespace: str, name: str, progress: Progress) 
 
 def _ask(cluster: Cluster, test_records: Path, adapter: str) -> None:
     click.echo("\nThe same held-out questions, through the endpoint:")
-    with ask.forwarded(cluster.kubeconfig, NAMESPACE, workbench.SERVICE, workbench.SERVICE_PORT) as url:
+    with ask.forwarded(cluster.kubeconfig, NAMESPACE, installation.SERVICE, installation.SERVICE_PORT) as url:
         for record in ask.first_records(test_records, QUESTIONS):
             click.echo("\n  " + record["prompt"].strip().replace("\n", "\n  "))
             click.echo(f"    written by its author: {record['completion'].strip()}")
-            for title, model in (("base model", workbench.BASE_MODEL), ("tuned", adapter)):
+            for title, model in (("base model", installation.BASE_MODEL), ("tuned", adapter)):
                 answer = ask.completion(url, model, record["prompt"], ANSWER_TOKENS).split("\n")[0]
                 click.echo(f"    {title + ':':<22} {answer}")
 
@@ -111,7 +111,7 @@ def _registry(cluster: Cluster) -> Path:
 
 
 def _sum_up(cluster: Cluster, name: str, status: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
-    result, registry, words = status["result"], _registry(cluster), workbench.kubectl_words(cluster)
+    result, registry, words = status["result"], _registry(cluster), installation.kubectl_words(cluster)
     curve = next(iter(sorted(registry.rglob("*.png"))), None)
     memory = sum(_resident(record.pid) for record in cluster.processes.records().values()) / GIB
     lines = [

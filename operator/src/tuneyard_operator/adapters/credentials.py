@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who we are to the API server: the pod's service account, else a kubeconfig. kopf reads both; so do we, through it."""
+"""Logs in to the API server by the pod's service account, else by a kubeconfig; kopf reads both for us."""
 
 import ssl
 import time
@@ -12,11 +12,11 @@ _REFRESH_SECONDS = 60.0
 
 
 class NoCredentialsError(Exception):
-    """Neither a service account nor a kubeconfig is there."""
+    """There is neither a service account nor a kubeconfig."""
 
 
 def log_in() -> kopf.ConnectionInfo:
-    """Credentials as they are now.
+    """The current credentials.
 
     Raises:
         NoCredentialsError: says what was looked for.
@@ -27,7 +27,7 @@ def log_in() -> kopf.ConnectionInfo:
     )
     if found is None:
         raise NoCredentialsError(
-            "no service account token in this pod, and neither $KUBECONFIG nor ~/.kube/config is there"
+            "this pod has no service account token, and neither $KUBECONFIG nor ~/.kube/config exists"
         )
     return found
 

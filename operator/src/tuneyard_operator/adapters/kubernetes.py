@@ -239,7 +239,7 @@ class KubernetesCluster:
 
 
 def _forbidden(answer: dict[str, Any]) -> RefusedError:
-    """Why nothing may be created: by the cause that the API server gives, where it gives one."""
+    """The refusal of a creation; its cause is NamespaceTerminating if the API server says so, else Forbidden."""
     causes = (answer.get("details") or {}).get("causes") or ()
     ends = any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
     return RefusedError("NamespaceTerminating" if ends else "Forbidden", _message(answer))

@@ -23,7 +23,7 @@ class _JobStates(Collector):
 
 
 class Metrics:
-    """The Meter port, and what else Prometheus is told."""
+    """The Meter port, and all other metrics that Prometheus reads."""
 
     def __init__(self, states: Callable[[], Mapping[str, int]], queued: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
@@ -48,14 +48,14 @@ class Metrics:
             self._errors.inc()
 
     def requested(self, verb: str, resource: str, code: int) -> None:
-        """A request to the Kubernetes API is over."""
+        """Count a finished request to the Kubernetes API."""
         self._requests.labels(verb, resource, str(code)).inc()
 
 
 def build_app(
     metrics: Metrics, is_alive: Callable[[], bool], is_ready: Callable[[], bool]
 ) -> web.Application:
-    """The three pages."""
+    """The web application with the three pages."""
 
     async def alive(_: web.Request) -> web.Response:
         return _verdict(is_alive())

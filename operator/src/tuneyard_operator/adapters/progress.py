@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the live port of a training pod. Best effort: a pod that does not answer only has no progress to show."""
+"""Reads the live port of a training pod. Best effort: a pod that does not answer only shows no progress."""
 
 import logging
 

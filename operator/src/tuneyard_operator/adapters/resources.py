@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which API resources are used and with which verbs: the client does nothing else, and the chart's role says the same."""
+"""The API resources and verbs that the operator uses. The client uses no others; the chart's role has the same."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Resource:
     subresource: str = ""
 
     def path(self, namespace: str | None = None, name: str | None = None) -> str:
-        """The URL path of one object, of a namespace's, or of all."""
+        """The URL path of one object, of all objects of a namespace, or of all objects."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         place = f"/namespaces/{namespace}" if namespace else ""
         end = (f"/{name}" if name else "") + (f"/{self.subresource}" if self.subresource else "")

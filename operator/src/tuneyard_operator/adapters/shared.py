@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One answer for all who ask the same within some seconds: a burst of jobs asks once, and at the same moment too."""
+"""Shares one answer among all callers that ask the same within some seconds, so a burst of jobs sends one request."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ Answer = TypeVar("Answer")
 
 
 class Shared(Generic[Answer]):
-    """Answers by name, fetched at most once in `seconds`; those who ask meanwhile wait for the same fetch."""
+    """Answers by name, fetched at most once in `seconds`; callers that ask during a fetch wait for its result."""
 
     def __init__(self, fetch: Callable[[str], Awaitable[Answer]], seconds: float) -> None:
         self._fetch, self._seconds = fetch, seconds

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""May this job start? A chain of checks; what can still come is waited for, what is wrong ends the job.
+"""May this job start? A chain of checks: the job waits for what may still appear, and fails on what is wrong.
 
-Secrets are not looked at, so that the operator needs no right to read them: the kubelet names a missing one
+The operator does not read Secrets, so that the operator needs no right to read them: the kubelet names a missing one
 (`domain.waiting`), and the only stage that uses one is the first.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""After the end: what was overlooked is stopped at once, the rest is removed after spec.ttl, the FineTuneJob never.
+"""Removes the children of a terminal job: stray Jobs at once, the others after spec.ttl. The FineTuneJob itself stays.
 
 A FineTuneJob that lives in git would be created again by whoever deletes it, and trained again.
 """
@@ -14,7 +14,7 @@ from tuneyard_operator.domain.observed import Observed
 
 
 def cleaning_due(seen: Observed) -> datetime | None:
-    """When the children of an ended job are to go, or None when they are gone."""
+    """When the children of a terminal job must be removed, or None when they are removed already."""
     status = seen.status
     if status.cleaned is not None or status.ended is None:
         return None
@@ -24,7 +24,7 @@ def cleaning_due(seen: Observed) -> datetime | None:
 
 
 def clean_up(seen: Observed, now: datetime) -> Decision:
-    """Of a job that has ended; its status only ever gains `cleaned`."""
+    """Clean up after a terminal job; its status only ever gains `cleaned`."""
     strays = tuple(Delete("Job", job.name, job.uid) for job in seen.jobs if job.owner_uid == seen.uid)
     due = cleaning_due(seen)
     if due is None or now < due:
@@ -35,5 +35,5 @@ def clean_up(seen: Observed, now: datetime) -> Decision:
 
 
 def _succeeded(status: FineTuneJobStatus) -> bool:
-    """By the last condition, Succeeded: nothing else is remembered of a job that is over."""
+    """Whether the job succeeded. Only the condition Succeeded tells: the store keeps nothing else of a terminal job."""
     return bool(status.conditions) and status.conditions[-1].status == "True"

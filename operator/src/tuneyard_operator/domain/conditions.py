@@ -23,7 +23,7 @@ def read_time(text: str) -> datetime:
 
 
 def clip(message: str, limit: int = MAX_MESSAGE) -> str:
-    """The message within the CRD's bound, its end cut."""
+    """The message, with its end cut to fit the CRD's bound."""
     return message if len(message) <= limit else message[: limit - 1] + "…"
 
 

@@ -14,13 +14,13 @@ from tuneyard_operator.domain.verdict import Verdict
 
 
 def ran(attempt: Attempt, until: datetime) -> int:
-    """Seconds that an attempt has run: a training from when its pods did, as it may wait long for a GPU."""
+    """Seconds that an attempt has run. Training counts from the start of its pods, since it may wait long for a GPU."""
     since = attempt.running_since if attempt.stage is Stage.TRAIN else attempt.started
     return max(0, int((until - read_time(since)).total_seconds())) if since else 0
 
 
 def why_late(seen: Observed, deadlines: Deadlines, now: datetime) -> Verdict | float | None:
-    """The end by a deadline, or the seconds until the nearest one, or None when none is running."""
+    """The verdict of a deadline that has passed, else the seconds until the nearest one, or None when none applies."""
     left: list[float] = []
     attempt = running_attempt(seen.status)
     if deadlines.active_seconds is not None and attempt is not None:
@@ -66,7 +66,7 @@ def _waits_since(seen: Observed, attempt: Attempt | None) -> datetime | None:
 
 
 def _not_running_since(seen: Observed, attempt: Attempt) -> datetime | None:
-    """Since its start while its pods have not run yet; since it should be gone, of a pod whose node is lost."""
+    """Since when an attempt does not run: since its start, or since a pod on a lost node should have ended."""
     job, pods = seen.job_of(attempt.stage, attempt.number), seen.pods_of(attempt.stage, attempt.number)
     lost = [pod.gone_by for pod in pods if pod.gone_by is not None and not pod.is_over]
     if lost:

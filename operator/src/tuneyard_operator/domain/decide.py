@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what is seen to what is done: the steps of a job in order, each met, not met yet, or never to be met.
+"""Turns what was observed into actions: walks a job's steps in order; each is met, not met yet, or can never be met.
 
 Reading STEPS is reading the life of a job. A pass walks them until one is not done; what is done already is in
 status with its facts and is never looked at again, so a restart repeats nothing, whatever has been deleted since.
@@ -37,7 +37,7 @@ STEPS: tuple[Callable[[Work], float | None], ...] = (plan, prepare, train, publi
 
 
 def decide(seen: Observed, now: datetime) -> Decision:
-    """What this pass does. A terminal job is only cleaned up; applying a decision and deciding again changes nothing."""
+    """The decision of this pass. A terminal job is only cleaned up. Deciding again after applying changes nothing."""
     if seen.deletion is not None:
         return decide_deletion(seen, now)
     finalizers = finalizers_to_set(seen.live, seen.status, seen.finalizers)
@@ -49,7 +49,7 @@ def decide(seen: Observed, now: datetime) -> Decision:
 
 
 def _carry_on(seen: Observed, now: datetime) -> Decision:
-    """Of a job that is on its way: accept it, then walk the steps."""
+    """Accept a job that is not terminal, then walk the steps."""
     report, live = Report(seen.status, seen.generation, now), seen.live
     has_begun = seen.status.plan is not None or any(job.owner_uid == seen.uid for job in seen.jobs)
     if live.suspend and not has_begun:
@@ -82,7 +82,7 @@ def _carry_on(seen: Observed, now: datetime) -> Decision:
 
 
 def _not_begun(report: Report, verdict: Verdict, late: Verdict | float | None) -> Decision:
-    """Not accepted (yet), or too late for that."""
+    """The decision for a job that is not accepted (yet), or whose deadline has passed before that."""
     if isinstance(late, Verdict) and not verdict.final:
         report.unmet(ConditionType.ACCEPTED, late)
         verdict = late
@@ -96,7 +96,7 @@ def needs_claims(seen: Observed) -> bool:
 
 
 def _begin(seen: Observed, report: Report) -> Frozen | Verdict:
-    """Accepted: what the job was started with, or is to be started with."""
+    """The plan of an accepted job: the frozen one, or the one that it starts with now."""
     frozen = seen.frozen or accept(seen)
     started = seen.status.plan
     if isinstance(frozen, Frozen) and started is not None and frozen.plan.digest != started.digest:

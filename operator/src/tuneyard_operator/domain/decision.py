@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pass wants done: objects to create, the status to write, when to look again, what to tell people."""
+"""The outcome of a pass: objects to create, the status to write, the time of the next look, and Events for people."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete one object, this very one; its pods get SIGTERM and it stays until they are gone."""
+    """Delete one object, and no other of its name. Its pods get SIGTERM, and the object stays until they are gone."""
 
     kind: str
     name: str
@@ -54,14 +54,14 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Post an Event before what follows: of a job that is being deleted no status is written any more."""
+    """Post an Event before the next action. A job that is being deleted gets no new status, so Events must tell."""
 
     note: Note
 
 
 @dataclass(frozen=True, slots=True)
 class SetFinalizers:
-    """Put these in the place of the FineTuneJob's finalizers; the last one of a deleted job lets it go."""
+    """Replace the FineTuneJob's finalizers; removing the last one lets Kubernetes delete the job."""
 
     finalizers: tuple[str, ...]
 
@@ -76,7 +76,7 @@ class Decision:
     actions: tuple[Action, ...]
     status: FineTuneJobStatus
     requeue_after: float | None = None
-    """Seconds until the next look, if nothing happens before; None: only when something happens."""
+    """Seconds until the next look unless an event comes first; None: only an event makes the job due."""
     notes: tuple[Note, ...] = ()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A FineTuneJob with `deletionPolicy: Delete` goes: first what runs of it, then what it published, then itself.
+"""Deletes a FineTuneJob with `deletionPolicy: Delete`: first its pods, then its published adapter, then itself.
 
 A finalizer holds it from before its first publish pod until a Job has taken back what that published. Nothing holds it
 for ever: what can't be removed is left behind after PATIENCE at the latest, and an Event says where it lies.
@@ -42,7 +42,7 @@ REFUSED_AGAIN_AFTER = 10.0
 def finalizers_to_set(
     live: LiveSettings, status: FineTuneJobStatus, finalizers: tuple[str, ...]
 ) -> tuple[str, ...] | None:
-    """All finalizers as they should be, or None when they are so; those of others stay."""
+    """The finalizers that the job should have, or None when it has them; those of other programs stay."""
     is_held = names.FINALIZER in finalizers
     if live.deletion_policy == "Retain":
         return tuple(each for each in finalizers if each != names.FINALIZER) if is_held else None
@@ -50,7 +50,7 @@ def finalizers_to_set(
 
 
 def decide_deletion(seen: Observed, now: datetime) -> Decision:
-    """What is done next of a job that is being deleted and has our finalizer."""
+    """The next action for a job that is being deleted and has our finalizer."""
     published = published_by(seen.status)
     if seen.live.deletion_policy == "Retain":
         return _let_go(seen, None)
@@ -60,7 +60,7 @@ def decide_deletion(seen: Observed, now: datetime) -> Decision:
 
 
 def _end(seen: Observed, published: Published) -> Decision | None:
-    """When nothing more is to be done."""
+    """The decision that removes the finalizer, or None while there is still work to do."""
     leave = _deletion(seen)
     if not leave.has_registry:
         gone = f"claim {published.claim} is gone or going, and {published.path} with it"
@@ -75,7 +75,7 @@ def _end(seen: Observed, published: Published) -> Decision | None:
 
 
 def _next(seen: Observed, published: Published, now: datetime) -> Decision:
-    """What is done meanwhile, and for how long."""
+    """The actions while the finalizer stays, and the seconds until the next look."""
     actions, doing = _next_steps(seen, published)
     if now - _deletion(seen).since >= PATIENCE:
         minutes = int(PATIENCE.total_seconds()) // 60
@@ -85,7 +85,7 @@ def _next(seen: Observed, published: Published, now: datetime) -> Decision:
 
 
 def decide_refused_deletion(seen: Observed, refusal: Refusal) -> Decision:
-    """What is done when the API server does not take the Job: given up at once where asking again can't help."""
+    """The decision when the API server refuses the unpublish Job: give up at once if a retry can't help."""
     published = published_by(seen.status)
     why = f"{refusal.action.kind} {refusal.action.name} was refused: {refusal.message}"
     if refusal.cause in {"NamespaceTerminating", "Invalid"}:
@@ -109,7 +109,7 @@ def _may_publish(status: FineTuneJobStatus) -> bool:
 
 
 def _next_steps(seen: Observed, published: Published) -> tuple[tuple[Action, ...], str]:
-    """What must happen before the end, and what is being done."""
+    """What must happen before the job can go, with the actions for it."""
     leave = _deletion(seen)
     if leave.running or leave.writers:
         waits_for = ", ".join([*(each.name for each in leave.running), *leave.writers])
@@ -131,7 +131,7 @@ def _next_steps(seen: Observed, published: Published) -> tuple[tuple[Action, ...
 
 
 def _runtime(seen: Observed) -> FineTuneRuntimeSpec | str:
-    """The runtime as it is now, or why not: what the job was started with may be gone already, with its other children."""
+    """The current runtime, or why there is none. The frozen one may be deleted with the job's other children."""
     name = RuntimeRef.model_validate(seen.spec.get("runtime") or {}).name
     if name not in seen.runtimes:
         return f"waits for FineTuneRuntime {name}, which does not exist"
@@ -148,7 +148,7 @@ def _leave_behind(seen: Observed, what: str, why: str) -> Decision:
 
 
 def _let_go(seen: Observed, note: Note | None) -> Decision:
-    """First the word, then the deed; the Job goes with it, and would end by itself if it did not."""
+    """Post the Event, delete the unpublish Job (which would also end by itself), and remove the finalizer."""
     job = _deletion(seen).unpublish
     is_ours = job is not None and job.made_for == seen.uid
     rest = tuple(each for each in seen.finalizers if each != names.FINALIZER)

@@ -2,7 +2,7 @@
 """Why did a stage fail? The stage's own words first, then what Kubernetes knows, then the exit code.
 
 Every answer is one failure class and one sentence that carries its evidence, so that a person need not look at a
-pod that may be gone by then. Of several pods, which take each other down, the one counts that began it.
+pod that may be gone by then. When several pods fail because one of them did, the first cause counts.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -92,9 +92,9 @@ def classify(ending: Ending) -> StageFailure:
 
 
 def first_cause(endings: Iterable[Ending], known: StageFailure | None = None) -> StageFailure | None:
-    """Of an attempt's pods, what took the others down; None where each only says that it was interrupted.
+    """The failure of the pod that made an attempt's other pods fail; None when all were only interrupted.
 
-    `known` is what this said while pods were there that are gone now.
+    `known` is what this function returned before some of the pods were deleted.
     """
     found = [] if known is None else [(_depth(known, is_disrupted=True), known)]
     for ending in endings:
@@ -105,7 +105,7 @@ def first_cause(endings: Iterable[Ending], known: StageFailure | None = None) ->
 
 
 def _depth(failure: StageFailure, *, is_disrupted: bool) -> int:
-    """The greater, the likelier that another pod's end was the reason."""
+    """How likely another pod's end caused this failure: the greater, the likelier."""
     if failure.failure_class is FailureClass.OUT_OF_MEMORY:
         return 0
     if failure.failure_class not in _VAGUE:
@@ -116,7 +116,7 @@ def _depth(failure: StageFailure, *, is_disrupted: bool) -> int:
 
 
 def said_by_the_stage(ending: Ending) -> StageFailure | None:
-    """A valid Failed result: the stage knows best, but not which of its processes the kernel has killed."""
+    """The stage wrote a valid Failed result. It knows best, except which of its processes the kernel killed."""
     if ending.pod is None:
         return None
     result = read_result(ending.pod, ending.stage, ending.plan_digest)
@@ -136,7 +136,7 @@ def out_of_memory(ending: Ending) -> StageFailure | None:
 
 
 def own_disk_full(ending: Ending) -> StageFailure | None:
-    """Evicted for what the pod itself wrote: it would write it again."""
+    """The pod was evicted for its own disk usage, and would use as much again."""
     pod = ending.pod
     if pod is None or pod.reason != "Evicted" or "ephemeral" not in pod.message:
         return None
@@ -146,7 +146,7 @@ def own_disk_full(ending: Ending) -> StageFailure | None:
 
 
 def disrupted(ending: Ending) -> StageFailure | None:
-    """Evicted, preempted, or on a node that went away."""
+    """The pod was evicted or preempted, or its node went away."""
     pod = ending.pod
     if pod is None:
         return None
@@ -176,7 +176,7 @@ def never_started(ending: Ending) -> StageFailure | None:
 
 
 def known_exit_code(ending: Ending) -> StageFailure | None:
-    """The stage ended by the vocabulary but could not write its sentence."""
+    """The stage ended with an exit code of the pod contract, but without a message."""
     ended = ending.terminated
     if ended is None or ended.exit_code not in _CLASS_OF_EXIT:
         return None
@@ -186,7 +186,7 @@ def known_exit_code(ending: Ending) -> StageFailure | None:
 
 
 def killed_by_signal(ending: Ending) -> StageFailure | None:
-    """128 + n, or the signal that the runtime reports."""
+    """The exit code is 128 + n, or the container runtime reports a signal."""
     ended = ending.terminated
     if ended is None:
         return None
@@ -213,7 +213,7 @@ def ended_well_without_result(ending: Ending) -> StageFailure | None:
 
 
 def other_exit_code(ending: Ending) -> StageFailure | None:
-    """A code outside the vocabulary."""
+    """The exit code is not in the pod contract."""
     ended = ending.terminated
     if ended is None:
         return None
@@ -278,7 +278,7 @@ def _excerpt(text: str) -> str:
 
 
 def _said(ended: SeenTerminated) -> str:
-    """The last words: where a pod wrote no result, the kubelet keeps the end of its log as its message."""
+    """The pod's last words. Without a result the kubelet keeps the end of the log as the termination message."""
     text = " ".join(ended.message.split())
     if not text:
         return ""
@@ -286,7 +286,7 @@ def _said(ended: SeenTerminated) -> str:
 
 
 def _latest_event(ending: Ending) -> str:
-    """What Kubernetes last warned of about the attempt's pods or Job, in parentheses."""
+    """The last warning event about the attempt's pods or Job, in parentheses."""
     event = max(ending.events, key=lambda each: each.at, default=None)
     return _parenthesis(event.reason, event.message) if event else ""
 
@@ -305,7 +305,7 @@ def _parenthesis(reason: str, message: str) -> str:
 
 
 def _complaint(result: StageResult, stage: Stage) -> str | None:
-    """What a result lacks of what its outcome promises."""
+    """What is missing in a result of this outcome."""
     if result.outcome == "Failed":
         return None if result.failure is not None else "the result says Failed and not why"
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a job was started with, kept in an immutable ConfigMap.
+"""The plan, runtime and spec that a job started with, kept in an immutable ConfigMap.
 
 A running job must not change when somebody edits its runtime, and a restarted operator must build the next stage
 from the same words as the last one. So plan, runtime and spec are written down together, once.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a job does not just take its course: a deadline ends it, or a person holds it."""
+"""Interrupts the normal course of a job: a deadline ends it, or a person suspends it."""
 
 from tuneyard_api import reasons
 
@@ -27,7 +27,7 @@ def end_late(work: Work, late: Verdict) -> bool:
 
 
 def hold_or_release(report: Report, requeue: float) -> float | None:
-    """Says whether the job is held by now; a held job is looked at again when somebody changes it."""
+    """Suspend or resume the job; returns whether it is suspended. Only a change of the job makes it due again."""
     step = find_condition(report.status.conditions, first_unmet(report.status.conditions))
     if step is not None and step.reason == HELD.reason:
         report.hold(HELD.message)

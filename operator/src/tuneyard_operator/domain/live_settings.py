@@ -9,7 +9,7 @@ from tuneyard_api.survival import CHANGEABLE, Deadlines, DeletionPolicy, Retry, 
 
 
 class LiveSettings(Tolerant):
-    """How a job is carried on: the fields of `CHANGEABLE`, with the defaults of the CRD."""
+    """The current values of the fields in `CHANGEABLE`, with the defaults of the CRD."""
 
     suspend: bool = False
     retry: Retry = Retry()
@@ -19,7 +19,7 @@ class LiveSettings(Tolerant):
 
 
 def read_live_settings(spec: Mapping[str, object]) -> LiveSettings:
-    """From a spec as the API server has it; a field that a newer CRD has made unreadable counts as not said."""
+    """The live settings in a spec from the API server. A field that a newer CRD made unreadable counts as absent."""
     said = {name: spec[name] for name in CHANGEABLE if name in spec}
     try:
         return LiveSettings.model_validate(said)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one pass knows of a FineTuneJob: frozen, small, and complete before anything is decided.
+"""What one pass knows about a FineTuneJob: frozen, small, and complete before anything is decided.
 
-Only what a decision reads is kept of a Kubernetes object, because thousands of them are held in memory.
+An object here has only the fields that a decision reads, because thousands of them are in memory.
 """
 
 from collections.abc import Mapping
@@ -76,12 +76,12 @@ class SeenPod:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether it should run and its node does not say so any more."""
+        """Whether the pod should run but its node no longer reports it."""
         return self.running and self.unready
 
     @property
     def is_failing(self) -> bool:
-        """Whether it has failed, or is about to be taken away: one on a lost node never gets to say that it failed."""
+        """Whether the pod has failed or is being removed; a pod on a lost node never reports that it failed."""
         return self.phase == "Failed" or self.disruption is not None
 
 
@@ -131,7 +131,7 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class SeenUnpublish:
-    """The Job that takes back what was published."""
+    """The unpublish Job."""
 
     name: str
     uid: str
@@ -140,12 +140,12 @@ class SeenUnpublish:
     complete: bool = False
     failed: SeenCondition | None = None
     said: str = ""
-    """What its newest pod said at its end, or waits for."""
+    """The last message of its newest pod, or what that pod waits for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """Of a job that is being deleted and has our finalizer: all asked for afresh, as watches may lag behind."""
+    """The facts about a job that is being deleted and has our finalizer, read afresh as watches may lag behind."""
 
     since: datetime
     running: tuple[Leftover, ...] = ()
@@ -199,7 +199,7 @@ class Observed:
     frozen: Frozen | None = None
     """What the job was started with; None before it was."""
     has_plan_map: bool = False
-    """Whether that is in the ConfigMap which pods mount; that of an older operator has another name."""
+    """Whether the plan is in the ConfigMap that pods mount; the one of an older operator has another name."""
     claims: frozenset[str] | None = None
     """PersistentVolumeClaims of the namespace; None when they were not looked up."""
     jobs: tuple[SeenJob, ...] = ()
@@ -216,7 +216,7 @@ class Observed:
     """Whether the training moves."""
     leftovers: tuple[Leftover, ...] = ()
     taking_back: tuple[Leftover, ...] = ()
-    """Jobs and pods that still take back what an older FineTuneJob of this name published."""
+    """Jobs and pods that still remove what an older FineTuneJob of this name published."""
     finalizers: tuple[str, ...] = ()
     deletion: Deletion | None = None
     """None unless the job is being deleted."""

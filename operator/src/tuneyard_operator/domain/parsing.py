@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kubernetes objects as JSON -> what a decision reads of them.
+"""Parses the JSON of Kubernetes objects into the fields that a decision reads.
 
-A child without our labels, or with labels that make no sense, is not ours: the answer is None and nobody looks at it.
+A child without our labels, or with labels that make no sense, is not ours: the result is None, and it is ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,7 +107,7 @@ def parse_pod(body: Object) -> SeenPod | None:
 
 
 def parse_unpublish(body: Object, pods: Sequence[Object]) -> SeenUnpublish:
-    """The Job that takes back what was published, and its pods."""
+    """The unpublish Job and its pods."""
     metadata = body["metadata"]
     ended = {
         str(condition["type"]): condition
@@ -132,7 +132,7 @@ def made_for(body: Object) -> str:
 
 
 def taken_back_for(body: Object) -> str:
-    """The uid of the FineTuneJob for which a Job, or a pod of it, takes back what that published; else nothing."""
+    """The uid of the FineTuneJob whose adapter this unpublish Job (or pod of one) removes; empty for other objects."""
     return str((body["metadata"].get("annotations") or {}).get(names.ANNOTATION_UID, ""))
 
 

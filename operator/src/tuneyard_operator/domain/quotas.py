@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which ResourceQuota refuses a pod, in the API server's words, and what meets it.
+"""Finds which ResourceQuota refuses a pod, from the API server's message, and what would satisfy it.
 
-Of several quotas without room the API server names one, another one at each try of the Job controller. So what was heard
+If several quotas are full, the API server names one of them, a different one at each try. So what was heard
 in the last minutes is remembered, and the first by name is the one that status names.
 """
 
@@ -14,7 +14,7 @@ from tuneyard_api.pod_contract import Stage
 from tuneyard_operator.domain.observed import SeenEvent, SeenJob
 
 REMEMBERED = timedelta(minutes=10)
-"""How long a quota that is not named again still counts: the Job controller tries each minute, its events come each fifth."""
+"""How long a quota that is not named again counts: the Job controller retries each minute, and posts each fifth event."""
 _QUOTA = re.compile(r"(?:exceeded|failed) quota: ([^,:\s]+)")
 _CPU_LIMIT_MISSING = re.compile(r"failed quota: .*must specify (?:.*; )?limits\.cpu for: ")
 
@@ -26,12 +26,12 @@ def quota_named_in(message: str) -> str | None:
 
 
 def is_exceeded(message: str) -> bool:
-    """Whether a quota has no room left; else it is one that wants a number which the pod does not have."""
+    """Whether the quota is used up; otherwise it requires a request or limit that the pod does not set."""
     return "exceeded quota: " in message
 
 
 def advice_for(message: str, stage: Stage) -> str:
-    """What to try where a quota wants a CPU limit; nothing where waiting helps."""
+    """The advice for a quota that requires a CPU limit; empty when waiting helps."""
     if not _CPU_LIMIT_MISSING.search(message):
         return ""
     own = "trainResources" if stage is Stage.TRAIN else "prepareResources"
@@ -43,20 +43,20 @@ def advice_for(message: str, stage: Stage) -> str:
 
 
 def refusals_of(events: Iterable[SeenEvent], job: str) -> list[SeenEvent]:
-    """What the Job controller said of the pods of a Job that it could not make, oldest first."""
+    """The Job controller's messages about pods that it could not create, oldest first."""
     about = (each for each in events if (each.kind, each.name, each.reason) == ("Job", job, "FailedCreate"))
     return sorted(about, key=lambda event: event.at)
 
 
 def remember(former: Iterable[SeenEvent], events: Iterable[SeenEvent], job: str) -> tuple[SeenEvent, ...]:
-    """The latest refusal by each quota, of those that were remembered and those that were heard of now."""
+    """The latest refusal of each quota, from the remembered and the new refusals."""
     return tuple(
         {quota_named_in(each.message): each for each in refusals_of([*former, *events], job)}.values()
     )
 
 
 def refusal_to_tell(events: Iterable[SeenEvent], job: SeenJob, now: datetime) -> SeenEvent | None:
-    """The latest refusal; of quotas, that by the first by name of the last minutes."""
+    """The refusal to report: that of the quota, first by name, that refused in the last minutes, else the latest."""
     refusals = refusals_of(events, job.name)
     if not refusals or quota_named_in(refusals[-1].message) is None:
         return refusals[-1] if refusals else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is reported when the API server would not create an object that was decided on."""
+"""Decides what to report when the API server refuses to create an object."""
 
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from tuneyard_operator.domain.verdict import Verdict
 
 
 def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) -> Decision:
-    """The decision that is reported instead when the API server would not create one of its objects.
+    """The decision that replaces one of whose objects the API server refused.
 
     What was found out before the refused object is kept; attempts that have not been made are not.
     """

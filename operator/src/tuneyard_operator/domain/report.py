@@ -21,7 +21,7 @@ _WORTH_AN_EVENT = reasons.WAITING - {reasons.WAITING_FOR_ENDPOINT}
 
 
 class Report:
-    """Starts as the status that was last written and ends as the one to write."""
+    """The status under construction: it starts as the last written status and ends as the one to write."""
 
     def __init__(self, former: FineTuneJobStatus, generation: int, now: datetime) -> None:
         self.former, self.status, self.generation, self.now = former, former, generation, now
@@ -32,7 +32,7 @@ class Report:
         self.status = self.status.model_copy(update=fields)
 
     def change_result(self, **fields: Any) -> None:
-        """Replace fields of what came out."""
+        """Replace fields of the result."""
         self.change(result=(self.status.result or ResultStatus()).model_copy(update=fields))
 
     def is_met(self, step: ConditionType) -> bool:
@@ -40,11 +40,11 @@ class Report:
         return is_true(self.status.conditions, step)
 
     def met(self, step: ConditionType, reason: str, message: str) -> None:
-        """A step is done."""
+        """Record that a step is done."""
         self._set(step, "True", reason, message)
 
     def unmet(self, step: ConditionType, verdict: Verdict) -> None:
-        """A step is not done: the sentence to read first is why. What was said of later steps is no longer so."""
+        """Record why a step is not done, as the status's message, and drop the unmet conditions of later steps."""
         met = tuple(
             each for each in self.status.conditions if each.status == "True" or not is_after(each.type, step)
         )
@@ -64,7 +64,7 @@ class Report:
             self.notes.append(Note("Warning", verdict.reason, verdict.message))
 
     def succeed(self, message: str) -> None:
-        """Every step is done."""
+        """Record that every step is done."""
         self._set(ConditionType.SUCCEEDED, "True", reasons.SUCCEEDED, message)
         self.change(ended=api_time(self.now), waiting_for=None, message=clip(message))
         self.notes.append(Note("Normal", reasons.SUCCEEDED, message))
@@ -83,7 +83,7 @@ class Report:
         return [attempt for attempt in self.status.attempts if attempt.stage is stage]
 
     def begin(self, stage: Stage, number: int, job: str, micro_batch: int | None) -> Attempt:
-        """A new attempt runs."""
+        """Record a new attempt."""
         former = self.latest_attempt(stage)
         attempt = Attempt(
             stage=stage,
@@ -105,7 +105,7 @@ class Report:
         return noted
 
     def end(self, attempt: Attempt, ending: StageResult | StageFailure | None) -> Attempt:
-        """An attempt is over; None: by the operator's own will."""
+        """Record the end of an attempt; None means that the operator stopped it."""
         fields: dict[str, Any] = {"ended": api_time(self.now), "outcome": "Stopped"}
         if isinstance(ending, StageResult):
             # A pod that was to be taken away may have ended well before that.
@@ -123,12 +123,12 @@ class Report:
         return self.note(attempt, **fields)
 
     def hold(self, message: str) -> None:
-        """Nothing of the job runs, because it is suspended."""
+        """Record that nothing of the job runs because it is suspended."""
         self._set(ConditionType.SUSPENDED, "True", reasons.SUSPENDED, message)
         self.change(waiting_for=None, message=message)
 
     def release(self, reason: str, message: str) -> None:
-        """The job is not (yet) held."""
+        """Record that the job is not (or not yet) suspended."""
         if self.is_met(ConditionType.SUSPENDED):
             self._set(ConditionType.SUSPENDED, "False", reason, message)
 

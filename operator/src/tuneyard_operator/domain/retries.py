@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""After an attempt that did not succeed: another one, when, and how; or never.
+"""Decides after a failed attempt whether there is another one, when, and with which micro batch.
 
 Pure arithmetic on what status says of the attempts, so that a restarted operator comes to the same answer. See docs/adr/0008-survival.md.
 """
@@ -36,7 +36,7 @@ class Again:
 
 
 def next_attempt(attempts: Sequence[Attempt], retry: Retry, training: ResolvedTraining) -> Again | Verdict:
-    """What follows the last of a stage's attempts (oldest first), which is over and did not succeed."""
+    """The attempt that follows the last one of `attempts` (oldest first), which is over and did not succeed."""
     last = attempts[-1]
     ended = read_time(last.ended or last.started)
     if last.outcome == "Stopped":
@@ -58,7 +58,7 @@ def next_attempt(attempts: Sequence[Attempt], retry: Retry, training: ResolvedTr
 def backoff(attempts: Sequence[Attempt], retry: Retry) -> timedelta:
     """The wait after the last attempt: exponential in the failures without a healthy one between them, capped.
 
-    The first interruption waits for nothing: nothing says that it comes again.
+    The first interruption is retried at once, as it may never happen again.
     """
     failures = 0
     for attempt in reversed(attempts):

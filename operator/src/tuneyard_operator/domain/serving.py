@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the server serve the adapter? One real token from each ready replica; never an assumption."""
+"""Does the server serve the adapter? Every ready replica must answer with one real token."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,7 +50,7 @@ def why_base_is_missing(destination: Destination | None, listed: tuple[str, ...]
 
 
 def server_was_asked(serving: Serving) -> Verdict | None:
-    """Nothing is known yet."""
+    """The server has been asked at least once."""
     if serving.answers is None:
         return Verdict(reasons.WAITING_FOR_ENDPOINT, f"asks {serving.endpoint} for {serving.adapter}")
     return None
@@ -66,7 +66,7 @@ def server_is_reached(serving: Serving) -> Verdict | None:
 
 
 def each_replica_completes(serving: Serving) -> Verdict | None:
-    """One token came back from each."""
+    """Every ready replica has answered with one token."""
     answers = serving.answers or ()
     missing = [answer for answer in answers if not answer.completed]
     if not missing:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries one stage from its first attempt to a result: start, watch, judge, stop, start again or give up.
+"""Runs one stage from its first attempt to a result: start, watch, judge, stop, retry or give up.
 
-Two attempts of a stage never run at once: the next one is made only when status says that the last is over, and
-nothing of it is left. Why an attempt is stopped is in status before its Job is deleted. See docs/adr/0008-survival.md.
+Two attempts of a stage never run at once: the next one starts only when status says that the last one is over,
+and none of its pods is left. The reason for stopping an attempt is written to status before its Job is deleted.
+See docs/adr/0008-survival.md.
 """
 
 from dataclasses import dataclass, field
@@ -60,10 +61,10 @@ class Running:
 
 
 def carry(work: Work, stage: Stage) -> StageResult | Running | Verdict:
-    """The stage's result, or where it stands; starts attempts as needed.
+    """The stage's result, or its progress so far; starts attempts as needed.
 
-    An operator that died between creating a Job and saying so starts the attempt again: its name is the same, so the
-    API server answers that it is there, and it is taken as it is.
+    An operator that died between creating a Job and writing the status starts the attempt again: its name is the same,
+    so the    API server answers that it is there, and it is taken as it is.
     """
     attempt = work.report.latest_attempt(stage)
     if attempt is None:
@@ -131,7 +132,7 @@ def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running
 
 
 def _stop(work: Work, attempt: Attempt, reason: str, message: str) -> Verdict:
-    """First why, then the deed: what is half done is finished by whoever comes next."""
+    """Write the reason first, then delete the Job, so that a restarted operator can finish an interrupted stop."""
     work.report.note(attempt, stopping=str(reason), message=message)
     return Verdict(str(reason), message, again_after=0.0)
 
@@ -151,7 +152,7 @@ def _finish_stopping(
 
 
 def _result(work: Work, stage: Stage, pods: tuple[SeenPod, ...]) -> StageResult | None:
-    """The result as soon as all pods are seen Succeeded: the Job says so only a second later."""
+    """The result as soon as all pods are Succeeded; the Job reports it a second later."""
     for pod in pods:
         result = read_result(pod, stage, work.frozen.plan.digest)
         if isinstance(result, StageResult) and result.outcome == "Succeeded":
@@ -162,7 +163,7 @@ def _result(work: Work, stage: Stage, pods: tuple[SeenPod, ...]) -> StageResult 
 def _endings(
     work: Work, attempt: Attempt, job: SeenJob | None, pods: tuple[SeenPod, ...]
 ) -> tuple[Ending, ...]:
-    """Of all pods that fail, those that say how they ended first; of any pod or none where none fails."""
+    """The endings of the failed pods, those with a known cause first; of any pod, or of none, if no pod failed."""
     failing = [pod for pod in pods if pod.is_failing]
     asked = sorted(failing, key=lambda pod: pod.terminated is None) or pods[:1] or (None,)
     memory, digest = memory_limit(work.frozen, attempt.stage), work.frozen.plan.digest
@@ -172,7 +173,7 @@ def _endings(
 
 
 def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
-    """After an attempt that did not succeed: another one when that can help, once nothing of this one runs any more.
+    """Retry after a failed attempt if that can help, once none of its pods runs any more.
 
     Not in the pass that found it over: what the next attempt is must follow from what is written down.
     """

@@ -28,7 +28,7 @@ def is_terminal(conditions: Conditions) -> bool:
 
 
 def derive_state(conditions: Conditions) -> State:
-    """The end if there is one, else the first step that is not done."""
+    """The terminal state if there is one, else that of the first step that is not done."""
     end = find_condition(conditions, ConditionType.SUCCEEDED)
     if end is not None and end.status != "Unknown":
         return State.SUCCEEDED if end.status == "True" else State.FAILED
@@ -44,7 +44,7 @@ def derive_state(conditions: Conditions) -> State:
 
 
 def first_unmet(conditions: Conditions) -> ConditionType:
-    """The step at which a job stands."""
+    """The first step that is not met."""
     return next(
         step for step in ConditionType if step is ConditionType.SUCCEEDED or not _is_met(conditions, step)
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why does a stage's pod not start? The reason is lifted from pods, Jobs and their events, by the name of what is missing.
+"""Why does a stage's pod not start? Pods, Jobs and their events tell the reason and what is missing.
 
 What Kubernetes says changes its wording while it retries (`ErrImagePull`, `ImagePullBackOff`); here one trouble has
 one reason and one sentence, so that status is not written again for every retry.
@@ -22,7 +22,7 @@ PATIENCE = timedelta(seconds=2)
 LOST_AFTER = timedelta(seconds=30)
 """How long after its grace period a pod that is being deleted may still be there."""
 EVENTS_AFTER = timedelta(seconds=10)
-"""From when on events are looked up for what does not start and does not say why."""
+"""How long something may take to start without a reason before its events are looked up."""
 
 _MISSING_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _MISSING_OBJECT = re.compile(r'(secret|configmap) "([^"]+)" not found')
@@ -68,12 +68,12 @@ def needs_events(job: SeenJob | None, pods: tuple[SeenPod, ...], now: datetime) 
 
 
 def has_lost_pod(start: Start) -> Verdict | None:
-    """A pod that is being deleted and does not end."""
+    """Whether a pod that is being deleted does not end."""
     return lost_pod(start.pods, start.now)
 
 
 def lost_pod(pods: tuple[SeenPod, ...], now: datetime) -> Verdict | None:
-    """A pod that should be gone: its kubelet does not answer, so nobody knows whether it still writes."""
+    """A pod that should have ended. Its kubelet does not answer, so it may still write."""
     for pod in pods:
         if pod.gone_by is not None and not pod.is_over and now - pod.gone_by >= LOST_AFTER:
             message = (
@@ -85,9 +85,9 @@ def lost_pod(pods: tuple[SeenPod, ...], now: datetime) -> Verdict | None:
 
 
 def why_former_life(seen: Observed) -> Verdict | None:
-    """What an older FineTuneJob of this name has left and that may still write: workspace and adapter have the same name.
+    """Pods left by an older FineTuneJob of this name that may still write to the same workspace and adapter.
 
-    It goes by garbage collection, in any order and at any time: the workspace may be gone before a Job or a pod is.
+    Garbage collection removes them in any order and at any time: the workspace may be gone before a Job or a pod is.
     """
     own = {job.uid for job in seen.jobs if job.owner_uid == seen.uid}
     jobs = [("Job", job.name) for job in seen.jobs if job.uid not in own and not job.is_over]

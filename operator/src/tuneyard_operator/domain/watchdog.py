@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Has a training stopped making steps? Counted in looks, not read off a clock, so that a clock that jumps kills nobody.
+"""Has a training stopped making steps? It counts looks and reads no clock, so a clock that jumps kills nothing.
 
 Only what the training pod says of itself counts: `training`, and the same step as before. A port that does not
 answer is no evidence, since it is best effort; spec.deadlines bounds what this can't see.
@@ -21,7 +21,7 @@ _LONGEST_GAP = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What is remembered of a training pod between looks; a restarted operator begins anew, which only delays it."""
+    """What is remembered about a training pod between looks; a restart of the operator resets it."""
 
     pod: str
     """uid."""
@@ -33,7 +33,7 @@ class Pulse:
 
     @property
     def is_hung(self) -> bool:
-        """Whether it has been still for too long."""
+        """Whether the training has made no step for too long."""
         return self.still >= self.patience
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kopf without a memory of its own: what it would compute for every event, to compare it with annotations, is left out.
+"""Turns off kopf's own state: by default kopf computes a digest of each object for every event, to find differences.
 
 With `on.event` nothing is compared and nothing stored, yet kopf copies each object deeply and strips its own
 annotations from the copy: a third of the operator's CPU under load.
@@ -11,7 +11,7 @@ import kopf
 
 
 class NoEssence(kopf.DiffBaseStorage):
-    """No state was handled last, and every object is the same: there are never differences."""
+    """A store without any last handled state, so that kopf never finds a difference."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         """The part of an object that is compared: nothing."""
@@ -26,7 +26,7 @@ class NoEssence(kopf.DiffBaseStorage):
 
 
 class NoProgress(kopf.ProgressStorage):
-    """No handler has a progress that must outlive an event."""
+    """A store without progress: no handler's progress must outlive an event."""
 
     def fetch(self, **_: Any) -> None:
         """No progress."""
@@ -35,11 +35,11 @@ class NoProgress(kopf.ProgressStorage):
         """Store nothing."""
 
     def purge(self, **_: Any) -> None:
-        """Nothing is there to be removed."""
+        """Remove nothing."""
 
     def touch(self, **_: Any) -> None:
         """Change nothing."""
 
     def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
-        """Nothing of ours is in it."""
+        """The body as it is: nothing in it is ours."""
         return essence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kopf as the source of events: four watches that feed the store, begun anew by `main` when they are lost.
+"""kopf as the source of events: four watches that feed the store. `main` restarts them when they are lost.
 
 Only `on.event` is used: `on.create`, `on.update` and timers would write annotations and progress of kopf's own into
 every object, one request and one echo each. See docs/adr/0002-operator-core.md for what was measured.
@@ -34,12 +34,12 @@ _CLIENT_GRACE = 10
 _RETRY_SECONDS = 1.0
 """Between tries of a list or watch that fails by the network, by rights or by load; kopf tries nothing else again."""
 _IDLE_SECONDS = 1.0
-"""kopf keeps a task and a queue for every object that has had an event; under a burst they are most of the memory."""
+"""How long kopf keeps a task and a queue for an object after an event; in a burst they take most of the memory."""
 _NOT_RETRIED = (APIError, WatchingError)
 
 
 class WatchLostError(Exception):
-    """The watches have ended although nobody wanted it: they must be begun anew."""
+    """The watches ended unexpectedly and must be restarted."""
 
 
 async def watch(
@@ -53,7 +53,7 @@ async def watch(
     `on_stop` is called as soon as the watches begin to end: kopf gives all tasks some seconds before it returns.
 
     Raises:
-        WatchLostError: when a kind goes, or the API server refuses a list or a watch for good.
+        WatchLostError: when a kind disappears, or the API server keeps refusing a list or a watch.
     """
     insights = Insights()
     kinds = asyncio.ensure_future(_find_all_kinds(insights))
@@ -83,7 +83,7 @@ async def watch(
 
 
 async def _find_all_kinds(insights: Insights) -> None:
-    """Kopf looks for kinds once; one that an API server serves and does not list yet would never be watched."""
+    """Wait until all kinds are listed: kopf looks for kinds once, and would never watch one that is listed later."""
     await insights.ready_resources.wait()
     found = {(resource.group, resource.version, resource.plural) for resource in insights.watched_resources}
     missing = [
@@ -95,7 +95,7 @@ async def _find_all_kinds(insights: Insights) -> None:
 
 
 async def _end_watchers() -> None:
-    """Of the tasks that kopf calls so: it leaves them behind when one of them fails, to go on without credentials."""
+    """Cancel kopf's watcher tasks: when one of them fails, kopf leaves the others running without credentials."""
     while watchers := {task for task in asyncio.all_tasks() if task.get_name().startswith("watcher for ")}:
         for task in watchers:
             task.cancel()  # again and again: kopf swallows one that comes while it waits for a pause to end
@@ -103,7 +103,7 @@ async def _end_watchers() -> None:
 
 
 def is_no_lost_watch(record: logging.LogRecord) -> bool:
-    """Whether a log record is anything but kopf's traceback of what WatchLostError says in one line."""
+    """Whether to keep a log record; kopf's traceback of a lost watch is dropped, as WatchLostError tells it."""
     return record.exc_info is None or not isinstance(record.exc_info[1], _NOT_RETRIED)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Creates and deletes what a decision asks for.
 
-Never changes a child: one that is there is ours and the same, or a conflict. Of a FineTuneJob only the finalizers.
+It never changes a child: an existing one is ours and equal, or a conflict. Of a FineTuneJob it changes only finalizers.
 """
 
 import logging
@@ -40,7 +40,7 @@ async def apply(
     may_write: Callable[[], bool],
     now: datetime,
 ) -> Applied | Refusal:
-    """Carry the actions out in order, up to the first that is refused.
+    """Carry out the actions in order, up to the first that is refused.
 
     Raises:
         ClusterError: when the API server could not be asked or another replica may be at work by now; what was
@@ -117,7 +117,7 @@ def _conflict(seen: Observed, action: Create, body: Object) -> str | None:
 
 
 def _frozen(body: Object, wanted: Frozen) -> Frozen:
-    """What was written down first is what counts."""
+    """The plan that was stored first, which counts."""
     try:
         return read_frozen(body.get("data") or {})
     except FrozenUnreadableError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts together what one pass knows. Nearly all of it is in the store; the rest is asked for only where it decides."""
+"""Collects the input of one pass. Most of it is in the store; the rest is requested if a decision needs it."""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -99,7 +99,7 @@ class Gatherer:
         )
 
     def _itself(self, key: Key, stored: Stored) -> Observed:
-        """The job as it is stored, and the runtimes; nothing of its children."""
+        """The stored job and the runtimes, without the job's children."""
         return Observed(
             namespace=key.namespace,
             name=key.name,
@@ -125,7 +125,7 @@ class Gatherer:
     async def _with_ended_pods(
         self, stored: Stored, namespace: str, jobs: tuple[SeenJob, ...], pods: tuple[SeenPod, ...]
     ) -> tuple[SeenPod, ...]:
-        """Asks for the pods of a Job that is over while ours are not: pods and Jobs come by two watches.
+        """Asks for the pods of a finished Job whose stored pods still run: pods and Jobs come from two watches.
 
         Judged by a pod watch that lags behind, a stage that has succeeded would be taken for one without a result.
         """
@@ -144,7 +144,7 @@ class Gatherer:
     async def _with_former_pods(
         self, stored: Stored, namespace: str, pods: tuple[SeenPod, ...]
     ) -> tuple[SeenPod, ...]:
-        """Asks for what is left of an attempt that may be followed by another: a watch may lag behind."""
+        """Asks for the pods left of a finished attempt before the next one starts: a watch may lag behind."""
         last = stored.status.attempts[-1] if stored.status.attempts else None
         if (
             last is None
@@ -161,7 +161,7 @@ class Gatherer:
     async def _with_former_life(
         self, key: Key
     ) -> tuple[tuple[SeenJob, ...], tuple[SeenPod, ...], tuple[Leftover, ...]]:
-        """All children of the name as they are now: the answer to the creation of one may have been lost."""
+        """Asks for all current children of the name: the response to the creation of one may have been lost."""
         jobs = await self.cluster.jobs_of(key.namespace, key.name)
         pods = await self.cluster.all_pods_of(key.namespace, key.name)
         bodies = [("Job", body) for body in jobs] + [("Pod", body) for body in pods]
@@ -177,7 +177,7 @@ class Gatherer:
         )
 
     async def _ended(self, key: Key, stored: Stored, now: datetime) -> Observed:
-        """Of a job that has ended: what must be removed, once it must."""
+        """A terminal job with the children to remove, once they are due."""
         self.forget(key)
         seen = replace(self._itself(key, stored), runtimes={}, jobs=self.store.children(key)[0])
         due = cleaning_due(seen)
@@ -186,7 +186,7 @@ class Gatherer:
         )
 
     async def _deletion(self, key: Key, stored: Stored, since: datetime) -> Observed:
-        """Of a job that is being deleted: what of it runs, and what is left of what it published."""
+        """A job that is being deleted, with its running pods and its unpublish Job."""
         self.forget(key)
         bodies = await self.cluster.jobs_of(key.namespace, key.name)
         seen = [
@@ -242,7 +242,7 @@ class Gatherer:
         )
 
     async def _read_plan(self, key: Key, known: _Known) -> None:
-        """After a restart, once a job. What another version wrote is made again and must have the same digest."""
+        """Read the stored plan, once a job after a restart; another version's plan is made again with the same digest."""
         for name in (names.plan_name(key.name, known.uid), names.former_plan_name(key.name)):
             body = await self.cluster.read("ConfigMap", key.namespace, name)
             if body is None or owner_uid(body) != known.uid:
@@ -255,7 +255,7 @@ class Gatherer:
             return
 
     async def _events(self, seen: Observed, known: _Known, now: datetime) -> tuple[SeenEvent, ...]:
-        """Only for what does not start and does not say why."""
+        """The events, requested only if something does not start and nothing else says why."""
         for attempt in seen.status.attempts:
             job, pods = (
                 seen.job_of(attempt.stage, attempt.number),
@@ -271,7 +271,7 @@ class Gatherer:
         return ()
 
     async def _listed(self, seen: Observed) -> tuple[str, ...] | None:
-        """Only for a job whose data is ready and that no GPU was asked for yet."""
+        """The server's models, requested only between DataReady and the first training attempt."""
         destination = seen.frozen.plan.destination if seen.frozen is not None else None
         if destination is None or destination.listed_as is None or seen.status.progress is not None:
             return None
@@ -281,7 +281,7 @@ class Gatherer:
         return await self.servers.listed(destination) if is_due and not has_begun else None
 
     async def _served(self, seen: Observed) -> tuple[ReplicaAnswer, ...] | None:
-        """Only between Published and Served."""
+        """The replicas' answers, requested only between Published and Served."""
         destination = seen.frozen.plan.destination if seen.frozen is not None else None
         adapter = seen.status.result.adapter if seen.status.result is not None else None
         if destination is None or adapter is None or seen.live.suspend:
@@ -292,7 +292,7 @@ class Gatherer:
         return await self.servers.ask(destination, asked)
 
     async def _progress(self, seen: Observed, known: _Known, now: datetime) -> Progress | None:
-        """Only while training, and not more often than it may be written."""
+        """The progress, read only while training, and not more often than status may be written."""
         if known.looked is not None and 0 <= (now - known.looked).total_seconds() < READ_EVERY:
             return None
         running = [pod for pod in seen.pods if pod.stage is Stage.TRAIN and pod.running and pod.ip]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One replica works, the others watch: a coordination.k8s.io Lease with the semantics of Kubernetes' own controllers.
+"""Leader election by a coordination.k8s.io Lease, with the semantics of Kubernetes' own controllers.
 
 A lease of another replica counts as expired when it has not changed for its duration by our own steady clock: no two
-wall clocks are compared, so clocks that differ or jump do no harm. Who holds the lease gives up well before others may
-take it, and looks at its steady clock before it creates anything (the process may have been paused). Should two work at
-once all the same, neither undoes what the other did: a write is create-only, or bound to the version it was decided on.
+wall clocks are compared, so clocks that differ or jump do no harm. The holder gives up well before others may
+take it, and looks at its steady clock before it creates anything (the process may have been paused). If two replicas work
+at once all the same, neither undoes what the other did: a write is create-only, or bound to the version it was decided on.
 """
 
 import asyncio
@@ -52,9 +52,9 @@ class Leadership:
         return self.steady() - self._renewed < self.seconds
 
     async def work_while_held(self, work: Callable[[], Awaitable[None]]) -> None:
-        """For ever: wait for the lease, do `work` until the lease is lost, cancel it, wait again.
+        """Loop for ever: wait for the lease, run `work` until the lease is lost, cancel it, wait again.
 
-        The lease is given back when this is cancelled or `work` ends by an error, so that the next replica need not wait.
+        The lease is released when this is cancelled or `work` raises, so that the next replica need not wait.
         """
         while True:
             while not await self.try_to_hold(self.seconds * _RENEW_WITHIN):  # noqa: ASYNC110  others' doing, no event
@@ -124,7 +124,7 @@ class Leadership:
         return True
 
     async def _give_back(self) -> None:
-        """Best effort: whoever waits would get it after its duration anyway."""
+        """Release the lease, best effort: it would expire anyway."""
         if self._holder() != self.identity or self._lease is None:
             return
         spec = {**_spec(self._lease), "holderIdentity": "", "leaseDurationSeconds": 1}
@@ -163,6 +163,6 @@ def _version(lease: Object | None) -> str:
 
 
 async def _end(working: asyncio.Future[None]) -> None:
-    """Cancel, and wait: what is cancelled half-way is found again by the next pass."""
+    """Cancel the work and wait for its end; the next pass picks up whatever was half done."""
     working.cancel()
     await asyncio.wait({working})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keyed queue: a key is worked on by one worker at a time, is never in it twice, and may come back later.
+"""The keyed queue: one worker at a time handles a key, no key is queued twice, and a key may return after a delay.
 
 Jobs that have begun go before those that have not: under a burst it is better to finish than to start.
 """
@@ -49,9 +49,9 @@ class KeyedQueue:
         return not self._waiting and not self._working
 
     def add(self, key: Key) -> None:
-        """A pass is due now; a timer of the key is cancelled, since the pass will set its own.
+        """Make a pass due now and cancel the key's timer, since the pass will set its own.
 
-        Except after a failure: then its delay is kept to, however many events come.
+        After a failure the delay is kept, however many events arrive.
         """
         if key in self._failures and key in self._timers:
             return
@@ -64,7 +64,7 @@ class KeyedQueue:
             self._wake.set()
 
     def add_later(self, key: Key, seconds: float) -> None:
-        """A pass is due in a while, unless one is due before."""
+        """Make a pass due after a delay, unless one is due before."""
         self._cancel(key)
         if key not in self._waiting and key not in self._again:
             self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._ring, key)
@@ -80,12 +80,12 @@ class KeyedQueue:
         return key
 
     def done(self, key: Key, *, requeue_after: float | None = None) -> None:
-        """The pass is over; what happened meanwhile makes the key due again."""
+        """End the pass; events that arrived meanwhile make the key due again."""
         self._failures.pop(key, None)
         self._release(key, requeue_after)
 
     def failed(self, key: Key, at_least: float = 0.0) -> float:
-        """The pass failed: the key comes back after a growing delay, whatever happens before; its seconds."""
+        """End a failed pass: the key returns after a growing delay, whatever happens before; returns its seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = max(at_least, min(LAST_DELAY, FIRST_DELAY * 2.0 ** (failures - 1)))
         self._again.discard(key)
@@ -93,7 +93,7 @@ class KeyedQueue:
         return delay
 
     def forget(self, key: Key) -> None:
-        """The FineTuneJob is gone."""
+        """Forget the key of a FineTuneJob that is gone."""
         self._cancel(key)
         self._failures.pop(key, None)
 

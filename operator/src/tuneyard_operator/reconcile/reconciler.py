@@ -41,11 +41,11 @@ class Reconciler:
                 group.create_task(self._work())
 
     def longest_pass(self) -> float:
-        """Seconds that the oldest pass under way has taken: liveness."""
+        """Seconds that the oldest running pass has taken, for the liveness probe."""
         return time.monotonic() - min(self._began.values(), default=time.monotonic())
 
     async def reconcile(self, key: Key) -> float | None:
-        """One pass; the seconds after which the next is due, or None."""
+        """Make one pass; returns the seconds until the next one is due, or None."""
         now = self.clock.now()
         seen = await self.gatherer.gather(key, now)
         if seen is None:

@@ -16,7 +16,7 @@ async def resync(cluster: Cluster, store: Store) -> None:
     """Bring the store up to date, kind by kind.
 
     Raises:
-        ClusterError: when a list could not be had; what was read so far is kept.
+        ClusterError: when a list request fails; what was read so far is kept.
     """
     for kind in ORDER:
         present: set[tuple[str, str]] = set()

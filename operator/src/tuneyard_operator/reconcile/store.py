@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the watches have said, cut down to what decisions read, so that a pass in the steady state asks nobody.
+"""A cache of the watched objects with the fields that decisions read; a pass in the steady state sends no request.
 
-The store answers each of our own writes at once (the answer of the API server is put into it), refuses anything
-older than what it holds, and says `changed` only when something has changed that a decision can see.
+The store has our own writes at once (from the API server's response), refuses anything older than what it holds,
+and calls `changed` only when something has changed that a decision can see.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -68,7 +68,7 @@ class _Children:
 
 
 class Store:
-    """Everything that is held of the cluster."""
+    """The cache of the cluster's objects."""
 
     def __init__(self) -> None:
         self.changed: Callable[[Key], None] = lambda _: None
@@ -84,7 +84,7 @@ class Store:
         return self._jobs.get(key)
 
     def children(self, key: Key) -> tuple[tuple[SeenJob, ...], tuple[SeenPod, ...]]:
-        """Its Jobs and pods."""
+        """The Jobs and pods of a FineTuneJob."""
         children = self._children.get(key)
         return (tuple(children.jobs.values()), tuple(children.pods.values())) if children else ((), ())
 
@@ -101,7 +101,7 @@ class Store:
         return counts
 
     def put(self, kind: Watched, body: Object, *, is_own: bool = False) -> None:
-        """An object as the API server has it now; `is_own`: as the answer to a write of ours, which is no news."""
+        """Store an object from the API server; `is_own`: it is the response to our own write, which is no news."""
         if version_of(body) <= self._gone.get(_name_of(kind, body), -1):
             return  # a list that was read before the watch told of the deletion, or an event that comes late
         if kind == "FineTuneRuntime":
@@ -112,14 +112,14 @@ class Store:
             self._put_child(kind, body, is_own=is_own)
 
     def drop(self, kind: Watched, body: Object) -> None:
-        """An object that was deleted."""
+        """Drop a deleted object."""
         if len(self._gone) >= _REMEMBERED:
             del self._gone[next(iter(self._gone))]
         self._gone[_name_of(kind, body)] = version_of(body)
         self._drop_named(kind, _key_of(kind, body), str(body["metadata"]["name"]), version_of(body))
 
     def drop_job(self, key: Key, version: int) -> None:
-        """A FineTuneJob of that version is gone. The watch may never say so: its children would be made for ever."""
+        """Drop a FineTuneJob that is gone at that version: the watch may lose this, and children be made for ever."""
         metadata = {"namespace": key.namespace, "name": key.name, "resourceVersion": str(version)}
         self.drop("FineTuneJob", {"metadata": metadata})
 
@@ -186,7 +186,7 @@ class Store:
             self.changed(key)
 
     def _note_former(self, key: Key, uid: str) -> None:
-        """What of an older job takes back what that published tells a new process that there was one."""
+        """Remember the older job of an unpublish Job or pod: a new process learns of it in no other way."""
         parent = self._jobs.get(key)
         if parent is not None and uid not in {"", parent.uid}:
             self._jobs[key] = replace(parent, is_again=True)
@@ -229,7 +229,7 @@ class Store:
                 yield from ((key, key.namespace, name, child.version) for name, child in held.items())
 
     def _wake_unbegun(self) -> None:
-        """A runtime that came or changed may be what somebody waits for."""
+        """Make jobs due that have not begun: a new or changed runtime may be what they wait for."""
         for key, stored in self._jobs.items():
             if stored.status.plan is None and not stored.has_ended:
                 self.changed(key)
@@ -260,27 +260,27 @@ def _update(held: dict[str, Any], seen: SeenJob | SeenPod) -> bool:
 
 
 def _has_succeeded(status: FineTuneJobStatus, child: SeenJob | SeenPod) -> bool:
-    """Whether status says that the child's attempt is done and well."""
+    """Whether status says that the child's attempt succeeded."""
     place = (child.stage, child.attempt)
     return any((each.stage, each.number) == place for each in status.attempts if each.outcome == "Succeeded")
 
 
 def _is_news(former: Stored, stored: Stored, *, is_own: bool) -> bool:
-    """Whether a pass would see something new; of what we wrote ourselves only what somebody else has added."""
+    """Whether a pass would see something new. In the response to our own write, only changes by others are new."""
     if is_own and not stored.has_ended:
         return (former.generation, former.deleting) != (stored.generation, stored.deleting)
     return replace(former, version=stored.version) != stored
 
 
 def _is_stray(parent: Stored, seen: SeenJob | SeenPod) -> bool:
-    """Whether a Job of a job that has ended runs without anybody knowing: the answer to its creation was lost."""
+    """Whether a Job of a terminal job runs unknown to status, because the response to its creation was lost."""
     if parent.is_over or not isinstance(seen, SeenJob) or seen.is_over or seen.deleting:
         return False
     return seen.owner_uid == parent.uid and (seen.stage, seen.attempt) not in parent.known
 
 
 def _end_of(stored: Stored) -> Stored:
-    """What is still asked of a job that has ended: its state, that it has, and when it is to be cleaned up."""
+    """The little that is still needed about a terminal job: its state and when to clean it up."""
     status = stored.status
     return replace(
         stored,

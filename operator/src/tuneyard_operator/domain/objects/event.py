@@ -15,7 +15,7 @@ _MAX_EVENT_MESSAGE = 1024
 
 
 def build_event(seen: Observed, note: Note, now: datetime) -> dict[str, Any]:
-    """A core/v1 Event whose name says what it says, so that the same news is never posted twice."""
+    """A core/v1 Event whose name is a digest of its content, so that the same news is never posted twice."""
     content = f"{seen.uid}\n{note.reason}\n{note.message}"
     moment = api_time(now)
     return {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training attempt that may use less memory than was planned, told by one variable: job.json is frozen."""
+"""Lowers the micro batch of a training attempt, to use less memory, by one variable: job.json is frozen."""
 
 from copy import deepcopy
 from typing import Any

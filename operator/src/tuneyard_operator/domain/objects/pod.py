@@ -112,7 +112,7 @@ def _environment(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> li
 
 
 def _credentials(frozen: Frozen) -> dict[str, Any]:
-    """What the sources of model and data are read with, from the Secrets that the job names."""
+    """Environment variables with the credentials for model and data, from the Secrets that the job names."""
     keys: dict[str, dict[str, Any]] = {}
     token, secret = frozen.plan.hub_token, frozen.plan.s3_secret
     if token is not None:
@@ -139,7 +139,7 @@ def _rendezvous(owner: Owner, frozen: Frozen, attempt: int) -> dict[str, Any]:
 
 
 def _rounded_up(count: float, parts: int) -> int:
-    """So many parts of a whole, as Kubernetes rounds what it can't divide further: never to nothing."""
+    """A fraction of a quantity, rounded up as Kubernetes does, so that it is never zero."""
     return math.ceil(Decimal(str(count)) * parts)
 
 
@@ -182,7 +182,7 @@ def _placement(frozen: Frozen) -> dict[str, Any]:
 
 
 def _apart(owner: Owner, stage: Stage, attempt: int) -> dict[str, Any]:
-    """Each pod of an attempt on a node of its own: that is what the job asked for, also where one has room for two."""
+    """The rule that puts each pod of an attempt on its own node, even if one node has room for two."""
     labels = stage_labels(owner, stage, attempt)
     chosen = {label: labels[label] for label in (names.LABEL_JOB, names.LABEL_STAGE, names.LABEL_ATTEMPT)}
     term = {"labelSelector": {"matchLabels": chosen}, "topologyKey": "kubernetes.io/hostname"}

@@ -2,7 +2,7 @@
 """One attempt of one stage: a batch/v1 Job that never retries by itself, and its Service when it spans nodes.
 
 Retrying is the operator's decision, because only it knows the failure class; so backoffLimit is 0, and a pod is
-replaced by nobody.
+never replaced.
 """
 
 from typing import Any

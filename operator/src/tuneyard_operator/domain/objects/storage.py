@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a job keeps: its plan in an immutable ConfigMap, its workspace on a claim, and how it claims GPUs."""
+"""The objects that a job owns besides Jobs: its plan's ConfigMap, its workspace's claim, and its GPU claims."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def build_plan_map(owner: Owner, frozen: Frozen) -> dict[str, Any]:
 
 
 def build_gpu_claim_template(owner: Owner, frozen: Frozen) -> dict[str, Any]:
-    """What each training pod claims GPUs by, where the runtime has a DeviceClass (resource.k8s.io/v1)."""
+    """The ResourceClaimTemplate of the training pods, for a runtime with a DeviceClass (resource.k8s.io/v1)."""
     exactly = {
         "deviceClassName": frozen.runtime.device_class_name,
         "allocationMode": "ExactCount",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Job that takes back what a FineTuneJob published, when that is deleted.
+"""The Job that removes a FineTuneJob's published adapter when the FineTuneJob is deleted.
 
 It mounts the registry and nothing else of the job, and is not owned by it: a deletion in the foreground, as Argo CD
 does it, takes whatever is owned first, plan, workspace and this Job included. So it ends by itself, whatever becomes of
@@ -35,12 +35,12 @@ class Published:
     plan_digest: str
 
     def __str__(self) -> str:
-        """For people."""
+        """The place as a message names it."""
         return f"{self.path} on claim {self.claim}"
 
 
 def build_unpublish_job(owner: Owner, published: Published, runtime: FineTuneRuntimeSpec) -> dict[str, Any]:
-    """The Job; what it does may be done twice, so the Job controller may try again."""
+    """The unpublish Job. Its work may be repeated, so the Job controller may retry it."""
     labels = {**job_labels(owner), names.LABEL_COMPONENT: _COMPONENT}
     annotations = {names.ANNOTATION_PLAN: published.plan_digest, names.ANNOTATION_UID: owner.uid}
     return {
@@ -68,7 +68,7 @@ def build_unpublish_job(owner: Owner, published: Published, runtime: FineTuneRun
 
 
 def _resources(runtime: FineTuneRuntimeSpec) -> dict[str, Any]:
-    """Little; with a CPU limit where the runtime has one, as a ResourceQuota of the namespace may ask for it."""
+    """Small requests, with a CPU limit if the runtime has one: a ResourceQuota of the namespace may require it."""
     requests, limits = {"cpu": _CPU, "memory": _MEMORY}, {"memory": _MEMORY}
     most = runtime.prepare_resources.cpu_limit
     if most is not None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of a job once it is accepted, one module each: what is met is told with its facts, else what it waits for."""
+"""The steps of an accepted job, one module each: a met step records its facts, an unmet one what it waits for."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Planned: what the job is started with is written down, and it has a workspace."""
+"""Planned: the plan that the job starts with is stored, and the workspace exists."""
 
 from tuneyard_api import reasons
 from tuneyard_api.status import ConditionType, PlanStatus
@@ -12,7 +12,7 @@ from tuneyard_operator.domain.waiting import why_former_life
 
 
 def plan(work: Work) -> float | None:
-    """Planned: the plan is written down and there is room to work in."""
+    """Planned: the plan is stored and the workspace exists."""
     plan, is_planned = work.frozen.plan, work.report.is_met(ConditionType.PLANNED)
     former = None if is_planned else why_former_life(work.seen)
     if former is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every step needs: to say why it is not met, and when to look again."""
+"""What every step needs to report why it is not met and when to look again."""
 
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ STARTING_AFTER = timedelta(seconds=5)
 
 
 def leave_unmet(work: Work, step: ConditionType, verdict: Verdict, requeue: float = RECHECK_SECONDS) -> float:
-    """Report a step as not met; the seconds until the next look."""
+    """Report a step as not met; returns the seconds until the next look."""
     work.report.unmet(step, verdict)
     return requeue if verdict.again_after is None else verdict.again_after
 

@@ -47,7 +47,7 @@ def train(work: Work) -> float | None:
 
 
 def comparison_text(facts: EvaluationFacts | None) -> str:
-    """How the tuned model did beside the base, in one line."""
+    """The comparison of tuned and base model, in one line."""
     if facts is None:
         return "the runtime does not evaluate"
     base, tuned = facts.base, facts.tuned
@@ -58,7 +58,7 @@ def comparison_text(facts: EvaluationFacts | None) -> str:
 
 
 def _follow_training(work: Work, outcome: Running) -> float:
-    """While nothing is in the way: placed or not, and how far."""
+    """Report the training that nothing blocks: whether its pods are scheduled, and its progress."""
     pods, report = outcome.pods, work.report
     running = bool(pods) and all(pod.running or pod.is_over for pod in pods)
     placed = bool(pods) and all(pod.scheduled for pod in pods)
