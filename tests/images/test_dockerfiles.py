@@ -53,3 +53,10 @@ def test_the_cpu_image_has_every_member_that_the_trainer_needs() -> None:
         name.removeprefix("tuneyard-") for name in project["dependencies"] if name.startswith("tuneyard-")
     ]
     assert sorted(line.split()) == sorted(f"./{folder}" for folder in [*needed, "trainer"])
+
+
+def test_the_operator_s_image_has_the_commands_that_are_rendered() -> None:
+    [line] = re.findall(r"^RUN uv sync (.*)$", (IMAGES / "operator" / "Dockerfile").read_text(), re.MULTILINE)
+    assert re.findall(r"--package (\S+)", line) == ["tuneyard-operator", "tuneyard-sync"]
+    project = tomllib.loads((IMAGES.parent / "sync" / "pyproject.toml").read_text())["project"]
+    assert "tuneyard-adapter-sync" in project["scripts"]

@@ -99,7 +99,8 @@ def test_a_layer_that_was_written_anew_has_a_new_digest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
 def test_every_recipe_names_its_members_code(recipe: Any) -> None:
     assert dict(recipe.members)["api"] == "tuneyard_api"
-    assert recipe.module.split(".")[0] in dict(recipe.members).values()
+    for module in (recipe.module, *(module for _, module in recipe.more_commands)):
+        assert module.split(".")[0] in dict(recipe.members).values()
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))

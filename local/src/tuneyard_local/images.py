@@ -52,6 +52,8 @@ class Recipe:
     """Words of `uv export` that select the third-party packages."""
     command: str
     module: str
+    more_commands: tuple[tuple[str, str], ...] = ()
+    """Other commands than the entry point, each with its module."""
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -66,10 +68,11 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             "operator",
-            (("api", "tuneyard_api"), ("operator", "tuneyard_operator")),
-            ("--package", "tuneyard-operator"),
+            (("api", "tuneyard_api"), ("operator", "tuneyard_operator"), ("sync", "tuneyard_sync")),
+            ("--package", "tuneyard-operator", "--package", "tuneyard-sync"),
             "tuneyard-operator",
             "tuneyard_operator.main",
+            (("tuneyard-adapter-sync", "tuneyard_sync.main"),),
         ),
         Recipe(
             "server",
@@ -252,15 +255,17 @@ def _code_layer(recipe: Recipe) -> Layer:
         if not source.is_dir():
             raise ClusterError(f"image {recipe.name}: its code {source} is not there")
         files |= {f"{LIBRARY}/{package}/{name}": path for name, path in _files(source).items()}
-    script = f"usr/local/bin/{recipe.command}"
-    files[script] = f'#!/bin/sh\nexec python3 -m {recipe.module} "$@"\n'.encode()
+    scripts = []
+    for command, module in ((recipe.command, recipe.module), *recipe.more_commands):
+        scripts.append(f"usr/local/bin/{command}")
+        files[scripts[-1]] = f'#!/bin/sh\nexec python3 -m {module} "$@"\n'.encode()
     content = hashlib.sha256()
     for name, content_of in sorted(files.items()):
         raw = _content(content_of)
         content.update(f"{name}\0{len(raw)}\0".encode() + raw)
     tar = _layers() / f"code-{recipe.name}-{content.hexdigest()[:16]}.tar"
     with locked(_layers() / f".code-{recipe.name}.lock"):
-        return describe_layer(tar) if tar.exists() else write_layer(tar, files, [script])
+        return describe_layer(tar) if tar.exists() else write_layer(tar, files, scripts)
 
 
 def build_script_layer(command: str, script: str) -> Layer:

@@ -165,6 +165,7 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
         "imagePullSecrets": [{"name": pull}] if pull else [],
         "resourceClaims": [] if gpus else [{"name": "gpus", "resourceClaimTemplateName": model.name}],
         "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": 10001,
@@ -185,7 +186,7 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
         "volumes": volumes,
     }
     pod = {key: value for key, value in pod.items() if value}
-    pod["automountServiceAccountToken"] = False
+    pod |= {"automountServiceAccountToken": False, "enableServiceLinks": False}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
