@@ -124,7 +124,7 @@ class Mig(Contract):
 
     @property
     def profile(self) -> str | None:
-        """`1g.10gb` of `all-1g.10gb`, as it is in the label: media extensions lose their plus sign."""
+        """The profile as in the label, such as `1g.10gb` of `all-1g.10gb`: media extensions lose their plus sign."""
         found = _PROFILE.search(self.config)
         return f"{found[1]}{'me' if found[2] else ''}" if found else None
 
