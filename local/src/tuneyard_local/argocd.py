@@ -2,8 +2,8 @@
 """Argo CD's application controller and repo server as plain processes, following a git repository on this machine.
 
 They are Argo CD's own programs with the settings that a cluster's ConfigMaps hold; which setting becomes which
-environment variable is read from Argo CD's own manifests, as pods would get it. There is no user interface, no
-API server and no ApplicationSet controller: nothing here needs them.
+environment variable is read from Argo CD's own manifests, as pods would get it. Its user interface, API
+server and ApplicationSet controller are left out, as nothing here needs them.
 """
 
 from __future__ import annotations
