@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers of adapters as processes on this machine: real vLLM and our own small one, asked in the same words."""
+"""Servers of adapters as processes on this machine: real vLLM and our own small one, with the same requests."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ Answer = tuple[int, Any]
 
 @dataclass(frozen=True)
 class AdapterServer:
-    """A running server: where it is, what it serves, and the folder that it finds adapters in."""
+    """A running server: its address, its base model, and its folder of adapters."""
 
     kind: Kind
     url: str
@@ -85,7 +85,7 @@ class AdapterServer:
 
 
 def build_arguments(model: Path, port: int) -> list[str]:
-    """The arguments that both take."""
+    """The arguments of both servers."""
     return [
         f"--model={model}",
         f"--served-model-name={SERVED}",
@@ -98,7 +98,7 @@ def build_arguments(model: Path, port: int) -> list[str]:
 
 
 def build_variables(folder: Path) -> dict[str, str]:
-    """The variables that both take: adapters are loaded at run time, and found in a folder."""
+    """The environment variables of both servers: they load adapters at run time and find them in a folder."""
     return {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "true",
         "VLLM_PLUGINS": "lora_filesystem_resolver",
@@ -127,7 +127,7 @@ def start_vllm(arguments: Sequence[str], variables: dict[str, str], log: Path) -
 
 @contextmanager
 def running(kind: Kind, root: Path) -> Iterator[AdapterServer]:
-    """A server that is ready, with a random base model and an empty folder; ended at the end, whatever happens."""
+    """A server that is ready, with a random base model and an empty folder; it is always stopped at the end."""
     model = write_model(root / "random-llama", random_weights(0), chat_template=TEMPLATE)
     folder, log = root / "adapters", root / "server.log"
     folder.mkdir()

@@ -46,7 +46,7 @@ class Bench:
     def wait(
         self, job: str, what: str, is_so: Callable[[dict[str, Any]], bool], seconds: float
     ) -> dict[str, Any]:
-        """The job's status as soon as `is_so`; fails with the status and the pods' words when it never is."""
+        """The job's status as soon as `is_so`; fails with the status and the pods' messages on timeout."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             status = self.status(job)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The clusters of a test session; tests part themselves by namespaces.
+"""The clusters of a test session; each test has its own namespace.
 
 All tests of tier cluster take theirs from `clusters`: our local control plane or, with TUNEYARD_CLUSTER=kind, one that
 kind makes. Tiers gitops and e2e need ours: Argo CD runs beside its processes, and real nodes have fake GPUs.
@@ -69,7 +69,7 @@ def _no_orphans() -> None:
 
 
 class Clusters(Protocol):
-    """Where tests of tier cluster take their clusters from."""
+    """The source of clusters for tests of tier cluster."""
 
     def __call__(
         self, name: str, options: ControlPlaneOptions | None = None, *, local_because: str = ""
@@ -100,7 +100,7 @@ def clusters(_no_orphans: None) -> Iterator[Clusters]:
 
 @pytest.fixture(scope="session")
 def _ours() -> None:
-    """For tests of the local cluster itself."""
+    """Our local cluster, for tests of that cluster itself."""
     if kind.is_chosen():
         pytest.skip("not on kind: this tests the local control plane itself")
 
@@ -130,7 +130,7 @@ def bench(cluster: NativeCluster) -> Bench:
 
 @pytest.fixture(scope="session")
 def helm_is_built() -> None:
-    """That `program("helm")` is there: what a session's tests name is built before the first one starts."""
+    """Make `program("helm")` available: parts that tests name are built before the first test starts."""
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The smallest job and runtime that fit each other, and what is said of a pair that does not."""
+"""The smallest job and runtime that fit each other, and the refusals of a pair that does not."""
 
 from typing import Any
 

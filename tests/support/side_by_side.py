@@ -27,7 +27,7 @@ class ByCluster(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type
 
 @cache
 def scope_of(file: Path) -> str:
-    """By its text: whoever hands out the work has collected no tests."""
+    """The scope of a test, from its id: the process that distributes the work has collected no tests."""
     text = file.read_text(encoding="utf-8")
     return next((tier for tier in SHARE_A_CLUSTER if f"mark.{tier}" in text), str(file))
 

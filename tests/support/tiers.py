@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tiers run here: unit always can, the others need things of the machine. What is skipped is said aloud.
+"""Chooses the tiers that run here: unit always can, the others need something of the machine. Skips are reported.
 
 TUNEYARD_TIERS, a comma list of unit, torch, vllm, cluster, gitops and e2e, chooses; without it all run that can. A tier
 that was asked for by name and cannot run is an error: a skip would look like success.
@@ -48,7 +48,7 @@ def missing_for(tier: str) -> str | None:
 
 
 def is_put_off(item: pytest.Item) -> bool:
-    """Whether it is long, and nobody asked for long ones."""
+    """Whether a test is long, and long tests were not asked for."""
     return item.get_closest_marker("long") is not None and not os.environ.get("TUNEYARD_LONG")
 
 

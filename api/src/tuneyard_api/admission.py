@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the API server can tell that a CRD's rules can't: two ValidatingAdmissionPolicies, and no webhook of ours.
+"""Two ValidatingAdmissionPolicies for what a CRD's rules can't express, without a webhook.
 
 By job and runtime together: every FineTuneRuntime is a parameter, and a rule only speaks about the one that the job names. A runtime that does
 not exist is allowed, since it may come a moment later: the operator waits for it. What is refused here is refused
@@ -45,7 +45,7 @@ _CHANGED = (
 
 
 def build_policy() -> dict[str, Any]:
-    """The rules; a job whose spec stays as it is, is never held up by them."""
+    """The policy on job and runtime; it never refuses an update that leaves the spec unchanged."""
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
@@ -70,7 +70,7 @@ def build_policy() -> dict[str, Any]:
 
 
 def build_edit_policy() -> dict[str, Any]:
-    """What a job was started with stays; all that was changed is named at once, and what may be."""
+    """The policy that freezes the spec of a started job; its message names the changed fields and the changeable ones."""
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicy",
@@ -101,12 +101,12 @@ def build_edit_policy() -> dict[str, Any]:
 
 
 def build_binding() -> dict[str, Any]:
-    """The rules hold in every namespace, with every runtime as their parameter."""
+    """The binding of the first policy to every namespace, with every runtime as its parameter."""
     return _binding(POLICY_NAME, {"paramRef": {"selector": {}, "parameterNotFoundAction": "Allow"}})
 
 
 def build_edit_binding() -> dict[str, Any]:
-    """The same in every namespace."""
+    """The binding of the edit policy to every namespace."""
     return _binding(EDIT_POLICY_NAME, {})
 
 

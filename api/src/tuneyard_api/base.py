@@ -28,7 +28,7 @@ def to_api_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """A sentence about an object or a value, twice: as CEL for the API server and in Python for a laptop.
+    """A rule about an object or a value, in two forms: as CEL for the API server and in Python for a laptop.
 
     Both must say the same; the files of tests/invalid/jobs are put before both. A rule between the fields of an
     object stands in its `Contract.rules`; a rule of one value stands in the value's `Annotated`.
@@ -110,7 +110,7 @@ class Contract(BaseModel):
 
 
 class Tolerant(Contract):
-    """A part that a newer writer may have extended: what is unknown is dropped.
+    """A part that a newer writer may have extended: unknown fields are dropped.
 
     Its numbers are finite: JSON has no other ones, and would carry nan as null.
     """

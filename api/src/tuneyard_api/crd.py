@@ -70,7 +70,7 @@ def build_runtime_crd() -> dict[str, Any]:
 
 
 def structural_schema(model: type[BaseModel]) -> Schema:
-    """The schema of `model` as an API server takes it: nothing by reference, nothing by null."""
+    """The schema of `model` as an API server takes it, without references and unions with null."""
     schema = model.model_json_schema(mode="serialization")
     return _rewritten(schema, schema.get("$defs", {}))
 
@@ -104,7 +104,7 @@ def _rewritten(node: Schema, definitions: Schema) -> Schema:
 
 
 def _resolved(node: Schema, definitions: Schema) -> Schema:
-    """`node` with its reference followed and its union with null taken apart; what stands beside them wins."""
+    """`node` with its reference followed and its union with null taken apart; keywords beside them win."""
     while "$ref" in node or "anyOf" in node:
         beside = {key: value for key, value in node.items() if key not in {"$ref", "anyOf"}}
         if "$ref" in node:
@@ -120,7 +120,7 @@ def _resolved(node: Schema, definitions: Schema) -> Schema:
 
 
 def _least_default(schema: Schema) -> Any:
-    """A default without what the defaults of its parts say anyway: `{}` for most objects."""
+    """A default without the values that the defaults of its parts give anyway: `{}` for most objects."""
     default = schema["default"]
     if not isinstance(default, dict):
         return default
@@ -133,7 +133,7 @@ def _least_default(schema: Schema) -> Any:
 
 
 def _without_defaults(schema: Schema) -> Schema:
-    """Status holds what the operator wrote and nothing else."""
+    """The schema without defaults: status has only what the operator wrote."""
     result = {key: value for key, value in schema.items() if key != "default"}
     if "properties" in schema:
         result["properties"] = {name: _without_defaults(part) for name, part in schema["properties"].items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders that are there whole or not at all, whenever the power goes.
+"""Writes files and folders atomically: after a power cut they exist whole or not at all.
 
 Written under a temporary dot-name beside their final one, synced, renamed, and the parent synced.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """`content` at `path`, replacing what is there."""
+    """Write `content` to `path`, replacing a file that is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     with temporary.open("wb") as file:
@@ -24,7 +24,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def write_link(path: Path, text: str) -> None:
-    """A symbolic link at `path`, replacing a link or a file that is there in one step.
+    """Write a symbolic link to `path`, atomically replacing a link or a file that is there.
 
     Raises:
         OSError: EISDIR or EEXIST, if a folder is there.
@@ -58,12 +58,12 @@ def folder_being_written(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """A name that no other process uses, nor one of the same number in another pod."""
+    """A temporary name that no other process uses, not even one with the same id in another pod."""
     return path.with_name(f".{path.name}.tmp-{os.uname().nodename}-{os.getpid()}")
 
 
 def sync_tree(folder: Path) -> None:
-    """Everything below `folder` on disk."""
+    """Sync everything below `folder` to disk."""
     for path in folder.rglob("*"):
         if path.is_dir():
             sync_folder(path)
@@ -73,13 +73,13 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """What is written in `path` on disk."""
+    """Sync the content of `path` to disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """The names inside `folder` on disk."""
+    """Sync the names in `folder` to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

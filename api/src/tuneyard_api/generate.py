@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what is made from the models: CRDs, admission policy, samples, reference pages.
+"""Writes the files that are generated from the models: CRDs, admission policies, samples, reference pages.
 
 `python -m tuneyard_api.generate` writes, `--check` fails with a unified diff where a file is not what it would write.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every rule of a FineTuneJob or FineTuneRuntime that no keyword of a schema says, as CEL and in Python side by side.
+"""The rules of FineTuneJob and FineTuneRuntime that no schema keyword expresses, as CEL and in Python side by side.
 
 CEL sees the object after defaulting, so fields with a default need no `has()`.
 """
@@ -83,7 +83,7 @@ OPTIONS_OF_METHOD = _rule(
 
 
 def _sources(*names: str) -> tuple[Rule, Rule]:
-    """The two rules of an object that is exactly one of several sources: not none, and not more than one."""
+    """The two rules of an object with exactly one of several sources: at least one, and at most one."""
     attributes = [_attribute(name) for name in names]
     given = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in names)
     listed = f"{', '.join(names[:-1])} and {names[-1]}"
@@ -288,7 +288,7 @@ MOUNTS_APART = _rule(
 
 
 def apart_from(places: Collection[str]) -> Rule:
-    """A path that is none of `places`, which every pod has already."""
+    """The rule that a path is none of `places`, which every pod has already."""
     return _rule(
         f"!(self in {sorted(places)})",
         lambda path: path not in places,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every name that more than one program must spell the same: API group, labels, child names.
+"""The names that several programs share: API group, labels, child names.
 
 Nothing here decides anything; a name is written once, here, and imported everywhere else.
 """
@@ -46,7 +46,7 @@ def plan_name(job: str, uid: str) -> str:
 
 
 def former_plan_name(job: str) -> str:
-    """The name of that ConfigMap in the first version of the operator, whose jobs go on."""
+    """The name of that ConfigMap in the first version of the operator, whose jobs may still run."""
     return f"{job}-plan"
 
 
@@ -56,7 +56,7 @@ def workspace_name(job: str) -> str:
 
 
 def gpu_claim_name(job: str) -> str:
-    """The ResourceClaimTemplate that training pods claim GPUs by."""
+    """The ResourceClaimTemplate of the training pods' GPUs."""
     return f"{job}-gpus"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where model, adapter and data come from, as the pods are told: paths under claims, repositories, objects, URLs."""
+"""Resolves the sources of model, adapter and data for the pods: paths under claims, repositories, objects, URLs."""
 
 from collections.abc import Iterable
 
@@ -46,7 +46,7 @@ def inside(folder: str, claim: ClaimSource) -> str:
 
 
 def resolved_source(role: str, source: ModelSource | DataSource) -> pod.ResolvedSource:
-    """What a pod is told; `role` is the folder of a claim below SOURCES_DIR. Never the name of a Secret."""
+    """The source for a pod, without names of Secrets; `role` is the folder of a claim below SOURCES_DIR."""
     if source.pvc is not None:
         return pod.ResolvedSource(path=inside(f"{pod.SOURCES_DIR}/{role}", source.pvc))
     if isinstance(source, DataSource) and source.s3 is not None:
@@ -60,7 +60,7 @@ def resolved_source(role: str, source: ModelSource | DataSource) -> pod.Resolved
 
 
 def resolved_adapter(job: FineTuneJob, registry: ClaimSource) -> pod.ResolvedAdapter | None:
-    """What the prepare pod is told of the adapter that is trained on, if there is one."""
+    """The adapter to train on for the prepare pod, if there is one."""
     claim = adapter_claim(job, registry)
     if claim is None:
         return None

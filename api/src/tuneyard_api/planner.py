@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fills in what a job leaves open, from its runtime and by arithmetic. Pure: same job, same plan, same digest.
+"""Fills in what a job leaves open, from its runtime and by arithmetic. Pure: the same job gives the same plan.
 
 What one object alone can get wrong is refused by its model. What job and runtime get wrong together is refused
 here, all of it at once, each problem under a path of the job and with what would be allowed.
@@ -173,7 +173,7 @@ def _workspace_gib(job: FineTuneJob, runtime: FineTuneRuntime) -> int:
 
 
 def _micro_batch(job: FineTuneJob, runtime: FineTuneRuntime) -> int:
-    """As asked, else the largest divisor of one GPU's share that is not above the runtime's default."""
+    """The job's micro batch, else the largest divisor of one GPU's share that is at most the runtime's default."""
     training = job.spec.training
     if training.micro_batch_size is not None:
         return training.micro_batch_size
@@ -183,13 +183,13 @@ def _micro_batch(job: FineTuneJob, runtime: FineTuneRuntime) -> int:
 
 
 def _with_revision(source: pod.ResolvedSource, revision: str = DEFAULT_REVISION) -> pod.ResolvedSource:
-    """A repository of which the job names no revision is read at this one."""
+    """The source with this revision, if the job names none."""
     is_open = source.repo is not None and source.revision is None
     return source.model_copy(update={"revision": revision}) if is_open else source
 
 
 def _resolved_model(job: FineTuneJob, served: ServedModel | None) -> pod.ResolvedSource:
-    """A job that leaves the revision open trains what is served, so that its adapter fits."""
+    """The source of the model; without a revision it is the served one, so that the adapter fits."""
     base = served.base.hugging_face if served is not None else None
     source = resolved_source("model", job.spec.model)
     return _with_revision(source, base.revision if base is not None else DEFAULT_REVISION)
@@ -230,7 +230,7 @@ def _resolved_training(job: FineTuneJob, micro: int) -> pod.ResolvedTraining:
 
 
 def _mounts(job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource) -> tuple[Mount, ...]:
-    """Data reaches the prepare pod alone, the registry the publish pod alone; training reads the workspace."""
+    """The mounts of each stage: only prepare has the data, only publish the registry; training reads the workspace."""
     sources = [
         ("model", job.spec.model.pvc),
         ("adapter", adapter_claim(job, registry)),

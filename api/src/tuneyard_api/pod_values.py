@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values that end in a pod, judged here as Kubernetes judges the pod: refused at once, and not after the data is prepared."""
+"""Validates values of a pod as Kubernetes does, so that they are refused at once, not after the data is prepared."""
 
 from typing import Annotated
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How every refusal of a file is said: `file:line:col path: problem (got X); try Y`, all of them at once."""
+"""The format of problems in files: `file:line:col path: problem (got X); try Y`, all of them at once."""
 
 import difflib
 import json
@@ -66,12 +66,12 @@ def shown(value: Any) -> str:
 
 
 def clip(text: str, limit: int) -> str:
-    """`text` in at most `limit` characters: the start, where the point is, and an ellipsis."""
+    """`text` in at most `limit` characters: its start and an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant, if any is near; upper and lower case are alike."""
+    """The known word that was probably meant, if one is near; case does not matter."""
     by_lower = {name.lower(): name for name in known}
     found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None

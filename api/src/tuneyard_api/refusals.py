@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What job and runtime get wrong together: each problem under a path of the job, and with what would be allowed."""
+"""Problems of a job with its runtime: each has a path of the job, and names what would be allowed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def every_problem(
     others: Iterable[FineTuneRuntime],
     registry: ClaimSource | None,
 ) -> tuple[Problem, ...]:
-    """All that stands in the way of `job` on `runtime`; empty when nothing does.
+    """Every reason why `job` can't run on `runtime`; empty if there is none.
 
     `registry` is where its result would go; `others` are the runtimes that may have what this one lacks.
     """
@@ -53,12 +53,12 @@ def every_problem(
 
 
 def processes(job: FineTuneJob) -> int:
-    """One for each GPU of each node."""
+    """The number of processes: one for each GPU of each node."""
     return job.spec.parallelism.nodes * job.spec.parallelism.gpus_per_node
 
 
 def is_whole_model(job: FineTuneJob, runtime: FineTuneRuntime) -> bool:
-    """Whether the runtime will make a model, not an adapter; a method that it lacks is refused for that alone."""
+    """Whether the runtime makes a whole model, not an adapter; false for a method that it lacks."""
     return job.spec.method in WHOLE_MODEL_METHODS and job.spec.method in runtime.spec.methods
 
 
@@ -77,7 +77,7 @@ def _method_problems(
 
 
 def _batch_problems(job: FineTuneJob) -> Iterable[Problem]:
-    """Refused by the model already; a job that was copied with other numbers meets it here."""
+    """Problems of the batch sizes, also for jobs that bypassed the model's validation."""
     training, gpus = job.spec.training, processes(job)
     message = batch_refusal(training.global_batch_size, training.micro_batch_size, gpus)
     if message:
@@ -117,7 +117,7 @@ def _capability_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable
 
 
 def _cpu_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
-    """A pod that asks for more than it may use is no valid pod: one number may be the job's, the other the runtime's."""
+    """CPU requests above the limit, where one number is the job's and the other the runtime's."""
     wishes, own, name = job.spec.resources, runtime.spec.train_resources, runtime.metadata.name
     if wishes.cpu_limit_cores is not None and wishes.cpu_cores is None:
         least = quantity_value(own.cpu)
@@ -138,7 +138,7 @@ def _cpu_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Proble
 
 
 def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
-    """A name that is taken is never overwritten: better said now than after the training."""
+    """A job can't publish under the name of the adapter that it continues."""
     adapter, own = job.spec.model.adapter, job.spec.publish.adapter_name or job.metadata.name
     if adapter is not None and adapter.published == own:
         yield Problem(
@@ -193,7 +193,7 @@ def _destination_problems(
 
 
 def _whole_model_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
-    """A server of adapters neither loads a whole model nor likes to find one among them."""
+    """Problems of publishing a whole model: a server of adapters can't load it, and must not find it among them."""
     method, served, serve = job.spec.method, runtime.spec.served_models, job.spec.serve
     if not is_whole_model(job, runtime):
         return
@@ -213,7 +213,7 @@ def _whole_model_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterabl
 
 
 def _server_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
-    """An adapter fits the servers of its base model alone, and a server takes ranks up to its own."""
+    """Problems of the server: an adapter fits only servers of its base model, and ranks up to their limit."""
     serve, served, name = job.spec.serve or Serve(), runtime.spec.served_models, runtime.metadata.name
     if serve.disabled or serve.endpoint is not None or is_whole_model(job, runtime):
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a registry of adapters looks like, on a claim and in S3: all of its names, and the digest that readers check.
+"""The layout of a registry of adapters, on a claim and in S3: its names, and the digest that readers check.
 
 `.store/<name>/<digest>/` holds the files of one version, which never change. A name points to one version: on a claim by
 the relative link `<name>`, in S3 by the object `<name>.json`, which is a copy of the version's VERSION_FILE. A registry
@@ -52,7 +52,7 @@ class StoredBase(Tolerant):
 
     @classmethod
     def of_config(cls, config: dict[str, Any]) -> Self:
-        """As adapter_config.json says it: a text without a revision may be a repository as well as a folder.
+        """The base in adapter_config.json; a name without a revision may be a repository or a folder.
 
         Raises:
             ValueError: it names none.
@@ -98,7 +98,7 @@ class Version(Tolerant):
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it is an adapter, and no whole model."""
+        """Whether it is an adapter, not a whole model."""
         return tuple(self.files) == ADAPTER_FILES
 
     @property
@@ -122,7 +122,7 @@ def version_path(name: str, digest: str) -> str:
 
 
 def linked_digest(name: str, link: str) -> str | None:
-    """The digest that the text of the link `<name>` points to; None if it is no link of a registry."""
+    """The digest in the target of the link `<name>`; None if it is not a link of a registry."""
     digest = _ALGORITHM + PurePath(link).name
     return digest if re.fullmatch(_DIGEST, digest) and link == version_path(name, digest) else None
 
@@ -139,7 +139,7 @@ def is_name(text: str) -> bool:
 
 
 def read_version(name: str, folder: Path) -> Version:
-    """What a folder on a claim holds; one of a former release, without VERSION_FILE, is computed, which reads all of it.
+    """The version in a folder on a claim; without VERSION_FILE (a former release) it is computed from all files.
 
     Raises:
         OSError: it can't be read.

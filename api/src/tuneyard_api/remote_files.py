@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of a data set that prepare fetches from S3 or by URL: what a job says of them, and what a pod is told."""
+"""Data files that prepare fetches from S3 or by URL, as jobs name them."""
 
 from typing import Annotated
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sample files: a few lines that work, and around them every field with its meaning, commented out."""
+"""Writes the sample files: a few lines that work, and every other field with its meaning as a comment."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -72,7 +72,7 @@ def constraints(schema: Schema) -> str:
 
 
 def _fields(schema: Schema, values: Mapping[str, Any]) -> list[str]:
-    """The lines of an object's fields; those that `values` has not are comments."""
+    """The lines of an object's fields; fields that are not in `values` become comments."""
     lines: list[str] = []
     required = schema.get("required", ())
     for name, part in schema["properties"].items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which models are served where, and which of them can take the adapter of a job.
+"""The served models and their addresses, and which of them can take the adapter of a job.
 
 An adapter belongs to one base model. So a job is matched by its base and never sent to another one's server.
 """
@@ -71,14 +71,14 @@ class ServedModel(Contract):
 
 
 def servers_of(job: FineTuneJob, served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
-    """The servers that an adapter of `job` fits and gets to, in the order of the runtime."""
+    """The servers that fit an adapter of `job` and read its registry, in the order of the runtime."""
     return tuple(
         each for each in served if each.base.is_base_of(job.spec.model) and reads_registry_of(job, each)
     )
 
 
 def reads_registry_of(job: FineTuneJob, served: ServedModel) -> bool:
-    """Whether what the job publishes gets to the server."""
+    """Whether the server reads the registry that the job publishes to."""
     return served.namespaces is None or job.metadata.namespace in served.namespaces
 
 
@@ -93,7 +93,7 @@ class Destination:
 
 
 def destination_of(job: FineTuneJob, served: Iterable[ServedModel]) -> Destination | None:
-    """Where an adapter of `job` is served; None: nowhere, or nowhere yet, which `refusals` says."""
+    """The server for an adapter of `job`; None if there is none, which `refusals` reports if needed."""
     serve = job.spec.serve or Serve()
     if serve.disabled:
         return None
@@ -104,7 +104,7 @@ def destination_of(job: FineTuneJob, served: Iterable[ServedModel]) -> Destinati
 
 
 def served_by(job: FineTuneJob, served: Iterable[ServedModel]) -> ServedModel | None:
-    """The served model that the job names, or the first one of its base; None where it wants or finds none."""
+    """The served model that the job names, or the first one of its base; None if the job wants none or none fits."""
     serve = job.spec.serve or Serve()
     if serve.disabled or serve.endpoint is not None:
         return None
@@ -113,7 +113,7 @@ def served_by(job: FineTuneJob, served: Iterable[ServedModel]) -> ServedModel | 
 
 
 def base_words(model: ModelSource) -> str:
-    """A job's base model as a person says it."""
+    """The name of a job's base model for messages."""
     if model.hugging_face is not None:
         hub = model.hugging_face
         return f"{hub.repo} at {hub.revision}" if hub.revision else hub.repo

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a FineTuneJob or FineTuneRuntime from a file, strictly, and says all that is wrong with it at once.
+"""Reads a FineTuneJob or FineTuneRuntime from a file, strictly, and reports all problems at once.
 
 As strict as `kubectl apply --validate=strict` and the CRD together, and before either is there: unknown fields,
 types, bounds and rules, each with its line and what was probably meant. Stricter in one thing: words and numbers that
@@ -129,7 +129,7 @@ def refused_nulls(document: Document) -> Iterable[LocatedProblem]:
 
 
 def _nulls(value: Any, schema: Schema, path: Path) -> Iterator[Path]:
-    """Where a null stands and no default takes its place."""
+    """The paths of nulls that no default replaces."""
     if value is None and "default" not in schema:
         yield path
     parts = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
@@ -138,7 +138,7 @@ def _nulls(value: Any, schema: Schema, path: Path) -> Iterator[Path]:
 
 
 def locate(refused: PlanRefused, document: Document) -> InputRefused:
-    """What a plan was refused for, with the lines of the job's file."""
+    """The problems of a refused plan, with their lines in the job's file."""
     return InputRefused(
         document.problem(tuple(problem.path.split(".")), problem.message) for problem in refused.problems
     )
@@ -197,7 +197,7 @@ def _schema_of(model: type[BaseModel]) -> Schema:
 
 
 def _envelope_problems(document: Document, kind: str) -> Iterable[LocatedProblem]:
-    """What the models do not look at, as the cluster sets more of it than people write."""
+    """Problems outside the models' fields: in apiVersion, kind and metadata."""
     value = document.value
     for key, wanted in (("apiVersion", names.API_VERSION), ("kind", kind)):
         if value.get(key) != wanted:
@@ -228,7 +228,7 @@ def _unknown_field(key: str, known: Iterable[str], schema: Schema) -> str:
 
 
 def _places(schema: Schema, path: str = "") -> Iterator[str]:
-    """The path of every field that stands in no list."""
+    """The path of every field outside lists."""
     for name, part in schema.get("properties", {}).items():
         yield f"{path}{name}"
         yield from _places(part, f"{path}{name}.")
@@ -237,7 +237,7 @@ def _places(schema: Schema, path: str = "") -> Iterator[str]:
 def _explained(
     document: Document, around: Path, details: ErrorDetails, schema: Schema
 ) -> Iterable[LocatedProblem]:
-    """One error of pydantic in the words of the house; `schema` is that of the part at `around`."""
+    """The problem for one pydantic error; `schema` is that of the part at `around`."""
     path, kind, context = (*around, *details["loc"]), details["type"], details.get("ctx", {})
     if kind == "rule":
         for field, message in context["broken"]:

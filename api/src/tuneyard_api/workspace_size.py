@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large a workspace must be, from what is known before anything is fetched: the model's name and the method.
+"""Estimates the size of a workspace before anything is fetched, from the model's name and the method.
 
 A name like `Llama-3.2-1B` tells the parameters; one that does not leaves the choice to the runtime. It is a bound
 from above on purpose: a full disk costs a training, an empty one a few cents.
@@ -22,7 +22,7 @@ _DATA_GIB = 4
 
 
 def parameters_in(name: str) -> float | None:
-    """Parameters of a model by its name: 8e9 of `meta-llama/Llama-3.1-8B-Instruct`, None when it does not say."""
+    """Parameters of a model by its name: 8e9 of `meta-llama/Llama-3.1-8B-Instruct`, None if the name has no size."""
     found = _PARAMETERS.search(name.replace("_", "-"))
     if found is None:
         return None

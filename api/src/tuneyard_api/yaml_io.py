@@ -37,7 +37,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Document:
-    """One document and where its parts stand."""
+    """One document and the positions of its parts."""
 
     value: Any
     file: str
@@ -49,7 +49,7 @@ class Document:
     """Numbers and booleans as they are written, such as `1.30`, which is 1.3."""
 
     def position(self, path: Path) -> Position:
-        """Where `path` stands, or what it would stand in."""
+        """The position of `path`, or of the nearest part around it."""
         while path and path not in self.positions:
             path = path[:-1]
         return self.positions[path]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a plain scalar means: read by YAML 1.2's core schema, written so that YAML 1.1 readers agree.
+"""Plain scalars: read by YAML 1.2's core schema, and written so that YAML 1.1 readers agree.
 
 kubectl, Helm and Argo CD read YAML 1.1 as Go's yaml.v2 does: `no` is false, `1_000` is 1000 and `017` is 15. Files
 that people write for them may hold no plain scalar that they misread, and a string is written plain only if no

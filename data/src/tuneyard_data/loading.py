@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads every record of every split into tokens; what is wrong with any of them is said together."""
+"""Reads every record of every split into tokens, and reports all problems together."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ _BATCH = 1000
 
 @dataclass
 class Loaded:
-    """One split on its way."""
+    """One split with its tokens."""
 
     name: str
     file: str = ""
@@ -55,7 +55,7 @@ def load_splits(
 ) -> dict[str, Loaded]:
     """Every record of every split; all problems of all splits are reported together.
 
-    `records_read` is told now and then how many records of the split at hand have been read.
+    `records_read` is called now and then with the number of records read from the current split.
 
     Raises:
         DataRefused: with all problems.
@@ -133,7 +133,7 @@ def _tokenize(
 
 
 def hold_out(splits: dict[str, Loaded], job: ResolvedJob) -> dict[str, Loaded]:
-    """Takes the validation fraction from the training records, by seed; records that are alike stay on one side."""
+    """Takes the validation fraction from the training records, by seed; near-duplicates stay on one side."""
     fraction = job.dataset.validation_fraction
     if not fraction:
         return splits

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells which records are the same, word for word or but for spelling: within a split, and between splits.
+"""Finds records that are equal or differ only in spelling, within a split and between splits.
 
 Alike are texts that agree after Unicode's compatibility folding (NFKC), in lower case, without punctuation and with
 one space between words. Signs that calculate (+ - < = >) count, so that two sums are not alike.
@@ -18,7 +18,7 @@ _PUNCTUATION = re.compile(
 
 
 def exact_key(example: Example) -> bytes:
-    """Equal for records whose text, and what is learned of it, are the same."""
+    """A key that is equal for records with the same text and the same tokens under the loss."""
     digest = hashlib.sha256()
     for piece in example.pieces:
         digest.update(len(piece.text).to_bytes(8, "big") + bytes([piece.is_learned]) + piece.text.encode())
@@ -26,25 +26,25 @@ def exact_key(example: Example) -> bytes:
 
 
 def near_key(example: Example) -> bytes:
-    """Equal for records that differ in spelling alone; exact where nothing but punctuation is said."""
+    """A key that is equal for records that differ only in spelling; exact for text of punctuation alone."""
     text = normalised("".join(piece.text for piece in example.pieces))
     return hashlib.sha256(text.encode()).digest() if text else exact_key(example)
 
 
 def normalised(text: str) -> str:
-    """What is compared of a text; see the module."""
+    """The normalised text, as the module describes it."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_PUNCTUATION.sub(" ", folded).split())
 
 
 def repeated(keys: Sequence[bytes]) -> list[tuple[int, int]]:
-    """(index, index of the first that is the same) of every record that is there before."""
+    """(index, index of its first copy) of every record that is a copy of an earlier one."""
     first: dict[bytes, int] = {}
     return [(at, first[key]) for at, key in enumerate(keys) if first.setdefault(key, at) != at]
 
 
 def shared(keys: Sequence[bytes], others: Sequence[bytes]) -> list[tuple[int, int]]:
-    """(index, index of the first in `others`) of every record that is there too."""
+    """(index, index of its first copy in `others`) of every record that is also in `others`."""
     first: dict[bytes, int] = {}
     for at, key in enumerate(others):
         first.setdefault(key, at)

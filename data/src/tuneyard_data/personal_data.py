@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds what looks like personal data or a secret, so that people look before a model learns it by heart.
+"""Finds what looks like personal data or a secret, so that people check before a model memorises it.
 
 Hints, not proof: they are counted by kind and place, and what was found is never repeated anywhere.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shows people what the model really sees, and which part of it is learned."""
+"""Shows people what the model sees, and which part of it is under the loss."""
 
 from itertools import groupby
 
@@ -9,7 +9,7 @@ OPEN, CLOSE = "⟦", "⟧"
 
 
 def render_preview(records: list[TokenizedRecord], tokenizer: TextTokenizer) -> str:
-    """The records back from their tokens, special tokens included, with what is learned in double brackets."""
+    """The records back from their tokens, special tokens included, with the part under the loss in double brackets."""
     parts = [f"What the model learns is between {OPEN} and {CLOSE}.\n"]
     for number, record in enumerate(records, start=1):
         cut = f", cut from {record.full_length}" if record.is_cut else ""

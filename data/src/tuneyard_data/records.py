@@ -23,7 +23,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file that can be read, and whose records it holds."""
+    """A readable file and the split that its records belong to."""
 
     split: str
     path: Path
@@ -33,14 +33,14 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record begins: `train.jsonl:12:1`; of a parquet file, whose rows have no column, `train.parquet:row 12`."""
+    """The place where a record begins: `train.jsonl:12:1`; or, in a parquet file, `train.parquet:row 12`."""
 
     file: str
     line: int
     column: int | None = 1
 
     def __str__(self) -> str:
-        """As editors open it."""
+        """The place in the form that editors open."""
         return (
             f"{self.file}:row {self.line}"
             if self.column is None
@@ -58,7 +58,7 @@ class Record:
     """Its text, to find the column of a value."""
 
     def place_of(self, key: str) -> Place:
-        """Where `key` stands in its text; where the record begins if it does not."""
+        """The place of `key` in the text, or the record's beginning if it is not there."""
         at = _key_positions(self.source).get(key)
         if at is None or self.place.column is None:
             return self.place
@@ -69,20 +69,20 @@ class Record:
 
 
 class Problems:
-    """What is wrong with the records of all splits."""
+    """The problems of the records of all splits."""
 
     def __init__(self) -> None:
         self._shown: list[str] = []
         self.count = 0
 
     def add(self, place: Place | str, message: str) -> None:
-        """One problem; beyond MAX_SHOWN it is only counted."""
+        """Add one problem; beyond MAX_SHOWN it is only counted."""
         self.count += 1
         if self.count <= MAX_SHOWN:
             self._shown.append(f"{place}: {clip(message, 400)}")
 
     def report(self) -> str:
-        """All that is shown, one per line, and how many there are beyond."""
+        """The shown problems, one per line, and the number of further ones."""
         rest = self.count - len(self._shown)
         return "\n".join([*self._shown, *([f"... and {rest} more problems"] if rest else [])])
 
@@ -107,7 +107,7 @@ class Problems:
 def read_records(path: Path, name: str, problems: Problems) -> Iterator[Record]:
     """Every record of a file that is an object; the others become problems.
 
-    `name` is what the file is called towards people, such as its path inside the claim or repository.
+    `name` is the file's name in messages, such as its path inside the claim or repository.
     """
     if path.suffix == ".parquet":
         yield from _read_parquet(path, name, problems)
@@ -206,7 +206,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _key_positions(source: str) -> dict[str, int]:
-    """Where each column of a JSON object is named; of one that is named twice the last, whose value counts."""
+    """The position of each column name of a JSON object; the last one of a duplicate, whose value counts."""
     found: dict[str, int] = {}
     if not source.startswith("{"):
         return found

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is raised when data, or the tokenizer that is to read it, can't be used."""
+"""The errors for data, or a tokenizer, that can't be used."""
 
 
 class DataRefused(ValueError):  # noqa: N818  the data is refused; nothing went wrong
-    """The message says all that is wrong and what to try, in the words of a FineTuneJob."""
+    """The data can't be used; the message has all problems and what to try, in terms of a FineTuneJob."""
 
 
 class RecordsRefused(DataRefused):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What prepare found in the data, whole: `<workspace>/prepare-report.json`, and the same for people in the log.
+"""The full report on the data: `<workspace>/prepare-report.json`, and the same for people in the log.
 
 The rules, which docs/how-to/your-own-data.md repeats:
 
 - a record that is in the training data word for word is leaked exactly, one that differs in spelling alone nearly;
-- any leak into validation or test is warned of; if more than half of a split is leaked exactly, the job is refused,
+- any leak into validation or test is a warning; if more than half of a split is leaked exactly, the job is refused,
   as its scores would measure memory and nothing else;
 - duplicates, cut records and hints at personal data are warned of and never refused.
 """
@@ -64,7 +64,7 @@ class Pair(Contract):
 
 
 class Repetition(Contract):
-    """Records that are there before, or elsewhere."""
+    """Records that appear earlier, or in another split."""
 
     exact: int
     """Word for word."""
@@ -127,15 +127,15 @@ class DataReport(Contract):
 
     @property
     def hint_count(self) -> int:
-        """Of all kinds."""
+        """The number of hints of all kinds."""
         return sum(hint.count for hint in self.hints)
 
     def content(self) -> bytes:
-        """Of the file prepare-report.json."""
+        """The content of prepare-report.json."""
         return (self.model_dump_json(by_alias=True, indent=2) + "\n").encode()
 
     def refuse_if_leaked(self) -> None:
-        """The rule of the module.
+        """Apply the module's rule on leaks.
 
         Raises:
             DataRefused: naming every split that mostly repeats the training data.
@@ -189,7 +189,7 @@ def build_report(
 
 
 def warnings_of(report: DataReport) -> list[str]:
-    """What a person should look at, the lengths of all splits first."""
+    """The warnings for people, the lengths of all splits first."""
     warnings = []
     for name, split in report.splits.items():
         lengths = split.lengths
@@ -252,7 +252,7 @@ def _repetition_lines(what: str, found: Repetition) -> list[str]:
 def _repetition(
     exact: Sequence[tuple[int, int]], near: Sequence[tuple[int, int]], split: Loaded, of: Loaded
 ) -> Repetition:
-    """What is equal is alike too, so `near` holds the indices of `exact` and more; the exact ones come first."""
+    """The repetitions, exact ones first. Equal records are near-duplicates too, so `near` includes `exact`."""
     same = {index for index, _ in exact}
     merely_alike = [(index, other) for index, other in near if index not in same]
     pairs = [*exact, *merely_alike][:MAX_PLACES]

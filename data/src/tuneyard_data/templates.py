@@ -80,7 +80,7 @@ def detect_format(first: Record, declared: str) -> str:
 def renderer_of(
     declared: str, template: Template | None, chat: "ChatTemplate | None", first: Record
 ) -> Renderer:
-    """What turns each record into an Example; the format is decided by the first record.
+    """The renderer that turns each record into an Example; the first record decides the format.
 
     Raises:
         DataRefused: for a template that can't be read and for chat without a chat template.

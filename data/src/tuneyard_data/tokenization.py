@@ -93,7 +93,7 @@ class TextTokenizer:
         return ChatTemplate(source, special, self._tokenizer.id_to_token(self.end_id) or "")
 
     def prompt_ids(self, text: str, *, has_special_tokens: bool) -> list[int]:
-        """What a model is given to continue."""
+        """The ids of a prompt, which the model continues."""
         ids = list(self._tokenizer.encode(text, add_special_tokens=not has_special_tokens).ids)
         # Some tokenizers end every text; a prompt goes on.
         while ids and not has_special_tokens and ids[-1] in self.stop_ids:

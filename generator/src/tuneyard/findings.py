@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong, said once: findings carry their place, so that people see all of them and fix each at its line."""
+"""Findings of checks. Each carries its place, so that people see all problems at once and fix each at its line."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -41,7 +41,7 @@ class Finding:
 
 
 class InputError(Exception):
-    """What the user gave is wrong; carries every finding."""
+    """The user's input is wrong; carries every finding."""
 
     def __init__(self, findings: Iterable[Finding]) -> None:
         self.findings = tuple(findings)
@@ -64,14 +64,14 @@ def has_errors(findings: Iterable[Finding]) -> bool:
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """By place, then rule; what two checks found alike is said once."""
+    """The findings ordered by place, then rule, without duplicates."""
     return sorted(
         set(findings), key=lambda f: (f.file, f.line, f.column, tuple(map(str, f.path)), f.rule, f.problem)
     )
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """One line each."""
+    """The findings as text, one line each."""
     return "".join(f"{finding}\n" for finding in findings)
 
 

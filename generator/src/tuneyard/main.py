@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `tuneyard`. Commands import what they need when they run: start-up is part of every check."""
+"""The command `tuneyard`. Commands import what they need when they run: every check pays for the start-up."""
 
 import sys
 from importlib import import_module

@@ -2,8 +2,8 @@
 """Argo CD's application controller and repo server as plain processes, following a git repository on this machine.
 
 They are Argo CD's own programs with the settings that a cluster's ConfigMaps hold; which setting becomes which
-environment variable is read from Argo CD's own manifests, as pods would get it. There is no user interface, no
-API server and no ApplicationSet controller: nothing here needs them.
+environment variable is read from Argo CD's own manifests, as pods would get it. Its user interface, API
+server and ApplicationSet controller are left out, as nothing here needs them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ START_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class ArgoCdOptions:
-    """What a test or a demo may want different."""
+    """Options of a test or a demo."""
 
     namespace: str = "argocd"
     resync_seconds: int = 10
@@ -49,7 +49,7 @@ class ArgoCdOptions:
 
 
 class ArgoCd:
-    """Argo CD on one cluster: `install`, then what shall be in its ConfigMaps, then `start`."""
+    """Argo CD on one cluster. Call `install`, write its ConfigMaps, then call `start`."""
 
     def __init__(self, cluster: Cluster, options: ArgoCdOptions | None = None) -> None:
         self.cluster, self.options = cluster, options or ArgoCdOptions()
@@ -68,7 +68,7 @@ class ArgoCd:
 
     @property
     def charts_url(self) -> str:
-        """Where Argo CD finds what lies in `charts`."""
+        """The URL at which Argo CD finds the folder `charts`."""
         return f"http://127.0.0.1:{self.ports['git']}/charts"
 
     def repository(self, name: str) -> GitRepository:
@@ -76,7 +76,7 @@ class ArgoCd:
         return GitRepository(self.folder / "served" / "git" / f"{name}.git")
 
     def repository_url(self, name: str) -> str:
-        """Where Argo CD finds a repository."""
+        """The URL at which Argo CD finds a repository."""
         return f"http://127.0.0.1:{self.ports['git']}/git/{name}.git"
 
     def install(self) -> None:
@@ -95,7 +95,7 @@ class ArgoCd:
         self.cluster.apply(*objects)
 
     def start(self) -> None:
-        """Start the programs with what argocd-cm and argocd-cmd-params-cm say now. Raises ClusterError."""
+        """Start the programs with the current settings of argocd-cm and argocd-cmd-params-cm. Raises ClusterError."""
         for name in ("git", "charts"):
             (self.folder / "served" / name).mkdir(parents=True, exist_ok=True)
         base = part_files("argo-cd") / "manifests" / "base"
@@ -116,7 +116,7 @@ class ArgoCd:
         self.start_controller()
 
     def start_controller(self) -> None:
-        """Start the application controller alone, after it was stopped: it reads its settings only now."""
+        """Start the application controller alone, after it was stopped: it reads its settings only at its start."""
         base = part_files("argo-cd") / "manifests" / "base"
         self._run(
             "argocd-application-controller",
@@ -159,7 +159,7 @@ class ArgoCd:
         return data
 
     def _local_variables(self) -> dict[str, str]:
-        """What a pod of Argo CD has and a process on this machine has not."""
+        """Environment variables that replace what a pod of Argo CD has and a process on this machine lacks."""
         folders = {
             "ARGOCD_TLS_DATA_PATH": "tls",
             "ARGOCD_SSH_DATA_PATH": "ssh",
@@ -195,7 +195,7 @@ def _document(path: Path) -> Any:
 
 
 def _without_prose(schema: Any) -> Any:
-    """Without descriptions, two thirds of a CRD: they cost the API server seconds and validate nothing."""
+    """A CRD without its descriptions, which are two thirds of it and cost the API server seconds."""
     if isinstance(schema, list):
         return [_without_prose(entry) for entry in schema]
     if isinstance(schema, dict):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Certificates and kubeconfigs of one cluster: new ones for each, valid for a month, never reused."""
+"""Makes the certificates and kubeconfigs of one cluster: valid for a month, and never reused."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One cluster as seen from outside: what was planned for it, how to reach it, and how to end it.
+"""One cluster as seen from outside: its plan, how to reach it, and how to end it.
 
 The plan is written before anything is made, so that `down` after a crash half-way through `up` knows all
 that may exist.
@@ -36,7 +36,7 @@ DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryLis
 
 @dataclass(frozen=True)
 class Plan:
-    """What a cluster consists of and what of the machine it takes."""
+    """The parts of a cluster and the resources of the machine that it takes."""
 
     mode: str
     """`control-plane` (no root, no nodes) or `native` (real nodes)."""
@@ -77,12 +77,12 @@ class Cluster:
 
     @property
     def is_there(self) -> bool:
-        """Whether the cluster has a folder: it is up, half up, or crashed."""
+        """Whether the cluster has a folder, because it is up, half up, or crashed."""
         return self.folder.root.is_dir()
 
     @property
     def plan(self) -> Plan:
-        """What was planned; raises ClusterError when there is no such cluster."""
+        """The stored plan; raises ClusterError when there is no such cluster."""
         if not self.folder.record.exists():
             raise ClusterError(f"no cluster {self.name!r} is up; try: tuneyard-local up --name {self.name}")
         fields = json.loads(self.folder.record.read_text())
@@ -131,7 +131,7 @@ class Cluster:
             )
 
     def _discovered_kinds(self) -> set[tuple[str, str, str]]:
-        """Group, version and kind of all that clients find: a kind is served a moment before it is found."""
+        """Group, version and kind of everything in discovery, where a kind appears a moment after it is served."""
         groups = (self.get("/apis", accept=DISCOVERY) or {}).get("items", ())
         return {
             (group["metadata"]["name"], version["version"], resource["responseKind"]["kind"])
@@ -166,7 +166,7 @@ class Cluster:
         wait_until("the API server", is_ready, 90)
 
     def wait_for_controllers(self) -> None:
-        """Wait until the controller manager works: the default ServiceAccount is made by it."""
+        """Wait until the controller manager works, which creates the default ServiceAccount."""
 
         def is_made() -> bool:
             self.processes.require_alive()
@@ -227,5 +227,5 @@ def down_orphans() -> list[str]:
 
 
 def this_process() -> tuple[int, int]:
-    """The owner to write into a plan whose cluster shall not outlive this process."""
+    """The owner in the plan of a cluster that must not outlive this process."""
     return os.getpid(), start_ticks(os.getpid()) or 0

@@ -33,7 +33,7 @@ USERS = {
 
 @dataclass(frozen=True)
 class ControlPlaneOptions:
-    """What a test or a benchmark may want different."""
+    """Options of a test or a benchmark."""
 
     fake_nodes: int = 0
     """Nodes played by kwok; 0: no kwok."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Third-party Python packages for pods, installed from a committed lock for the pods' Python 3.11.
 
-PyTorch's environment (5 GB) is no image layer, and vLLM's neither: each lies once in the cache, as hard links into
+The environments of PyTorch (5 GB) and vLLM are no image layers: each is once in the cache, as hard links into
 uv's own, and pods mount it read-only by a claim.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that this package raises for what a person can put right."""
+"""The one exception that this package raises for problems that a person can fix."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ MEDIA = "application/vnd.oci.image"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is in one of our images besides the base: members' code, what they need, and a command."""
+    """The content of one of our images besides the base: members' code, their requirements, and a command."""
 
     name: str
     members: tuple[tuple[str, str], ...]
@@ -328,7 +328,7 @@ def import_image(cluster: Cluster, node: str, image: Image) -> bool:
 
 
 def name_image(cluster: Cluster, image: Image, name: str) -> bool:
-    """Let an image that the nodes have go by a name of people's choosing too; True: it meant another one before."""
+    """Give an image on the nodes a second name; returns True if the name meant another image before."""
     has_moved = False
     for node in cluster.plan.nodes:
         lines = cluster.ctr(node, "images", "list", f"name=={name}", f"name=={image.reference}").stdout
@@ -342,7 +342,7 @@ def name_image(cluster: Cluster, image: Image, name: str) -> bool:
 
 
 def load_images(cluster: Cluster, *images: Image) -> None:
-    """Bring images into all real nodes; what a node has is skipped.
+    """Bring images into all real nodes; images that a node has are skipped.
 
     Nodes side by side, but one import a node: two that share a layer get in each other's way in containerd 1.6.
     """

@@ -39,7 +39,7 @@ MAX_LORA_RANK = 64
 
 @dataclass(frozen=True)
 class BuiltParts:
-    """What must be built before a cluster is of use; all of it is cached by content."""
+    """The built parts that a cluster needs; all of them are cached by content."""
 
     operator: Image
     trainer: Image
@@ -49,7 +49,7 @@ class BuiltParts:
 
 
 def build(progress: Progress) -> BuiltParts:
-    """Images, PyTorch's environment, helm and the docstring data set."""
+    """Build images, PyTorch's environment, helm and the docstring data set."""
     build_parts(["helm"], progress)
     operator, trainer, server = (build_image(name, progress) for name in ("operator", "trainer", "server"))
     return BuiltParts(operator, trainer, server, build_pytorch_environment(progress), build_datasets())
@@ -67,7 +67,7 @@ def build_datasets() -> Path:
 
 
 def install(cluster: Cluster, parts: BuiltParts, namespace: str, progress: Progress) -> None:
-    """Everything that a FineTuneJob in `namespace` needs; returns when operator and endpoint are ready."""
+    """Install everything that a FineTuneJob in `namespace` needs; returns when operator and endpoint are ready."""
     load_images(cluster, parts.operator, parts.trainer, parts.server)
     progress.say("images are on the nodes")
     install_operator(cluster, parts.operator)
@@ -81,13 +81,13 @@ def install(cluster: Cluster, parts: BuiltParts, namespace: str, progress: Progr
 
 
 def install_kinds(cluster: Cluster) -> None:
-    """Everything of manifests/crds: the kinds and what admission demands of them."""
+    """Apply manifests/crds: the CRDs and the admission policies."""
     files = sorted(CRDS.glob("*.yaml"))
     cluster.apply(*(document.value for path in files for document in load_all(path.read_text())))
 
 
 def install_operator(cluster: Cluster, image: Image) -> None:
-    """The CRDs, then the operator by its Helm chart."""
+    """Install the CRDs, then the operator by its Helm chart."""
     install_kinds(cluster)
     repository, tag = image.reference.rsplit(":", 1)
     values = {
@@ -141,7 +141,7 @@ def build_runtime(trainer: Image, namespace: str) -> dict[str, Any]:
 
 
 def make_namespace(cluster: Cluster, parts: BuiltParts, namespace: str) -> None:
-    """A namespace under the restricted pod security profile, with its claims."""
+    """Make a namespace under the restricted pod security profile, with its claims."""
     cluster.apply(
         {
             "apiVersion": "v1",
@@ -167,7 +167,7 @@ def make_namespace(cluster: Cluster, parts: BuiltParts, namespace: str) -> None:
 
 
 def bind_folders(cluster: Cluster, parts: BuiltParts, namespace: str) -> None:
-    """What this machine has, as claims of a namespace: PyTorch, the base model, the data set."""
+    """Bind folders of this machine to claims of a namespace: PyTorch, the base model, the data set."""
     folders = {"pytorch": parts.pytorch, "models": MODELS, "datasets": parts.datasets}
     for claim, folder in folders.items():
         bind_folder(cluster, namespace, claim, folder, read_only=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What real nodes change on the machine outside their own folder, and its exact undoing.
+"""Records and undoes what real nodes change on the machine outside their own folder.
 
 Little is left to undo: pods, bridge, rules and mounts live in network and mount namespaces that vanish with
 their last process. What remains are one link, cgroups, a few mount points and the kubelet's sysctls.
@@ -45,7 +45,7 @@ MOUNT_POINTS = (
 
 
 def lock_file() -> Path:
-    """Held while a native cluster takes from the machine or gives back: networks, mount points, sysctls."""
+    """The lock that is held while a native cluster acquires or releases networks, mount points or sysctls."""
     return state_root() / "clusters" / ".machine.lock"
 
 
@@ -80,7 +80,7 @@ def prepare() -> None:
 
 
 def restore() -> None:
-    """Undo `prepare`, and what kubelets have set since; the last native cluster is gone.
+    """Undo `prepare`, and what kubelets have set since, after the last native cluster has ended.
 
     Not before: removing a mount point takes away what other clusters have mounted there. What somebody else has
     changed or put there in the meantime stays.

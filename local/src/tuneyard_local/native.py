@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cluster with real nodes on this machine: all of it in one network namespace, pods in containers.
+"""A cluster with real nodes on this machine, in one network namespace, with pods in containers.
 
 What the machine itself sees is one network link with two routes, cgroups, the kubelet's sysctls and the
 cluster's folder; see `machine`, which undoes it.
@@ -231,7 +231,7 @@ def kube_proxy_config(plan: Plan, kubeconfig: Path) -> str:
 
 
 def corefile(address: str, kubeconfig: Path) -> str:
-    """CoreDNS for the cluster's own names; there are no others, as no way leads out."""
+    """The configuration of CoreDNS for the cluster's own names; there is no route to other names' servers."""
     return f"""cluster.local:53 in-addr.arpa:53 {{
   bind {address}
   errors

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Addresses that nobody else has: ports on loopback, and (for real nodes) networks without a route."""
+"""Finds unused addresses: ports on loopback, and (for real nodes) networks without a route."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_free_port(port: int, address: str = "127.0.0.1") -> bool:
 
 
 def pick_ports(names: Iterable[str], rng: random.Random) -> dict[str, int]:
-    """A free loopback port for each name. Who loses a race for one fails at start, aloud."""
+    """A free loopback port for each name. A server that loses a race for its port fails at start with a message."""
     chosen: dict[str, int] = {}
     for name in names:
         for _ in range(1000):
@@ -52,7 +52,7 @@ BRIDGE_MAC = "0a:00:00:00:00:01"
 
 
 def pick_networks(count: int, taken: Iterable[Network], rng: random.Random) -> list[Network]:
-    """So many /16 networks out of 10.64.0.0 to 10.191.0.0 that overlap nothing in `taken`."""
+    """`count` /16 networks out of 10.64.0.0 to 10.191.0.0 that overlap nothing in `taken`."""
     used = list(taken)
     candidates = (Network(f"10.{second}.0.0/16") for second in range(64, 192))
     free = [network for network in candidates if not any(network.overlaps(other) for other in used)]
@@ -71,7 +71,7 @@ def taken_networks() -> list[Network]:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Who has which address in a cluster's own network, a /16 that is one bridge.
+    """The addresses in a cluster's own network, a /16 that is one bridge.
 
     The bridge carries the addresses of gateway, API server and DNS (one) and those of the nodes; the machine
     sits on it at the other end of a link. Pods of node i are at x.y.(i+1).1 to x.y.(i+1).254.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Debian packages that real nodes need: containerd, runc and what they lean on."""
+"""The Debian packages that real nodes need: containerd, runc and their dependencies."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where everything lies: the cache (may be deleted any time) and the state of clusters (must not)."""
+"""The paths of all files: the cache (may be deleted any time) and the state of clusters (must not)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ClusterFolder:
 
     @property
     def lock(self) -> Path:
-        """Held while the cluster goes up or down."""
+        """The lock that is held while the cluster is started or stopped."""
         return state_root() / "clusters" / f".{self.name}.lock"
 
     @property
@@ -79,7 +79,7 @@ class ClusterFolder:
 
     @property
     def logs(self) -> Path:
-        """What the processes print."""
+        """The folder of the processes' logs."""
         return self.root / "logs"
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees while something takes long: one line per step with the seconds since the start."""
+"""Shows progress to a person: one line per step with the seconds since the start."""
 
 from __future__ import annotations
 

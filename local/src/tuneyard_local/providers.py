@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a cluster may come from: made here (`native`), made by kind in Docker, or there already (`existing`).
+"""The sources of a cluster: `native` (made here), `kind` (made by kind in Docker), or `existing`.
 
-`native` is what the demo and the tests run on. `kind` is written after its documentation and was not tried: no
+`native` is what the demo and the tests run on. `kind` follows its documentation and was not tried: no
 Docker daemon answered where this was made. Its fake GPUs are numbers in the node's status, without a device
 plugin, and its default StorageClass has no ReadWriteMany. `existing` never makes or deletes a cluster.
 """
@@ -29,7 +29,7 @@ KIND_DOCKER_SECONDS = 10.0
 
 
 class Provider(Protocol):
-    """A way to a cluster."""
+    """A source of a cluster."""
 
     def up(self, progress: Progress) -> Path:
         """Make the cluster usable; returns its administrator's kubeconfig. Raises ClusterError."""
@@ -38,7 +38,7 @@ class Provider(Protocol):
         """Undo `up`."""
 
     def load_images(self, *images: Image) -> None:
-        """Bring images of ours to the nodes, or raise ClusterError when that is not in our hands."""
+        """Load our images onto the nodes, or raise ClusterError when we can't."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes of a cluster: started apart from us, written down, and ended only when they are surely ours.
 
-Three things tell that a process id is still what we started: the start time in /proc, the program file,
+Three things prove that a process id is still the process that we started: the start time in /proc, the program file,
 and a marker in its environment that names the cluster's folder. The marker also finds what was started
 but not yet written down when `up` was killed, and what our processes started themselves (shims).
 """
@@ -53,7 +53,7 @@ def start_ticks(pid: int) -> int | None:
 
 
 def program_file(pid: int) -> str | None:
-    """The file that a process runs; None when it is gone or not ours to look at."""
+    """The file that a process runs; None when it is gone or we may not read it."""
     try:
         return str(Path(f"/proc/{pid}/exe").readlink()).removesuffix(" (deleted)")
     except OSError:

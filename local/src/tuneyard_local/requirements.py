@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each kind of cluster needs of the machine, said in one line when it is missing."""
+"""Checks what each kind of cluster needs of the machine, and names what is missing in one line."""
 
 from __future__ import annotations
 

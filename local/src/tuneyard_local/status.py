@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cluster is and how it does, for people and for programs."""
+"""The status of a cluster, for people and for programs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def memory_mib(pid: int) -> int:
 
 
 def gather_status(cluster: Cluster) -> ClusterStatus:
-    """Look at processes and API; raises ClusterError when there is no such cluster."""
+    """Read the status from processes and API; raises ClusterError when there is no such cluster."""
     plan = cluster.plan
     components = []
     for name, record in cluster.processes.records().items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims on a cluster whose nodes share one disk: folders made on demand, and folders that exist already."""
+"""Claims on a cluster whose nodes share one disk, backed by new or existing folders."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real vLLM on CPU, from the package index alone: its environment, the settings that make it small, a process, a pod.
 
-What a server of adapters must do is what this one does; see tests/serving. Nothing here is for serving people.
+It defines how a server of adapters must behave; see tests/serving. Nothing here is for production.
 """
 
 from __future__ import annotations

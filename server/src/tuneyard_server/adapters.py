@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adapters on disk: which folder a name means, and what of an adapter can't be served. The rules and their words are vLLM's.
+"""Adapters on disk: finds the folder of a name, and checks whether an adapter can be served, with vLLM's rules and messages.
 
 A folder of the adapters' folder counts only if its configuration is of LoRA and names the base model by the very string
-of `--model`. What adapter_config.json may ask for is looked at before PyTorch sees a weight.
+of `--model`. adapter_config.json is checked before PyTorch loads a weight.
 """
 
 import json

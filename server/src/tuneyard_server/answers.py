@@ -32,7 +32,7 @@ class AnswerLike(Protocol):
 
 @dataclass(frozen=True)
 class Envelope:
-    """What is the same in every part of one answer."""
+    """The fields that are the same in every part of one answer."""
 
     model: str
     is_chat: bool
@@ -40,7 +40,7 @@ class Envelope:
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def build(self, choices: list[Json], *, is_chunk: bool) -> Json:
-        """The object around the choices."""
+        """Build the object around the choices."""
         kind = (
             ("chat.completion.chunk" if is_chunk else "chat.completion")
             if self.is_chat

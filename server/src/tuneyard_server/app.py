@@ -62,7 +62,7 @@ def build_error_response(
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error in OpenAI's shape; what nobody foresaw is logged with its trace and shows nothing of it."""
+    """Every error in OpenAI's shape; an unexpected error is logged with its traceback, which the answer does not show."""
     try:
         return await handler(request)
     except Exception as error:
@@ -104,7 +104,7 @@ async def generate(request: web.Request, *, is_chat: bool) -> web.StreamResponse
 
 
 async def stream(request: web.Request, wanted: GenerationRequest, envelope: Envelope) -> web.StreamResponse:
-    """Server-sent events. What is wrong with the request is still an ordinary error: nothing is sent before Started."""
+    """Server-sent events. A wrong request still gets an ordinary error, as nothing is sent before Started."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     finished = []
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is served: the base model, and each adapter from the first request that names it or from the call that loads it.
+"""The served models: the base model, and each adapter since a request first named it or a call loaded it.
 
-As vLLM has it: a listed name is never looked at on disk again, so that a new version under the old name needs
+As in vLLM, a listed name is never looked up on disk again, so that a new version under the old name needs
 `load_inplace`. Of the listed adapters the last ones asked for are in memory; another is read again when it is asked for.
 Everything here runs in the model's one thread; readers elsewhere see whole mappings, as each change replaces them.
 """

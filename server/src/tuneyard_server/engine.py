@@ -62,7 +62,7 @@ def cut_at_stop(text: str, stops: Sequence[str]) -> str | None:
 
 
 class Watcher(StoppingCriteria):  # type: ignore[misc]  # transformers has no types here
-    """Looks at every new token: hands out text, and ends the answer at a stop string or when nobody listens."""
+    """Checks every new token: streams text, and ends the answer at a stop string or when the client is gone."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Watcher(StoppingCriteria):  # type: ignore[misc]  # transformers has no ty
         return torch.tensor([is_over], dtype=torch.bool, device=input_ids.device)
 
     def show(self, text: str, end: int) -> None:
-        """Hands out what lies between what was shown before and `end`."""
+        """Streams the text between what was shown before and `end`."""
         if self._on_text and end > self._shown:
             self._on_text(text[self._shown : end])
             self._shown = end
@@ -233,7 +233,7 @@ class Engine:
         return list(dict.fromkeys(token for token in found if token is not None))
 
     def _build_generation_config(self, sampling: Sampling, new_tokens: int) -> GenerationConfig:
-        """Says everything, so that no default of the model's own configuration mixes in."""
+        """The generation settings, all of them explicit, so that no default of the model applies."""
         is_sampled = sampling.temperature > 0
         return GenerationConfig(
             max_new_tokens=new_tokens,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tuneyard-server`: parses, listens, leaves on SIGTERM or when the model can't be loaded."""
+"""`tuneyard-server`: parses flags, serves, and ends on SIGTERM or when the model can't be loaded."""
 
 import asyncio
 import contextlib

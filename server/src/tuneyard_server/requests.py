@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenAI's requests, read strictly: every problem at once, and nothing that is asked for is dropped in silence."""
+"""OpenAI's requests, read strictly: all problems are reported at once, and no field is silently ignored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -174,7 +174,7 @@ class FieldReader:
         return tuple(messages)
 
     def refuse_unserved(self, served: frozenset[str]) -> None:
-        """Fields that would change the answer, and that nobody here would look at."""
+        """Refuse fields that would change the answer and that this server does not implement."""
         for name, value in self.body.items():
             if name in served:
                 continue

@@ -2,7 +2,7 @@
 """One thread that owns the model: requests and adapter changes run in it one after the other, in order of arrival.
 
 A model with switchable adapters has state, and two CPU generations at once are slower than one after the other.
-The queue is bounded: who comes too late learns it at once instead of waiting for an answer that nobody reads.
+The queue is bounded: a request that finds it full is refused at once instead of waiting for too long.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ Emit = Callable[[Event], None]
 
 
 class Worker:
-    """The model's thread and everything that is asked of it."""
+    """The model's thread and its queue."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -78,7 +78,7 @@ class Worker:
         )
 
     async def change(self, change: Callable[[Catalog], None]) -> None:
-        """One change of what is listed, in the model's thread.
+        """Make one change of the listed adapters in the model's thread.
 
         Raises:
             RequestError: it can't be made.

@@ -28,7 +28,7 @@ Found = TypeVar("Found")
 
 
 def until(what: str, look: Callable[[], Found | None], seconds: float = 60) -> Found:
-    """What `look` finds, as soon as it finds something."""
+    """The result of `look`, as soon as it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = look()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator under test has around it on a cluster without nodes: fake nodes, kinds, a runtime, claims, an endpoint."""
+"""What an operator under test needs on a cluster without nodes: fake nodes, CRDs, a runtime, claims, a server."""
 
 import json
 import threading
@@ -42,7 +42,7 @@ spec:
 
 
 class StandInServer:
-    """A server that has the models that it is told to have; it answers 404 for any other, as vLLM does."""
+    """A server with the given models; it answers 404 for any other, as vLLM does."""
 
     def __init__(self) -> None:
         self.models: list[str] = []

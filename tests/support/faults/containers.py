@@ -13,7 +13,7 @@ TRAINER, OPERATOR = "tuneyard_trainer", "tuneyard_operator.main"
 
 
 def in_pods(cluster: Cluster, node: str = "") -> Iterator[tuple[int, str]]:
-    """Process id and cgroups of every process in the pods of the cluster, or of one node; the sandboxes' own included."""
+    """Process id and cgroups of every process in the pods of the cluster or of one node, including sandboxes."""
     mark = f"{cluster.plan.cgroup}/{node}/" if node else cluster.plan.cgroup or ""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -24,7 +24,7 @@ def in_pods(cluster: Cluster, node: str = "") -> Iterator[tuple[int, str]]:
 
 
 def processes(cluster: Cluster, module: str) -> Iterator[tuple[int, str]]:
-    """Those whose command line names a Python module."""
+    """The processes whose command line names a Python module."""
     for pid, groups in in_pods(cluster):
         with contextlib.suppress(OSError):
             if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -42,7 +42,7 @@ def operators(cluster: Cluster) -> list[int]:
 
 
 def send(pids: list[int], number: signal.Signals = signal.SIGKILL) -> bool:
-    """Signal processes that may be gone already; whether any got it."""
+    """Signal processes that may have ended already; returns whether any got the signal."""
     reached = False
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):

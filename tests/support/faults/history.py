@@ -46,7 +46,7 @@ class Happened:
 
 
 class Api:
-    """The API server, asked as administrator with no more than the standard library."""
+    """A client of the API server as administrator, with the standard library only."""
 
     def __init__(self, cluster: Cluster) -> None:
         folder = cluster.folder.certificates
@@ -102,13 +102,13 @@ class History:
         self._stopped.set()
 
     def happened(self, *, namespace: str) -> list[Happened]:
-        """All of a namespace, in the order of etcd."""
+        """All events of a namespace, in the order of etcd."""
         with self._lock:
             mine = [each for each in self._happened if each.body["metadata"]["namespace"] == namespace]
         return sorted(mine, key=lambda each: each.version)
 
     def present(self, kind: str) -> list[Body]:
-        """What there is now, as far as is known."""
+        """The objects that exist now, as far as is known."""
         with self._lock:
             return [body for (held, _), body in self._present.items() if held == kind]
 
@@ -118,7 +118,7 @@ class History:
             return max((each.version for each in self._happened), default=0)
 
     def catch_up(self, seconds: float = 20) -> None:
-        """Return when all watches have told of what there is now."""
+        """Return when all watches have caught up with the cluster."""
         end = time.monotonic() + seconds
         for kind, path in PATHS.items():
             there = {
@@ -181,7 +181,7 @@ class History:
 
 
 def wait_until(what: str, look: Callable[[], Any], seconds: float = 30) -> Any:
-    """What `look` finds; an API server that is away for a moment is asked again."""
+    """The result of `look`; an API server that is down for a moment is asked again."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must be true of any FineTuneJob whatever was done to the cluster, checked over its whole history.
+"""Invariants of every FineTuneJob under any faults, checked over the cluster's whole history.
 
 `assert_nothing_lost` is called at the end of every test with faults, and of the soak.
 """
@@ -54,7 +54,7 @@ def assert_nothing_lost(history: History, namespace: str, registry: Path | None 
 
 
 def find_problems(history: History, namespace: str, registry: Path | None = None) -> list[Problem]:
-    """All of them."""
+    """All problems in a namespace."""
     history.catch_up()
     happened = history.happened(namespace=namespace)
     jobs = [body for body in history.present("FineTuneJob") if body["metadata"]["namespace"] == namespace]
@@ -86,7 +86,7 @@ def two_live_attempts(happened: Iterable[Happened]) -> list[Problem]:
 
 
 def overlapping_runs(happened: Iterable[Happened]) -> list[Problem]:
-    """No two attempts ran at once by the containers' own clock, which also tells of what no watch saw."""
+    """No two attempts ran at once by the containers' own clock, which also covers what no watch saw."""
     return [
         Problem("overlapping", f"{former[3]} ended at {former[1]}, and {later[3]} began at {later[0]}")
         for each in runs_by_job(happened).values()
@@ -96,7 +96,7 @@ def overlapping_runs(happened: Iterable[Happened]) -> list[Problem]:
 
 
 def runs_by_job(happened: Iterable[Happened]) -> dict[str, list[tuple[str, str, str, str]]]:
-    """By name of the FineTuneJob: begin, end, uid of the Job and pod of each container that ran to its end."""
+    """Start, end, uid of the Job and pod of each finished container, by name of the FineTuneJob."""
     last = {each.uid: each.body for each in happened if each.kind == "Pod"}
     runs: dict[str, list[tuple[str, str, str, str]]] = defaultdict(list)
     for body in last.values():
@@ -131,7 +131,7 @@ def repeated_work(happened: Iterable[Happened]) -> list[Problem]:
 
 
 def ends_that_were_left(happened: Iterable[Happened]) -> list[Problem]:
-    """What was met stays met, an end stays that end, and the attempts of a job only grow."""
+    """A met condition stays met, a terminal condition never changes, and the attempts of a job only grow."""
     problems, former = [], dict[str, FineTuneJobStatus]()
     for each in (each for each in happened if each.kind == "FineTuneJob"):
         name, before, now = each.body["metadata"]["name"], former.get(each.uid), status_of(each.body)
@@ -181,7 +181,7 @@ def untrue_status(body: Body, happened: Iterable[Happened]) -> list[Problem]:
 
 
 def orphans(api: Api, namespace: str) -> list[Problem]:
-    """Every child that is there has an owner that is there."""
+    """Every existing child has an existing owner."""
     path = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.JOB_PLURAL}"
     children = [body for kind in CHILDREN for body in api.items(kind.format(namespace))]
     there = {body["metadata"]["uid"] for body in (*api.items(path), *children)}
@@ -217,7 +217,7 @@ def status_of(body: Body) -> FineTuneJobStatus:
 def met(status: FineTuneJobStatus) -> set[str]:
     """Conditions that are met for good.
 
-    Scheduled is not: a pod that is gone has no place, and the next one waits. Suspended lasts as long as people wish.
+    Scheduled is not, as the next pod may wait again. Suspended lasts as long as people wish.
     """
     return {each.type.value for each in status.conditions if each.status == "True"} - {
         "Scheduled",

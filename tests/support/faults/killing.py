@@ -17,7 +17,7 @@ WEIGHTS = {"trainer": 60, "operator": 18, "kubelet": 12, "apiserver": 7, "etcd":
 
 
 class Killer:
-    """Kills until it has killed so many; `kill` says what was hit, or None when nothing was there."""
+    """Kills until it has killed so many; `kill` returns the victim, or None when there was none."""
 
     def __init__(self, cluster: Cluster, history: History, namespace: str, seed: int) -> None:
         self._cluster, self._history, self._namespace = cluster, history, namespace
@@ -40,7 +40,7 @@ class Killer:
         return kind
 
     def _kill_trainer(self) -> bool:
-        """One whose process runs: any stage, at any moment, importing PyTorch or writing a checkpoint."""
+        """Kill a trainer process of any stage at any moment, such as while it imports PyTorch or writes a checkpoint."""
         running = [
             pod["metadata"]["uid"]
             for pod in self._history.present("Pod")
@@ -50,7 +50,7 @@ class Killer:
         return any(send(trainers(self._cluster, uid)) for uid in running)
 
     def _kill_operator(self) -> bool:
-        """A replica, the one that works or the one that watches. Its pod goes too: the kubelet's back-off takes minutes."""
+        """Kill a replica, leading or not, and delete its pod, as the kubelet's back-off takes minutes."""
         pids = operators(self._cluster)
         if not pids or not send([self.chance.choice(pids)]):
             return False
@@ -71,7 +71,7 @@ class Killer:
         return True
 
     def _kill_kubelet(self) -> bool:
-        """Containers go on without it, and it finds them when it is back."""
+        """Kill a kubelet. Containers run on without it, and it finds them after its restart."""
         name = f"kubelet-{self.chance.choice(self._cluster.plan.nodes)}"
         self._cluster.processes.kill(name)
         time.sleep(self.chance.uniform(0, 6))

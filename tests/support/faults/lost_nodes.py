@@ -28,13 +28,13 @@ def lost(cluster: Cluster, node: str) -> Iterator[None]:
 
 
 def give_up(cluster: Cluster, node: str) -> None:
-    """What a person does who knows that a node will not come back."""
+    """Do what a person does who knows that a node will not come back."""
     done = cluster.kubectl("taint", "nodes", node, f"{OUT_OF_SERVICE}=nodeshutdown:NoExecute")
     assert done.returncode == 0, done.stderr
 
 
 def is_back(cluster: Cluster, node: str) -> bool:
-    """By the node's own word, and with its GPUs."""
+    """Whether the node reports itself ready, with its GPUs."""
     return any(
         (each.name, each.is_ready, each.gpus) == (node, True, str(cluster.plan.gpus))
         for each in gather_status(cluster).nodes

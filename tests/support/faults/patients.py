@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs on real nodes to which something happens: each has a script that injures it at the right moment."""
+"""Jobs on real nodes that suffer faults: each has a script that injects one at the right moment."""
 
 import json
 import time
@@ -47,7 +47,7 @@ def build_patient(name: str, node: str = "node-0", **changes: Any) -> Body:
 
 @dataclass
 class Patient:
-    """One job, and what was done to it."""
+    """One job, and the faults that it suffered."""
 
     bench: Bench
     history: History
@@ -84,7 +84,7 @@ class Patient:
         return found == wanted and phase == "Running"
 
     def attempt(self, stage: str, number: int) -> dict[str, Any]:
-        """What status says of an attempt, once it is over."""
+        """An attempt from status, once it is over."""
 
         def look() -> dict[str, Any] | None:
             for each in self.status.get("attempts", ()):
@@ -95,7 +95,7 @@ class Patient:
         return dict(self.wait(f"the end of {stage} attempt {number}", look))
 
     def ends(self, state: str) -> dict[str, Any]:
-        """Its status once it is over."""
+        """The job's status once it is terminal."""
         self.wait("its end", lambda: self.status.get("state") in {"Succeeded", "Failed"})
         status = self.status
         if status["state"] != state:
@@ -114,7 +114,7 @@ class Patient:
         return sorted(int(path.name[5:]) for path in (self.workspace() / "checkpoints").glob("step-*"))
 
     def disruption(self, attempt: int) -> str:
-        """Why Kubernetes took a training's pod away, in its own word; nothing when it did not."""
+        """The reason in the pod's DisruptionTarget condition; empty if Kubernetes did not disrupt it."""
         for each in self.history.happened(namespace=NAMESPACE):
             labels = each.body["metadata"].get("labels") or {}
             mine = (labels.get(names.LABEL_JOB), labels.get(names.LABEL_ATTEMPT)) == (self.name, str(attempt))
@@ -125,7 +125,7 @@ class Patient:
         return ""
 
     def resumed_from(self) -> int:
-        """The step at which the training that succeeded began, by its own words."""
+        """The step from which the training that succeeded resumed, by its own log."""
         for pod in self.history.present("Pod"):
             labels = pod["metadata"]["labels"]
             ours = (labels[names.LABEL_JOB], labels[names.LABEL_STAGE]) == (self.name, "train")
@@ -171,5 +171,5 @@ class Ward:
 
 
 def pause(seconds: float) -> None:
-    """Not for waiting until something is so: for how long a fault lasts."""
+    """Sleep for the duration of a fault; never to wait for a condition."""
     time.sleep(seconds)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kubelet's part on a cluster without nodes: every placed pod runs for a moment and ends as it is told to."""
+"""Plays the kubelet on a cluster without nodes: every scheduled pod runs for a moment and ends as its fate says."""
 
 import contextlib
 import threading

@@ -40,7 +40,7 @@ class Call:
 
     @property
     def is_write(self) -> bool:
-        """A write about jobs: the lease is no news."""
+        """Whether the call is a write other than to the lease."""
         return self.method != "GET" and "/leases" not in self.path
 
     @property
@@ -94,7 +94,7 @@ class FaultProxy:
         self.restore()
 
     def restore(self) -> None:
-        """No faults from now on."""
+        """Remove all faults."""
         self.answer: Answer = lambda _: None
         self.wrote: Callable[[Call, int], None] = lambda *_: None
         self.stream: Stream = lambda _, event: (event,)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a test with faults has on its stage, and how every such test ends."""
+"""The set-up of a test with faults, and the end of every such test."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Scene:
         self.operators.append(self.operator)
 
     def start(self, *flags: str) -> None:
-        """The operator runs, and then the job is there."""
+        """Start the operator, then create the job."""
         self.operator.start(*FLAGS, *flags)
         self.job.apply(job_spec())
 
@@ -56,7 +56,7 @@ class Scene:
     def finish(
         self, seconds: float = 60, *, jobs: list[str] | None = None, restart: bool = False
     ) -> FineTuneJobStatus:
-        """The job succeeds with exactly those Jobs; `restart`: as the kubelet does with an operator that ended."""
+        """Wait until the job succeeds with exactly those Jobs; `restart` starts an ended operator as a kubelet does."""
 
         def is_over() -> bool:
             if restart and not self.operator.is_running:
@@ -74,7 +74,7 @@ class Scene:
         return status
 
     def check(self) -> None:
-        """The invariants hold."""
+        """Assert that the invariants hold."""
         assert_nothing_lost(self.history, self.job.namespace)
 
     def is_running(self, stage: Stage) -> bool:

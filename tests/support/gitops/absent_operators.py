@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plays every operator and kubelet that is not there: objects become ready after a while, or as a test says."""
+"""Plays every absent operator and kubelet: objects become ready after a while, or as a test says."""
 
 import heapq
 import itertools

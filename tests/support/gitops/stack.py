@@ -57,7 +57,7 @@ def revision(application: Json) -> str:
 
 
 def until(what: str, look: Callable[[], Found | None], seconds: float) -> Found:
-    """What `look` finds, as soon as it finds something."""
+    """The result of `look`, as soon as it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := look():
@@ -214,7 +214,7 @@ class GitOpsStack:
         return "\n".join(lines)
 
     def restart_controller(self) -> None:
-        """Let the application controller read argocd-cmd-params-cm again."""
+        """Restart the application controller, so that it reads argocd-cmd-params-cm again."""
         self.cluster.processes.stop("argocd-application-controller")
         self.argocd.start_controller()
 
@@ -223,7 +223,7 @@ class GitOpsStack:
         return found.path({"namespace": namespace, "name": name})
 
     def wipe(self) -> None:
-        """Take an environment away by force: Applications, then namespaces and kinds with all that is in them."""
+        """Remove an environment by force: Applications, then namespaces and CRDs with everything in them."""
         inside = f"{APPLICATION.root}/namespaces/{NAMESPACE}"
         for plural in ("applications", "appprojects"):
             names = [entry["metadata"]["name"] for entry in self.api.items(f"{inside}/{plural}")]
@@ -259,7 +259,7 @@ class GitOpsStack:
         until("namespaces and kinds are gone", lambda: not (left() or foreign()) or None, 120)
 
     def breaches(self, tree: Tree, version: int) -> list[str]:
-        """Where the order of a tree's needs was not kept after a version."""
+        """Violations of the order of a tree's needs after a version."""
         return breaches(tree.needs, self.history.started(version), self.history.settled(version))
 
     def delete_root(self, tree: Tree) -> None:
@@ -269,7 +269,7 @@ class GitOpsStack:
         until("all Applications are gone", lambda: not self.applications() or None, 240)
 
     def gone_too_early(self, tree: Tree, version: int) -> list[str]:
-        """Applications that went after a version, but before what needs them had gone."""
+        """Applications that were deleted after a version, before the ones that need them."""
         gone = self.history.gone(version)
         return [
             f"{provider} went before {application}"

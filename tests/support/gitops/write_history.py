@@ -82,7 +82,7 @@ class History:
             self._over.wait(1.0)  # its CRD may not be there yet
 
     def _watch(self, kind: Kind, version: str) -> None:
-        """Until the server can't go on from a version: a list would not say what went meanwhile."""
+        """Watch until the server can't resume from a version; a new list would miss deletions."""
         while not self._over.is_set():
             for event in self.api.watch(kind.everywhere, version):
                 if event["type"] == "ERROR":
@@ -142,7 +142,7 @@ class History:
         return found
 
     def gone(self, version: int) -> dict[str, int]:
-        """Application -> version at which it went, after `version`."""
+        """Application -> version at which it was deleted, after `version`."""
         return {w.application: w.version for w in self.since(version) if w.gone and w.kind == "Application"}
 
     def settled(self, version: int) -> dict[str, int | None]:
@@ -166,7 +166,7 @@ class History:
 
 
 def ready_since(writes: Iterable[Write]) -> int | None:
-    """From which version on an object has been ready with the content that it has now; None: it is not."""
+    """The version since which an object has been ready with its current content; None if it is not ready."""
     since, content = None, ""
     for write in writes:
         if not write.ready or write.gone:

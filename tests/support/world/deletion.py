@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a FineTuneJob goes: held by finalizers as the API server holds it, and what of it is left in the registry.
+"""Deletes FineTuneJobs as the API server does, with finalizers, and tracks what is left in the registry.
 
 A deletion in the foreground is a finalizer like any other: the garbage collector takes it off when no child is left.
 """
@@ -24,12 +24,12 @@ OVER = {"Succeeded", "Failed"}
 
 
 def is_of_a_stage(body: Mapping[str, Any]) -> bool:
-    """Whether a Job or pod has the workspace: one that takes back has the registry alone."""
+    """Whether a Job or pod mounts the workspace; an unpublish Job mounts the registry only."""
     return names.LABEL_STAGE in body["metadata"]["labels"]
 
 
 def delete_finetunejob(world: "World", *, is_foreground: bool = False) -> None:
-    """A person deletes it: marked while it has finalizers, else gone; who asks again may ask for another way."""
+    """A person deletes the job: it is marked while it has finalizers, else removed. A later call may ask for another propagation policy."""
     body = world.cluster.objects[names.JOB_KIND, "team", "a"]
     metadata = body["metadata"]
     finalizers = [each for each in metadata.get("finalizers", ()) if each != FOREGROUND]
@@ -57,13 +57,13 @@ def set_finalizers(
 
 
 def take_finalizers_off(world: "World") -> None:
-    """A person who does not want to wait any more does by hand what should never be needed."""
+    """A person removes the finalizers by hand, which should never be needed."""
     body = world.cluster.objects[names.JOB_KIND, "team", "a"]
     _store(world, body, body["metadata"], [])
 
 
 def release_finetunejob(world: "World") -> None:
-    """The garbage collector has found no child any more."""
+    """Remove the garbage collector's finalizer, when no child is left."""
     body = world.cluster.objects[names.JOB_KIND, "team", "a"]
     finalizers = [each for each in body["metadata"]["finalizers"] if each != FOREGROUND]
     _store(world, body, body["metadata"], finalizers)
@@ -86,7 +86,7 @@ def foreground_garbage(world: "World") -> Iterator[tuple[str, str, bool]]:
 
 
 def has_outlived(world: "World", body: Mapping[str, Any]) -> bool:
-    """Whether a Job that has ended is to go by its own spec.ttlSecondsAfterFinished."""
+    """Whether a finished Job must be removed by its spec.ttlSecondsAfterFinished."""
     seconds = body.get("spec", {}).get("ttlSecondsAfterFinished")
     conditions = (body.get("status") or {}).get("conditions", ()) if seconds is not None else ()
     ends = (read_time(each["lastTransitionTime"]) for each in conditions)
@@ -103,7 +103,7 @@ def note_publisher(world: "World", pod: str) -> None:
 
 
 def end_unpublish(world: "World", pod: str, *, succeeds: bool = True) -> None:
-    """The pod of the Job that takes back has ended."""
+    """The pod of the unpublish Job has ended."""
     if not succeeds:
         world.end_pod(pod, exit_code=13, reason="Error", message="Permission denied: '/registry/a'")
         return
@@ -123,7 +123,7 @@ def take_back(world: "World", *, succeeds: bool = True) -> None:
 
 
 def live_unpublishers(world: "World") -> list[str]:
-    """Jobs and pods that take back, or may yet do so."""
+    """Unpublish Jobs and pods that run or may still run."""
     jobs = [
         body["metadata"]["name"]
         for body in world.cluster.of_kind("Job")
@@ -140,7 +140,7 @@ def live_unpublishers(world: "World") -> list[str]:
 
 
 def judge_unpublish(world: "RoughWorld", created: Mapping[str, Any]) -> None:
-    """Nothing is taken back while a pod of that FineTuneJob may still publish."""
+    """Assert that nothing is unpublished while a pod of that FineTuneJob may still publish."""
     uid = created["metadata"]["annotations"][names.ANNOTATION_UID]
     world.judge.made.add((uid, UNPUBLISH))
     publishers = [name for name in world.live_jobs(uid).values() if "publish" in name]
@@ -148,7 +148,7 @@ def judge_unpublish(world: "RoughWorld", created: Mapping[str, Any]) -> None:
 
 
 def let_deletion_end(world: "RoughWorld") -> None:
-    """Without further faults a FineTuneJob that is being deleted is gone before long."""
+    """Assert that without further faults a FineTuneJob that is being deleted is soon gone."""
     for _ in range(200):
         if not world.is_deleting:
             return

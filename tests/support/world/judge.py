@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must never happen to a job, looked for at every write; and the truth that it is judged by.
+"""Checks at every write that nothing happens to a job that never may, and records the truth to compare with.
 
 Each invariant has a name of its own in front of its assertion, so that a test of a planted bug can say which one
 finds it.
@@ -27,7 +27,7 @@ STEP_OF = {Stage.PREPARE: "DataReady", Stage.TRAIN: "Evaluated", Stage.PUBLISH: 
 
 
 class Judge:
-    """Of one world, whose objects it reads; it remembers of each FineTuneJob, by uid, what really happened."""
+    """The judge of one world: it reads its objects and records, by uid, what really happened to each FineTuneJob."""
 
     def __init__(self, world: "RoughWorld") -> None:
         self.world = world
@@ -48,7 +48,7 @@ class Judge:
         self.policies.setdefault(uid, set()).add(spec.get("deletionPolicy", "Retain"))
 
     def of_creation(self, created: Mapping[str, Any]) -> None:
-        """Of a Job: when nothing else may write to the workspace, and its stage has never been done."""
+        """Judge the creation of a Job: nothing else may write to the workspace, and its stage was never done."""
         if not is_of_a_stage(created):
             judge_unpublish(self.world, created)
             return
@@ -74,7 +74,7 @@ class Judge:
                 assert "Succeeded" not in phases, f"done twice: {name} after {body['metadata']['name']}"
 
     def of_deletion(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Of what a job can't be carried on without, by the operator: after the end, and not before its time."""
+        """Judge a deletion by the operator: what a job still needs may go only after its end and its ttl."""
         owner = owner_uid(body)
         if kind not in {"PersistentVolumeClaim", "ConfigMap"}:
             return
@@ -89,7 +89,7 @@ class Judge:
         assert self.world.moment >= due, f"removed too early: {kind}, which was to stay until {due}"
 
     def of_status(self) -> None:
-        """Of what was just written."""
+        """Judge the status that was just written."""
         job = self.world.job
         if job is None:
             return

@@ -34,7 +34,7 @@ OVER = {"Succeeded", "Failed"}
 
 
 class RoughCluster(FakeCluster):
-    """Does what it is asked and does not always say so."""
+    """Does what it is asked, and sometimes loses the answer."""
 
     world: "RoughWorld"
     silent_after: int | None = None
@@ -145,7 +145,7 @@ class RoughWorld(World):
     # What controllers and kubelets do
 
     def collect_garbage(self) -> None:
-        """Not now: see `sweep`."""
+        """Do nothing here: `sweep` collects garbage."""
 
     def sweep(self, choice: int = 0) -> bool:
         """One thing that has to go goes, any of them; whether there was one."""
@@ -224,7 +224,7 @@ class RoughWorld(World):
                 yield partial(self.set_job, name, active=0, succeeded=1, conditions=conditions)
 
     def make_pod(self, job: str, suffix: str = "", **status: Any) -> str:
-        """Each with a name of its own, as Kubernetes gives them."""
+        """Make a pod with a unique name, as Kubernetes does."""
         maker = self.cluster.objects["Job", "team", job]
         return super().make_pod(job, suffix or maker["metadata"]["uid"].removeprefix("uid-"), **status)
 
@@ -357,5 +357,5 @@ class RoughWorld(World):
         return self.turn() or has_swept
 
     def _must_settle(self) -> None:
-        """Without a single pass that fails."""
+        """Settle, and assert that no pass fails."""
         super().settle()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A job whose training runs, and the ways in which that goes on: what the tests of survival begin with."""
+"""A job whose training runs, and the ways in which it continues: the start of the survival tests."""
 
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State

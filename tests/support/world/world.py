@@ -35,7 +35,7 @@ KEY = Key("team", "a")
 
 
 def finish(work: Coroutine[Any, Any, Any]) -> Any:
-    """What it returns: nothing in this world waits, so it takes no event loop, which costs more than a pass."""
+    """The result of a coroutine, run without an event loop (which costs more than a pass), as nothing here waits."""
     try:
         work.send(None)
     except StopIteration as done:
@@ -148,7 +148,7 @@ class World:
         self.cluster.store("Pod", {**body, "status": {**body["status"], **status}})
 
     def set_job(self, name: str, **status: Any) -> None:
-        """Its Job controller has counted, or said how it ended."""
+        """The Job controller updates the status of a Job."""
         for condition in status.get("conditions", ()):
             condition["lastTransitionTime"] = api_time(self.moment)
         body = self.cluster.objects["Job", "team", name]
@@ -177,7 +177,7 @@ class World:
         )
 
     def fail_job(self, name: str, reason: str = "BackoffLimitExceeded") -> None:
-        """The Job controller's word on failure."""
+        """The Job controller reports a failure."""
         self.set_job(
             name,
             active=0,
@@ -216,14 +216,14 @@ class World:
                 self.delete(kind, name)
 
     def release(self, kind: str, name: str) -> None:
-        """Nothing keeps it that the garbage collector minds."""
+        """Release an object that nothing holds any more, as the garbage collector does."""
         if kind == names.JOB_KIND:
             release_finetunejob(self)
         else:
             self.cluster.remove(kind, name)
 
     def garbage(self) -> Iterator[tuple[str, str, bool]]:
-        """What has to go: kind, name, and whether nothing keeps it any more."""
+        """The garbage: kind, name, and whether nothing holds it any more."""
         uids = {body["metadata"]["uid"] for body in self.cluster.objects.values()}
         for kind in ("Pod", "Job", "ConfigMap", "PersistentVolumeClaim", "Service"):
             for body in self.cluster.of_kind(kind):
@@ -251,7 +251,7 @@ class World:
         return any(pod["status"]["phase"] != "Pending" for pod in pods)
 
     def pods_of_job(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """By owner."""
+        """The pods of a Job, by owner."""
         uid = job["metadata"]["uid"]
         return [
             body

@@ -29,7 +29,7 @@ _REGISTRY = "registry"
 
 
 class RunRefused(ValueError):  # noqa: N818  refused before anything runs
-    """What the command line lacks."""
+    """The command line lacks something; the message names it."""
 
 
 def run_locally(
@@ -72,7 +72,7 @@ def _check_nodes(job: FineTuneJob) -> None:
 
 
 def _runtime(job: FineTuneJob, file: Path | None) -> FineTuneRuntime:
-    """From the file, or built in: `hf` for NVIDIA GPUs, `hf-cpu` for none. Never another one than was asked for."""
+    """The runtime from the file, or a built-in one: `hf` for NVIDIA GPUs, `hf-cpu` without; no other than was asked for."""
     if file is not None:
         runtime = load_runtime(file.read_text(encoding="utf-8"), str(file))
     elif job.spec.runtime.name in {"hf", "hf-cpu"}:
@@ -88,7 +88,7 @@ def _runtime(job: FineTuneJob, file: Path | None) -> FineTuneRuntime:
 
 
 def build_local_runtime(name: str) -> FineTuneRuntime:
-    """What this very installation can do, as a FineTuneRuntime."""
+    """The abilities of this installation, as a FineTuneRuntime."""
     spec = FineTuneRuntimeSpec(
         image="this-installation:local",
         accelerator="nvidia" if name == "hf" else "none",
@@ -140,7 +140,7 @@ def with_local_paths(plan: Plan, folders: Mapping[str, Path]) -> ResolvedJob:
 
 
 def _run_stage(stage: Stage, workspace: Path) -> int:
-    """In a process of its own, as in a pod; Ctrl-C reaches it too, and it leaves by itself."""
+    """Run a stage in its own process, as in a pod. Ctrl-C reaches it too, and it ends by itself."""
     environ = os.environ | {
         pod.ENV_JOB_FILE: str(workspace / "job.json"),
         pod.ENV_WORKSPACE: str(workspace),

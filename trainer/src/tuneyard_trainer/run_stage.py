@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs one stage under the pod contract: one result, one exit code, whatever happens inside.
 
-A stage is a function of a StageContext that returns its facts or raises. All that stages have in common is here:
+A stage is a function of a StageContext that returns its facts or raises. This module has all that stages share:
 reading job.json, returning an earlier success at once, SIGTERM, the progress port, classification, the result.
 """
 
@@ -67,7 +67,7 @@ def run_stage(stage: Stage, environment: PodEnvironment) -> int:
 
 
 def _done_before(stage: Stage, workspace: Path, job: ResolvedJob, digest: str) -> StageResult | None:
-    """The result of earlier work that need not be done again; what was prepared may have been for another plan."""
+    """The result of earlier work that can be reused; `prepare` may reuse the work of another plan."""
     if stage is not Stage.PREPARE:
         return earlier_success(workspace, stage, digest)
     from tuneyard_trainer.workspace.prepared import earlier_preparation  # noqa: PLC0415  NumPy
@@ -77,7 +77,7 @@ def _done_before(stage: Stage, workspace: Path, job: ResolvedJob, digest: str) -
 
 
 def _function_of(stage: Stage) -> StageFunction:
-    """Imported when needed: prepare and publish must not pay for PyTorch."""
+    """The function of a stage, imported when needed: prepare and publish must not pay for PyTorch."""
     if stage is Stage.PREPARE:
         from tuneyard_trainer.stages.prepare import prepare  # noqa: PLC0415
 
@@ -131,7 +131,7 @@ def _told_to_stop(stop: StopRequest, seconds: float, give_up: Callable[[], None]
 
 
 def _give_up(stage: Stage, digest: str, environment: PodEnvironment) -> None:
-    """The result that is still true when a step outlasts the grace period, and a hard end."""
+    """Write the result Interrupted when a step outlasts the grace period, and end the process at once."""
     failure: Failure = classify(
         Interrupted(
             f"stopped by SIGTERM in a step of more than {patience(stage)} s; goes on from the last checkpoint"

@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def _as_told(error: Exception) -> Exception:
-    """The loss of another process is no fault of this one: the training goes on from its checkpoint."""
+    """The error to report: if another process was lost, this one was only interrupted, and training resumes later."""
     from tuneyard_trainer.model.world import is_loss_of_another  # noqa: PLC0415  seconds
 
     if isinstance(error, StageFailure) or not is_loss_of_another(error):

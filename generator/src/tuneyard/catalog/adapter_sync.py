@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container beside a server that brings adapters from the registry: checks, copies, and loads them (ADR 10)."""
+"""The sidecar container of a server that checks, copies and loads adapters from the registry (ADR 10)."""
 
 from importlib import resources
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PostgreSQL: one CloudNativePG cluster with a database and a role for each service that asks, or one that exists."""
+"""PostgreSQL: an existing server, or a CloudNativePG cluster with a database and a role for each service."""
 
 from tuneyard.catalog.objects import build_metadata
 from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What everything else stands on: namespaces, and ExternalSecrets where the environment has a store for them."""
+"""What every other component needs: namespaces, and ExternalSecrets where the environment has a store for them."""
 
 from tuneyard.catalog.objects import build_metadata
 from tuneyard.environment.model import Environment

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GPUs: the GPU Operator, and how pods get GPUs from it: device plugin, dynamic resource allocation, or what is there."""
+"""The GPU Operator, and how pods get GPUs: by the device plugin, DRA, or what the cluster already has."""
 
 from tuneyard.catalog.objects import build_tolerations, merged
 from tuneyard.stack.model import Component, Json, Need, Stack
@@ -62,7 +62,7 @@ def _gpu_operator(stack: Stack) -> Json:
 
 
 def _mirrored_images(stack: Stack) -> Json:
-    """Every operand has a repository of its own; those that stay off are mirrored too, for who switches them on."""
+    """The operands' images in the mirror, each with its own repository; also of operands that are off."""
     plain, cloud_native, k8s = (
         {"repository": stack.mirrored(f"nvcr.io/nvidia{part}")} for part in ("", "/cloud-native", "/k8s")
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a pod asks for GPUs in this environment, and how a quota counts them: alike for jobs, vLLM, NIM and queues.
+"""How a pod requests GPUs in this environment, and how a quota counts them, for jobs, vLLM, NIM and queues.
 
 Sources: NVIDIA's device plugin names a part of a GPU `nvidia.com/mig-<profile>` under the strategy `mixed`; Kubernetes
 counts devices of dynamic resource allocation as `<class>.deviceclass.resource.k8s.io/devices`.
@@ -13,7 +13,7 @@ DEVICE_CLASS = "gpu.nvidia.com"
 
 
 def gpu_resource(stack: Stack) -> str | None:
-    """The extended resource that a GPU (or a part of one) is asked by; None where devices are claimed (DRA)."""
+    """The extended resource of a GPU (or a part of one); None where pods claim devices (DRA)."""
     if stack.has("dra"):
         return None
     mig = stack.environment.gpus.mig
@@ -30,7 +30,7 @@ def gpu_quota(stack: Stack, gpus: int) -> Json:
 
 
 def gpu_resources(stack: Stack, gpus: int) -> Json:
-    """What a container's `requests` and `limits` say of GPUs; nothing where they are claimed."""
+    """The GPU entries of a container's `requests` and `limits`; empty where pods claim GPUs."""
     resource = gpu_resource(stack)
     return {resource: str(gpus)} if resource else {}
 

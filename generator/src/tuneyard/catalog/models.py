@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One component for each served model, in the root `models`: what a mistyped model breaks is that model alone.
+"""One component for each served model, in the root `models`, so that a mistyped model breaks only itself.
 
 NIMCache and NIMService are in one Application and one wave: the NIM Operator makes the service wait for the cache.
 """
@@ -29,7 +29,7 @@ def is_shared(model: ServedModel) -> bool:
 
 
 def pods_of(model: ServedModel) -> int:
-    """Pods at most, over all replicas and nodes."""
+    """The greatest number of pods, over all replicas and nodes."""
     most = model.autoscaling.max_replicas if model.autoscaling else model.replicas
     return most * (model.multi_node.pipeline if model.multi_node else 1)
 

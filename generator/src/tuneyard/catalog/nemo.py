@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NeMo microservices as objects of the NIM Operator: Data Store, Entity Store, Evaluator, Guardrails.
 
-Legacy by NVIDIA's word (NeMo Helix follows), and what the lab runs. The Customizer has a module of its own.
+NVIDIA calls them legacy (NeMo Helix follows); the lab runs them. The Customizer has a module of its own.
 Fields: the CRDs of k8s-nim-operator 3.1.2. None is ever empty: the operator drops empty fields, which would be drift.
 """
 

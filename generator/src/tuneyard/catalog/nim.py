@@ -20,19 +20,19 @@ def major_of(tag: str) -> int:
 
 
 def cache_name(model: ServedModel) -> str:
-    """Of the NIMCache and of its claim."""
+    """The name of the NIMCache and of its claim."""
     return f"{model.name}-cache"
 
 
 def build_nim_claim(stack: Stack, model: ServedModel, *, shared: bool) -> Json:
-    """The claim, made by us: one that the operator makes belongs to the NIMCache, and goes with it."""
+    """The claim. Tuneyard creates it, because one from the NIM Operator would be deleted with the NIMCache."""
     return build_claim(
         cache_name(model), model.namespace, model.cache_gib, stack.storage_class(shared=shared), shared=shared
     )
 
 
 def tolerations_of(stack: Stack, product: str | None) -> list[Json]:
-    """Of the nodes that a model may run on."""
+    """The tolerations for the nodes that a model may run on."""
     return build_tolerations(stack.environment.gpus.taints(product))
 
 
@@ -43,7 +43,7 @@ def node_selector_of(stack: Stack, model: ServedModel) -> Json | None:
 
 
 def build_nim_cache(stack: Stack, model: ServedModel, *, shared: bool) -> Json:
-    """The NIMCache. Its spec can't be changed once it is there, so what may change is not in it."""
+    """The NIMCache. Its spec is immutable, so it leaves out everything that may change."""
     spec: Json = {
         "source": _source(stack, model),
         "storage": {
@@ -100,12 +100,12 @@ def _source(stack: Stack, model: ServedModel) -> Json:
 
 
 def image_of(stack: Stack, model: ServedModel) -> str:
-    """The NIM image; empty when a check has yet to say that it is missing."""
+    """The NIM image; empty if it is missing, which a check reports."""
     return stack.mirrored(f"{model.image.repository}:{model.image.tag}") if model.image else ""
 
 
 def _proxy(stack: Stack) -> Json | None:
-    """On both NIMCache and NIMService, or one of them can't reach the registry."""
+    """The proxy settings. Both NIMCache and NIMService need them to reach the registry."""
     proxy, authority = stack.environment.proxy, stack.environment.certificate_authority
     if not proxy and not authority:
         return None
@@ -125,7 +125,7 @@ def _repository_override(stack: Stack) -> list[Json]:
 
 
 def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
-    """By the image's major version; unknown names are passed over by NIM, so a wrong one would do nothing, silently."""
+    """The environment variables for the image's major version. NIM silently ignores unknown names."""
     values: dict[str, str] = {}
     if major_of(model.image.tag if model.image else "1") < RAY_MAJOR:
         values["NIM_MAX_MODEL_LEN"] = str(model.max_sequence_length)
@@ -142,7 +142,7 @@ def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
 
 
 def _arguments(model: ServedModel) -> list[str]:
-    """Engine flags that took the place of variables in NIM 2."""
+    """The engine flags that replace variables in NIM 2."""
     if major_of(model.image.tag if model.image else "1") < RAY_MAJOR:
         return []
     arguments = [f"--max-model-len={model.max_sequence_length}"]
@@ -262,7 +262,7 @@ def build_nim_pipeline(stack: Stack, name: str, models: list[ServedModel]) -> Js
 
 
 def secrets_of_nim(stack: Stack, model: ServedModel) -> list[ExpectedSecret]:
-    """What the model's namespace must have."""
+    """The Secrets that the model's namespace must have."""
     secrets = stack.environment.secrets
     key = ExpectedSecret(
         secrets.hugging_face, model.namespace, ("HF_TOKEN",), "downloads models from the Hugging Face hub"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""S3: MinIO with a bucket, a user and a policy for each service that asks, or an S3 that exists."""
+"""S3: MinIO with a bucket, a user and a policy for each service that asks, or an existing S3."""
 
 from tuneyard.catalog.objects import KEPT
 from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Service, Stack

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics and traces: Prometheus with Grafana, one that exists, and the OpenTelemetry collector."""
+"""Metrics and traces: Prometheus with Grafana or an existing Prometheus, and the OpenTelemetry collector."""
 
 from tuneyard.catalog.objects import merged
 from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Service, Stack

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chart repositories as Argo CD must know them: which ones a stack pulls from, and what a private one needs."""
+"""Chart repositories for Argo CD: those that a stack pulls from, and the Secret of a private one."""
 
 from tuneyard.environment.model import Environment
 from tuneyard.stack.model import ExpectedSecret, Stack
@@ -21,7 +21,7 @@ def repository_secret_name(environment: Environment, url: str) -> str:
 
 
 def private_repository(stack: Stack, component: str) -> list[ExpectedSecret]:
-    """The Secret of a component's private repository; nothing when a mirror stands in for it.
+    """The Secret of a component's private repository; None when a mirror replaces it.
 
     No public Secret is rendered for the same URL: of two, Argo CD would take either.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FineTuneRuntimes: every setting of the environment that a job needs reaches its pods from here."""
+"""FineTuneRuntimes: they carry every setting of the environment that a job's pods need."""
 
 from tuneyard_api.names import API_VERSION, RUNTIME_KIND
 
@@ -59,7 +59,7 @@ def _gpus(stack: Stack) -> Json:
 
 
 def build_download_settings(stack: Stack) -> list[Json]:
-    """Environment variables of whatever downloads: proxy, mirror of the hub, air gap. Alike for jobs and vLLM."""
+    """Environment variables for downloads by jobs and vLLM: proxy, hub mirror, air gap."""
     environment = stack.environment
     values: dict[str, str] = {}
     if proxy := environment.proxy:
@@ -73,7 +73,7 @@ def build_download_settings(stack: Stack) -> list[Json]:
 
 
 def build_ca_bundle(stack: Stack) -> Json | None:
-    """The ConfigMap with the authorities that clients trust, as FineTuneRuntime's `caBundle`."""
+    """The ConfigMap with the private CAs that clients trust, as a FineTuneRuntime's `caBundle`."""
     authority = stack.environment.certificate_authority
     return {"configMapName": authority.config_map, "key": authority.key} if authority else None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a FineTuneRuntime is told of the models that the environment serves: base, address, kind of server, limits."""
+"""The served models of a FineTuneRuntime: base model, address, kind of server and limits of each."""
 
 from tuneyard.environment.models import ServedModel
 from tuneyard.environment.presets import engine_of

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Experiment tracking: MLflow on PostgreSQL and S3, or one that exists."""
+"""Experiment tracking: MLflow on PostgreSQL and S3, or an existing MLflow."""
 
 from tuneyard.stack.model import Component, Json, Service, Stack
 

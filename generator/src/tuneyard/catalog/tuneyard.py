@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own half: CRDs, operator, and what makes a namespace ready for FineTuneJobs (runtimes, quotas, queues, claims)."""
+"""Tuneyard itself: CRDs, operator, and what namespaces of FineTuneJobs need (runtimes, quotas, queues, claims)."""
 
 from tuneyard_api.names import GROUP, JOB_PLURAL
 from tuneyard_api.pod_contract import PROGRESS_PORT
@@ -72,7 +72,7 @@ def _namespace(stack: Stack, namespace: TuningNamespace) -> list[Json]:
 
 
 def _network_policy(stack: Stack, name: str) -> Json:
-    """Jobs talk among themselves; the operator and Prometheus read progress; served models answer everybody."""
+    """Network policies: jobs reach each other; operator and Prometheus read progress; served models are open to all."""
     readers = [NAMESPACE, *(["observability"] if stack.has("metrics") else [])]
     peers = [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": reader}}} for reader in readers
@@ -181,7 +181,7 @@ def _claims(stack: Stack) -> list[Claim]:
 
 
 def _secrets(stack: Stack) -> list[ExpectedSecret]:
-    """What pods of jobs read, in each namespace of jobs."""
+    """The Secrets that pods of jobs read, in each namespace of jobs."""
     names, registries = stack.environment.secrets, stack.environment.registries
     expected: list[ExpectedSecret] = []
     for namespace in stack.environment.fine_tuning.namespaces:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vLLM in place of NIM: a Deployment, a Service and the claim that keeps the weights. Needs no NVIDIA account.
+"""vLLM instead of NIM: a Deployment, a Service and the claim for the weights. It needs no NVIDIA account.
 
 Flags: https://docs.vllm.ai/en/stable/cli/serve/; adapters: https://docs.vllm.ai/en/stable/features/lora.html. `adapter-sync`
 beside it loads them, and nobody else can (`inference_only`).
@@ -205,7 +205,7 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
 
 
 def secrets_of_vllm(stack: Stack, model: ServedModel) -> list[ExpectedSecret]:
-    """A token for gated models; optional, but named."""
+    """The Secret with a token for gated models. It is optional, and listed."""
     expected = []
     if secret := stack.environment.secrets.image_pull:
         expected.append(pull_secret(secret, model.namespace))

@@ -38,7 +38,7 @@ def _json(expression: str) -> str:
 
 
 def _tag(name: str, expression: str) -> str:
-    """What stands in the manifest: an expression (https://expr-lang.org) in which the form's value is called `v`."""
+    """The text in the manifest: an expression (https://expr-lang.org) in which the form's value is called `v`."""
     return f"{{{{=let v = inputs.parameters.{name}; {expression}}}}}"
 
 
@@ -47,7 +47,7 @@ def _text(name: str) -> str:
 
 
 def _number(name: str) -> str:
-    """A number as it was typed; anything else as text, which the API server refuses with its own words."""
+    """A number as it was typed; anything else becomes text, which the API server refuses."""
     return _tag(name, f"v matches '{NUMBER}' ? v : {_json('v')}")
 
 
@@ -127,7 +127,7 @@ def _field(name: str, description: str, value: str | None = None, enum: Sequence
 
 
 def _train(names: list[str]) -> Json:
-    """Makes a FineTuneJob and waits for its end, good or bad: the caller says what its words are.
+    """Creates a FineTuneJob and waits until it succeeds or fails; the caller gives the messages.
 
     `apply` under a name that follows from the workflow's, and no owner: a pod that is started again finds the job that it
     made, so nothing is trained twice, and a Workflow that is deleted or expires takes no training with it.
@@ -149,7 +149,7 @@ def _train(names: list[str]) -> Json:
 
 
 def _step(fields: list[Json], **changes: str) -> list[Json]:
-    """Arguments of `train`: the form's values, but for what changes."""
+    """Arguments of `train`: the form's values with `changes`."""
     values = {field["name"]: f"{{{{inputs.parameters.{field['name']}}}}}" for field in fields} | changes
     return [{"name": name, "value": value} for name, value in values.items() if name != "name"]
 
@@ -234,7 +234,7 @@ def _template(namespace: str, name: str, summary: str, fields: list[Json], templ
 
 
 def _rights(namespace: str) -> list[Json]:
-    """What the pods of these workflows may do: make FineTuneJobs and look at them, and report their results."""
+    """The rights of these workflows' pods: create and read FineTuneJobs, and report workflow results."""
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ACCOUNT}
     account = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": namespace}
     metadata = build_metadata(ACCOUNT, namespace)

@@ -20,7 +20,7 @@ FILE_CHECKS = tree.CHECKS
 
 
 def check_stack(stack: Stack) -> list[Finding]:
-    """What the environment says about itself and does not hold."""
+    """The findings about an environment that contradicts itself."""
     return [finding for check in STACK_CHECKS for finding in check(stack)]
 
 
@@ -31,5 +31,5 @@ def unmet_preconditions(stack: Stack) -> list[Finding]:
 
 
 def check_files(stack: Stack, files: Sequence[File]) -> list[Finding]:
-    """What the rendered tree does not hold."""
+    """The findings about a rendered tree."""
     return [finding for check in FILE_CHECKS for finding in check(stack, files)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Charts that people gave (`tuneyard schemas add CHART`): their values' keys and schemas, and the check of ours against them.
+"""Keeps the values and schemas of charts (`tuneyard schemas add CHART`) and checks our values against them.
 
-A misspelt key of a chart's values is passed over without a word by Helm, and shows an hour later as a pod that does
-something else. What is kept is the chart's values.yaml and values.schema.json, by name and version, in
-`.tuneyard/schemas/charts/`; charts are their projects', not ours to ship.
+Helm silently ignores a misspelt key of a chart's values, and an hour later a pod does something else.
+Kept are the chart's values.yaml and values.schema.json, by name and version, in
+`.tuneyard/schemas/charts/`; Tuneyard ships no charts of other projects.
 """
 
 import io
@@ -29,7 +29,7 @@ ChartKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class KeptChart:
-    """What is known of a chart's values."""
+    """The kept values and schema of a chart."""
 
     name: str
     version: str
@@ -40,12 +40,12 @@ class KeptChart:
 
 
 def folder(root: Path) -> Path:
-    """Where charts' values are kept."""
+    """The folder in which charts' values are kept."""
     return root / ".tuneyard/schemas/charts"
 
 
 def is_chart(path: Path) -> bool:
-    """A chart's folder or its archive."""
+    """Whether a path is a chart's folder or archive."""
     return (path / "Chart.yaml").is_file() or path.name.endswith((".tgz", ".tar.gz"))
 
 
@@ -135,7 +135,7 @@ def check_chart_values(stack: Stack, root: Path) -> list[Finding]:
 
 
 def _placed(stack: Stack, component: str, path: KeyPath, problem: str, hint: str | None = None) -> Finding:
-    """In the environment where the value is typed there, else in the rendered values."""
+    """The finding at the value's place in the environment file, or in the rendered values if it is not typed there."""
     typed: Any = stack.options(component).values
     for part in path:
         typed = typed.get(part) if isinstance(typed, dict) else None
@@ -173,7 +173,7 @@ _FREE = frozenset(
 
 
 def refused_values(values: Mapping[str, Any], chart: KeptChart) -> Iterator[tuple[KeyPath, str]]:
-    """Where the chart's schema refuses the values that Helm makes of these, and why; nothing without a schema."""
+    """Where and why the chart's schema refuses the values as Helm merges them; empty without a schema."""
     if chart.schema is None:
         return
     try:
@@ -190,7 +190,7 @@ def refused_values(values: Mapping[str, Any], chart: KeptChart) -> Iterator[tupl
 
 
 def laid_over(base: Mapping[str, Any], over: Mapping[str, Any], subcharts: tuple[str, ...] = ()) -> Any:
-    """As Helm lays values over a chart's: a null takes a key away that the chart's own values.yaml has, and stays elsewhere.
+    """The values merged over a chart's as by Helm: a null removes a key of the chart's values.yaml, and else stays.
 
     Args:
         base: the chart's values.yaml.

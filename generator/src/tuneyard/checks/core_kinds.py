@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kubernetes' own kinds against Kubernetes' own schemas, of the version that the environment says, unknown fields refused.
+"""Validates built-in kinds against Kubernetes' schemas for the environment's version, and refuses unknown fields.
 
 The schemas come with the package kubernetes-validate (extra `tuneyard[schemas]`); each object costs about 15 ms, so
-`tuneyard check --schemas` asks for it. Custom resources are the business of `custom_kinds`.
+`tuneyard check --schemas` asks for it. `custom_kinds` validates custom resources.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schemas of custom resources that people gave (`tuneyard schemas add`), and the check of every object against them.
+"""Keeps the schemas of custom resources (`tuneyard schemas add`) and checks every object against them.
 
-They are kept in `.tuneyard/schemas/` by digest and are not ours to ship: a CRD's licence is its project's.
+They are in `.tuneyard/schemas/` by digest. Tuneyard ships none, as each CRD has the licence of its project.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ def _strict_part(key: str, value: Any, *, declares: bool) -> Any:
 
 
 def as_stored(value: Any, schema: Any) -> Any:
-    """The value as an API server judges it: whole numbers as kubectl sends them, nulls gone that mean nothing, defaults there.
+    """The value as an API server validates it: with defaults, kubectl's integers, and no meaningless nulls.
 
     Args:
         value: of an object, as it is rendered.
@@ -173,7 +173,7 @@ def check(files: Sequence[File], root: Path) -> list[Finding]:
 
 
 def _body(schema: Any) -> Any:
-    """The schema without what every object has and the API server looks after."""
+    """The schema without the fields of every object that the API server validates itself."""
     out = dict(schema)
     drop = ("apiVersion", "kind", "metadata", "status")
     out["properties"] = {key: value for key, value in schema.get("properties", {}).items() if key not in drop}

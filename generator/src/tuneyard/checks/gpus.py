@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GPUs that are asked for against GPUs that the environment declares."""
+"""Checks the requested GPUs against the GPUs that the environment declares."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tuneyard.stack.model import Stack
 
 
 def slots_per_gpu(environment: Environment) -> int:
-    """Pods that one GPU offers itself to."""
+    """The number of pods that can share one GPU."""
     gpus = environment.gpus
     return gpus.time_slicing.replicas if gpus.time_slicing else gpus.mig.parts_per_gpu if gpus.mig else 1
 
@@ -24,7 +24,7 @@ def slots(environment: Environment, product: str | None) -> int:
 
 
 def one_way_to_share(stack: Stack) -> Iterator[Finding]:
-    """Time slicing and MIG exclude each other here."""
+    """Time slicing and MIG are not both used."""
     if stack.environment.gpus.time_slicing and stack.environment.gpus.mig:
         yield Finding(
             "gpu-one-way-to-share",
@@ -36,7 +36,7 @@ def one_way_to_share(stack: Stack) -> Iterator[Finding]:
 
 
 def products_are_bare(stack: Stack) -> Iterator[Finding]:
-    """What sharing adds to a product's label is added here, once."""
+    """GPU products are named without the suffix that sharing adds to the label."""
     for index, nodes in enumerate(stack.environment.gpus.nodes):
         bare = re.sub(r"(-SHARED|-MIG-.*)$", "", nodes.product)
         if bare != nodes.product:
@@ -50,7 +50,7 @@ def products_are_bare(stack: Stack) -> Iterator[Finding]:
 
 
 def parts_are_alike(stack: Stack) -> Iterator[Finding]:
-    """With the strategy `single` a node whose parts differ offers none, and its product's label ends with MIG-INVALID."""
+    """With the MIG strategy `single` all parts of a node are alike; else the node offers no GPU (label MIG-INVALID)."""
     mig = stack.environment.gpus.mig
     if mig and mig.strategy == "single" and mig.only_profile is None:
         yield Finding(
@@ -63,7 +63,7 @@ def parts_are_alike(stack: Stack) -> Iterator[Finding]:
 
 
 def products_are_declared(stack: Stack) -> Iterator[Finding]:
-    """A model asks for a GPU product that some node has."""
+    """Every model asks for a GPU product that some node has."""
     known = {nodes.product for nodes in stack.environment.gpus.nodes}
     for index, model in enumerate(stack.environment.models):
         if model.gpu_product and model.gpu_product not in known:
@@ -77,7 +77,7 @@ def products_are_declared(stack: Stack) -> Iterator[Finding]:
 
 
 def gpus_fit_cluster(stack: Stack) -> Iterator[Finding]:
-    """All standing requests together fit what there is; pods beyond that stay Pending for ever."""
+    """All permanent GPU requests together fit the cluster; further pods would stay Pending for ever."""
     environment = stack.environment
     requests = [request for _, request in stack.gpu_requests()]
     for product in sorted({request.product for request in requests}, key=str):
@@ -96,7 +96,7 @@ def gpus_fit_cluster(stack: Stack) -> Iterator[Finding]:
 
 
 def pods_fit_nodes(stack: Stack) -> Iterator[Finding]:
-    """One pod's GPUs are on one node."""
+    """The GPUs of one pod fit on one node."""
     environment = stack.environment
     for _, request in stack.gpu_requests():
         nodes = [n for n in environment.gpus.nodes if request.product in (None, n.product)]
@@ -143,7 +143,7 @@ def models_fit_gpus(stack: Stack) -> Iterator[Finding]:
 
 
 def time_slices_share_memory(stack: Stack) -> Iterator[Finding]:
-    """A sliced GPU's memory is not divided: two models on one GPU run out of it."""
+    """Time-sliced GPUs serve no models: slices share the memory, and two models on one GPU run out of it."""
     if stack.environment.gpus.time_slicing and stack.environment.models:
         yield Finding(
             "gpu-time-slices-share-memory",
@@ -156,7 +156,7 @@ def time_slices_share_memory(stack: Stack) -> Iterator[Finding]:
 
 
 def quotas_leave_a_gpu_for_jobs(stack: Stack) -> Iterator[Finding]:
-    """Models that are served in a namespace of jobs count against its quota of GPUs."""
+    """A namespace's GPU quota leaves a GPU for jobs beside the models that are served there."""
     environment = stack.environment
     if not any(runtime.accelerator == "nvidia" for runtime in environment.fine_tuning.runtimes):
         return
@@ -174,7 +174,7 @@ def quotas_leave_a_gpu_for_jobs(stack: Stack) -> Iterator[Finding]:
 
 
 def mixed_parts_have_a_profile(stack: Stack) -> Iterator[Finding]:
-    """With the strategy `mixed`, pods ask for one profile by name."""
+    """With the MIG strategy `mixed` a profile is named, which pods request."""
     mig = stack.environment.gpus.mig
     if mig is not None and mig.strategy == "mixed" and mig.only_profile is None:
         yield Finding(
@@ -187,7 +187,7 @@ def mixed_parts_have_a_profile(stack: Stack) -> Iterator[Finding]:
 
 
 def quotas_fit_cluster(stack: Stack) -> Iterator[Finding]:
-    """A namespace's quota is no more than the cluster has; together with models it may be more, and then jobs wait."""
+    """A namespace's GPU quota fits the cluster, also beside the served models; else jobs wait for ever."""
     there = slots(stack.environment, None)
     held = sum(request.gpus for _, request in stack.gpu_requests())
     for index, namespace in enumerate(stack.environment.fine_tuning.namespaces):
@@ -212,7 +212,7 @@ def quotas_fit_cluster(stack: Stack) -> Iterator[Finding]:
 
 
 def customizer_options_fit(stack: Stack) -> Iterator[Finding]:
-    """GPUs divide by tensor * pipeline, fit nodes and cluster."""
+    """A Customizer option's GPUs are a multiple of tensor * pipeline, and fit nodes and cluster."""
     if not stack.has("customizer"):
         return
     nodes = stack.environment.gpus.nodes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The check of FineTuneJobs that live in git: what the API server would refuse is said before it is committed."""
+"""Checks FineTuneJobs in git, so that what the API server would refuse is reported before it is committed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ READ_BY_ARGOCD = (".yaml", ".yml", ".json")
 
 
 def check(stack: Stack, root: Path) -> Iterator[Finding]:
-    """Every `jobsFolder` is there and holds FineTuneJobs of its namespace, and nothing else."""
+    """Every `jobsFolder` exists and holds only FineTuneJobs of its namespace."""
     for index, namespace in enumerate(stack.environment.fine_tuning.namespaces):
         if namespace.jobs_folder is None:
             continue

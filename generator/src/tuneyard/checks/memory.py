@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a served model fits its GPUs: weights, KV cache, adapters. Estimates on the safe side, with their formulas."""
+"""Whether a served model fits its GPUs: weights, KV cache, adapters. Estimates err on the safe side."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,12 +49,12 @@ class Estimate:
 
     @property
     def total(self) -> float:
-        """With the runtime's own share."""
+        """The total with the runtime's own share."""
         return self.weights + self.kv_cache + self.adapters + RUNTIME_GIB
 
 
 def architecture_of(model: ServedModel) -> Architecture | None:
-    """As typed, else as known, else None."""
+    """The architecture from the environment, else from the catalog, else None."""
     if model.architecture:
         return model.architecture
     name = model.hugging_face.repo if model.hugging_face else model.image.repository if model.image else ""
@@ -87,7 +87,7 @@ def estimate(model: ServedModel, architecture: Architecture) -> Estimate:
 
 
 def gpu_memory_gib(environment: Environment, product: str | None) -> int | None:
-    """Memory of the GPU that a model gets: of its product, else the smallest; a MIG part where GPUs are cut."""
+    """Memory of the GPU that a model gets: that of its product, else the smallest, or that of a MIG part."""
     if environment.gpus.mig:
         return environment.gpus.mig.memory_gib
     sizes = [nodes.memory_gib for nodes in environment.gpus.nodes if product in (None, nodes.product)]

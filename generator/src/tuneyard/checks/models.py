@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a served model says, against what NIM and vLLM accept."""
+"""Checks served models against what NIM and vLLM accept."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ _BRANCHES = ("main", "master", "latest", "head", "HEAD")
 
 
 def names_are_unique(stack: Stack) -> Iterator[Finding]:
-    """Each name once: models, pipelines, runtimes, namespaces, targets."""
+    """No name is used twice among models, pipelines, runtimes, namespaces or targets."""
     environment = stack.environment
     tuning = environment.fine_tuning
     lists: tuple[tuple[Path, tuple[Named, ...]], ...] = (
@@ -47,7 +47,7 @@ def names_are_unique(stack: Stack) -> Iterator[Finding]:
 
 
 def engines_have_their_source(stack: Stack) -> Iterator[Finding]:
-    """NIM needs an image, vLLM weights from the hub."""
+    """A NIM has an image, and a vLLM has weights from the hub."""
     for index, model in enumerate(stack.environment.models):
         engine, path = engine_of(stack.environment, model), ("models", index)
         if engine == "nim" and not model.image:
@@ -69,7 +69,7 @@ def engines_have_their_source(stack: Stack) -> Iterator[Finding]:
 
 
 def images_and_revisions_are_fixed(stack: Stack) -> Iterator[Finding]:
-    """Nothing that moves by itself."""
+    """Images and revisions are fixed: nothing changes by itself."""
     environment = stack.environment
     for index, model in enumerate(environment.models):
         if model.image and model.image.tag == "latest":
@@ -110,7 +110,7 @@ def images_and_revisions_are_fixed(stack: Stack) -> Iterator[Finding]:
 
 
 def images_are_real(stack: Stack) -> Iterator[Finding]:
-    """The default names of Tuneyard's own images are places in an example domain: nobody can pull from there."""
+    """Tuneyard's own images have real names: the default ones are in an example domain, where nothing can be pulled."""
     registries, tuning = stack.environment.registries, stack.environment.fine_tuning
     used = {
         "operatorImage": registries.operator_image if stack.has("finetune") else "",
@@ -129,7 +129,7 @@ def images_are_real(stack: Stack) -> Iterator[Finding]:
 
 
 def options_go_together(stack: Stack) -> Iterator[Finding]:
-    """What the API or the server refuses."""
+    """No options are combined that the API or the server refuses."""
     for index, model in enumerate(stack.environment.models):
         path: Path = ("models", index)
         yield from (
@@ -241,7 +241,7 @@ def _vllm_options(model: ServedModel, path: Path) -> Iterator[Finding]:
 
 
 def _vllm_adapters(lora: LoraServing, path: Path) -> Iterator[Finding]:
-    """What vLLM takes: other values end its process at start (seen with 0.32.0)."""
+    """Adapter limits are values that vLLM takes; with others its process ends at start (seen with 0.32.0)."""
     if lora.max_rank not in VLLM_RANKS:
         above = [rank for rank in VLLM_RANKS if rank > lora.max_rank]
         yield Finding(

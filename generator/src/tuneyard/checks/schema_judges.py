@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A value against a schema as the API server judges it by a CRD, and as Helm judges it by a chart's values.schema.json.
+"""Validates a value by a CRD's schema as the API server does, and by a chart's values.schema.json as Helm does.
 
 Both are programs in Go and differ from Python's JSON Schema, and from each other, in patterns (RE2: `$` is the end of the
 text, `\\d` an ASCII digit, a lookahead no pattern at all), formats and multiples of fractions. Read in the sources of
@@ -31,7 +31,7 @@ _EPSILON = 1e-9
 
 @cache
 def compiled(pattern: str) -> Any:
-    """The pattern by RE2, or None when it is none there."""
+    """The pattern compiled by RE2, or None if RE2 can't compile it."""
     options = re2.Options()
     options.log_errors = False
     try:
@@ -159,13 +159,13 @@ def _format_by(formats: Mapping[str, Callable[[str], bool]]) -> Callable[..., It
 
 
 def _exact_multiple(validator: Any, factor: Any, value: Json, _: Json) -> Iterator[Any]:
-    """Helm counts with decimals."""
+    """Whether the value is a multiple by Helm's rule, which uses decimals."""
     if validator.is_type(value, "number") and Fraction(str(value)) % Fraction(str(factor)):
         yield ValidationError(f"{value!r} is not a multiple of {factor}")
 
 
 def _rounded_multiple(validator: Any, factor: Any, value: Json, _: Json) -> Iterator[Any]:
-    """The API server divides, and forgives what is lost by it; of an integer it takes whole factors only."""
+    """Whether the value is a multiple to the API server: it divides and allows rounding, but not for integers."""
     if not validator.is_type(value, "number"):
         return
     quotient = Fraction(value, int(factor) or 1) if isinstance(value, int) else value / factor
@@ -174,7 +174,7 @@ def _rounded_multiple(validator: Any, factor: Any, value: Json, _: Json) -> Iter
 
 
 def _whole_bound(keyword: str) -> Callable[..., Iterator[Any]]:
-    """The API server holds an integer against the whole part of a bound."""
+    """The bound as the API server uses it for integers: its whole part."""
     usual = Draft202012Validator.VALIDATORS[keyword]
 
     def judge(validator: Any, bound: Any, value: Json, schema: Json) -> Iterator[Any]:
@@ -202,12 +202,12 @@ _API_SERVER = validators.extend(
 
 
 def api_server_errors(schema: Json, value: Json) -> Iterator[Any]:
-    """What an API server refuses; `schema` is `custom_kinds.strict` of a CRD's, `value` as it is stored."""
+    """The errors of an API server; `schema` is a CRD's after `custom_kinds.strict`, `value` is as it is stored."""
     yield from _API_SERVER(schema).iter_errors(value)
 
 
 def helm_errors(schema: Json, value: Json) -> Iterator[Any]:
-    """What Helm refuses of a chart's values.
+    """The errors that Helm reports for a chart's values.
 
     Raises:
         referencing.exceptions.Unresolvable: the schema points to the network.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings that need or exclude each other, and overlays that would undo what the derived values avoid."""
+"""Checks settings that need or exclude each other, and overlays that would undo what the derived values avoid."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from tuneyard.stack.model import Stack
 
 
 def external_services_are_described(stack: Stack) -> Iterator[Finding]:
-    """What is used is described, and what is described is used."""
+    """Every external service that is used is described, and every described one is used."""
     environment = stack.environment
     described = {
         "external-postgres": ("externalPostgres", "postgres", environment.external_postgres),
@@ -41,7 +41,7 @@ def external_services_are_described(stack: Stack) -> Iterator[Finding]:
 
 
 def ingress_has_a_domain(stack: Stack) -> Iterator[Finding]:
-    """Host names need both."""
+    """An ingress has a domain, and a domain has an ingress: host names need both."""
     cluster = stack.environment.cluster
     if cluster.ingress and not cluster.domain:
         yield Finding(
@@ -58,7 +58,7 @@ def ingress_has_a_domain(stack: Stack) -> Iterator[Finding]:
 
 
 def air_gap_has_mirrors(stack: Stack) -> Iterator[Finding]:
-    """Without them Argo CD and kubelets wait for what they can't reach."""
+    """An air gap has mirrors; without them Argo CD and kubelets wait for what they can't reach."""
     registries = stack.environment.registries
     if registries.air_gapped:
         for key, value in (("mirror", registries.mirror), ("charts", registries.charts)):
@@ -73,7 +73,7 @@ def air_gap_has_mirrors(stack: Stack) -> Iterator[Finding]:
 
 
 def proxy_exempts_hosts_by_name(stack: Stack) -> Iterator[Finding]:
-    """A network in NO_PROXY is read by half of the programs that run here."""
+    """NO_PROXY exempts hosts by name: half of the programs do not understand a network there."""
     proxy = stack.environment.proxy
     for index, entry in enumerate(proxy.exempt if proxy else ()):
         if "/" in entry:
@@ -88,7 +88,7 @@ def proxy_exempts_hosts_by_name(stack: Stack) -> Iterator[Finding]:
 
 
 def secrets_have_a_store(stack: Stack) -> Iterator[Finding]:
-    """external-secrets needs to know where values come from."""
+    """external-secrets has a store that values come from."""
     secrets = stack.environment.secrets
     if secrets.provider == "external-secrets" and secrets.store is None:
         yield Finding(
@@ -110,7 +110,7 @@ def secrets_have_a_store(stack: Stack) -> Iterator[Finding]:
 
 
 def customizer_has_volcano(stack: Stack) -> Iterator[Finding]:
-    """NeMo's training jobs are Volcano gangs."""
+    """NeMo Customizer has Volcano, as its training jobs are Volcano gangs."""
     if (
         stack.has("crd:nemo-training")
         and stack.has("scheduler")
@@ -126,7 +126,7 @@ def customizer_has_volcano(stack: Stack) -> Iterator[Finding]:
 
 
 def evaluator_has_milvus(stack: Stack) -> Iterator[Finding]:
-    """The evaluator's vector store is Milvus's protocol."""
+    """The evaluator has Milvus, whose protocol it uses for vectors."""
     if stack.has("evaluator") and stack.providers["vector-db"].name != "milvus":
         yield Finding(
             "evaluator-has-milvus",
@@ -138,7 +138,7 @@ def evaluator_has_milvus(stack: Stack) -> Iterator[Finding]:
 
 
 def gpus_exist_where_needed(stack: Stack) -> Iterator[Finding]:
-    """A GPU stack on a cluster without GPUs waits for ever."""
+    """A stack that needs GPUs has some, or it would wait for ever."""
     if stack.has("gpu") and not stack.environment.gpus.nodes:
         why = next(iter(name for name, why in stack.reasons.items() if why.startswith("gpu for")), "")
         reason = next((text for text in stack.reasons.values() if text.startswith("gpu for ")), why)
@@ -152,7 +152,7 @@ def gpus_exist_where_needed(stack: Stack) -> Iterator[Finding]:
 
 
 def namespaces_are_apart(stack: Stack) -> Iterator[Finding]:
-    """Jobs run under the restricted profile, so they share no namespace with the platform."""
+    """Jobs share no namespace with the platform, as they run under the restricted profile."""
     platform = {c.namespace for c in stack.components if c.root == "platform" and c.is_rendered()}
     for index, namespace in enumerate(stack.environment.fine_tuning.namespaces):
         if namespace.name in platform or namespace.name in (
@@ -188,7 +188,7 @@ _UNDOING: tuple[tuple[str, Path, Any, str], ...] = (
 
 
 def overlays_keep_the_lessons(stack: Stack) -> Iterator[Finding]:
-    """Values that would bring a known trap back."""
+    """No overlay sets a value that would bring back a known problem."""
     for name, path, bad, why in _UNDOING:
         value: Any = stack.options(name).values
         for part in path:
@@ -206,7 +206,7 @@ def overlays_keep_the_lessons(stack: Stack) -> Iterator[Finding]:
 
 
 def typed_values_have_no_nulls(stack: Stack) -> Iterator[Finding]:
-    """What people type into values and specs is inlined, where a null is lost on the way."""
+    """Typed values and specs have no nulls, which get lost when Argo CD inlines them."""
     environment = stack.environment
     typed: list[tuple[Path, Any]] = [
         (("components", name, "values"), options.values) for name, options in environment.components.items()

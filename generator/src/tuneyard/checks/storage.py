@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Storage: capacity by class, and ReadWriteMany where several nodes mount."""
+"""Checks storage: the capacity of each class, and ReadWriteMany where several nodes mount a claim."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ _LOCAL = ("local-path", "hostpath", "standard", "local-storage")
 
 
 def shared_claims_have_a_class(stack: Stack) -> Iterator[Finding]:
-    """What several nodes mount needs ReadWriteMany."""
+    """Claims that several nodes mount have a ReadWriteMany class."""
     if stack.environment.storage.read_write_many:
         return
     for name, claim in stack.claims():
@@ -50,7 +50,7 @@ def claims_fit_capacity(stack: Stack) -> Iterator[Finding]:
 
 
 def shared_class_is_not_local(stack: Stack) -> Iterator[Finding]:
-    """Classes that keep data on one node can't be ReadWriteMany."""
+    """The ReadWriteMany class does not keep its data on one node."""
     shared = stack.environment.storage.read_write_many
     if shared and shared.class_name in _LOCAL:
         yield Finding(
@@ -86,7 +86,7 @@ def quota_holds_a_job(stack: Stack) -> Iterator[Finding]:
 
 
 def workspace_gib(stack: Stack) -> int:
-    """The largest workspace that a job of any runtime gets when it says nothing."""
+    """The largest default workspace of any runtime."""
     usual = RuntimeDefaults().workspace_size_gib
     sizes = [usual]
     for runtime in stack.environment.fine_tuning.runtimes:
@@ -97,7 +97,7 @@ def workspace_gib(stack: Stack) -> int:
 
 
 def models_fit_their_cache(stack: Stack) -> Iterator[Finding]:
-    """A model cache holds the weights."""
+    """Every model cache has room for the weights."""
     for index, model in enumerate(stack.environment.models):
         if architecture := architecture_of(model):
             gib = architecture.parameters_billion * 1e9 * WEIGHT_BYTES[model.weights] / 1024**3
@@ -112,7 +112,7 @@ def models_fit_their_cache(stack: Stack) -> Iterator[Finding]:
 
 
 def jobs_of_one_node_at_a_time(stack: Stack) -> Iterator[Finding]:
-    """Without ReadWriteMany a namespace's caches follow one node, and jobs on others wait."""
+    """A namespace's caches are ReadWriteMany; otherwise they stay with one node, and jobs on others wait."""
     if stack.environment.fine_tuning.namespaces and not stack.environment.storage.read_write_many:
         nodes = sum(n.nodes for n in stack.environment.gpus.nodes)
         if nodes > 1:

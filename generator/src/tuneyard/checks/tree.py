@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every rendered tree holds, whatever the environment: mostly proofs that the catalog's modules do their part."""
+"""Checks what must be true of every rendered tree: mostly that the catalog's modules do their part."""
 
 import json
 import re
@@ -32,7 +32,7 @@ CLUSTER_SCOPED = frozenset(
 
 
 def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every value below `value` with its path, `value` first."""
+    """Every value inside `value` with its path, starting with `value` itself."""
     yield path, value
     if isinstance(value, dict):
         for key, child in value.items():
@@ -60,7 +60,7 @@ def paths_are_written_once(_: Stack, files: Sequence[File]) -> Iterator[Finding]
 
 
 def objects_are_unique(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
-    """One owner for each (kind, namespace, name): two Applications would flip it for ever."""
+    """Every (kind, namespace, name) has one owner; two Applications would overwrite each other for ever."""
     seen: dict[tuple[str, str, str], str] = {}
     for file, entry in plain_objects(files):
         key = (entry["kind"], entry["metadata"].get("namespace", ""), entry["metadata"]["name"])
@@ -70,7 +70,7 @@ def objects_are_unique(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
 
 
 def namespaces_are_made(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:
-    """Every namespaced object lives in a namespace that this tree makes."""
+    """Every namespaced object is in a namespace that this tree creates."""
     made = {*namespaces_of(stack), "default", stack.environment.argocd.namespace}
     for file, entry in plain_objects(files):
         namespace = entry["metadata"].get("namespace")
@@ -141,7 +141,7 @@ def secrets_named(entry: Json) -> set[str]:
 
 
 def nvidia_objects_have_no_empty_fields(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
-    """The operators drop empty fields and write quantities their own way: both would be drift for ever."""
+    """NVIDIA's objects have no empty fields, and canonical quantities; operators rewrite others: drift for ever."""
     for file, entry in plain_objects(files):
         if not entry["apiVersion"].startswith(_NVIDIA):
             continue
@@ -179,7 +179,7 @@ def is_canonical(quantity: str) -> bool:
 
 
 def images_are_fixed(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
-    """No image without a tag or with `latest`."""
+    """Every image has a digest or a tag other than `latest`."""
     for file, entry in plain_objects(files):
         for path, value in walk(entry.get("spec")):
             if (
@@ -216,7 +216,7 @@ def needs_come_first(stack: Stack, _: Sequence[File]) -> Iterator[Finding]:
 
 
 def air_gap_has_every_image(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:
-    """In an air gap every image comes by way of the mirror; charts whose images nobody knows are named."""
+    """In an air gap every image comes from the mirror; charts whose images are unknown are reported."""
     registries = stack.environment.registries
     if not registries.air_gapped or not registries.mirror:
         return
@@ -236,7 +236,7 @@ def air_gap_has_every_image(stack: Stack, files: Sequence[File]) -> Iterator[Fin
 
 
 def inlined(files: Sequence[File]) -> Iterator[tuple[File, Json]]:
-    """What each component's Application carries for Helm."""
+    """The Helm values in each component's Application."""
     for file in files:
         for entry in file.objects:
             if file.component and entry["kind"] == "Application":
@@ -244,7 +244,7 @@ def inlined(files: Sequence[File]) -> Iterator[tuple[File, Json]]:
 
 
 def inlined_values_have_no_nulls(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
-    """Argo CD writes what it compared with by a merge patch, in which a null deletes: the two would differ for ever."""
+    """Inlined values have no nulls: Argo CD stores them by a merge patch, where a null deletes: drift for ever."""
     for file, values in inlined(files):
         for path, value in walk(values, ("spec", "source", "helm", "valuesObject")):
             if value is None:
@@ -252,7 +252,7 @@ def inlined_values_have_no_nulls(_: Stack, files: Sequence[File]) -> Iterator[Fi
 
 
 def applications_can_be_stored(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
-    """Argo CD keeps the values of the last syncs in the Application, and etcd takes 1.5 MiB of an object."""
+    """Applications fit into etcd (1.5 MiB each) with the values of past syncs, which Argo CD keeps in them."""
     for file, values in inlined(files):
         size = len(json.dumps(values, separators=(",", ":")))
         if size > MOST_INLINED:

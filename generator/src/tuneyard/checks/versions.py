@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Versions that do not go together."""
+"""Checks that versions go together."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def kubernetes_is_supported(stack: Stack) -> Iterator[Finding]:
-    """1.31 and later, and what each component needs beyond that."""
+    """Kubernetes is 1.31 or later, and new enough for each component."""
     version = stack.environment.cluster.kubernetes
     lowest, name = max((_numbers(stack.pin(c.name).kubernetes), c.name) for c in stack.components)
     if _numbers(version) < lowest:
@@ -45,7 +45,7 @@ def kubernetes_is_supported(stack: Stack) -> Iterator[Finding]:
 
 
 def chart_versions_are_known(stack: Stack) -> Iterator[Finding]:
-    """A version that values were derived for: never a range, never `latest`."""
+    """Every chart has a version that its values were derived for: no range, and not `latest`."""
     for name, options in stack.environment.components.items():
         pin = stack.pins.get(name)
         if options.version is None:
@@ -72,7 +72,7 @@ def chart_versions_are_known(stack: Stack) -> Iterator[Finding]:
 
 
 def nim_2_reads_folders_only(stack: Stack) -> Iterator[Finding]:
-    """NIM 2 documents NIM_PEFT_SOURCE as a local folder only."""
+    """A NIM 2 reads adapters from a local folder, as its documentation says of NIM_PEFT_SOURCE."""
     for index, model in enumerate(stack.environment.models):
         new = model.image is not None and major_of(model.image.tag) >= RAY_MAJOR
         if (
@@ -91,7 +91,7 @@ def nim_2_reads_folders_only(stack: Stack) -> Iterator[Finding]:
 
 
 def nim_variables_exist(stack: Stack) -> Iterator[Finding]:
-    """Variables that NIM 2 dropped do nothing, silently; in an air gap it must not see keys."""
+    """A NIM 2 gets no variables that it silently ignores, and no keys in an air gap."""
     for index, model in enumerate(stack.environment.models):
         if (
             not model.image
@@ -138,7 +138,7 @@ def driver_knows_gpus(stack: Stack) -> Iterator[Finding]:
 
 
 def driver_version_is_used(stack: Stack) -> Iterator[Finding]:
-    """A driver that nodes come with is not chosen here."""
+    """A driver version is set only if the GPU Operator installs the driver."""
     gpus = stack.environment.gpus
     if gpus.driver_version and gpus.driver == "preinstalled":
         yield Finding(
@@ -151,7 +151,7 @@ def driver_version_is_used(stack: Stack) -> Iterator[Finding]:
 
 
 def argocd_can_order(stack: Stack) -> Iterator[Finding]:
-    """retry.refresh came with 3.2; 3.3.0 and 3.3.1 broke server-side apply; others were not tried."""
+    """Argo CD is 3.2 or later (retry.refresh), not 3.3.0 or 3.3.1 (broken server-side apply), best the tried one."""
     version = stack.environment.argocd.version
     if _numbers(version) < (3, 2):
         yield Finding(
@@ -181,7 +181,7 @@ def argocd_can_order(stack: Stack) -> Iterator[Finding]:
 
 
 def wave_delay_is_long_enough(stack: Stack) -> Iterator[Finding]:
-    """Under two seconds the gate may judge the object of before the patch."""
+    """The wave delay is at least two seconds; else the health gate may judge the object before the patch."""
     delay = stack.environment.argocd.wave_delay_seconds
     if delay < 2:  # noqa: PLR2004  measured
         yield Finding(
@@ -190,7 +190,7 @@ def wave_delay_is_long_enough(stack: Stack) -> Iterator[Finding]:
 
 
 def dra_needs_kubernetes(stack: Stack) -> Iterator[Finding]:
-    """NIM Operator refuses draResources below 1.34."""
+    """Dynamic resource allocation has Kubernetes 1.34, which the NIM Operator requires."""
     version = stack.environment.cluster.kubernetes
     if stack.has("dra") and _numbers(version) < (1, 34):
         yield Finding(
@@ -203,7 +203,7 @@ def dra_needs_kubernetes(stack: Stack) -> Iterator[Finding]:
 
 
 def pins_are_confirmed(stack: Stack) -> Iterator[Finding]:
-    """What of an enabled component could not be looked up is said, so that somebody looks before the first sync."""
+    """Everything about an enabled component is confirmed; look up the rest before the first sync."""
     for component in stack.components:
         if text := stack.pin(component.name).unconfirmed:
             yield Finding(
@@ -217,7 +217,7 @@ def pins_are_confirmed(stack: Stack) -> Iterator[Finding]:
 
 
 def openshift_is_not_tried(stack: Stack) -> Iterator[Finding]:
-    """Nothing of this was tried on OpenShift, where operators take fields out of manifests and security contexts differ."""
+    """The cluster is not OpenShift, which was not tried: operators remove fields, and security contexts differ."""
     if stack.environment.cluster.distribution == "openshift":
         yield Finding(
             "openshift-is-not-tried",

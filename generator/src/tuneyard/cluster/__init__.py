@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What talks to a cluster, behind the extra `tuneyard[cluster]`: one client, and pure judgements of what it reads."""
+"""Access to a cluster, with the extra `tuneyard[cluster]`: one client, and pure functions that judge what it reads."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must be in Argo CD before the roots: its settings get our keys and keep their own, and a second run changes nothing.
+"""Configures Argo CD before the root Applications: it adds our keys to the settings; a second run changes nothing.
 
 Everything is server-side apply under one field manager: of an existing argocd-cm only our keys become ours. A key that
-somebody else set to another value is a conflict, which is shown and not overwritten unless `force` is said.
+somebody else set to another value is a conflict, which is reported, and overwritten only with `force`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _PLURALS = {
 
 
 class Applier(Protocol):
-    """The part of the client that is used here."""
+    """The part of the client that this module uses."""
 
     def get(self, path: str) -> Any:
         """The object at a path, or None."""
@@ -48,7 +48,7 @@ class Step:
 
 
 def path_of(entry: Json) -> str:
-    """Where an object is in the API."""
+    """The URL path of an object in the API."""
     metadata = entry["metadata"]
     return "/" + _PLURALS[entry["kind"]].format(metadata["namespace"]) + "/" + str(metadata["name"])
 
@@ -104,7 +104,7 @@ def _refuse_conflicts(client: Applier, objects: Sequence[Json]) -> None:
 
 
 def repository_urls(client: Applier, namespace: str) -> dict[str, str]:
-    """URL -> name of the Secret that tells Argo CD of it."""
+    """URL of each repository -> name of its Secret in Argo CD."""
     import base64  # noqa: PLC0415
 
     query = f"labelSelector={SECRET_TYPE}%3Drepository"
@@ -114,7 +114,7 @@ def repository_urls(client: Applier, namespace: str) -> dict[str, str]:
 
 
 def outcome_of(before: Json | None, after: Json) -> str:
-    """By content: an apply that changes nothing may still touch managedFields."""
+    """The outcome, by comparing content: an apply that changes nothing may still touch managedFields."""
     if before is None:
         return "created"
     return "unchanged" if _content(before) == _content(after) else "changed"

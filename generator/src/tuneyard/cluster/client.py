@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API server as `tuneyard` needs it: read paths, apply objects. Kubeconfig and TLS are the official client's.
+"""Reads paths and applies objects at the API server. The official client handles kubeconfig and TLS.
 
-Secrets are asked for as metadata only, so their values never come here; the exception are Argo CD's repositories, of
+Secrets are read as metadata only, so their values never arrive here; the exception are Argo CD's repositories, of
 which `bootstrap` keeps nothing but the address.
 """
 
@@ -75,7 +75,7 @@ class ClusterClient:
                 return found
 
     def has_secret(self, namespace: str, name: str) -> bool:
-        """Whether a Secret is there; its content is not asked for."""
+        """Whether a Secret exists, without reading its content."""
         accept = {"Accept": _METADATA.format(list="")}
         status, body = self._request("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}", None, accept)
         return status != 404 and bool(self._good(status, body, f"secret {namespace}/{name}"))  # noqa: PLR2004

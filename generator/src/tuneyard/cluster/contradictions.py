@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An environment against the live cluster: what contradicts it. Pure."""
+"""Finds where an environment contradicts the live cluster. Pure."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ def contradictions(stack: Stack, facts: ClusterFacts) -> list[Finding]:
 
 
 def kubernetes_is_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
-    """The minor version."""
+    """The minor version of Kubernetes is the same."""
     said = stack.environment.cluster.kubernetes
     if said != facts.kubernetes:
         yield Finding(
@@ -31,7 +31,7 @@ def kubernetes_is_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding
 
 
 def gpus_are_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
-    """Products, counts and memory; a cluster whose GPUs are not labelled yet says nothing."""
+    """Products, counts and memory of GPUs are the same; a cluster whose GPUs have no labels yet passes."""
     labelled = [found for found in facts.gpus if found.product != "unknown"]
     products = {found.product for found in labelled}
     for index, said in enumerate(stack.environment.gpus.nodes):
@@ -61,7 +61,7 @@ def gpus_are_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
 
 
 def _unlike(gpus: Gpus, said: GpuNodes, same: list[GpuNodesFound], path: Path) -> Iterator[Finding]:
-    """In what the nodes with a product differ from what is said of them."""
+    """Findings where the nodes with a product differ from the environment."""
     label = gpus.label_of(said.product)
     if others := sorted({f"{found.product}{found.sharing}" for found in same} - {label}):
         # Neither counts nor memory mean the same then.
@@ -88,7 +88,7 @@ def _unlike(gpus: Gpus, said: GpuNodes, same: list[GpuNodesFound], path: Path) -
 
 
 def storage_classes_exist(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
-    """Claims of a class that is not there stay Pending for ever."""
+    """Every storage class exists; claims of a missing one stay Pending for ever."""
     storage = stack.environment.storage
     for key, chosen in (
         ("readWriteOnce", storage.read_write_once),
@@ -102,7 +102,7 @@ def storage_classes_exist(stack: Stack, facts: ClusterFacts) -> Iterator[Finding
 
 
 def nothing_is_installed_twice(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
-    """A second copy of an operator fights with the first over CRDs and webhooks."""
+    """No component is installed already; two copies of an operator would fight over CRDs and webhooks."""
     for component in stack.components:
         owner = facts.installed.get(component.name)
         if component.is_rendered() and owner not in (
@@ -118,7 +118,7 @@ def nothing_is_installed_twice(stack: Stack, facts: ClusterFacts) -> Iterator[Fi
 
 
 def what_is_taken_for_granted_is_there(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
-    """Components that exist by the environment's word."""
+    """Components that the environment calls existing are in the cluster."""
     if stack.component("existing-prometheus") and "kube-prometheus-stack" not in facts.installed:
         yield Finding(
             "live-existing",
@@ -143,7 +143,7 @@ def what_is_taken_for_granted_is_there(stack: Stack, facts: ClusterFacts) -> Ite
 
 
 def argocd_is_as_said(stack: Stack, facts: ClusterFacts) -> Iterator[Finding]:
-    """The version decides what the order may rely on."""
+    """The version of Argo CD is the same, as the order relies on it."""
     said = stack.environment.argocd.version
     if facts.argocd and facts.argocd != said:
         yield Finding(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `tuneyard doctor` looks at: tools here, Argo CD's settings there. Each look is one line: ok, warning or failure."""
+"""The checks of `tuneyard doctor`: tools on this machine, settings of Argo CD. Each prints ok, warning or failure."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Look:
-    """One thing that was looked at."""
+    """One result of a check."""
 
     level: str
     """`ok`, `warning` or `failure`."""
@@ -50,7 +50,7 @@ def tools() -> Iterator[Look]:
 def argocd_settings(
     facts: ClusterFacts, settings: Mapping[str, Any] | None, parameters: Mapping[str, Any]
 ) -> Iterator[Look]:
-    """Whether the order holds: the gate and health checks, the waves' distance, the sync timeout, the version, the CRDs."""
+    """Checks what the order relies on: health checks, wave delay, sync timeout, Argo CD's version, and the CRDs."""
     if settings is None:
         yield Look("failure", "Argo CD", "no argocd-cm; install Argo CD, or say argocd.namespace")
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a live cluster is: version, GPUs, storage classes, what is installed. Read once, judged elsewhere."""
+"""Reads the facts of a live cluster once: version, GPUs, storage classes, installed components."""
 
 import re
 from collections import Counter
@@ -27,7 +27,7 @@ _LABEL = re.compile(r"(.*?)(-SHARED|-MIG-.*)?", re.DOTALL)
 
 
 class Reader(Protocol):
-    """What facts are read from."""
+    """The part of the client that facts are read with."""
 
     def get(self, path: str) -> Any:
         """The object at a path, or None."""
@@ -54,7 +54,7 @@ class GpuNodesFound:
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """One look at a cluster."""
+    """The facts of one cluster."""
 
     kubernetes: str
     """Minor version, such as 1.34."""
@@ -123,7 +123,7 @@ def tracker(metadata: Mapping[str, Any]) -> str:
 
 
 def argocd_version(controller: Mapping[str, Any] | None) -> str:
-    """`3.2.11` of the controller's image, or of its label."""
+    """The version, such as `3.2.11`, from the controller's image or label."""
     if controller is None:
         return ""
     images = [c["image"] for c in controller["spec"]["template"]["spec"]["containers"]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an environment is on its way up: each wave, each Application, the resource that blocks it, since when. Pure."""
+"""The progress of an installation: each wave and Application, the resource that blocks it, and since when. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -23,11 +23,11 @@ class Progress:
     """`<kind>/<name>` of the resource that keeps it from being ready."""
     message: str = ""
     since_s: int | None = None
-    """Seconds since it is as it is; None: unknown."""
+    """Seconds since its state last changed; None: unknown."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether the next wave may start for its part."""
+        """Whether this Application lets the next wave start."""
         return self.sync == "Synced" and self.health == "Healthy"
 
 
@@ -75,7 +75,7 @@ def _blocker(status: Json) -> tuple[str, str]:
 
 
 def as_text(rows: Iterable[Progress]) -> str:
-    """One line each, what blocks below it."""
+    """One line for each Application, with what blocks it on the next."""
     lines = []
     for row in rows:
         mark = "ready  " if row.is_ready else "waiting"

@@ -17,7 +17,7 @@ ORDER = ("argocd-cm.patch", "argocd-cmd-params-cm.patch", "project", "repository
 
 
 def bootstrap_objects(built: Built, *, with_root: bool) -> list[dict[str, Any]]:
-    """Settings, project, repositories; at last, if asked for, the root `platform`."""
+    """The settings, project and repositories; last, if asked for, the root `platform`."""
     folder = f"argocd-apps/{built.name}/"
     files = [file for file in built.files if file.path.startswith(f"{folder}bootstrap/") and file.objects]
     place = {

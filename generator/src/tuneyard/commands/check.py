@@ -73,7 +73,7 @@ def command(  # noqa: PLR0917  click passes them by name
 
 
 def _report_good(environments: int, warnings: list[Finding], *, verbose: bool) -> None:
-    """That nothing is wrong, then the warnings; what could not be confirmed is one clause unless `verbose`."""
+    """Print that nothing is wrong, then the warnings; unconfirmed values are only counted unless `verbose`."""
     shown = [finding for finding in warnings if finding.rule not in UNCONFIRMED]
     folded = len(warnings) - len(shown)
     line = f"{_count(environments, 'environment')} checked, "
@@ -90,7 +90,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _live(built: Built, kubeconfig: Path | None, context: str | None) -> list[Finding]:
-    """What contradicts the cluster, and the secrets that it lacks."""
+    """Findings that contradict the cluster, and the secrets that it lacks."""
     from tuneyard.cluster.contradictions import contradictions  # noqa: PLC0415  with --cluster only
     from tuneyard.cluster.facts import gather  # noqa: PLC0415
 

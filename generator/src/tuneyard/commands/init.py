@@ -98,7 +98,7 @@ def command(  # noqa: PLR0917  click passes them by name
 
 
 def _found(facts: ClusterFacts, *, gpu_is_typed: bool) -> dict[str, Any]:
-    """What the cluster has: its GPUs, and what is installed already and so is not installed a second time."""
+    """The cluster's GPUs, and its installed components, which are not installed again."""
     found: dict[str, Any] = {}
     if facts.gpus and not gpu_is_typed:
         found["gpus"] = found_gpus(facts.gpus)
@@ -109,7 +109,7 @@ def _found(facts: ClusterFacts, *, gpu_is_typed: bool) -> dict[str, Any]:
 
 
 def found_gpus(gpus: tuple[GpuNodesFound, ...]) -> dict[str, Any]:
-    """As the cluster labels them: shared by time, cut into parts, or whole."""
+    """The GPUs by their labels: time-sliced, cut into MIG parts, or whole."""
     profile = next((g.sharing.removeprefix("-MIG-") for g in gpus if g.sharing.startswith("-MIG-")), None)
     replicas = next((g.replicas for g in gpus if g.sharing == "-SHARED" and g.replicas > 1), None)
     found: dict[str, Any] = {"nodes": []}
@@ -132,7 +132,7 @@ def found_gpus(gpus: tuple[GpuNodesFound, ...]) -> dict[str, Any]:
 
 
 def parts_of(profile: str, count: int) -> int:
-    """Parts of one GPU that is cut into parts of a profile, such as 7 for `1g.10gb`; `count` is what a node has of them."""
+    """The number of parts of one GPU with a MIG profile, such as 7 for `1g.10gb`; `count` is that of a whole node."""
     slices = int(profile.partition("g")[0])
     return 4 if slices == 1 and count % 7 else 7 // slices
 

@@ -54,7 +54,7 @@ def command(environments: tuple[str, ...], root: Path, output: Path | None, chec
 
 
 class Rendering:
-    """One environment after the other: rendered, checked, written beside its place; put in place when all are well."""
+    """Renders, checks and stages one environment after the other, and moves all into place if none has an error."""
 
     def __init__(self, root: Path, target: Path, *, check: bool) -> None:
         self.root, self.target, self.check = root, target, check
@@ -65,7 +65,7 @@ class Rendering:
         self.differs = False
 
     def add(self, path: Path) -> None:
-        """Render one file; what is wrong is kept for the end, so that all of it is said."""
+        """Render one file; its findings are kept until the end, so that all are reported."""
         try:
             source = path.read_bytes()
         except OSError:
@@ -93,7 +93,7 @@ class Rendering:
         click.echo(f"{_line(built.name, len(built.files), changes)} (would change)")
 
     def finish(self) -> bool:
-        """Say what is wrong, or put everything in place; whether anything would change."""
+        """Report the errors, or move everything into place; returns whether anything would change."""
         report(self.findings)
         if has_errors(self.findings):
             for entry in self.staged:
@@ -114,7 +114,7 @@ def _line(name: str, files: int, changes: Changes) -> str:
 
 
 def _remove_abandoned(root: Path, target: Path, *, check: bool) -> bool:
-    """Trees of environments whose files are gone; whether there were any."""
+    """Remove the trees of environments whose files are deleted; returns whether there were any."""
     names = [path.stem for path in (root / "environments").glob("*.yaml")]
     gone = abandoned(names, target)
     for name in gone:

@@ -25,7 +25,7 @@ environments_argument = click.argument("environments", nargs=-1)
 
 
 def environment_file(name: str, root: Path) -> Path:
-    """A path as given, or `environments/<name>.yaml` of a bare name."""
+    """The path as given, or `environments/<name>.yaml` for a bare name."""
     path = Path(name)
     return (
         path if path.suffix in (".yaml", ".yml") or path.exists() else root / "environments" / f"{name}.yaml"
@@ -33,7 +33,7 @@ def environment_file(name: str, root: Path) -> Path:
 
 
 def chosen(names: tuple[str, ...], root: Path) -> list[Path]:
-    """The files of the named environments; of none, every file in environments/ but the sample."""
+    """The files of the named environments, or, if none is named, all of environments/ but the sample."""
     if names:
         return [environment_file(name, root) for name in names]
     files = sorted(path for path in (root / "environments").glob("*.yaml") if path.stem != "sample")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tuneyard upgrade`: which pins a file has newer, and what it says about them."""
+"""`tuneyard upgrade`: the pins for which a file has newer versions, with its notes."""
 
 from pathlib import Path
 

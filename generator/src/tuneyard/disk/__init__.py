@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes to the disk: the rendered tree, and the note of which environments need no rendering."""
+"""Writes to disk the rendered tree, and the record of which environments need no rendering."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which environments need no rendering: nothing that they are made of has changed, and nobody touched what was written.
+"""Finds environments that need no rendering, because neither their inputs nor the written files have changed.
 
 `.tuneyard/rendered/<env>.json` holds, after each render, a digest of everything that went in (the file, the generator's
 own code, charts and folders of the repository, kept schemas), size and time of every file that came out, and the warnings.
@@ -21,7 +21,7 @@ DEPLOYED = ("charts", "manifests/crds")
 
 
 class Freshness:
-    """What is known of the last render; one for each call of `render`."""
+    """The records of the last renders; one object for each call of `render`."""
 
     def __init__(self, root: Path, target: Path) -> None:
         self.root = root
@@ -32,7 +32,7 @@ class Freshness:
                 self._common.update(f"{path}\0".encode() + path.read_bytes())
 
     def unchanged(self, name: str, source: bytes) -> tuple[Finding, ...] | None:
-        """The warnings of the last render when its result still holds; None: render."""
+        """The warnings of the last render if its result is still valid; None if a render is needed."""
         if b"jobsFolder" in source:  # jobs change without a render, and are checked at each
             return None
         try:
@@ -49,7 +49,7 @@ class Freshness:
         )
 
     def keep(self, name: str, source: bytes, paths: Iterable[str], warnings: Iterable[Finding]) -> None:
-        """Note what was rendered just now. A disk that refuses costs the next render its short cut, nothing else."""
+        """Note what was rendered just now. If the disk refuses, the next render only loses its short cut."""
         names = list(paths)
         stamps = dict(zip(names, _stamps(self.target, names), strict=True))
         kept = {
@@ -95,7 +95,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 @cache
 def _digest_of_generator() -> str:
-    """Over the generator's and the contract's code, health checks and pins."""
+    """The digest of the generator's and the contract's code, health checks and pins."""
     digest = hashlib.sha256()
     for package in ("tuneyard", "tuneyard_api"):
         with resources.as_file(resources.files(package)) as folder:

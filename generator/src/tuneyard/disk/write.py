@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files to disk, all or as good as none: everything is written beside its target first, then renamed.
+"""Writes files to disk nearly atomically: everything is written beside its target first, then renamed.
 
-The folders `argocd-apps/<env>` and `manifests/<env>` belong to the generator. Which files in them are its own is said by
-the index of the last render and by the header; a file that has neither is a person's, is never touched, and stops the
-write if it stands where a file should go.
+The folders `argocd-apps/<env>` and `manifests/<env>` belong to the generator. The index of the
+last render and the header tell which files in them are its own. A file that has neither belongs to a person: it is
+never touched, and stops the write if it is in the way.
 """
 
 import os
@@ -75,7 +75,7 @@ def compare(files: Sequence[File], environment: str, root: Path) -> Changes:
 
 
 def _mode(path: str) -> int | None:
-    """Of a file, folder or link itself; None: there is nothing. A call for each of ten thousand files: no Path."""
+    """The mode of a file, folder or link itself, or None. It avoids Path, as it runs for 10,000 files."""
     try:
         return os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -83,7 +83,7 @@ def _mode(path: str) -> int | None:
 
 
 def _not_a_folder(root: Path, folder: str) -> list[Finding]:
-    """Links and files where a folder should be."""
+    """Findings for links and files where a folder should be."""
     here = root
     for part in Path(folder).parts:
         here /= part
@@ -94,7 +94,7 @@ def _not_a_folder(root: Path, folder: str) -> list[Finding]:
 
 
 def _orphans(files: Iterable[File], environment: str, root: Path) -> tuple[str, ...]:
-    """Files of the last render that this one does not have. Only what is in the index and still has our mark."""
+    """Files of the last render that this one does not have: those that are in the index and still have our mark."""
     now = {file.path for file in files}
     found = []
     for path in sorted(set(read_index(environment, root)) - now):
@@ -126,7 +126,7 @@ def is_inside(path: str, environment: str) -> bool:
 
 
 class Paths(Iterable[str]):
-    """Paths that must be kept for a thousand environments: packed they take a tenth of the memory."""
+    """Packed paths, which take a tenth of the memory: those of a thousand environments are kept."""
 
     def __init__(self, paths: Iterable[str | Path]) -> None:
         self._packed = zlib.compress("\n".join(map(str, paths)).encode(), 1)
@@ -138,7 +138,7 @@ class Paths(Iterable[str]):
 
 @dataclass(frozen=True)
 class Staged:
-    """Files of one environment beside their targets, not yet in their place. Holds their paths only, so many fit in memory."""
+    """The staged files of one environment, beside their targets. It holds paths only, so many fit in memory."""
 
     environment: str
     root: Path
@@ -146,14 +146,14 @@ class Staged:
     changed: Paths
     removed: Paths
     mark: str
-    """By which the names of its temporary files are told from those of another call."""
+    """The part of the temporary files' names that differs from other calls'."""
     folders: Paths
-    """That were made for them, outermost first."""
+    """The folders that were made for them, outermost first."""
 
     def commit(self) -> Changes:
         """Rename everything into place, and remove what is gone; returns what was done.
 
-        The index goes last: a crash between renames leaves an index that still knows every older file.
+        The index is renamed last: a crash between renames leaves an index that still knows every older file.
         """
         index = index_path(self.environment)
         for path in sorted((*self.added, *self.changed), key=lambda path: path == index):
@@ -207,13 +207,13 @@ def _staged(environment: str, root: Path, changes: Changes, mark: str, made: Ite
 
 
 def _beside(root: Path, path: str, mark: str) -> str:
-    """Where a file waits until it is renamed."""
+    """The temporary path of a file until it is renamed."""
     folder, _, name = f"{root}/{path}".rpartition("/")
     return f"{folder}/.tuneyard-{mark}-{name}"
 
 
 def write(files: Sequence[File], environment: str, root: Path) -> Changes:
-    """Bring the tree to `files`; returns what was done. A failure before the renames leaves the tree as it was.
+    """Make the tree equal to `files`; returns what was done. A failure before the renames leaves the tree as it was.
 
     Raises:
         InputError: as `stage`.
@@ -222,7 +222,7 @@ def write(files: Sequence[File], environment: str, root: Path) -> Changes:
 
 
 def abandoned(environments: Iterable[str], root: Path) -> tuple[str, ...]:
-    """Environments whose trees are there and whose files are not: the index says that a tree is ours."""
+    """Environments that have a tree but no file any more; the index tells that a tree is ours."""
     trees = {path.parent.name for path in (root / "manifests").glob("*/index.yaml")}
     return tuple(sorted(name for name in trees - set(environments) if read_index(name, root)))
 
@@ -257,7 +257,7 @@ def _make_folder(folder: Path) -> list[Path]:
 
 
 def _remove(path: Path, root: Path) -> None:
-    """The file, and the folders that it leaves empty."""
+    """Remove the file, and the folders that it leaves empty."""
     path.unlink()
     folder = path.parent
     while folder != root and not any(folder.iterdir()):

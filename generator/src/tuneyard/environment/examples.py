@@ -18,7 +18,7 @@ _PLACEHOLDERS: dict[str, Any] = {
 
 
 def example_value(key: str, annotation: Any, field: FieldInfo | None = None) -> Any:
-    """A valid value of a type; of a model what it needs and nothing more.
+    """A valid value of a type; for a model its required fields only.
 
     Args:
         key: the key's name as people write it, for a placeholder.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a file to an Environment, or to every problem in it with its line and column."""
+"""Reads a file into an Environment, or reports every problem in it with its line and column."""
 
 import re
 from collections.abc import Iterator
@@ -103,7 +103,7 @@ def _yaml_finding(problem: LocatedProblem) -> Finding:
 
 
 def _finding(details: ErrorDetails, source: Document) -> Finding:
-    """A pydantic error in our words."""
+    """The finding for a pydantic error."""
     path: Path = tuple(details["loc"])
     kind, context, value = details["type"], details.get("ctx", {}), details["input"]
     got = shown(value)

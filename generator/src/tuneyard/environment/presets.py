@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting points: the components that a preset begins with and its choice of providers."""
+"""Presets: the components that an environment begins with, and the choice of providers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

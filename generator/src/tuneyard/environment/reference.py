@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the environment's model says about itself: looking keys up, the commented sample and the reference page."""
+"""Derived from the environment's model: the lookup of keys and the reference page."""
 
 import re
 import types
@@ -89,7 +89,7 @@ def describe(field: FieldInfo) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """A type in words."""
+    """The name of a type for people."""
     kind = stripped(annotation)
     origin = get_origin(kind)
     if origin is Literal:

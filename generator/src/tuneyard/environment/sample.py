@@ -17,7 +17,7 @@ _WIDTH = 116
 
 
 def sample() -> str:
-    """The text of sample.yaml. Optional keys are commented out; what is not, is a valid environment."""
+    """The text of sample.yaml. Optional keys are commented out; the others make a valid environment."""
     return SAMPLE_HEAD + "\n".join(_lines(Environment, 0, active=True)) + "\n"
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a resolved stack to files, as data until the very last step. Pure."""
+"""Renders a resolved stack into files. Objects stay data until the very last step. Pure."""

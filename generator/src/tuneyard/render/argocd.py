@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Argo CD must have before the roots: project, repositories, health checks, settings. Applied by `bootstrap`."""
+"""What `bootstrap` applies to Argo CD before the roots: project, repositories, health checks, settings."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def chart_repositories(stack: Stack) -> list[tuple[str, bool]]:
 
 
 def build_repositories(stack: Stack) -> list[Json]:
-    """Secrets of the repositories that need none: private ones are in the list of expected secrets."""
+    """Secrets of the public repositories; those of private ones are in the list of expected secrets."""
     environment = stack.environment
     git = environment.argocd.repo_url
     entries: list[tuple[str, Json]] = [(git, {"type": "git", "url": git})]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the folders of the repository hold that components deploy, as digests: a change there changes an Application's spec."""
+"""Digests of the repository's folders that components deploy, so that a change there changes an Application's spec."""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of a tree as they are rendered: a path, what it holds, and whose part it is."""
+"""The rendered files of a tree: each has a path, content, and the component that it belongs to."""
 
 import hashlib
 import json
@@ -48,5 +48,5 @@ def index_of(files: Iterable[File], environment: str) -> File:
 
 
 def index_path(environment: str) -> str:
-    """Where the index is."""
+    """The path of the index."""
     return f"manifests/{environment}/index.yaml"

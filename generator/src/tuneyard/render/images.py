@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every image that an environment pulls, with its name in the mirror: what an air gap must be filled with beforehand."""
+"""Every image that an environment pulls, with its name in the mirror: a mirror for an air gap needs all of them."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,7 +11,7 @@ _KEYS = ("image", "modelPuller", "imageName")
 
 
 def images_by_component(stack: Stack, files: Iterable[File]) -> dict[str, tuple[str, ...]]:
-    """Images by component, under their public names: of charts as pinned, of objects as rendered."""
+    """Images by component, under their public names: those pinned for charts and those in rendered objects."""
     found: dict[str, set[str]] = {}
     for component in stack.components:
         if component.is_rendered() and (deploys := stack.pin(component.name).deploys):
@@ -30,7 +30,7 @@ def images_by_component(stack: Stack, files: Iterable[File]) -> dict[str, tuple[
 
 
 def images_in(value: Any, key: str = "") -> Iterator[str]:
-    """Images that an object names: as text, or as repository and tag."""
+    """Images in an object, written as text or as repository and tag."""
     if isinstance(value, dict):
         if isinstance(value.get("repository"), str) and isinstance(value.get("tag"), str):
             yield f"{value['repository']}:{value['tag']}"
@@ -44,7 +44,7 @@ def images_in(value: Any, key: str = "") -> Iterator[str]:
 
 
 def unseen_charts(stack: Stack) -> list[str]:
-    """Components whose chart could not be had, so that their images are not known."""
+    """Components whose images are not known, because their chart was not available."""
     return [
         component.name
         for component in stack.components

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FineTuneJobs that live in git: for each namespace with a folder of them an Application, and a project that holds it.
+"""FineTuneJobs in git: an Application, and its project, for each namespace with a folder of jobs.
 
 A job is work, not part of the platform, so its Application differs from all others: it follows its folder by itself,
 as nothing waits for it; it never deletes a job, which would take the outcome with it; and its health is its own, so
@@ -27,7 +27,7 @@ IGNORE_HEALTH = "argocd.argoproj.io/ignore-healthcheck"
 def build_jobs(environment: Environment, namespace: TuningNamespace, wave: int) -> dict[str, Json]:
     """The project and the Application of a namespace's jobs, by the names of their files; `wave` is the last one.
 
-    Who may commit to the folder may bring FineTuneJobs to this namespace, and nothing else anywhere.
+    Whoever commits to the folder can create FineTuneJobs in this namespace, and nothing else.
     """
     name = f"jobs-{namespace.name}"
     project = f"{project_name(environment)}-{name}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole tree of an environment: `render(stack) -> files`. Same stack, same bytes."""
+"""The whole tree of an environment: `render(stack) -> files`. The same stack gives the same bytes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -56,7 +56,7 @@ def local_paths(stack: Stack) -> tuple[str, ...]:
 
 
 def derived_values(stack: Stack, component: Component) -> Json:
-    """The chart's values: derived, then what the environment lays over them; keys sorted, so their order says nothing."""
+    """The chart's values: the derived ones, overridden by the environment's, with sorted keys."""
     derived = component.values(stack) if component.values else {}
     values: Json = sorted_keys(merged(derived, dict(stack.options(component.name).values)))
     return values
@@ -94,7 +94,7 @@ def object_file(entry: Json) -> str:
 
 
 def _root_files(environment: Environment, depth: Mapping[str, int], *, has_models: bool) -> list[File]:
-    """`platform` is applied by hand once; `models` and jobs are its last wave, which no sync waits for."""
+    """The roots. A person applies `platform` once; `models` and jobs are its last wave, which no sync waits for."""
     name, last = environment.name, max(depth.values(), default=0) + 1
     platform, models = ROOTS
     files = [yaml_file(f"argocd-apps/{name}/{platform}.yaml", build_root(environment, platform, None), name)]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an environment means: components and what they need, pins, who provides what, and the order. Pure."""
+"""Resolves an environment: its components and their needs, providers and pins, and the order. Pure."""

@@ -26,7 +26,7 @@ NO_OPTIONS = ComponentOptions()
 
 @dataclass(frozen=True)
 class Need:
-    """A capability that must be there first; `because` is the reason that `tuneyard graph` shows."""
+    """A capability that must be ready first; `because` is the reason that `tuneyard graph` shows."""
 
     capability: str
     because: str
@@ -77,12 +77,12 @@ class GpuRequest:
 
 
 def no_needs(_: Environment) -> tuple[Need, ...]:
-    """For components that start from nothing."""
+    """No needs, for components that need nothing."""
     return ()
 
 
 def nothing(_: Stack) -> tuple[Any, ...]:
-    """For components without extra objects, secrets or claims."""
+    """An empty tuple, for components without extra objects, secrets or claims."""
     return ()
 
 
@@ -130,7 +130,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Edge:
-    """`component` needs `capability`, which `provider` has; soft when it would do without."""
+    """`component` needs `capability`, which `provider` has; soft if the component also works without it."""
 
     component: str
     provider: str
@@ -174,7 +174,7 @@ class Stack:
     """Why each component is there."""
 
     def has(self, capability: str) -> bool:
-        """Whether something provides it."""
+        """Whether some component provides the capability."""
         return capability in self.providers
 
     def component(self, name: str) -> Component | None:
@@ -192,7 +192,7 @@ class Stack:
         return replace(pin, version=version) if version else pin
 
     def image(self, name: str, key: str) -> str:
-        """A pinned image, by way of the mirror if there is one."""
+        """A pinned image, from the mirror if there is one."""
         return self.mirrored(self.pin(name).images[key])
 
     def mirrored(self, image: str) -> str:
@@ -251,7 +251,7 @@ class Stack:
         return chosen.class_name
 
     def volume_gib(self, component: str, small: int) -> int:
-        """The size of a component's volume: as typed, else `small` times 1, 4 or 16 by sizing."""
+        """The size of a component's volume: from the environment, else `small` times 1, 4 or 16 by sizing."""
         typed = self.options(component).storage_gib
         return typed or small * {"small": 1, "medium": 4, "large": 16}[self.environment.sizing]
 

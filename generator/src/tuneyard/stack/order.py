@@ -12,7 +12,7 @@ def longest_paths(needs: Mapping[str, Iterable[str]], weights: Mapping[str, int]
     """For each node the largest sum of `weights` over the nodes below it.
 
     Raises:
-        InputError: the needs go in a circle; the finding names it.
+        InputError: the needs form a cycle; the finding names it.
     """
     depth: dict[str, int] = {}
     for start in sorted(needs):
@@ -46,7 +46,7 @@ def longest_paths(needs: Mapping[str, Iterable[str]], weights: Mapping[str, int]
 
 
 def waves(stack: Stack, links: Iterable[Edge] | None = None) -> dict[str, int]:
-    """Component -> wave from 0. What is not rendered (external providers) takes no wave of its own."""
+    """Component -> wave from 0. External providers, which are not rendered, take no wave of their own."""
     needs: dict[str, set[str]] = {component.name: set() for component in stack.components}
     for edge in edges(stack) if links is None else links:
         needs[edge.component].add(edge.provider)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which components an environment has: the preset, what it switches on, and what those need. Pure.
+"""Finds the components of an environment: those of the preset, those it enables, and those they need. Pure.
 
 A need is met by the environment's choice (`use`), else by what is there already, else by the preset's choice, else by
 the only component of the catalog that provides it. Several possible providers and no choice is an error, not a guess.
@@ -143,7 +143,7 @@ class Resolution:
         return providers
 
     def _place(self, *names: str) -> tuple[str | int, ...]:
-        """The key that switched one of them on."""
+        """The key that enabled one of them."""
         for name in names:
             if name in self.environment.components:
                 return ("components", name)
@@ -167,7 +167,7 @@ def reason(capability: str) -> str:
 
 
 def edges(stack: Stack) -> tuple[Edge, ...]:
-    """Who waits for whom and why, sorted."""
+    """Which component waits for which, and why; sorted."""
     found = set()
     for component in stack.components:
         for need in stack.needs(component):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a render would change, by component, as lines that people read. Pure."""
+"""The changes that a render would make, by component, as text for people. Pure."""
 
 import difflib
 from collections import defaultdict
@@ -45,7 +45,7 @@ def component_of(path: str) -> str:
 
 
 def summary(found: list[Change]) -> str:
-    """One line for each component: what kind of change, how many lines."""
+    """One line for each component with the kind of change and the number of lines."""
     by_component: dict[str, list[Change]] = defaultdict(list)
     for change in found:
         by_component[change.component].append(change)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a value comes from and what it does: for `query` and `explain`. Pure but for rendering twice."""
+"""The origin and effect of a value, for `query` and `explain`. Pure."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a key influences, found out by rendering with other values: never a list that someone has to keep true.
+"""Finds what a key influences by rendering with other values, so that there is no list to maintain.
 
 One other value is not enough: an absent `use.nemo` means the preset's choice, so the first value of its kind changes
-nothing. All of a kind are tried: every other choice, both truth values, several numbers and texts, and none at all.
+nothing. So it tries every other choice, both booleans, several numbers and texts, and no value.
 """
 
 import copy
@@ -42,7 +42,7 @@ _NAMING = ("name", "product")
 
 @dataclass(frozen=True)
 class Influence:
-    """What other values of a key change."""
+    """The effect of other values of a key."""
 
     components: frozenset[str]
     """Components, and files of no component, that change, come or go."""
@@ -153,7 +153,7 @@ def _referring(item: Any, names: list[str]) -> list[Any]:
 
 
 def _nameless(component: str, value: Any) -> str:
-    """`model-<name>` of a component that has its name from a value that was made up here."""
+    """`model-<name>` in place of a component's name that comes from an invented value."""
     for text in sorted(re.findall(r'"([^"]+)"', json.dumps(value, default=repr)), key=len, reverse=True):
         if component.endswith(f"-{text}") or f"-{text}-" in component:
             return component.replace(text, "<name>")
@@ -161,7 +161,7 @@ def _nameless(component: str, value: Any) -> str:
 
 
 def _additions(data: Any, kind: Any) -> list[dict[str, Any]]:
-    """What a map may have more: any key, or options of any component."""
+    """Keys that a map could also have: any key, or the options of any component."""
     if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
         return [{"example": "x"}]
     names = [component.name for component in catalog(Environment.model_validate(data))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages that follow from model and catalog: sample.yaml, the environment's reference, the components' table."""
+"""The pages that are generated from model and catalog: sample.yaml, the environment's reference, the tables."""
 
 from tuneyard.catalog import pins, static_components
 from tuneyard.checks import FILE_CHECKS, STACK_CHECKS
@@ -23,7 +23,7 @@ def pages() -> dict[str, str]:
 
 
 def components_page() -> str:
-    """Every component, its pin, and how sure its values are."""
+    """The page of components, with each pin and how far its values are confirmed."""
     lines = [
         _MARK + "# Components\n",
         (
@@ -53,11 +53,11 @@ def components_page() -> str:
 
 
 def checks_page() -> str:
-    """Every check with its sentence, and the kinds with a health check."""
+    """The page of checks, with what each one holds, and the kinds with a health check."""
     lines = [
         _MARK + "# Checks\n",
         "`tuneyard check` and `tuneyard render` run all of these and report all findings at once.\n",
-        "| check | what it is about |",
+        "| check | what must hold |",
         "| --- | --- |",
     ]
     for check in (*STACK_CHECKS, *FILE_CHECKS):
@@ -68,7 +68,7 @@ def checks_page() -> str:
         "",
         "With `--cluster`, the environment against the live cluster:",
         "",
-        "| check | what is compared |",
+        "| check | what must hold |",
         "| --- | --- |",
     ]
     for live in LIVE_CHECKS:

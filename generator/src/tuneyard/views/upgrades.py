@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pins against newer ones: another components.yaml (a Renovate branch), or a plain list of versions with notes. Pure."""
+"""Compares pins with newer ones from another components.yaml (a Renovate branch) or a list of versions. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def upgrades(pins: Mapping[str, Pin], listed: Any, text: str, file: str) -> list[Upgrade]:
-    """What is newer in a file than in the pins.
+    """The versions in a file that are newer than the pins.
 
     Args:
         pins: those of the catalog.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks an OpenAI-compatible endpoint of the cluster, by kubectl's port-forward, as a person would."""
+"""Asks an OpenAI-compatible endpoint of the cluster through `kubectl port-forward`, as a person would."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Follows one FineTuneJob and says each new thing once. Pure: statuses in, lines out."""
+"""Follows one FineTuneJob and reports each change once. Pure: it turns statuses into lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TERMINAL = frozenset({"Succeeded", "Failed"})
 
 @dataclass
 class Follower:
-    """Remembers what was said, so that only news is printed."""
+    """Remembers the printed lines, so that only news is printed."""
 
     _said: set[tuple[str, str, str]] = field(default_factory=set)
     _step: tuple[str, int] = ("", -1)

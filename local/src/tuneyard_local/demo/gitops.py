@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make demo-gitops`: Argo CD brings our operator up from a rendered tree, and a FineTuneJob that lives in git trains.
+"""`make demo-gitops`: Argo CD installs our operator from a rendered tree, and a FineTuneJob in git trains.
 
 The tree of environments/demo.yaml is served as it is committed, with the repository's address replaced and nothing
 else. What follows is what a person does by hand: patch Argo CD's settings, apply project and repository, apply the
@@ -72,7 +72,7 @@ def remove() -> None:
 def install(
     cluster: Cluster, argocd: ArgoCd, parts: installation.BuiltParts, tree: Tree, progress: Progress
 ) -> None:
-    """Images under the names that the tree says, and Argo CD with the tree's settings."""
+    """Load images under the names in the tree, and install Argo CD with the tree's settings."""
     load_images(cluster, parts.operator, parts.trainer, parts.server)
     names = images_of(tree)
     has_new_code = name_image(cluster, parts.operator, names["operator"])
@@ -112,7 +112,7 @@ def applications(cluster: Cluster) -> list[dict[str, Any]]:
 def follow(
     cluster: Cluster, parts: installation.BuiltParts, tree: Tree, rollout: Rollout, progress: Progress
 ) -> dict[str, Mapping[str, Any]]:
-    """Say what Argo CD and the jobs do until all is well; the status of each job by name."""
+    """Print what Argo CD and the jobs do until all are healthy; returns the status of each job by name."""
     started, jobs = time.monotonic(), str(tree.jobs["metadata"]["name"])
     namespace = f"/api/v1/namespaces/{tree.namespace}/serviceaccounts/default"
     wait_until("Argo CD to make the namespace of jobs", partial(_is_there, cluster, namespace), 240)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo itself: set up, apply ten lines, watch, ask, sum up. Running it again skips what is there."""
+"""The demo itself: set up, apply ten lines, watch, ask, sum up. Running it again skips what exists."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _apply_fresh(cluster: Cluster) -> str:
 
 
 def follow_job(cluster: Cluster, namespace: str, name: str, progress: Progress) -> Mapping[str, Any]:
-    """The status of a job that succeeded, after its news were said; raises ClusterError when it does not."""
+    """Print a job's news until it succeeds; returns its status, or raises ClusterError when it fails."""
     follower, end = Follower(), time.monotonic() + JOB_SECONDS
     while time.monotonic() < end:
         job = cluster.get(f"/apis/tuneyard.io/v1alpha1/namespaces/{namespace}/finetunejobs/{name}") or {}
@@ -133,7 +133,7 @@ def _sum_up(cluster: Cluster, name: str, status: Mapping[str, Any], seconds: Map
 
 
 def kubectl(cluster: Cluster, *args: str, stdin: str | None = None) -> str:
-    """What kubectl prints; raises ClusterError with its own words when it fails."""
+    """The output of kubectl; raises ClusterError with kubectl's message when it fails."""
     result = cluster.kubectl(*args, stdin=stdin)
     if result.returncode:
         raise ClusterError(f"kubectl {' '.join(args[:4])}: {result.stderr.strip()}")
@@ -146,7 +146,7 @@ def minutes(seconds: float) -> str:
 
 
 def _resident(pid: int) -> int:
-    """Resident bytes of a process; 0 when it is gone."""
+    """The resident memory of a process in bytes; 0 when it is gone."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
     except (OSError, IndexError):

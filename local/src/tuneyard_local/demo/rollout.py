@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rendered tree on its way into a cluster: the files that Argo CD follows, and how far its Applications are. Pure but for reading."""
+"""The rollout of a rendered tree: files that Argo CD follows, and progress of Applications. Pure but for reading."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Tree:
 
     @property
     def namespace(self) -> str:
-        """Where the jobs run."""
+        """The namespace of the jobs."""
         return str(self.jobs["spec"]["destination"]["namespace"])
 
     @property
@@ -87,7 +87,7 @@ def _revision(application: Json) -> str:
 
 
 def why_not(application: Json) -> str:
-    """One line of what an Application says about itself."""
+    """One line on why an Application is not healthy."""
     status = application.get("status", {})
     words = [c["message"] for c in status.get("conditions", ())]
     words += [
@@ -102,7 +102,7 @@ def why_not(application: Json) -> str:
 
 @dataclass
 class Rollout:
-    """Remembers what was said of each Application, and when it first was there and first was well."""
+    """Remembers each Application's last line, and when it first appeared and first was healthy."""
 
     revision: str
     there: dict[str, float] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class Rollout:
     _said: dict[str, str] = field(default_factory=dict)
 
     def news(self, applications: Iterable[Json], seconds: float) -> list[str]:
-        """A line for each Application that is not as it was, in the order of their waves."""
+        """A line for each Application that changed, in the order of their waves."""
         lines = []
         for application in sorted(applications, key=_place):
             name, words = application["metadata"]["name"], _words(application)
@@ -123,7 +123,7 @@ class Rollout:
         return lines
 
     def table(self, applications: Iterable[Json]) -> list[str]:
-        """Wave, Application, seconds after the start at which it was there and was well."""
+        """A table of wave, Application, and the seconds after the start at which it appeared and was healthy."""
         lines = [f"  {'wave':<7} {'Application':<26} {'applied':>8} {'ready':>8}"]
         for application in sorted(applications, key=_place):
             name = application["metadata"]["name"]
@@ -143,7 +143,7 @@ def _wave(application: Json) -> str:
 
 
 def images_of(tree: Tree) -> dict[str, str]:
-    """`operator` and `trainer` -> the names under which the tree asks for them."""
+    """`operator` and `trainer` -> the names of these images in the tree."""
     (values,) = tree.documents(f"manifests/{tree.name}/tuneyard-operator/values.yaml")
     (runtime,) = tree.documents(f"manifests/{tree.name}/fine-tuning/finetuneruntime-")
     image = values["image"]

@@ -64,7 +64,7 @@ def carry(work: Work, stage: Stage) -> StageResult | Running | Verdict:
     """The stage's result, or its progress so far; starts attempts as needed.
 
     An operator that died between creating a Job and writing the status starts the attempt again: its name is the same,
-    so the    API server answers that it is there, and it is taken as it is.
+    so the API server answers that it is there, and it is taken as it is.
     """
     attempt = work.report.latest_attempt(stage)
     if attempt is None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base model against tuned model: their answers and their scores."""
+"""Compares the base model with the tuned model: their answers and their scores."""

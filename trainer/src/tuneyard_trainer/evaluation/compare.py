@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base against tuned on held-out records: loss, perplexity, exact match, ROUGE-L, and answers side by side."""
+"""Compares base and tuned model on held-out records: loss, perplexity, exact match, ROUGE-L, and answers."""
 
 import json
 import math
@@ -37,7 +37,7 @@ class Measured:
 
 @dataclass
 class Evaluation:
-    """All that both models are measured with; every process must make the same calls."""
+    """Measures both models in the same way; every process must make the same calls."""
 
     job: ResolvedJob
     model: Any
@@ -50,7 +50,7 @@ class Evaluation:
     stop: StopRequest
 
     def base(self, path: Path, plan_digest: str) -> Measured:
-        """The model before it is trained, kept at `path` for the attempts that go on from a checkpoint."""
+        """The scores of the model before training, kept at `path` for attempts that resume from a checkpoint."""
         kept = self.world.of_first(_kept(path, plan_digest))
         if kept is not None:
             return kept
@@ -61,11 +61,11 @@ class Evaluation:
         return measured
 
     def tuned(self) -> Measured:
-        """The model after it was trained."""
+        """The scores of the model after training."""
         return self._measure("the tuned model", TRAINING_ADVICE)
 
     def _measure(self, called: str, advice: str) -> Measured:
-        """The model as it is now, by its name towards people and what to try if it gives no finite loss.
+        """The scores of the model as it is now; a failure names it `called`, and gives the advice.
 
         Raises:
             Interrupted: if SIGTERM comes. What was trained is kept.
@@ -102,7 +102,7 @@ class Evaluation:
 
 
 def _kept(path: Path, plan_digest: str) -> Measured | None:
-    """What an earlier attempt of this plan measured; anything torn or foreign counts as none."""
+    """The scores from an earlier attempt of this plan; a torn file or one of another plan counts as none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Measured(**content["measured"]) if content["planDigest"] == plan_digest else None
@@ -111,7 +111,7 @@ def _kept(path: Path, plan_digest: str) -> Measured | None:
 
 
 def rouge_l(reference: str, answer: str) -> float:
-    """ROUGE-L F1 (Lin 2004) as the rouge-score library reckons it, stemming off."""
+    """ROUGE-L F1 (Lin 2004) as the rouge-score library computes it without stemming."""
     return float(_scorer().score(reference, answer)["rougeL"].fmeasure)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Greedy answers, the same every time: what the evaluation asks for, and what a serving program must equal.
+"""Generates greedy, deterministic answers for the evaluation. A serving program must give the same ones.
 
 From prompt token ids: the likeliest next token (the lowest id of several) until one of `stop_ids` or until
 `max_new_tokens`; the ids before it decoded without special tokens, and stripped. No sampling, no penalties, no
@@ -30,8 +30,8 @@ def complete(
 ) -> list[str]:
     """The answer to each prompt. Only prompts of equal length share a batch, so that nothing is ever padded.
 
-    Processes of a `world` share the batches, and each returns all answers. `batch_done` is told how many prompts
-    are answered, in every process equally often; what it raises ends the generation.
+    Processes of a `world` share the batches, and each returns all answers. `batch_done` is called with the
+    number of answered prompts, equally often in every process; if it raises, generation ends.
     """
     world = world or World()
     batches = list(_equal_lengths(prompts))
@@ -51,7 +51,7 @@ def complete(
 
 
 def _equal_lengths(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Numbers of prompts of one length, BATCH at most."""
+    """Indices of at most BATCH prompts of one length."""
     by_length: dict[int, list[int]] = {}
     for number, prompt in enumerate(prompts):
         by_length.setdefault(len(prompt), []).append(number)

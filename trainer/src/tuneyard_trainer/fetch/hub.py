@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetches from a Hugging Face hub, and says in the job's words what the hub refused.
+"""Fetches from a Hugging Face hub, and explains its refusals in terms of the job.
 
 HF_ENDPOINT and HF_TOKEN are read by huggingface_hub itself. It keeps what it downloads by commit, under a lock per
 file, so that several prepare pods may share a cache.

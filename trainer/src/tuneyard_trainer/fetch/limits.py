@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what comes over a network to a file, and never more of it than a data set may have."""
+"""Writes a download to a file, up to the size limit of a data set."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ CHUNK_BYTES = 2**20
 
 
 def check_size(name: str, size_bytes: int | None, limit: int) -> None:
-    """Refuses what says of itself that it is too large.
+    """Refuses a download whose declared size is too large.
 
     Raises:
         StageFailure: BadInput.
@@ -25,7 +25,7 @@ def check_size(name: str, size_bytes: int | None, limit: int) -> None:
 
 
 def write_chunks(name: str, chunks: Iterable[bytes], target: Path, limit: int) -> tuple[int, str]:
-    """Size in bytes and SHA-256, in hex, of what was written to `target`.
+    """Writes the chunks to `target`; returns the size in bytes and the SHA-256 in hex.
 
     Raises:
         StageFailure: BadInput, as soon as more than `limit` bytes have come.

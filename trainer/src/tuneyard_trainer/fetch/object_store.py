@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetches one object from any store that speaks S3, and says in the job's words what the store refused.
+"""Fetches one object from any S3 store, and explains its refusals in terms of the job.
 
 Credentials are those of the job's Secret or none at all: a job never uses what a node or a home folder happens to hold.
 """

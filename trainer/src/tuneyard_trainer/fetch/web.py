@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetches one file by URL and holds it against its digest.
+"""Fetches one file by URL and verifies its digest.
 
-The person who writes a job must not reach through the prepare pod what only the pod can reach. So a redirect never
+The author of a job must not use the prepare pod to reach what only the pod can reach. So a redirect never
 leads further inside than the address that the job names (public, private network, this machine), cloud metadata
 (link-local) is never asked, and TLS is never left. The address that was judged is the one that is connected to.
 """
@@ -42,7 +42,7 @@ class Reach(IntEnum):
 
 
 def reach_of(address: str) -> Reach | None:
-    """Of an IP address; None for those that no data set comes from: link-local, multicast, unspecified."""
+    """The reach of an IP address; None for link-local, multicast and unspecified ones, which are never allowed."""
     found = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None)
     if mapped is not None:
@@ -61,7 +61,7 @@ class Guard:
         self._start: Reach | None = None
 
     def admit(self, host: str, address: str) -> None:
-        """Lets an address pass; the first one says how far inside a redirect may lead.
+        """Lets an address pass; the first one decides how far inside a redirect may lead.
 
         Raises:
             StageFailure: BadInput.
@@ -92,7 +92,7 @@ class Guard:
 
 
 def fetch_url(file: HttpFile, target: Path, limit_bytes: int = MAX_BYTES) -> None:
-    """Writes the file to `target`, if it is the one that was meant.
+    """Writes the file to `target`, if its digest is right.
 
     Raises:
         StageFailure: DataMissing, PermissionDenied, UpstreamUnavailable or BadInput.
@@ -130,7 +130,7 @@ def fetch_url(file: HttpFile, target: Path, limit_bytes: int = MAX_BYTES) -> Non
 
 
 def shown_url(url: str) -> str:
-    """`url` without what may be secret: a signature in its query, a user."""
+    """`url` without parts that may be secret: the query with its signature, and the user."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -165,7 +165,7 @@ def _unreachable(name: str, error: Exception) -> StageFailure:
 
 
 def _connect(guard: Guard, host: str, port: int, timeout: float | None) -> socket.socket:
-    """A connection to the first address of `host` that answers, each of them judged before."""
+    """A connection to the first address of `host` that answers; every address is checked before it is tried."""
     trouble: OSError = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         guard.admit(host, str(address[0]))
@@ -196,7 +196,7 @@ class _TlsConnection(http.client.HTTPSConnection):
         self._guard, self._tls, self._is_tunnelled = guard, context, False
 
     def set_tunnel(self, *arguments: Any, **named: Any) -> None:
-        """A proxy connects for us, and decides what may be reached."""
+        """Sets up the tunnel of a proxy, which connects for us and decides what may be reached."""
         self._is_tunnelled = True
         super().set_tunnel(*arguments, **named)
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model that is trained: found, loaded, given an adapter, spread over processes."""
+"""The model that is trained: finds it, loads it, adds an adapter, and shards it over processes."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the base model and looks at its files, before a GPU is asked for."""
+"""Finds the base model and checks its files before a GPU is requested."""
 
 import json
 import re
@@ -38,7 +38,7 @@ class BaseModel:
 
     @property
     def positions(self) -> int | None:
-        """Longest sequence that the model was made for, in tokens."""
+        """The longest sequence that the model supports, in tokens."""
         return self._number("max_position_embeddings")
 
     @property

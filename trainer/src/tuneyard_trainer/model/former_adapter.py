@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Looks at the adapter that a job goes on from, before a GPU is asked for: it must fit the base model and the job.
+"""Checks the adapter that a job continues, before a GPU is requested: it must fit the base model and the job.
 
 Only names and shapes are read, so this needs no PyTorch. A LoRA adapter of rank r holds for a layer of weight
 [out, in] the factors A [r, in] and B [out, r].
@@ -54,13 +54,13 @@ class FormerAdapter:
     """What it calls its base model."""
 
     def copy_to(self, folder: Path) -> None:
-        """For the training, which does not see the claim."""
+        """Copies the adapter for the training stage, which does not mount the claim."""
         folder.mkdir()
         for name in ADAPTER_FILES:
             shutil.copyfile(self.folder / name, folder / name)
 
     def warnings(self, job: ResolvedJob) -> list[str]:
-        """A base model of another name may still be the same one."""
+        """Warnings, such as a base model of another name, which may still be the same one."""
         own = PurePath(job.model.repo or job.model.path or "").name
         if PurePath(self.base).name == own:
             return []
@@ -97,7 +97,7 @@ def find_adapter(adapter: ResolvedAdapter, lora: Lora, model: BaseModel) -> Form
 
 
 def lora_as_trained(job: ResolvedJob, prepared: Path) -> Lora:
-    """The job's options, or those of the adapter that prepare left in `prepared` for the job to go on from."""
+    """The job's LoRA options, or those of the adapter in `prepared` that the job continues."""
     if job.adapter is None:
         return job.lora
     config = json.loads((prepared / FORMER_ADAPTER / ADAPTER_CONFIG).read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ METHODS = ("lora", "sft")
 
 @dataclass(frozen=True)
 class Device:
-    """Where and in which precision."""
+    """The device, and the precision of its products."""
 
     torch_device: torch.device
     weights: torch.dtype
@@ -34,7 +34,7 @@ class Device:
     is_autocast: bool
 
     def autocast(self) -> AbstractContextManager[object]:
-        """bfloat16 matrix products, or nothing."""
+        """The context for bfloat16 matrix products, or one that changes nothing."""
         if not self.is_autocast:
             return nullcontext()
         context: AbstractContextManager[object] = torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
@@ -78,13 +78,13 @@ def choose_device(job: ResolvedJob, local_rank: int) -> Device:
 
 
 def _best_precision(job: ResolvedJob) -> str:
-    """The first of the runtime's precisions that the GPU has; bf16 alone is then refused by name."""
+    """The first of the runtime's precisions that the GPU supports; bf16, refused by name later, if there is none."""
     has = [name for name in job.runtime.precisions if name != "bf16" or _has_bf16()]
     return has[0] if has else "bf16"
 
 
 def _has_bf16() -> bool:
-    """In hardware: what PyTorch emulates is slower than float32."""
+    """Whether the GPU has bfloat16 in hardware; PyTorch's emulation is slower than float32."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
@@ -93,7 +93,7 @@ def load_model(
 ) -> Any:
     """The model to train, the same in every process: with method lora a PeftModel.
 
-    Its adapter is a new one, or the one in `former` if the job goes on from one.
+    Its adapter is new, or the one in `former` if the job continues one.
 
     Raises:
         StageFailure: BadInput, if lora.targetModules names what the model does not have, or the method is unknown.
@@ -170,7 +170,7 @@ def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def save_tuned(model: Any, base: Path, folder: Path, base_name: str, world: World) -> None:
-    """What was trained, in PEFT's layout or as a whole model; every process must call it.
+    """Saves the adapter in PEFT's layout, or the whole model; every process must call it.
 
     Replaces what an interrupted run may have left.
     """
@@ -205,7 +205,7 @@ def _write_adapter(model: Any, tensors: dict[str, torch.Tensor], folder: Path, b
 
 
 def _write_model(model: Any, tensors: dict[str, torch.Tensor], base: Path, folder: Path) -> None:
-    """Weights in the base model's own type, beside its configuration and tokenizer as they are."""
+    """Writes the weights in the base model's type, with its configuration and tokenizer unchanged."""
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     name = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     state = {key: tensor.to(getattr(torch, name)) for key, tensor in tensors.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the frozen base model in 4 or 8 bits by bitsandbytes, on an NVIDIA GPU or on a CPU.
+"""Quantizes the frozen base model to 4 or 8 bits with bitsandbytes, on an NVIDIA GPU or a CPU.
 
 nf4: QLoRA (Dettmers et al. 2023) with doubly quantised constants; int8: LLM.int8() (Dettmers et al. 2022). Products
 are made in the device's precision, and the adapter stays float32.
@@ -19,7 +19,7 @@ from tuneyard_trainer.pod.failures import bad_input
 def quantization_options(
     job: ResolvedJob, torch_device: torch.device, products: torch.dtype
 ) -> dict[str, Any]:
-    """What `from_pretrained` must be told; nothing, if the job asks for no quantisation.
+    """The arguments for `from_pretrained`; empty if the job asks for no quantisation.
 
     A quantised model is put on `torch_device` as it is read, and can't be moved or cast after that.
 

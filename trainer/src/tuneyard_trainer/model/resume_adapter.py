@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts the adapter that a job goes on from on its base model, ready to be trained."""
+"""Puts the adapter that a job continues on its base model, ready to be trained."""
 
 import warnings
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of one training: torchrun starts them, this module is what they share.
+"""The processes of one training, which torchrun starts, and their collective operations.
 
 Each process takes every n-th micro batch of the global batch and holds every n-th part of the model (FSDP2). A
 forward pass gathers parameters from all processes: all of them run the same number of passes, or all wait.
@@ -24,7 +24,7 @@ _SILENCE = timedelta(minutes=15)
 
 @dataclass(frozen=True)
 class World:
-    """This process among all of them; of one process, every operation does nothing."""
+    """This process among all of them; with a single process every operation does nothing."""
 
     rank: int = 0
     size: int = 1
@@ -33,7 +33,7 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and tells progress."""
+        """Whether this process writes files and reports progress."""
         return self.rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
@@ -78,7 +78,7 @@ def joined_world(device: torch.device) -> Iterator[World]:
 
 
 def is_loss_of_another(error: BaseException) -> bool:
-    """Whether `error` says that another process of the training is gone, and nothing about this one."""
+    """Whether `error` means that another process of the training is gone, not that this one failed."""
     if isinstance(error, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)):
         return True
     # gloo raises plain errors: of connections that were closed or reset, and of waiting in vain.
@@ -89,7 +89,7 @@ def is_loss_of_another(error: BaseException) -> bool:
 
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a parameter; a tensor that is not spread is held whole."""
+    """The part of a parameter in this process; a tensor that is not sharded is whole."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

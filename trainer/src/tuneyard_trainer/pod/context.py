@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that a stage is given: its job, its places, whom it tells how far it is, and whether it is told to stop."""
+"""The context of a stage: its job, its folders, its progress board, and the request to stop."""
 
 import threading
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class StopRequest:
 
 @dataclass(frozen=True)
 class StageContext:
-    """All that a stage may know."""
+    """The inputs of a stage."""
 
     job: ResolvedJob
     plan_digest: str
@@ -56,7 +56,7 @@ class StageContext:
 
     @classmethod
     def of(cls, environment: PodEnvironment, job: ResolvedJob, board: Board, stop: StopRequest) -> Self:
-        """What a process of a pod knows: its job at the micro batch that is left to it, and where things are.
+        """The context of a process of a pod: its job with the pod's micro batch, and its folders.
 
         Raises:
             ValueError: as `at_micro_batch`.
@@ -93,5 +93,5 @@ def is_distributed(job: ResolvedJob) -> bool:
 
 
 def patience(stage: Stage) -> int:
-    """How many seconds after SIGTERM a stage that has not ended is given up."""
+    """Seconds after SIGTERM until a stage that has not ended is killed."""
     return GRACE_SECONDS[stage] - RESULT_SECONDS

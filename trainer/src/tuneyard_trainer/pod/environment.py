@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a stage is told by its environment, and what libraries must be told before they are imported."""
+"""Reads a stage's environment variables, and sets those that libraries read when they are imported."""
 
 import os
 from collections.abc import Mapping, MutableMapping
@@ -61,7 +61,7 @@ def at_micro_batch(job: pod.ResolvedJob, size: int | None) -> pod.ResolvedJob:
 
 
 def settle_libraries(environ: MutableMapping[str, str], workspace: Path, stage: pod.Stage) -> None:
-    """Caches into the workspace, as HOME may be read-only; threads to what the pod has; no hub after prepare.
+    """Set caches to the workspace, as HOME may be read-only, threads to the pod's cores, and no hub after prepare.
 
     Must run before PyTorch, transformers, huggingface_hub or matplotlib are imported.
     """

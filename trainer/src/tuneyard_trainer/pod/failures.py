@@ -15,7 +15,7 @@ from tuneyard_data.refused import DataRefused
 
 
 class StageFailure(Exception):  # noqa: N818  named after the contract's Failure
-    """A stage can't go on, and knows why."""
+    """A stage can't continue, for a known reason."""
 
     def __init__(self, failure_class: FailureClass, message: str) -> None:
         super().__init__(message)
@@ -23,24 +23,24 @@ class StageFailure(Exception):  # noqa: N818  named after the contract's Failure
 
 
 class Interrupted(StageFailure):
-    """SIGTERM came and everything worth keeping is kept."""
+    """SIGTERM came, and everything worth keeping is saved."""
 
     def __init__(self, message: str) -> None:
         super().__init__(FailureClass.INTERRUPTED, message)
 
 
 def bad_input(message: str) -> StageFailure:
-    """What only the author of the job or of the data can put right."""
+    """A failure that only the author of the job or of the data can fix."""
     return StageFailure(FailureClass.BAD_INPUT, message)
 
 
 def classify(error: BaseException) -> Failure:
-    """The failure that `error` means; the message of an unknown one ends with its last lines of code."""
+    """The failure for `error`; the message of an unknown error ends with its last lines of code."""
     return Failure(failure_class=_class_of(error), message=clip(_message_of(error), MAX_MESSAGE))
 
 
 def exit_code(failure: Failure | None) -> int:
-    """0 for success."""
+    """The exit code of an outcome; 0 is success."""
     return 0 if failure is None else EXIT_CODES[failure.failure_class]
 
 

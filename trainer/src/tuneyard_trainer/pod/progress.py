@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a stage is, told live: on the port of the pod contract, and as lines in the log.
+"""Reports the progress of a stage live: on the port of the pod contract, and as lines in the log.
 
 Best effort by design: nothing depends on it, and a port that is taken is a warning.
 """
@@ -46,7 +46,7 @@ class Board:
             return self._progress
 
     def say(self, line: str) -> None:
-        """A line for people, such as a warning."""
+        """Prints a line for people, such as a warning."""
         if not self._is_quiet:
             print(f"\r\x1b[K{line}" if self._is_terminal else line, flush=True)
 
@@ -139,7 +139,7 @@ def _handler_of(board: Board) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(content)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's name
-            """A poll every few seconds is no news."""
+            """Logs nothing: requests come every few seconds."""
 
     return Handler
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one thing a stage says when it ends: written to the termination log and kept in the workspace."""
+"""The StageResult that a stage leaves at its end, in the termination log and in the workspace."""
 
 from pathlib import Path
 
@@ -51,9 +51,9 @@ def _shorten(result: StageResult, excess_bytes: int) -> StageResult | None:
 def write_result(
     result: StageResult, workspace: Path, termination_log: Path, *, is_kept: bool = True
 ) -> None:
-    """To the workspace, durably, and then to the termination log, where the operator reads it.
+    """Writes the result durably to the workspace, and then to the termination log, where the operator reads it.
 
-    Of several nodes only the first one's is kept in the workspace.
+    With several nodes only the first one writes to the workspace.
     """
     content = encode(result)
     if is_kept:
@@ -63,7 +63,7 @@ def write_result(
 
 
 def earlier_success(workspace: Path, stage: Stage, plan_digest: str) -> StageResult | None:
-    """The result of an earlier run of the same plan, if it succeeded; anything torn or foreign counts as none."""
+    """The result of an earlier run of the same plan, if it succeeded; a torn or foreign one counts as none."""
     try:
         result = StageResult.model_validate_json(result_path(workspace, stage).read_bytes())
     except (OSError, ValidationError):

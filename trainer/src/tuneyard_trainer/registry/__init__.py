@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a published adapter or model carries besides its weights."""
+"""Writes what a published adapter or model has besides its weights: its card and its publishers."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who published what lies in the registry: a mark for each job, inside the folder that it published.
+"""Records which jobs published a folder of the registry: a mark for each job, inside that folder.
 
-Two jobs may have published the same adapter under one name, as the same digest counts as done. So a folder goes only
-when the last of its publishers takes it back, and what nobody has marked is nobody's to remove. A mark is a file named by
+Two jobs may have published the same adapter under one name, as the same digest counts as done. So a folder is removed
+only when its last publisher unpublishes it, and a folder without marks is never removed. A mark is a file named by
 the FineTuneJob's uid; one that is about to go has LEAVING behind its name, so that a deletion that was killed is known.
 """
 
@@ -32,7 +32,7 @@ def sign_too(folder: Path, uid: str) -> None:
     """Mark a folder that is there already, and rely on it.
 
     Raises:
-        FileNotFoundError: when it has just been taken back, and so must be published again.
+        FileNotFoundError: when it has just been removed, and so must be published again.
     """
     if not uid or (folder / MARKS / uid).exists():
         return
@@ -42,20 +42,20 @@ def sign_too(folder: Path, uid: str) -> None:
 
 
 def has_signed(folder: Path, uid: str) -> bool:
-    """Whether a job has published this folder; also while it takes it back."""
+    """Whether a job has published this folder; true also while it unpublishes it."""
     marks = folder / MARKS
     return (marks / uid).exists() or (marks / f"{uid}{LEAVING}").exists()
 
 
 def who_stays(folder: Path) -> list[str]:
-    """The uids of those who published the folder and do not take it back."""
+    """The uids of the publishers of the folder that are not unpublishing it."""
     marks = folder / MARKS
     names = (mark.name for mark in marks.iterdir()) if marks.is_dir() else ()
     return sorted(name for name in names if not name.endswith(LEAVING))
 
 
 def leave(folder: Path, uid: str) -> None:
-    """First step of taking back: from now on the job is none of those who stay."""
+    """First step of unpublishing: from now on the job is no longer one of those who stay."""
     mark = folder / MARKS / uid
     if mark.exists():
         mark.rename(mark.with_name(f"{uid}{LEAVING}"))
@@ -63,7 +63,7 @@ def leave(folder: Path, uid: str) -> None:
 
 
 def erase(folder: Path, uid: str) -> None:
-    """Last step where others stay."""
+    """Last step of unpublishing when other publishers stay."""
     (folder / MARKS / f"{uid}{LEAVING}").unlink(missing_ok=True)
     sync_folder(folder / MARKS)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stage `prepare`: model and data are found, every record is checked, and tokens are written.
+"""The stage `prepare` finds model and data, checks every record, and writes tokens.
 
 It needs neither GPU nor PyTorch, so that whatever is wrong with the input is said before a GPU is waited for.
 """
@@ -126,7 +126,7 @@ def _gather(split: Loaded, limit: int, *, is_packed: bool) -> Split:
 
 
 def _prompts(split: Loaded, job: ResolvedJob, tokenizer: TextTokenizer, model: BaseModel) -> list[Prompt]:
-    """The first records that ask something and leave the model room to answer."""
+    """The first records that have a prompt and leave the model room to answer."""
     room = (model.positions or job.training.max_sequence_length) - job.evaluation.max_new_tokens
     prompts: list[Prompt] = []
     for example in split.examples:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stage `publish`: the adapter, or the model of a full fine-tuning, appears in the registry, whole and once.
+"""The stage `publish` puts the adapter, or the model of a full fine-tuning, into the registry, atomically and once.
 
 `<registry>/<name>/` holds what PEFT, NIM and vLLM read: adapter_config.json and adapter_model.safetensors, or the
 files of a model. Beside them, as on a hub, are README.md and its picture, and who published it (`registry.publishers`). A name that is taken by another digest is

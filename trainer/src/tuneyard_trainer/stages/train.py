@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stage `train`: the base model is measured, trained, measured again, and what came of it kept in the workspace."""
+"""The stage `train` evaluates the base model, trains it, evaluates it again, and keeps the result in the workspace."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ def train(context: StageContext) -> TrainFacts:
 
 
 def train_here(context: StageContext) -> TrainFacts:
-    """This process's part; the facts, which are the first one's, come to all."""
+    """Trains this process's part; all processes return the facts of the first one."""
     # Seconds of imports, and only here: the result of a stage that was done before must come at once.
     from tuneyard_data.tokenization import TextTokenizer  # noqa: PLC0415
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes back what one FineTuneJob has published: for `deletionPolicy: Delete`, once nothing of the job runs any more.
+"""Removes what one FineTuneJob published, for `deletionPolicy: Delete`, after all pods of the job have ended.
 
-Only what carries the job's mark goes (`registry.publishers`). A folder leaves its name by one rename, so that a server sees it
-whole or not at all, and is removed under a name that begins with a dot. Each step may be the last one before a kill:
-the next run goes on from there.
+It removes only what has the job's mark (`registry.publishers`). A folder loses its name by one rename, so that a
+server sees it whole or not at all, and is removed under a name that begins with a dot. After a
+kill at any step, the next run continues from there.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from tuneyard_trainer.registry.publishers import erase, has_signed, leave, who_s
 
 
 def run_unpublish(target: Path, uid: str, termination_log: Path) -> int:
-    """What the pod does: the sentence goes to the termination log; returns the exit code."""
+    """Runs the unpublish pod: writes one sentence to the termination log and returns the exit code."""
     try:
         said, code = unpublish(target, uid), 0
     except OSError as error:
@@ -27,7 +27,7 @@ def run_unpublish(target: Path, uid: str, termination_log: Path) -> int:
 
 
 def unpublish(target: Path, uid: str) -> str:
-    """Take back `<registry>/<name>` as far as the job of this uid has published it; what was done, in one sentence.
+    """Remove `<registry>/<name>` if the job of this uid published it; returns one sentence on what was done.
 
     Raises:
         OSError: what could not be removed; running again goes on.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop, what it is fed with, what it goes on from, and the processes that it runs in."""
+"""The training loop, its batches, its checkpoints, and its processes."""

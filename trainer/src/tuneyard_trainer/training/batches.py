@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which sequences make up a step, and their tensors."""
+"""Selects the sequences of each step and makes their tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an interrupted training goes on from, on the same number of processes or on another.
+"""Checkpoints, from which an interrupted training resumes, with the same number of processes or another.
 
 Each process writes the rows of parameters and optimizer state that it holds, as safetensors; the first adds a
 manifest with the step and everyone's digests, and renames the folder to its final name. A reader takes the rows
@@ -33,7 +33,7 @@ Parameters = Mapping[str, torch.nn.Parameter]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint is of."""
+    """The description of a checkpoint."""
 
     lineage: str
     """See workspace.same_work."""
@@ -67,7 +67,7 @@ class Checkpoints:
     def __init__(
         self, folder: Path, lineage: str, keep: int, world: World, warn: Callable[[str], None]
     ) -> None:
-        """`keep` newest ones stay; `warn` is told of those that can't be used."""
+        """The `keep` newest ones stay; `warn` is called for those that can't be used."""
         self._folder, self._lineage, self._keep, self._world, self._warn = folder, lineage, keep, world, warn
 
     def save(
@@ -116,7 +116,7 @@ class Checkpoints:
             self._remove_old(best)
 
     def restore_newest(self, parameters: Parameters, optimizer: torch.optim.Optimizer) -> Manifest | None:
-        """Puts the newest valid checkpoint of this training into place; None if there is none."""
+        """Loads the newest valid checkpoint of this training; returns None if there is none."""
         for name in self._world.of_first([folder.name for folder in self._newest_first()]):
             manifest = self._checked(self._folder / name)
             if manifest is None:
@@ -127,7 +127,7 @@ class Checkpoints:
         return None
 
     def restore_parameters(self, step: int, parameters: Parameters) -> bool:
-        """Puts the parameters of `step` into place; False if its checkpoint is not there or not valid."""
+        """Loads the parameters of `step`; returns False if its checkpoint is missing or invalid."""
         folder = self._folder / f"step-{step:09d}"
         if self._checked(folder) is None:
             return False
@@ -171,7 +171,7 @@ class Checkpoints:
     def _write(
         self, folder: Path, parameters: Parameters, optimizer: torch.optim.Optimizer
     ) -> dict[str, str]:
-        """This process's two files; their digests by name."""
+        """Writes this process's two files; returns their digests by name."""
         state = {
             f"{name}|{key}": value
             for name, parameter in parameters.items()

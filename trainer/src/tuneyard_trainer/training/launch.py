@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the processes of a distributed training with torchrun, and makes one outcome of theirs.
+"""Starts the processes of a distributed training with torchrun, and reduces their outcomes to one.
 
 torchrun reads PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and so on by itself; without a master address, as on a
 laptop, all processes are here. A training that loses a process ends everywhere and goes on from its checkpoint.
@@ -70,7 +70,7 @@ def train_distributed(context: StageContext) -> TrainFacts:
 
 
 def root_cause(results: Path, plan_digest: str) -> StageFailure:
-    """What ended the training, out of what the workers of all nodes say in the folder of results.
+    """The cause of the end of training, from the results that the workers of all nodes left.
 
     A worker that fails takes the others down: an interruption says nothing where another one says more.
     """
@@ -90,7 +90,7 @@ def workers_folder(workspace: Path, node: int) -> Path:
 
 
 def node_rank(environ: Mapping[str, str]) -> int:
-    """Of several nodes, which one this is."""
+    """The rank of this node."""
     return int(environ.get("PET_NODE_RANK", "0"))
 
 

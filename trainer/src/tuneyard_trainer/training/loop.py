@@ -32,7 +32,7 @@ TRAINING_ADVICE = "a lower training.learningRate, more warmupSteps, or precision
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of it."""
+    """The outcome of a training."""
 
     steps: int
     epochs: float
@@ -51,7 +51,7 @@ class Trained:
 
 
 def learning_rate(training: ResolvedTraining, step: int, steps: int) -> float:
-    """Of `step` (from 0) of `steps`: linear warm-up to the peak, then the schedule down to 0."""
+    """The learning rate of `step` (from 0) of `steps`: linear warm-up to the peak, then the schedule down to 0."""
     warmup = training.warmup_steps
     if step < warmup:
         return training.learning_rate * (step + 1) / (warmup + 1)
@@ -65,7 +65,7 @@ def learning_rate(training: ResolvedTraining, step: int, steps: int) -> float:
 def mean_loss(
     model: Any, split: Split, *, micro_batch: int, device: Device, world: World, stop: StopRequest
 ) -> float:
-    """Of all sequences of a split, in nats per learned token; every process must call it.
+    """The mean loss over a split, in nats per learned token; every process must call it.
 
     Raises:
         Interrupted: if the training runs alone and SIGTERM comes.
@@ -85,7 +85,7 @@ def mean_loss(
 
 
 def check_held_out(loss: float, called: str, advice: str) -> float:
-    """The held-out loss of the model that is called so towards people, if it is a number.
+    """The held-out loss, if it is finite; a failure names the model `called`.
 
     Raises:
         StageFailure: NonFiniteLoss, with the advice.
@@ -99,7 +99,7 @@ def check_held_out(loss: float, called: str, advice: str) -> float:
 
 
 def is_patience_lost(validations: Mapping[int, float], stopping: EarlyStopping | None) -> bool:
-    """Whether so many measurements in a row were no better than the best before them."""
+    """Whether `patience` measurements in a row were no better than the best before them."""
     if stopping is None:
         return False
     best, stale = math.inf, 0
@@ -147,7 +147,7 @@ class Loop:
         self._began = 0.0
 
     def run(self) -> Trained:
-        """Trains to the last step, or until patience is lost; then the model holds what is to be published.
+        """Trains to the last step, or until early stopping; then the model has the parameters to publish.
 
         Raises:
             Interrupted: after a checkpoint, if SIGTERM came.
@@ -200,7 +200,7 @@ class Loop:
         )
 
     def _resume(self) -> int:
-        """Steps that are done already."""
+        """Resumes from a checkpoint; returns the steps that are done already."""
         found = self.checkpoints.restore_newest(self._parameters, self._optimizer)
         self._began = time.monotonic()
         if found is None:
@@ -214,7 +214,7 @@ class Loop:
         return done == self._order.steps or done % self.job.checkpoint.every_steps == 0
 
     def _best(self) -> int | None:
-        """The step of the lowest validation loss, the earliest of equals, if that is what is wanted and known."""
+        """The (earliest) step of the lowest validation loss; None if the best is not kept or not known."""
         if self.job.checkpoint.publish == "last" or not self._validations:
             return None
         return min(self._validations, key=lambda step: (self._validations[step], step))
@@ -227,11 +227,11 @@ class Loop:
         return best if self.checkpoints.restore_parameters(best, self._parameters) else done
 
     def _seconds(self) -> float:
-        """Of training so far, over all attempts."""
+        """Seconds of training so far, over all attempts."""
         return self._seconds_before + time.monotonic() - self._began
 
     def _step(self, step: int, indices: list[int], rate: float) -> tuple[float, bool]:
-        """Loss of the step, and whether some process was told to stop.
+        """Runs one step; returns its loss, and whether some process got a request to stop.
 
         Raises:
             Interrupted: if this is the only process and SIGTERM came in the middle of the step, which is dropped.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one stage leaves in the workspace for the next one. Without PyTorch."""
+"""The files that one stage leaves in the workspace for the next one. Without PyTorch."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies where in the workspace of a job, for all stages alike."""
+"""The paths in the workspace of a job, for all stages."""
 
 from fnmatch import fnmatch
 from pathlib import Path, PurePath

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a training goes, and metrics.jsonl, from which the loss curve is drawn.
+"""The speed of a training, and metrics.jsonl, from which the loss curve is drawn.
 
 One line per optimizer step (`step`, `loss`, `learningRate`, `tokensPerSecond`), and one per measurement (`step`,
 `validationLoss`).
@@ -63,7 +63,7 @@ class Pace:
 
     @contextmanager
     def step(self) -> Iterator[StepPace]:
-        """Times the block, which fills in the tokens."""
+        """Measures the time of the block, which sets the number of tokens."""
         pace, began = StepPace(), time.monotonic()
         yield pace
         pace.seconds = time.monotonic() - began

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What prepare leaves for train: splits as safetensors, prompts as JSON lines, and one small index."""
+"""The output of prepare for train: splits as safetensors, prompts as JSON lines, and a small index."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -53,7 +53,7 @@ class Split:
         return np.diff(self.records[self.sequences])
 
     def _targets(self) -> np.ndarray:
-        """`learned` without the first token of each record, which nothing predicts."""
+        """The tokens under the loss: `learned` without the first token of each record, which is never predicted."""
         targets = self.learned.copy()
         targets[self.records[:-1]] = 0
         return targets
@@ -128,7 +128,7 @@ class Index:
 
 
 def earlier_preparation(workspace: Path, job: ResolvedJob) -> StageResult | None:
-    """The result of an earlier prepare whose work is there and is what `job` would make; of whichever plan it was."""
+    """The result of an earlier prepare, of any plan, whose work exists and equals what `job` would make."""
     try:
         index = Index.load(workspace)
     except (OSError, ValueError, TypeError):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must be equal of two jobs for one to take up the work of the other: on more GPUs, with a smaller micro batch.
+"""Decides when one job can reuse the work of another, such as on more GPUs or with a smaller micro batch.
 
-A plan's digest covers all of job.json. Here what decides nothing is left out by name, so that a field that is new
-counts until somebody has thought about it.
+A plan's digest covers all of job.json. Here irrelevant fields are left out by name, so that a new field counts
+until somebody excludes it.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ def inputs_of(job: ResolvedJob) -> str:
 
 
 def lineage_of(job: ResolvedJob) -> str:
-    """SHA-256, in hex, of all that decides on the numbers of a training.
+    """SHA-256, in hex, of everything that determines the numbers of a training.
 
     What ends it early, what is measured besides and what follows may change between two attempts: the same losses come of it.
     """
