@@ -31,7 +31,11 @@ FAILS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
         ("16",),
     ),
     "model-missing": (
-        {"dataset": GOOD_DATA, "model": {"pvc": {"claimName": "models", "path": "no-such-model"}}},
+        {
+            "dataset": GOOD_DATA,
+            "model": {"pvc": {"claimName": "models", "path": "no-such-model"}},
+            "serve": {"disabled": True},
+        },
         "ModelMissing",
         ("no-such-model",),
     ),
@@ -42,6 +46,7 @@ WAITS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {
             "dataset": GOOD_DATA,
             "model": {"huggingFace": {"repo": "someone/gated", "secretRef": {"name": "no-such-secret"}}},
+            "serve": {"disabled": True},
         },
         ("no-such-secret",),
     ),

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from tuneyard_trainer.main import main
 from tuneyard_trainer.registry import publishers
-from tuneyard_trainer.run_stage import unpublish as unpublishing
+from tuneyard_trainer.stages import unpublish as unpublishing
 from tuneyard_trainer.stages.unpublish import run_unpublish, unpublish
 
 FILES = {"adapter_config.json": "{}", "adapter_model.safetensors": "weights", "README.md": "card"}
