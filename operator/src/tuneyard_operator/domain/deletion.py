@@ -126,7 +126,7 @@ def _next_steps(seen: Observed, published: Published) -> tuple[tuple[Action, ...
     if job.made_for != seen.uid:
         # Of an earlier job of this name; one that nobody of us has made is not ours to delete.
         former = (Delete("Job", job.name, job.uid),) if job.made_for else ()
-        return former, f"waits for Job {job.name}, which belongs to another job, to be deleted"
+        return former, f"waits for Job {job.name}, which does not belong to this job, to be deleted"
     return (), f"waits for Job {job.name}" + (f": {job.said}" if job.said else "")
 
 
