@@ -85,7 +85,7 @@ async def _work_while_watched(
     try:
         await _until_one_ends(working, watching)
     except WatchLostError as error:
-        log.warning("%s; the watches are begun anew", error)
+        log.warning("%s; restarts the watches", error)
         return False
     return True
 

@@ -155,7 +155,7 @@ def check(files: Sequence[File], root: Path) -> list[Finding]:
     try:
         from tuneyard.checks.schema_judges import api_server_errors  # noqa: PLC0415  an extra, slow to import
     except ImportError:
-        problem = "schemas are kept, but what reads them is not installed"
+        problem = "schemas are kept, but the library that reads them is not installed"
         return [Finding("schemas", problem, hint="tuneyard[schemas]", severity=Severity.WARNING)]
     bodies = {key: _body(schema) for key, schema in schemas.items()}
     judged = {key: strict(body) for key, body in bodies.items()}

@@ -42,7 +42,7 @@ def products_are_bare(stack: Stack) -> Iterator[Finding]:
         if bare != nodes.product:
             yield Finding(
                 "gpu-product-is-bare",
-                "timeSlicing or mig say how GPUs are shared, and add this to the label",
+                "this suffix is added to the label by timeSlicing or mig, which say how GPUs are shared",
                 ("gpus", "nodes", index, "product"),
                 repr(nodes.product),
                 repr(bare),
@@ -55,7 +55,7 @@ def parts_are_alike(stack: Stack) -> Iterator[Finding]:
     if mig and mig.strategy == "single" and mig.only_profile is None:
         yield Finding(
             "mig-parts-are-alike",
-            "does not say of which profile all parts are, and no others go with strategy: single",
+            "names no profile for all parts, which strategy: single requires",
             ("gpus", "mig", "config"),
             repr(mig.config),
             "all-<profile>, such as all-1g.10gb, or profile: 1g.10gb beside it",
@@ -179,7 +179,7 @@ def mixed_parts_have_a_profile(stack: Stack) -> Iterator[Finding]:
     if mig is not None and mig.strategy == "mixed" and mig.only_profile is None:
         yield Finding(
             "mig-profile-is-known",
-            "with strategy mixed, parts are asked for by profile",
+            "with strategy mixed, pods request parts by profile",
             ("gpus", "mig"),
             None,
             "profile: 1g.10gb, as `kubectl describe node` lists it under nvidia.com/mig-",

@@ -175,7 +175,7 @@ def _nim_options(stack: Stack, model: ServedModel, path: Path) -> Iterator[Findi
     if model.multi_node and stack.has("dra"):
         yield Finding(
             "multi-node-not-with-dra",
-            "several nodes do not go with dynamic resource allocation",
+            "several nodes can't be combined with dynamic resource allocation",
             (*path, "multiNode"),
             None,
             "use.gpu: device-plugin",
@@ -183,7 +183,7 @@ def _nim_options(stack: Stack, model: ServedModel, path: Path) -> Iterator[Findi
     if model.multi_node and model.lora:
         yield Finding(
             "multi-node-not-with-lora",
-            "several nodes do not go with adapters",
+            "several nodes can't be combined with adapters",
             (*path, "lora"),
             None,
             "leaving it out",
@@ -191,7 +191,7 @@ def _nim_options(stack: Stack, model: ServedModel, path: Path) -> Iterator[Findi
     if model.lora and model.lora.source == "folder":
         yield Finding(
             "nim-folder-is-filled",
-            "nothing of this tree copies adapters into a NIM's folder",
+            "nothing in this tree copies adapters into a NIM's folder",
             (*path, "lora", "source"),
             "'folder'",
             "source: entity-store (NIM 1.x), or engine: vllm",
@@ -274,7 +274,11 @@ def pipelines_name_models(stack: Stack) -> Iterator[Finding]:
                 )
             elif engine_of(stack.environment, models[name]) != "nim":
                 yield Finding(
-                    "pipeline-models-are-nims", "a pipeline holds NIMs", path, repr(name), "engine: nim"
+                    "pipeline-models-are-nims",
+                    "a pipeline can hold only NIMs",
+                    path,
+                    repr(name),
+                    "engine: nim",
                 )
             elif name in owner:
                 yield Finding(

@@ -24,7 +24,7 @@ def external_services_are_described(stack: Stack) -> Iterator[Finding]:
         if name in enabled and value is None:
             yield Finding(
                 "external-is-described",
-                f"{name} is used and not described",
+                f"{name} is used but not described",
                 ("use", use),
                 repr(name),
                 f"{key}: ...",
@@ -32,7 +32,7 @@ def external_services_are_described(stack: Stack) -> Iterator[Finding]:
         if value is not None and name not in enabled:
             yield Finding(
                 "external-is-used",
-                "is described and not used",
+                "is described but not used",
                 (key,),
                 None,
                 f"use.{use}: {name}",

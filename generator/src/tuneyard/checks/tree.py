@@ -75,7 +75,9 @@ def namespaces_are_made(stack: Stack, files: Sequence[File]) -> Iterator[Finding
     for file, entry in plain_objects(files):
         namespace = entry["metadata"].get("namespace")
         if entry["kind"] not in CLUSTER_SCOPED and namespace not in made:
-            yield Finding("namespace-is-made", f"nobody makes namespace {namespace}", file=file.path)
+            yield Finding(
+                "namespace-is-made", f"nothing in this tree creates namespace {namespace}", file=file.path
+            )
 
 
 def addresses_are_provided(stack: Stack, files: Sequence[File]) -> Iterator[Finding]:

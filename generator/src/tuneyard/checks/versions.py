@@ -221,7 +221,7 @@ def openshift_is_not_tried(stack: Stack) -> Iterator[Finding]:
     if stack.environment.cluster.distribution == "openshift":
         yield Finding(
             "openshift-is-not-tried",
-            "not tried on OpenShift: fields that its operators remove read as drift for ever",
+            "not tried on OpenShift: Argo CD shows fields that its operators remove as drift for ever",
             ("cluster", "distribution"),
             "'openshift'",
             None,

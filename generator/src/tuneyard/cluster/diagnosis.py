@@ -52,7 +52,7 @@ def argocd_settings(
 ) -> Iterator[Look]:
     """Checks what the order relies on: health checks, wave delay, sync timeout, Argo CD's version, and the CRDs."""
     if settings is None:
-        yield Look("failure", "Argo CD", "no argocd-cm; install Argo CD, or say argocd.namespace")
+        yield Look("failure", "Argo CD", "no argocd-cm; install Argo CD, or set argocd.namespace")
         return
     yield _version(facts)
     for crd in ("applications.argoproj.io", "appprojects.argoproj.io"):

@@ -63,7 +63,7 @@ def _end(seen: Observed, published: Published) -> Decision | None:
     """The decision that removes the finalizer, or None while there is still work to do."""
     leave = _deletion(seen)
     if not leave.has_registry:
-        gone = f"claim {published.claim} is gone or going, and {published.path} with it"
+        gone = f"claim {published.claim} is deleted or being deleted, and {published.path} with it"
         return _let_go(seen, Note("Normal", reasons.UNPUBLISHED, gone))
     ours = leave.unpublish if leave.unpublish is not None and leave.unpublish.made_for == seen.uid else None
     if ours is not None and ours.complete:
@@ -126,7 +126,7 @@ def _next_steps(seen: Observed, published: Published) -> tuple[tuple[Action, ...
     if job.made_for != seen.uid:
         # Of an earlier job of this name; one that nobody of us has made is not ours to delete.
         former = (Delete("Job", job.name, job.uid),) if job.made_for else ()
-        return former, f"waits for Job {job.name}, which is not of this job, to go"
+        return former, f"waits for Job {job.name}, which does not belong to this job, to be deleted"
     return (), f"waits for Job {job.name}" + (f": {job.said}" if job.said else "")
 
 

@@ -88,7 +88,7 @@ def classify(ending: Ending) -> StageFailure:
         failure = explain(ending)
         if failure is not None:
             return failure if explain is said_by_the_stage else _with_advice(failure)
-    return StageFailure(FailureClass.BUG, ending.named("ended, and nothing says why"))
+    return StageFailure(FailureClass.BUG, ending.named("ended for an unknown reason"))
 
 
 def first_cause(endings: Iterable[Ending], known: StageFailure | None = None) -> StageFailure | None:
@@ -236,7 +236,7 @@ def pod_gone(ending: Ending) -> StageFailure | None:
         return StageFailure(FailureClass.INTERRUPTED, ending.named(f"was deleted before it had ended{told}"))
     words = f"its pod was deleted before its result was read{told}"
     if ending.pod is not None and not ending.pod.deleting:
-        words = "its pod failed without a word"
+        words = "its pod failed without a message"
     if ending.job.failed is not None:
         words += _parenthesis(ending.job.failed.reason, ending.job.failed.message)
     return StageFailure(FailureClass.INTERRUPTED, ending.named(words))

@@ -32,5 +32,5 @@ def hold_or_release(report: Report, requeue: float) -> float | None:
     if step is not None and step.reason == HELD.reason:
         report.hold(HELD.message)
         return None
-    report.release(reasons.SUSPENDING, "something of the job runs still")
+    report.release(reasons.SUSPENDING, "pods of the job still run")
     return requeue

@@ -41,7 +41,7 @@ def next_attempt(attempts: Sequence[Attempt], retry: Retry, training: ResolvedTr
     ended = read_time(last.ended or last.started)
     if last.outcome == "Stopped":
         return Again(ended, last.micro_batch_size, reasons.RESUMED, "spec.suspend is false again")
-    kind, message = last.failure_class or FailureClass.INTERRUPTED, last.message or "its facts were lost"
+    kind, message = last.failure_class or FailureClass.INTERRUPTED, last.message or "its result was lost"
     if kind is FailureClass.OUT_OF_MEMORY and last.stage is Stage.TRAIN:
         return _with_less_memory(last, training, ended, message)
     if kind is FailureClass.INTERRUPTED and last.interrupted > retry.max_interruptions:

@@ -132,7 +132,7 @@ class Leadership:
             async with asyncio.timeout(2):
                 await self.cluster.replace({**self._lease, "spec": spec})
         except (ClusterError, TimeoutError) as error:
-            log.info("the lease could not be given back: %s", error)
+            log.info("the lease could not be released: %s", error)
 
 
 def build_lease(
