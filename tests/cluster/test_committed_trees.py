@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.cluster.operator_process import JobOnCluster, OperatorProcess
+from support.cluster.operator_process import JobOnCluster, OperatorProcess, until
 from support.cluster.operator_setup import make_namespace
 from tuneyard_api import reasons
 from tuneyard_api.job import FineTuneJob
@@ -15,6 +15,7 @@ from tuneyard_api.planner import make_plan
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_local.cluster import Cluster
+from tuneyard_local.errors import ClusterError
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.objects.metadata import Owner
 from tuneyard_operator.domain.objects.pod import build_pod_spec
@@ -88,6 +89,17 @@ def job(
     served_cluster.kubectl("delete", "finetuneruntime", there)
 
 
+def is_admitted(job: JobOnCluster, spec: dict[str, Any]) -> bool:
+    """Whether the API server takes the job; it refuses all until its quota is counted, which takes up to 30 s for a CRD."""
+    try:
+        job.apply(spec)
+    except ClusterError as error:
+        if "status unknown for quota" in str(error):
+            return False
+        raise
+    return True
+
+
 @pytest.mark.parametrize(("environment", "runtime", "namespace"), CASES)
 def test_a_committed_environment_takes_the_readme_s_job(
     operator: OperatorProcess, job: tuple[JobOnCluster, dict[str, Any]]
@@ -95,7 +107,7 @@ def test_a_committed_environment_takes_the_readme_s_job(
     on_cluster, runtime = job
     operator.start("--resync-seconds", "5")
     spec = spec_for(runtime, runtime["metadata"]["name"])
-    on_cluster.apply(spec)
+    until("the quota to be counted", lambda: is_admitted(on_cluster, spec), 90)
     on_cluster.wait_for("DataReady", "False", reasons.PREPARING)
     assert on_cluster.status.waiting_for is None
     space = on_cluster.namespace
