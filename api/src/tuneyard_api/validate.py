@@ -121,11 +121,12 @@ def read_runtime(document: Document) -> FineTuneRuntime:
 def refused_nulls(document: Document) -> Iterable[LocatedProblem]:
     """The nulls of a FineTuneJob that a server-side apply refuses, as Argo CD does it, though `kubectl apply` drops them.
 
-    A null in the place of a default is dropped by both.
+    A null in the place of a default is dropped by both, and so is one in labels and annotations.
     """
     message = "a null that a server-side apply refuses (got null); try leaving the field out"
     for path in _nulls(document.value, _schema_of(FineTuneJob), ()):
-        yield document.problem(path, message)
+        if path[:1] != ("metadata",):
+            yield document.problem(path, message)
 
 
 def _nulls(value: Any, schema: Schema, path: Path) -> Iterator[Path]:
