@@ -115,8 +115,9 @@ def test_where_the_version_can_t_be_told_a_new_name_counts_and_a_replaced_one_do
     adapter: AskedAdapter, completed: bool
 ) -> None:
     answers = {"POST /v1/completions": CHOICES, "GET /v1/models": listing("/adapters/tuned")}
-    answer, _ = ask(answers, adapter)
+    answer, asked = ask(answers, adapter)
     assert answer.completed is completed
+    assert ("POST /v1/load_lora_adapter" in dict(asked)) is not completed
     assert completed or "was asked to load /adapters/.store/tuned/" in answer.problem
 
 

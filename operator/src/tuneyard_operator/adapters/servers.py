@@ -63,19 +63,21 @@ class HttpModelServers:
         """What is wrong with the version that vLLM answers with, or nothing.
 
         vLLM lists the folder that an adapter was loaded from as `root`; a folder of the registry's layout names the
-        digest. A loaded name is not looked at again (0.32.0), so the folder of the name alone proves nothing of it.
+        digest. A loaded name is not looked at again (0.32.0), so for a name that may have stood for another version the
+        folder of the name proves nothing, and this version is loaded in its place. A new name is not: with `load_inplace`
+        vLLM reads an adapter from disk again at each step of its engine.
         """
         root = await self._root_of(address, adapter.name)
         if root is None or adapter.digest in root:
             return ""
-        path = f"{root.rpartition('/')[0]}/.store/{adapter.name}/{adapter.digest}"
         if "/.store/" in root:
             return f"answers with another version ({root})"
+        if not adapter.replaces:
+            return ""
+        path = f"{root.rpartition('/')[0]}/.store/{adapter.name}/{adapter.digest}"
         load = {"lora_name": adapter.name, "lora_path": path, "load_inplace": True}
         status, raw = await self._post(f"{address}/v1/load_lora_adapter", load)
-        if status == _OK:
-            return ""
-        return f"was asked to load {path} and {_said(status, raw)}" if adapter.replaces else ""
+        return "" if status == _OK else f"was asked to load {path} and {_said(status, raw)}"
 
     async def _root_of(self, address: str, name: str) -> str | None:
         models = await self._models(address)
