@@ -19,7 +19,7 @@ from tuneyard_local.progress import Progress
 
 NAMESPACE, MODEL, REPO = "served-by-vllm", "tiny", "example/random-llama"
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def render(folder: Path) -> list[dict[str, Any]]:

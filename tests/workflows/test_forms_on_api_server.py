@@ -87,7 +87,6 @@ def test_everything_that_can_be_typed_becomes_what_it_says(
     assert spec["dataset"]["test"]["huggingFace"] == {
         "repo": "owner/data",
         "path": "folder/test.parquet",
-        "revision": "main",
     }
     assert (spec["method"], spec["publish"]["adapterName"]) == ("sft", "answers")
     training = spec["training"]
