@@ -8,9 +8,9 @@ import urllib.request
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tuneyard_api.durable import write_file
 from tuneyard_api.pod_contract import EXIT_CODES, Failure, FailureClass, Progress, Stage, StageResult
 from tuneyard_data.refused import DataRefused
-from tuneyard_trainer.pod.durable import write_file
 from tuneyard_trainer.pod.environment import usable_cores
 from tuneyard_trainer.pod.failures import StageFailure, classify, is_explained
 from tuneyard_trainer.pod.progress import Board, describe, served

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from tuneyard_api import durable
 from tuneyard_api import pod_contract as pod
 from tuneyard_api.job import ClaimSource, FineTuneJob, ObjectMeta
 from tuneyard_api.planner import Plan, PlanRefused, digest_of, make_plan
@@ -20,7 +21,6 @@ from tuneyard_api.runtime import FineTuneRuntime, FineTuneRuntimeSpec
 from tuneyard_api.validate import load_runtime, locate, read_job
 from tuneyard_api.yaml_io import load
 
-from tuneyard_trainer.pod import durable
 from tuneyard_trainer.pod.results import earlier_success
 
 _BAD_INPUT = EXIT_CODES[FailureClass.BAD_INPUT]

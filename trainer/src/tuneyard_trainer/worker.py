@@ -6,10 +6,10 @@ import signal
 import sys
 import traceback
 
+from tuneyard_api import durable
 from tuneyard_api.pod_contract import Stage, StageResult
 from tuneyard_api.problems import clip
 
-from tuneyard_trainer.pod import durable
 from tuneyard_trainer.pod.context import StageContext, StopRequest, read_job
 from tuneyard_trainer.pod.environment import PodEnvironment
 from tuneyard_trainer.pod.failures import Interrupted, StageFailure, classify, exit_code, is_explained

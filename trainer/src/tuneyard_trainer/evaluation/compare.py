@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tuneyard_api import durable
 from tuneyard_api.pod_contract import EvaluationFacts, ResolvedJob, Scores
 from tuneyard_data.tokenization import TextTokenizer
 
 from tuneyard_trainer.evaluation.generate import complete
 from tuneyard_trainer.model.loading import Device
 from tuneyard_trainer.model.world import World
-from tuneyard_trainer.pod import durable
 from tuneyard_trainer.pod.context import StopRequest
 from tuneyard_trainer.pod.failures import Interrupted
 from tuneyard_trainer.pod.progress import Board

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tuneyard_api import durable
 from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FailureClass, ResolvedJob
 
 from tuneyard_trainer.model.quantized import hold_weights_still, quantization_options
 from tuneyard_trainer.model.resume_adapter import with_former_adapter
 from tuneyard_trainer.model.world import World, whole
-from tuneyard_trainer.pod import durable
 from tuneyard_trainer.pod.environment import usable_cores
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 from tuneyard_trainer.workspace.layout import is_model_file

@@ -4,10 +4,9 @@
 from pathlib import Path
 
 from pydantic import ValidationError
+from tuneyard_api import durable
 from tuneyard_api.pod_contract import MAX_RESULT_BYTES, Failure, Stage, StageResult
 from tuneyard_api.problems import clip
-
-from tuneyard_trainer.pod import durable
 
 
 def result_path(workspace: Path, stage: Stage) -> Path:

@@ -9,10 +9,9 @@ the FineTuneJob's uid; one that is about to go has LEAVING behind its name, so t
 import os
 from pathlib import Path
 
-from tuneyard_trainer.pod.durable import sync_folder
+from tuneyard_api.durable import sync_folder
+from tuneyard_api.registry import MARKS
 
-MARKS = ".published-by"
-"""The folder of marks; a server reads no name that begins with a dot."""
 LEAVING = ".leaving"
 SOMEBODY = "somebody"
 """Stands for whoever put the folder there before publishers were marked, or by hand."""

@@ -7,6 +7,7 @@ It needs neither GPU nor PyTorch, so that whatever is wrong with the input is sa
 import hashlib
 import shutil
 
+from tuneyard_api import durable
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob
 from tuneyard_data.loading import Loaded, hold_out, load_splits
 from tuneyard_data.near_duplicates import exact_key
@@ -19,7 +20,6 @@ from tuneyard_data.tokenization import TextTokenizer
 from tuneyard_trainer.fetch.sources import find_data_files
 from tuneyard_trainer.model.base import BaseModel, find_base_model
 from tuneyard_trainer.model.former_adapter import find_adapter
-from tuneyard_trainer.pod import durable
 from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.pod.failures import bad_input
 from tuneyard_trainer.workspace.layout import FORMER_ADAPTER, PREPARED

@@ -10,9 +10,9 @@ import errno
 import shutil
 from pathlib import Path
 
+from tuneyard_api import durable
 from tuneyard_api.pod_contract import ADAPTER_FILES, FailureClass, PublishFacts, Stage, published_digest
 
-from tuneyard_trainer.pod import durable
 from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 from tuneyard_trainer.pod.results import earlier_success

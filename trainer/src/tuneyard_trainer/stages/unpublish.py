@@ -9,7 +9,8 @@ kill at any step, the next run continues from there.
 import shutil
 from pathlib import Path
 
-from tuneyard_trainer.pod.durable import sync_folder
+from tuneyard_api.durable import sync_folder
+
 from tuneyard_trainer.pod.failures import classify, exit_code
 from tuneyard_trainer.registry.publishers import erase, has_signed, leave, who_stays
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from tuneyard_api import durable
 
 from tuneyard_trainer.model.world import World, local_part, rows_held
-from tuneyard_trainer.pod import durable
 from tuneyard_trainer.pod.failures import Interrupted
 
 _PARAMETERS, _OPTIMIZER, _MANIFEST = "parameters", "optimizer", "manifest.json"
