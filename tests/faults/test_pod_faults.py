@@ -237,7 +237,7 @@ def test_a_trainer_above_its_memory_limit_is_out_of_memory(ward: Ward) -> None:
     ][-1]
     training = next(each for each in ended["attempts"] if each["stage"] == "train")
     assert training["failureClass"] == "OutOfMemory"
-    assert "OOMKilled at its memory limit of 204Mi" in training["message"]
+    assert "OOMKilled at its memory limit of 205Mi" in training["message"]
 
 
 def test_a_full_disk_is_named_and_not_tried_again(ward: Ward) -> None:

@@ -115,7 +115,7 @@ def test_an_adapter_that_is_taken_back_in_the_very_moment_is_published_again(
     trained, pods, tmp_path, monkeypatch
 ):
     from tuneyard_trainer.registry import publishers
-    from tuneyard_trainer.run_stage import publish
+    from tuneyard_trainer.stages import publish
     from tuneyard_trainer.stages.unpublish import unpublish
 
     assert pods.run("publish", trained())[0] == 0
