@@ -181,7 +181,7 @@ SLICE = {
 class FakeCluster:
     """A cluster with one Service."""
 
-    def __init__(self, service: Any = None, slices: tuple[Any, ...] = ()) -> None:
+    def __init__(self, service: Any = None, slices: Any = ()) -> None:
         self.service, self.slices = service, slices
 
     async def read(self, kind: str, namespace: str, name: str) -> Any:
@@ -190,7 +190,9 @@ class FakeCluster:
         return self.service if (kind, namespace, name) == ("Service", "models", "qwen") else None
 
     async def endpoint_slices(self, namespace: str, service: str) -> tuple[Any, ...]:
-        return self.slices
+        if isinstance(self.slices, ClusterError):
+            raise self.slices
+        return tuple(self.slices)
 
 
 EACH = ("http://10.0.0.1:8001", "http://10.0.0.4:8001", "http://[fd00::3]:8001")
@@ -205,7 +207,6 @@ EACH = ("http://10.0.0.1:8001", "http://10.0.0.4:8001", "http://[fd00::3]:8001")
         ("http://qwen.models:8000", FakeCluster(SERVICE, ({"endpoints": None, "ports": None},)), ()),
         ("http://qwen.models:8000", FakeCluster(SERVICE), ()),
         ("http://qwen.models:8000", FakeCluster(), ("http://qwen.models:8000",)),
-        ("http://qwen.models:8000", FakeCluster(ClusterError("away")), ("http://qwen.models:8000",)),
         ("https://qwen.models:8000", FakeCluster(SERVICE, (SLICE,)), ("https://qwen.models:8000",)),
         ("http://llm.example.com:8000", FakeCluster(SERVICE, (SLICE,)), ("http://llm.example.com:8000",)),
         ("http://10.1.2.3:8000", FakeCluster(SERVICE, (SLICE,)), ("http://10.1.2.3:8000",)),
@@ -215,6 +216,20 @@ def test_a_service_is_asked_by_the_address_of_each_ready_replica(
     endpoint: str, cluster: Any, addresses: tuple[str, ...]
 ) -> None:
     assert asyncio.run(Replicas(cluster).of(endpoint)) == addresses
+
+
+@pytest.mark.parametrize(
+    "cluster", [FakeCluster(ClusterError("away")), FakeCluster(SERVICE, ClusterError("away"))]
+)
+def test_replicas_that_the_api_server_does_not_name_are_not_replaced_by_the_service(cluster: Any) -> None:
+    async def run() -> tuple[ReplicaAnswer, ...]:
+        async with aiohttp.ClientSession() as session:
+            servers = HttpModelServers(session, Replicas(cluster))
+            return await servers.ask(Destination("http://qwen.models:8000", "vllm"), TUNED)
+
+    (answer,) = asyncio.run(run())
+    assert (answer.address, answer.is_reached, answer.completed) == ("qwen.models:8000", False, False)
+    assert answer.problem == "its replicas are not known: away"
 
 
 def test_a_port_without_a_name_is_the_one_without_a_name() -> None:

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from tuneyard_operator.adapters.kubernetes import KubernetesCluster
 from tuneyard_operator.adapters.shared import Shared
-from tuneyard_operator.ports import ClusterError
 
 _SECONDS = 1.5
 """How long an answer counts: all jobs that wait for one server ask the API server once."""
@@ -26,6 +25,9 @@ class Replicas:
         """The base URL of each ready replica; `endpoint` itself when it is no Service of the cluster, or has TLS.
 
         Empty when the Service has no ready replica. A certificate names the Service, and so no pod can be asked by TLS.
+
+        Raises:
+            ClusterError: the API server does not say; the Service's own address would answer for one replica only.
         """
         return await self._shared.get(endpoint)
 
@@ -34,13 +36,10 @@ class Replicas:
         place = _SERVICE.match(url.hostname or "")
         if place is None or url.scheme != "http":
             return (endpoint,)
-        try:
-            service = await self._cluster.read("Service", place["namespace"], place["name"])
-            if service is None:
-                return (endpoint,)
-            slices = await self._cluster.endpoint_slices(place["namespace"], place["name"])
-        except ClusterError:
+        service = await self._cluster.read("Service", place["namespace"], place["name"])
+        if service is None:
             return (endpoint,)
+        slices = await self._cluster.endpoint_slices(place["namespace"], place["name"])
         port = port_name(service, url.port or 80)
         return tuple(
             sorted({f"http://{host}{url.path}" for each in slices for host in ready_hosts(each, port)})

@@ -16,6 +16,7 @@ from tuneyard_api.serving import Destination
 from tuneyard_operator.adapters.replicas import Replicas
 from tuneyard_operator.adapters.shared import Shared
 from tuneyard_operator.domain.observed import AskedAdapter, ReplicaAnswer
+from tuneyard_operator.ports import ClusterError
 
 _SHARED_SECONDS = 1.5
 """How long a list of models counts: all jobs that look for one base model ask for it once."""
@@ -39,7 +40,12 @@ class HttpModelServers:
 
     async def ask(self, destination: Destination, adapter: AskedAdapter) -> tuple[ReplicaAnswer, ...]:
         """See `ports.ModelServers`."""
-        addresses = await self._replicas.of(destination.endpoint.rstrip("/"))
+        endpoint = destination.endpoint.rstrip("/")
+        try:
+            addresses = await self._replicas.of(endpoint)
+        except ClusterError as error:
+            problem = f"its replicas are not known: {error}"
+            return (ReplicaAnswer(urlsplit(endpoint).netloc, is_reached=False, problem=problem),)
         asked = (self._ask_one(address, destination, adapter) for address in addresses)
         return tuple(await asyncio.gather(*asked))
 
