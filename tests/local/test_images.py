@@ -104,6 +104,15 @@ def test_every_recipe_names_its_members_code(recipe: Any) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+def test_every_command_of_an_image_does_something(recipe: Any) -> None:
+    members = {package: folder for folder, package in recipe.members}
+    for module in (recipe.module, *(module for _, module in recipe.more_commands)):
+        package, _, name = module.partition(".")
+        text = (REPOSITORY / members[package] / "src" / package / f"{name}.py").read_text()
+        assert '\nif __name__ == "__main__":\n' in text, module
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
 def test_every_member_that_a_member_needs_is_inside_too(recipe: Any) -> None:
     inside = {f"tuneyard-{folder}" for folder, _ in recipe.members}
     for folder, _ in recipe.members:

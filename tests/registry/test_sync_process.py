@@ -20,7 +20,7 @@ from tuneyard_api.pod_contract import ADAPTER_FILES
 from tuneyard_local.network import pick_ports
 
 WEIGHTS = ADAPTER_FILES[1]
-COMMAND = [sys.executable, "-c", "from tuneyard_sync.main import main; main()"]
+COMMAND = [sys.executable, "-m", "tuneyard_sync.main"]
 WAIT_SECONDS = 60
 
 

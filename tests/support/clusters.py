@@ -46,7 +46,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         *((*CONTROL_PLANE_PARTS, *argocd.PARTS) if "gitops" in tiers else ()),
         *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
     ]
-    needs_vllm = "vllm" in tiers or "vllm_pod" in fixtures
+    needs_vllm = "vllm" in tiers or "open_tree" in fixtures
     if not missing_parts(names) and not needs_vllm:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")

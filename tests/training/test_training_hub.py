@@ -1,122 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hub path, with the real client against a local server that answers as a Hugging Face hub does."""
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from support.hub import COMMIT, TOKEN, Hub, running_hub
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts, StageResult
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-TOKEN = "hf_local"
-
-
-class Hub(ThreadingHTTPServer):
-    """Repositories as {(kind, name): {file: content}}; names that begin with `gated/` want a token."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), HubHandler)
-        self.repositories = {}
-        self.requests = []
-        self.is_broken = False
-
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class HubHandler(BaseHTTPRequestHandler):
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        self.server.requests.append((self.command, self.path))
-        if self.server.is_broken:
-            return self.answer(503, b"down")
-        path = self.path.partition("?")[0].strip("/")
-        if path.startswith("api/"):
-            return self.information(path.split("/"))
-        return self.file(path)
-
-    def information(self, parts):
-        kind, repo = parts[1], "/".join(parts[2:4])
-        files = self.allowed(kind, repo)
-        if files is None:
-            return None
-        if parts[4:5] == ["revision"] and parts[5] not in {"main", COMMIT}:
-            return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        if parts[4:5] == ["tree"]:
-            entries = [
-                {"type": "file", "path": name, "size": len(c), "oid": git_id(c)} for name, c in files.items()
-            ]
-            return self.answer(200, json.dumps(entries).encode())
-        body = {
-            "id": repo,
-            "sha": COMMIT,
-            "siblings": [{"rfilename": name} for name in files],
-            "private": False,
-        }
-        return self.answer(200, json.dumps(body).encode())
-
-    def file(self, path):
-        kind, path = (
-            ("datasets", path.removeprefix("datasets/")) if path.startswith("datasets/") else ("models", path)
-        )
-        owner, name, _, _, *rest = path.split("/")
-        files = self.allowed(kind, f"{owner}/{name}")
-        if files is None:
-            return None
-        content = files.get("/".join(rest))
-        if content is None:
-            return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
-        return self.answer(200, content, {"ETag": f'"{git_id(content)}"', "X-Repo-Commit": COMMIT})
-
-    def allowed(self, kind, repo):
-        files = self.server.repositories.get((kind, repo))
-        has_token = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-        if files is None:
-            # As the hub does: strangers are not told whether a repository is private or not there.
-            code, error = (404, "RepoNotFound") if has_token else (401, "RepoNotFound")
-            self.answer(code, b"{}", {"X-Error-Code": error})
-        elif repo.startswith("gated/") and not has_token:
-            self.answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
-        else:
-            return files
-        return None
-
-    def answer(self, code, content, headers=None):
-        self.send_response(code)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *_):
-        """Quiet."""
-
-
-def git_id(content):
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324  as git has it
 
 
 @pytest.fixture
 def hub():
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running_hub() as server:
+        yield server
 
 
 @pytest.fixture

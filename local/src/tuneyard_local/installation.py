@@ -35,6 +35,8 @@ RUNTIME = "hf-cpu"
 BASE_MODEL = "tiny-llama"
 SERVICE, SERVICE_PORT = "llm", 8000
 MAX_LORA_RANK = 64
+_EXCERPT = 3000
+"""Characters of what pods say that an error carries."""
 
 
 @dataclass(frozen=True)
@@ -261,10 +263,13 @@ def wait_for_deployment(cluster: Cluster, namespace: str, name: str, seconds: fl
     try:
         wait_until(f"deployment {namespace}/{name}", is_available, seconds, pause=0.5)
     except ClusterError as error:
-        pods = cluster.kubectl(
-            "-n", namespace, "describe", "pods", "-l", f"app.kubernetes.io/instance={name}"
-        ).stdout
-        raise ClusterError(f"{error}; its pods:\n{pods[-3000:]}") from error
+        labels = (cluster.get(path) or {}).get("spec", {}).get("selector", {}).get("matchLabels", {})
+        chosen = ("-n", namespace, "-l", ",".join(f"{name}={value}" for name, value in labels.items()))
+        pods = cluster.kubectl("describe", "pods", *chosen).stdout
+        logs = cluster.kubectl("logs", *chosen, "--all-containers", "--prefix", "--tail=40").stdout
+        raise ClusterError(
+            f"{error}; its pods:\n{pods[-_EXCERPT:]}\nand their logs:\n{logs[-_EXCERPT:]}"
+        ) from error
 
 
 def kubectl_words(cluster: Cluster) -> str:

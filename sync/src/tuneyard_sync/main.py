@@ -60,3 +60,7 @@ def run(settings: Settings, environ: Mapping[str, str], stop: threading.Event) -
             stop.wait(settings.interval_seconds)
     finally:
         board.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the rendered objects of environments/open.yaml to real vLLM that answers with the adapter of a ten-line job."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.bench import Bench
+from support.open_tree import MODEL, NAMESPACE, REPO, RUNTIME, OpenTree, standing
+from tuneyard_api import yaml_io
+from tuneyard_local import installation
+from tuneyard_local.paths import REPOSITORY
+from tuneyard_local.progress import Progress, wait_until
+
+JOB_FILE = REPOSITORY / "examples" / "docstrings-lora.yaml"
+JOB_SECONDS = 400
+ANSWER_TOKENS = 16
+ASK = """
+import json, urllib.error, urllib.request
+def ask(url, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        return urllib.request.urlopen(request, timeout=60).status
+    except urllib.error.HTTPError as error:
+        return error.code
+"""
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def open_tree(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenTree]:
+    with standing(bench, tmp_path_factory.mktemp("open")) as tree:
+        yield tree
+
+
+@pytest.fixture(scope="module")
+def ten_lines(open_tree: OpenTree) -> dict[str, Any]:
+    """The status of the ten-line job, which has succeeded."""
+    return run(open_tree, build_job("docstrings"))
+
+
+def build_job(name: str, **changes: Any) -> dict[str, Any]:
+    """The ten lines of the README with the model that `open` serves, over in a few steps; `changes` are fields of spec."""
+    job: dict[str, Any] = yaml_io.load(JOB_FILE.read_text(), str(JOB_FILE)).value
+    job["metadata"]["name"] = name
+    job["spec"] |= {
+        "model": {"huggingFace": {"repo": REPO}},
+        "runtime": {"name": RUNTIME},
+        "training": {**job["spec"]["training"], "maxSteps": 12, "learningRate": 0.003},
+        "evaluation": {"maxPrompts": 8, "maxNewTokens": ANSWER_TOKENS},
+        **changes,
+    }
+    return job
+
+
+def run(tree: OpenTree, job: dict[str, Any]) -> dict[str, Any]:
+    """Apply a job; its status when it has succeeded."""
+    tree.bench.apply(job)
+    return succeeded(tree, job["metadata"]["name"])
+
+
+def succeeded(tree: OpenTree, name: str) -> dict[str, Any]:
+    status = tree.bench.wait_for_state(name, "Succeeded", JOB_SECONDS)
+    Progress().say(f"{name}: served {status['result']['servedAfterSeconds']} s after it was published")
+    return status
+
+
+def check_answers(tree: OpenTree, job: str, adapter: str) -> None:
+    """Base and tuned model answer through vLLM as they did in the job's own evaluation, and not alike."""
+    samples = tree.samples(job)
+    answers = {
+        side: [tree.answer(model, each["prompt"], ANSWER_TOKENS) for each in samples]
+        for side, model in (("base", MODEL), ("tuned", adapter))
+    }
+    for side, found in answers.items():
+        assert found == [each[side] for each in samples], side
+    assert answers["base"] != answers["tuned"]
+
+
+def stored(status: dict[str, Any]) -> str:
+    """The folder beside the server of the version that a job has published."""
+    adapter = status["result"]["adapter"]
+    return f"/adapters/.store/{adapter['name']}/{adapter['digest'].removeprefix('sha256:')}"
+
+
+def run_in_pod(tree: OpenTree, namespace: str, pod: str, expression: str) -> Any:
+    """The value of a Python expression in a pod, where `ask` tells the status of an answer."""
+    script = f"{ASK}print(json.dumps({expression}))"
+    done = tree.cluster.kubectl("-n", namespace, "exec", pod, "-c", "server", "--", "python3", "-c", script)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_ten_line_job_ends_in_an_adapter_that_vllm_answers_with(
+    open_tree: OpenTree, ten_lines: dict[str, Any]
+) -> None:
+    result = ten_lines["result"]
+    assert {each["status"] for each in ten_lines["conditions"]} == {"True"}
+    assert result["modelName"] == "docstrings"
+    assert result["endpoint"] == f"http://{MODEL}.{NAMESPACE}.svc.cluster.local:8000"
+    assert 0 <= result["servedAfterSeconds"] <= 30
+    roots = open_tree.roots()
+    assert (roots[MODEL], roots["docstrings"]) == (REPO, stored(ten_lines))
+    check_answers(open_tree, "docstrings", "docstrings")
+
+
+def test_a_pod_of_another_namespace_can_ask_but_not_load(bench: Bench, open_tree: OpenTree) -> None:
+    server = f"http://{MODEL}.{NAMESPACE}:8000"
+    complete = {"model": MODEL, "prompt": "a", "max_tokens": 1}
+    load = {"lora_name": "mine", "lora_path": "/adapters/mine"}
+    asked = (
+        f"[ask('{server}/v1/models'), ask('{server}/v1/completions', {complete}),"
+        f" ask('{server}/v1/load_lora_adapter', {load}), ask('{server}/v1/unload_lora_adapter', {load})]"
+    )
+    pod = f"deployment/{installation.SERVICE}"
+    assert run_in_pod(open_tree, bench.namespace, pod, asked) == [200, 200, 403, 403]
+
+
+@pytest.mark.long
+def test_another_job_is_served_without_a_restart(open_tree: OpenTree, ten_lines: dict[str, Any]) -> None:
+    before = open_tree.starts()
+    second = run(open_tree, build_job("second", lora={"rank": 8}))
+    assert open_tree.starts() == before
+    roots = open_tree.roots()
+    assert (roots["docstrings"], roots["second"]) == (stored(ten_lines), stored(second))
+    check_answers(open_tree, "second", "second")
+
+
+@pytest.mark.long
+def test_every_replica_must_have_the_adapter_and_a_new_pod_gets_it_again(open_tree: OpenTree) -> None:
+    """The second replica, beside which no adapter-sync runs, is our small server: two vLLMs would take 6 GB."""
+    bench, cluster = open_tree.bench, open_tree.cluster
+    cluster.apply(build_bare_replica(open_tree))
+    bare = f"/api/v1/namespaces/{NAMESPACE}/pods/bare"
+    wait_until("the bare replica", lambda: is_ready(cluster.get(bare)), 120, pause=1)
+    address = f"{cluster.get(bare)['status']['podIP']}:8000"
+    bench.apply(build_job("everywhere"))
+
+    status = bench.wait("everywhere", address, lambda now: address in str(now.get("waitingFor")), JOB_SECONDS)
+    endpoint = status["waitingFor"]["name"]
+    assert status["waitingFor"]["message"] == (
+        f"1 of 2 replicas of {endpoint} does not serve everywhere: {address} does not have everywhere yet"
+    )
+    assert conditions_of(status)["Published"]["status"] == "True"
+    assert status["state"] == "Serving"
+    assert open_tree.roots()["everywhere"] == stored(status)
+
+    # Between Published and Served the server's pod goes, and another one comes.
+    (pod,) = open_tree.pods()
+    cluster.kubectl("-n", NAMESPACE, "delete", "pod", pod["metadata"]["name"], "--wait=false")
+    wait_until("a new pod", lambda: any(is_ready(each) for each in open_tree.pods()), 400, pause=1)
+    (new,) = open_tree.pods()
+    assert new["metadata"]["uid"] != pod["metadata"]["uid"]
+    wait_until("its adapters", lambda: open_tree.roots().get("everywhere") == stored(status), 60, pause=1)
+    assert bench.status("everywhere")["state"] == "Serving"
+
+    load = {"lora_name": "everywhere", "lora_path": "/adapters/everywhere"}
+    asked = f"ask('http://127.0.0.1:8000/v1/load_lora_adapter', {load})"
+    assert run_in_pod(open_tree, NAMESPACE, "bare", asked) == 200
+    status = succeeded(open_tree, "everywhere")
+    assert conditions_of(status)["Served"]["message"] == f"2 replicas of {endpoint} answer with everywhere"
+    check_answers(open_tree, "everywhere", "everywhere")
+    cluster.kubectl("-n", NAMESPACE, "delete", "pod", "bare")
+
+
+def build_bare_replica(tree: OpenTree) -> dict[str, Any]:
+    """A pod of the small server that the model's Service counts as a replica; it finds no adapter by itself."""
+    deployment, _ = installation.build_endpoint(NAMESPACE, tree.bench.parts.server)
+    spec = deployment["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    container["env"] = [each for each in container["env"] if "RESOLVER" not in each["name"]]
+    labels = {"app.kubernetes.io/name": MODEL}
+    metadata = {"name": "bare", "namespace": NAMESPACE, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def is_ready(pod: dict[str, Any] | None) -> bool:
+    return pod is not None and conditions_of(pod.get("status", {})).get("Ready", {}).get("status") == "True"
+
+
+def conditions_of(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {each["type"]: each for each in status.get("conditions", ())}
