@@ -120,13 +120,23 @@ def test_a_pod_of_another_namespace_can_ask_but_not_load(bench: Bench, open_tree
 
 
 @pytest.mark.long
-def test_another_job_is_served_without_a_restart(open_tree: OpenTree, ten_lines: dict[str, Any]) -> None:
+def test_another_name_and_a_new_version_of_it_are_served_without_a_restart(
+    open_tree: OpenTree, ten_lines: dict[str, Any]
+) -> None:
     before = open_tree.starts()
     second = run(open_tree, build_job("second", lora={"rank": 8}))
-    assert open_tree.starts() == before
     roots = open_tree.roots()
     assert (roots["docstrings"], roots["second"]) == (stored(ten_lines), stored(second))
     check_answers(open_tree, "second", "second")
+
+    publish = {"adapterName": "second", "replace": True}
+    newer = run(open_tree, build_job("newer", publish=publish, lora={"rank": 4}))
+    roots = open_tree.roots()
+    assert (roots["docstrings"], roots["second"]) == (stored(ten_lines), stored(newer))
+    assert stored(newer) != stored(second)
+    # The same prompts as before, so that nothing that was kept of the old version may answer.
+    check_answers(open_tree, "newer", "second")
+    assert open_tree.starts() == before
 
 
 @pytest.mark.long
