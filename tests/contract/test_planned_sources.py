@@ -73,9 +73,13 @@ def test_a_job_does_not_publish_over_the_adapter_that_it_goes_on_from() -> None:
     assert problems(job, make_runtime()) == [
         (
             "spec.model.adapter.published: the job would publish under the name that it goes on from, which is taken"
-            " (got old); try another publish.adapterName"
+            " (got old); try another publish.adapterName, or publish.replace: true"
         )
     ]
+    replacing = make_job(
+        name="old", model=MINIMAL["model"] | {"adapter": {"published": "old"}}, publish={"replace": True}
+    )
+    assert make_plan(replacing, make_runtime()).resolved.replace is True
 
 
 @pytest.mark.parametrize(

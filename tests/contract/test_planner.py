@@ -79,7 +79,7 @@ def test_a_whole_model_is_not_put_among_adapters_nor_asked_of_their_server() -> 
         ),
         (
             "spec.publish: method sft publishes a whole model, and the registry of runtime hf is read by tiny for"
-            " adapters (got none); try a claim for models"
+            " adapters (got claim adapters); try publish.pvc with a claim for models"
         ),
     ]
     own = make_job(method="sft", publish={"pvc": {"claimName": "models"}})
@@ -250,7 +250,7 @@ def test_all_problems_come_at_once_and_each_under_a_path_of_the_job() -> None:
         ),
         (
             "spec.publish: neither the job nor runtime hf-cpu says where adapters go; try publish.pvc.claimName with the"
-            " claim of your adapter registry"
+            " claim of your adapter registry, or publish.s3"
         ),
         (
             "spec.serve: neither the job nor runtime hf-cpu says which endpoint serves the adapter (got none); try"

@@ -45,6 +45,7 @@ S3 = {"s3": {"bucket": "abc", "key": "t.jsonl", "secretRef": {"name": "s"}}}
 HTTP = {"http": {"url": "https://a/t.jsonl", "sha256": "0" * 64}}
 OTHERS: tuple[dict[str, Any], ...] = (
     {"model": {"huggingFace": {"repo": "a/b", "secretRef": {"name": "s"}}}},
+    {"publish": {"s3": {"bucket": "abc", "secretRef": {"name": "s"}}}},
     *({"dataset": {"training": each, "validation": each, "test": each}} for each in (HUB, S3, HTTP)),
 )
 JOBS = (FIRST, *(FIRST | other for other in OTHERS))

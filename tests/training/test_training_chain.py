@@ -32,6 +32,7 @@ def test_chain_ends_with_an_adapter_in_the_registry(tmp_path, tiny_llama, job_of
         "adapter_config.json",
         "adapter_model.safetensors",
         "loss.png",
+        "version.json",
     ]
     assert published.digest in (folder / "README.md").read_text()
     samples = [

@@ -22,6 +22,10 @@ CHANGES: dict[str, tuple[dict, str]] = {
     "gradient checkpointing": ({"training": {"gradientCheckpointing": True}}, ""),
     "checkpoints more often": ({"checkpoint": {"everySteps": 1, "keep": 9}}, ""),
     "another name": ({"name": "b", "adapterName": "b", "registryPath": "/other"}, ""),
+    "another way to publish": (
+        {"replace": True, "registryS3": {"bucket": "b-1"}, "retention": {"keepVersions": 1, "keepDays": 1}},
+        "",
+    ),
     "another runtime": ({"runtime": {"name": "other"}}, ""),
     "patience": ({"training": {"earlyStopping": {"patience": 1}}}, ""),
     "what is asked of the model": ({"evaluation": {"maxPrompts": 2, "maxNewTokens": 3}}, "prepare"),

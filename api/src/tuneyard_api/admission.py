@@ -17,6 +17,7 @@ from tuneyard_api.survival import CHANGEABLE
 
 POLICY_NAME = f"finetunejob-fits-runtime.{names.GROUP}"
 _IS_OTHER_RUNTIME = "object.spec.runtime.name != params.metadata.name"
+_ON_A_CLAIM = "has(object.spec.publish.pvc) || !has(params.spec.defaults.registryS3)"
 _RULES = (
     (
         "object.spec.method in params.spec.methods",
@@ -30,6 +31,21 @@ _RULES = (
         (
             "'spec.model.trustRemoteCode: runtime ' + params.metadata.name + ' does not allow Python that comes with a"
             " model (got true); try false, or a model that transformers knows by itself'"
+        ),
+    ),
+    (
+        f"object.spec.deletionPolicy != 'Delete' || {_ON_A_CLAIM}",
+        (
+            "'spec.deletionPolicy: an adapter in S3 is not removed with its job, and the registry of runtime ' +"
+            " params.metadata.name + ' is in S3 (got Delete); try Retain, or publish.pvc'"
+        ),
+    ),
+    (
+        f"!has(object.spec.model.adapter) || !has(object.spec.model.adapter.published) || {_ON_A_CLAIM}",
+        (
+            "'spec.model.adapter.published: a published adapter is read from a registry on a claim alone, and the registry"
+            " of runtime ' + params.metadata.name + ' is in S3 (got ' + object.spec.model.adapter.published + '); try"
+            " model.adapter.pvc with a copy of it'"
         ),
     ),
 )

@@ -7,7 +7,7 @@ Written under a temporary dot-name beside their final one, synced, renamed, and 
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -45,7 +45,7 @@ def folder_being_written(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left_over in path.parent.glob(f".{path.name}.tmp-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
+        _remove_left_over(left_over)
     temporary = _beside(path)
     temporary.mkdir()
     try:
@@ -55,6 +55,14 @@ def folder_being_written(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_left_over(folder: Path) -> None:
+    # Renamed first: another process may still fill it, and a folder that is half deleted must not get its final name.
+    aside = folder.with_name(f"{folder.name}-gone")
+    with suppress(OSError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _beside(path: Path) -> Path:

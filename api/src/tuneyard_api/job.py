@@ -22,6 +22,7 @@ from tuneyard_api.base import (
     Rule,
     VolumePath,
 )
+from tuneyard_api.places import ClaimSource, S3Registry
 from tuneyard_api.pod_values import ConfigKey, LabelValue, NodeLabels, TaintKey
 from tuneyard_api.remote_files import HttpFile, S3File
 from tuneyard_api.survival import Deadlines, DeletionPolicy, Retry, Ttl
@@ -53,15 +54,6 @@ class HuggingFaceSource(Contract):
     server of the runtime serves; else `main`."""
     secret_ref: SecretKey | None = None
     """Token for a gated repository; reaches the prepare pod alone."""
-
-
-class ClaimSource(Contract):
-    """A file or folder on a PersistentVolumeClaim of the job's namespace, mounted read-only."""
-
-    claim_name: ObjectName
-    """Name of the claim."""
-    path: VolumePath | None = None
-    """Path inside the claim; absent: its root."""
 
 
 class AdapterSource(Contract):
@@ -297,12 +289,18 @@ class Evaluation(Contract):
 
 
 class Publish(Contract):
-    """Where the adapter, or with method sft the model, goes: `<registry>/<adapterName>/`."""
+    """Registry of the adapter, or with method sft of the model; it is stored by name and digest. At most one of pvc and s3."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.TWO_REGISTRIES,)
 
     adapter_name: Label | None = None
     """Name that the endpoint lists; the job's name when absent."""
+    replace: bool = False
+    """If the name stands for another version, let it stand for this one; false: a name that is taken is refused."""
     pvc: ClaimSource | None = None
-    """The adapter registry; from the runtime when absent."""
+    """Registry on a claim; absent: the runtime's registry."""
+    s3: S3Registry | None = None
+    """Registry in S3, which servers of any namespace can read; absent: the runtime's registry."""
 
 
 class Serve(Contract):
@@ -327,6 +325,8 @@ class FineTuneJobSpec(Contract):
         job_rules.OPTIONS_OF_METHOD,
         job_rules.QUANTIZED_IS_FROZEN,
         job_rules.ADAPTER_IS_LORA,
+        job_rules.NO_DELETE_FROM_S3,
+        job_rules.NO_ADAPTER_FROM_S3,
         job_rules.BATCH_DIVIDES,
         job_rules.BACKOFF_HAS_ROOM,
     )
@@ -362,7 +362,7 @@ class FineTuneJobSpec(Contract):
     ttl: Ttl = Ttl()
     """Clean-up after the end."""
     deletion_policy: DeletionPolicy = "Retain"
-    """What becomes of the published adapter when the FineTuneJob is deleted; `Delete` removes it from the registry."""
+    """What becomes of the published adapter when the FineTuneJob is deleted; `Delete` removes it from a registry on a claim."""
     evaluation: Evaluation = Evaluation()
     """Comparison with the base model."""
     publish: Publish = Publish()

@@ -141,6 +141,31 @@ ONE_LENGTH = _rule(
     "epochs and maxSteps exclude each other (got both); try one",
     field="maxSteps",
 )
+TWO_REGISTRIES = _rule(
+    "!(has(self.pvc) && has(self.s3))",
+    lambda publish: publish.pvc is None or publish.s3 is None,
+    "pvc and s3 exclude each other (got both); try one",
+)
+NO_DELETE_FROM_S3 = _rule(
+    "self.deletionPolicy != 'Delete' || !has(self.publish.s3)",
+    lambda spec: spec.deletion_policy != "Delete" or spec.publish.s3 is None,
+    "an adapter in S3 is not removed with its job (got {deletionPolicy}); try Retain, or publish.pvc",
+    field="deletionPolicy",
+)
+NO_ADAPTER_FROM_S3 = _rule(
+    "!has(self.model.adapter) || !has(self.model.adapter.published) || !has(self.publish.s3)",
+    lambda spec: (
+        spec.model.adapter is None or spec.model.adapter.published is None or spec.publish.s3 is None
+    ),
+    "a published adapter is read from a registry on a claim alone, and the job publishes to S3 (got"
+    " {model.adapter.published}); try model.adapter.pvc with a copy of it",
+    field="model.adapter.published",
+)
+TWO_DEFAULT_REGISTRIES = _rule(
+    "!(has(self.registry) && has(self.registryS3))",
+    lambda defaults: defaults.registry is None or defaults.registry_s3 is None,
+    "registry and registryS3 exclude each other (got both); try one",
+)
 ONE_SERVER = _rule(
     "(has(self.model) ? 1 : 0) + (has(self.endpoint) ? 1 : 0) + (self.disabled ? 1 : 0) < 2",
     lambda serve: (serve.model is not None) + (serve.endpoint is not None) + serve.disabled < 2,  # noqa: PLR2004

@@ -4,7 +4,8 @@
 from collections.abc import Iterable
 
 from tuneyard_api import pod_contract as pod
-from tuneyard_api.job import ClaimSource, DataSource, FineTuneJob, ModelSource, SecretKey
+from tuneyard_api.job import DataSource, FineTuneJob, ModelSource, SecretKey
+from tuneyard_api.places import ClaimSource, Registry
 from tuneyard_api.remote_files import S3Object
 
 
@@ -59,7 +60,7 @@ def resolved_source(role: str, source: ModelSource | DataSource) -> pod.Resolved
     return pod.ResolvedSource(repo=hub.repo, revision=hub.revision, path=getattr(hub, "path", None))
 
 
-def resolved_adapter(job: FineTuneJob, registry: ClaimSource) -> pod.ResolvedAdapter | None:
+def resolved_adapter(job: FineTuneJob, registry: Registry) -> pod.ResolvedAdapter | None:
     """The adapter to train on for the prepare pod, if there is one."""
     claim = adapter_claim(job, registry)
     if claim is None:
@@ -68,10 +69,10 @@ def resolved_adapter(job: FineTuneJob, registry: ClaimSource) -> pod.ResolvedAda
     return pod.ResolvedAdapter(path=path, must_match_lora=job.spec.lora is not None)
 
 
-def adapter_claim(job: FineTuneJob, registry: ClaimSource) -> ClaimSource | None:
+def adapter_claim(job: FineTuneJob, registry: Registry) -> ClaimSource | None:
     """The folder of the adapter that is trained on: one that was published lies in the registry."""
     adapter = job.spec.model.adapter
-    if adapter is None or adapter.published is None:
+    if adapter is None or adapter.published is None or not isinstance(registry, ClaimSource):
         return None if adapter is None else adapter.pvc
     folder = f"{registry.path}/{adapter.published}" if registry.path else adapter.published
     return ClaimSource(claim_name=registry.claim_name, path=folder)

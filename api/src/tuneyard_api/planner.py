@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from tuneyard_api import pod_contract as pod
 from tuneyard_api import reasons
-from tuneyard_api.job import ClaimSource, FineTuneJob, Lora, ModelSource, SecretKey
+from tuneyard_api.job import FineTuneJob, Lora, ModelSource, SecretKey
 from tuneyard_api.names import workspace_name
+from tuneyard_api.places import ClaimSource, Registry, S3Prefix, S3Registry
 from tuneyard_api.planned_sources import (
     adapter_claim,
     hub_tokens,
@@ -24,7 +25,14 @@ from tuneyard_api.planned_sources import (
     splits,
 )
 from tuneyard_api.pod_contract import Stage
-from tuneyard_api.refusals import Problem, every_problem, is_whole_model, processes
+from tuneyard_api.refusals import (
+    Problem,
+    every_problem,
+    is_whole_model,
+    processes,
+    publishes_elsewhere,
+    registry_of,
+)
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.serving import Destination, ServedModel, destination_of, served_by
 from tuneyard_api.workspace_size import workspace_gib
@@ -66,7 +74,7 @@ class Plan:
 
     resolved: pod.ResolvedJob
     model: ModelSource
-    registry: ClaimSource
+    registry: Registry
     destination: Destination | None
     """The server that must answer with the adapter; None: the job ends after publish."""
     serve_timeout_seconds: int
@@ -82,8 +90,20 @@ class Plan:
     """The runtime's token, not one that the job asks for."""
     s3_secret: str | None
     """Secret that the prepare pod's S3 credentials come from."""
+    registry_secret: str | None
+    """Secret with the publish pod's credentials for a registry in S3."""
     digest: str
     """SHA-256 of job.json without uid, hex."""
+
+    @property
+    def registry_claim(self) -> str | None:
+        """The claim of the registry; None: it is in S3."""
+        return self.registry.claim_name if isinstance(self.registry, ClaimSource) else None
+
+    @property
+    def adapter_path(self) -> str:
+        """The place of the adapter's name: a path in a pod that mounts the registry, or `s3://bucket/prefix/name`."""
+        return f"{self.resolved.registry_path or self.registry}/{self.resolved.adapter_name}"
 
     def stage_mounts(self, stage: Stage) -> tuple[Mount, ...]:
         """The claims that pods of `stage` mount, in a fixed order; a claim may appear at several paths."""
@@ -99,8 +119,9 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         PlanRefused: with every problem that job and runtime have together.
     """
     spec, offered = job.spec, runtime.spec
-    registry = spec.publish.pvc or offered.defaults.registry
-    served = () if is_whole_model(job, runtime) else offered.served_models
+    registry = registry_of(job, runtime)
+    is_served = not is_whole_model(job, runtime) and not publishes_elsewhere(job, runtime)
+    served = offered.served_models if is_served else ()
     micro = _micro_batch(job, runtime)
     problems = every_problem(job, runtime, others, registry)
     if problems or registry is None:
@@ -128,7 +149,10 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         checkpoint=spec.checkpoint,
         evaluation=spec.evaluation,
         adapter_name=spec.publish.adapter_name or job.metadata.name,
-        registry_path=inside(pod.REGISTRY_DIR, registry),
+        replace=spec.publish.replace,
+        registry_path=inside(pod.REGISTRY_DIR, registry) if isinstance(registry, ClaimSource) else None,
+        registry_s3=_s3_prefix(registry),
+        retention=offered.registry_retention,
     )
     return Plan(
         resolved=resolved,
@@ -143,6 +167,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         hub_token=next((secret for _, secret in hub_tokens(job)), offered.defaults.hub_token),
         hub_token_is_optional=not hub_tokens(job),
         s3_secret=next((name for _, name in s3_secrets(job)), None),
+        registry_secret=registry.secret_ref.name if isinstance(registry, S3Registry) else None,
         digest=digest_of(resolved),
     )
 
@@ -180,6 +205,13 @@ def _micro_batch(job: FineTuneJob, runtime: FineTuneRuntime) -> int:
     share = training.global_batch_size // processes(job)
     largest = min(share, runtime.spec.defaults.micro_batch_size)
     return next((size for size in range(largest, 1, -1) if share % size == 0), 1)
+
+
+def _s3_prefix(registry: Registry) -> S3Prefix | None:
+    """A registry in S3 for the publish pod, without the name of its Secret."""
+    if not isinstance(registry, S3Registry):
+        return None
+    return S3Prefix(**registry.model_dump(by_alias=False, exclude={"secret_ref"}))
 
 
 def _with_revision(source: pod.ResolvedSource, revision: str = DEFAULT_REVISION) -> pod.ResolvedSource:
@@ -229,7 +261,7 @@ def _resolved_training(job: FineTuneJob, micro: int) -> pod.ResolvedTraining:
     )
 
 
-def _mounts(job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource) -> tuple[Mount, ...]:
+def _mounts(job: FineTuneJob, runtime: FineTuneRuntime, registry: Registry) -> tuple[Mount, ...]:
     """The mounts of each stage: only prepare has the data, only publish the registry; training reads the workspace."""
     sources = [
         ("model", job.spec.model.pvc),
@@ -247,7 +279,7 @@ def _mounts(job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource) -
         if runtime.spec.model_cache and stage is not Stage.PUBLISH:
             writes = stage is Stage.PREPARE
             mounts.append(Mount(stage, runtime.spec.model_cache, pod.MODEL_CACHE_DIR, read_only=not writes))
-        if stage is Stage.PUBLISH:
+        if stage is Stage.PUBLISH and isinstance(registry, ClaimSource):
             mounts.append(Mount(stage, registry.claim_name, pod.REGISTRY_DIR, read_only=False))
         mounts += [
             Mount(stage, own.claim_name, own.mount_path, read_only=True) for own in runtime.spec.mounts

@@ -17,6 +17,7 @@ from pydantic import Field, JsonValue
 
 from tuneyard_api.base import Contract, Tolerant
 from tuneyard_api.job import Checkpoint, EarlyStopping, Evaluation, Lora, Template
+from tuneyard_api.places import RegistryRetention, S3Prefix
 from tuneyard_api.remote_files import HttpFile, S3Object
 
 SCHEMA_VERSION = 1
@@ -217,8 +218,14 @@ class ResolvedJob(Contract):
     checkpoint: Checkpoint
     evaluation: Evaluation
     adapter_name: str
-    registry_path: str
-    """Absolute path of the registry in the publish pod."""
+    replace: bool = False
+    """Whether a name that stands for another version may stand for this one."""
+    registry_path: str | None = None
+    """Absolute path of the registry in the publish pod; absent: it is in S3."""
+    registry_s3: S3Prefix | None = None
+    """The registry in S3; absent: it is on a claim."""
+    retention: RegistryRetention | None = None
+    """Earlier versions of the name that the registry keeps; absent: all."""
 
 
 class Failure(Tolerant):

@@ -4,8 +4,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tuneyard_api.job import ClaimSource, FineTuneJob, Lora, Serve
+from tuneyard_api.job import FineTuneJob, Lora, Serve
 from tuneyard_api.job_rules import batch_refusal
+from tuneyard_api.places import Registry, S3Registry
 from tuneyard_api.planned_sources import hub_tokens, s3_secrets
 from tuneyard_api.quantities import quantity_value
 from tuneyard_api.runtime import FineTuneRuntime
@@ -31,7 +32,7 @@ def every_problem(
     job: FineTuneJob,
     runtime: FineTuneRuntime,
     others: Iterable[FineTuneRuntime],
-    registry: ClaimSource | None,
+    registry: Registry | None,
 ) -> tuple[Problem, ...]:
     """Every reason why `job` can't run on `runtime`; empty if there is none.
 
@@ -50,6 +51,19 @@ def every_problem(
         *_server_problems(job, runtime),
         *_adapter_problems(job),
     )
+
+
+def registry_of(job: FineTuneJob, runtime: FineTuneRuntime) -> Registry | None:
+    """The registry that the job names, or its runtime's."""
+    return job.spec.publish.pvc or job.spec.publish.s3 or runtime.spec.defaults.any_registry
+
+
+def publishes_elsewhere(job: FineTuneJob, runtime: FineTuneRuntime) -> bool:
+    """Whether the job publishes to another registry than the runtime's, which its served models read."""
+    own, usual = registry_of(job, runtime), runtime.spec.defaults.any_registry
+    if isinstance(own, S3Registry) and isinstance(usual, S3Registry):
+        return not own.is_same_place(usual)
+    return usual is not None and own != usual
 
 
 def processes(job: FineTuneJob) -> int:
@@ -140,11 +154,11 @@ def _cpu_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Proble
 def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
     """A job can't publish under the name of the adapter that it continues."""
     adapter, own = job.spec.model.adapter, job.spec.publish.adapter_name or job.metadata.name
-    if adapter is not None and adapter.published == own:
+    if adapter is not None and adapter.published == own and not job.spec.publish.replace:
         yield Problem(
             "spec.model.adapter.published",
             f"the job would publish under the name that it goes on from, which is taken (got {own}); try another"
-            " publish.adapterName",
+            " publish.adapterName, or publish.replace: true",
         )
 
 
@@ -180,16 +194,35 @@ def _early_stopping_problems(job: FineTuneJob) -> Iterable[Problem]:
 
 
 def _destination_problems(
-    job: FineTuneJob, runtime: FineTuneRuntime, registry: ClaimSource | None
+    job: FineTuneJob, runtime: FineTuneRuntime, registry: Registry | None
 ) -> Iterable[Problem]:
     name = runtime.metadata.name
     if registry is None:
         yield Problem(
             "spec.publish",
             f"neither the job nor runtime {name} says where adapters go; try publish.pvc.claimName with the claim"
-            " of your adapter registry",
+            " of your adapter registry, or publish.s3",
         )
+    if isinstance(registry, S3Registry):
+        yield from _bucket_problems(job, registry)
     yield from _whole_model_problems(job, runtime)
+
+
+def _bucket_problems(job: FineTuneJob, registry: S3Registry) -> Iterable[Problem]:
+    """Problems of jobs that need a registry on a claim."""
+    adapter = job.spec.model.adapter
+    if job.spec.deletion_policy == "Delete":
+        yield Problem(
+            "spec.deletionPolicy",
+            f"an adapter in S3 is not removed with its job, and the registry is {registry} (got Delete); try Retain, or"
+            " publish.pvc",
+        )
+    if adapter is not None and adapter.published is not None:
+        yield Problem(
+            "spec.model.adapter.published",
+            f"a published adapter is read from a registry on a claim alone, and the registry is {registry} (got"
+            f" {adapter.published}); try model.adapter.pvc with a copy of it",
+        )
 
 
 def _whole_model_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
@@ -204,11 +237,11 @@ def _whole_model_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterabl
             f" (got {serve.model or 'none'}); try the address of a server that is started on the published folder, or"
             " leave serve out",
         )
-    if job.spec.publish.pvc is None and runtime.spec.defaults.registry is not None and served:
+    if runtime.spec.defaults.any_registry is not None and not publishes_elsewhere(job, runtime) and served:
         yield Problem(
             "spec.publish",
             f"method {method} publishes a whole model, and the registry of runtime {runtime.metadata.name} is read by"
-            f" {served[0].name} for adapters (got none); try a claim for models",
+            f" {served[0].name} for adapters (got {registry_of(job, runtime)}); try publish.pvc with a claim for models",
         )
 
 
@@ -255,6 +288,13 @@ def _server_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Pro
             "spec.model",
             f"no server of runtime {name} has this base model; it has {here} (got {base}); try one of them,"
             " serve.endpoint with a server of your own, or serve.disabled: true to publish only",
+        )
+    elif served and fitting and publishes_elsewhere(job, runtime):
+        yield Problem(
+            "spec.publish",
+            f"the served models of runtime {name} read the registry {runtime.spec.defaults.any_registry} alone (got"
+            f" {registry_of(job, runtime)}); try leaving it out, serve.endpoint with a server that reads your registry, or"
+            " serve.disabled: true to publish only",
         )
     model, rank = served_by(job, served), (job.spec.lora or Lora()).rank
     if model is not None and model.max_lora_rank is not None and rank > model.max_lora_rank:

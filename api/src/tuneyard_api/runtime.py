@@ -8,7 +8,8 @@ from pydantic import ConfigDict, Field
 from tuneyard_api import job_rules
 from tuneyard_api import pod_contract as pod
 from tuneyard_api.base import Contract, ObjectName, Rule
-from tuneyard_api.job import ClaimSource, ObjectMeta, SecretKey, Toleration
+from tuneyard_api.job import ObjectMeta, SecretKey, Toleration
+from tuneyard_api.places import ClaimSource, Registry, RegistryRetention, S3Registry
 from tuneyard_api.pod_values import (
     ENV_NAME,
     MOUNT_PATH,
@@ -70,16 +71,25 @@ class StageResources(Contract):
 class RuntimeDefaults(Contract):
     """What a job that does not say gets."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (job_rules.TWO_DEFAULT_REGISTRIES,)
+
     workspace_size_gib: Annotated[int, Field(ge=1, le=65_536)] = 20
     """Least workspace size in GiB of a job that does not say."""
     storage_class_name: ObjectName | None = None
     """Workspace storage class."""
     registry: ClaimSource | None = None
-    """Adapter registry."""
+    """Adapter registry on a claim of the job's namespace; at most one of registry and registryS3."""
+    registry_s3: S3Registry | None = None
+    """Adapter registry in S3, which servers of any namespace can read."""
     hub_token: SecretKey | None = None
     """Hub token of jobs that name none; where the job's namespace lacks the Secret, the hub is asked without one."""
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] = 1
     """Micro batch when the job leaves it open; lowered until it divides."""
+
+    @property
+    def any_registry(self) -> Registry | None:
+        """The adapter registry, on a claim or in S3."""
+        return self.registry or self.registry_s3
 
 
 def _usual_resource(fields: dict[str, Any]) -> str | None:
@@ -136,7 +146,9 @@ class FineTuneRuntimeSpec(Contract):
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     """Tolerations of training pods."""
     served_models: Annotated[tuple[ServedModel, ...], Field(max_length=32)] = ()
-    """Servers that read the registry and take adapters of their base model; empty: jobs end after publish."""
+    """Servers that read the runtime's registry and take adapters of their base model; empty: jobs end after publish."""
+    registry_retention: RegistryRetention | None = None
+    """Earlier versions of an adapter that its registry keeps; absent: all."""
     defaults: RuntimeDefaults = RuntimeDefaults()
     """Defaults of jobs."""
 

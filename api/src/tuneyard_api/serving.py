@@ -12,7 +12,8 @@ from pydantic import Field
 
 from tuneyard_api import job_rules
 from tuneyard_api.base import HUB_REPO, REVISION, BaseUrl, Contract, Label, Rule
-from tuneyard_api.job import ClaimSource, FineTuneJob, ModelSource, Serve
+from tuneyard_api.job import FineTuneJob, ModelSource, Serve
+from tuneyard_api.places import ClaimSource
 
 
 class ServedRepository(Contract):
@@ -38,7 +39,7 @@ class ServedBase(Contract):
         """`Qwen/Qwen2.5-7B-Instruct at a09a354`, or `claim models, path tiny-llama`."""
         if self.hugging_face is not None:
             return f"{self.hugging_face.repo} at {self.hugging_face.revision}"
-        return _claim_words(self.pvc)
+        return str(self.pvc)
 
     def is_base_of(self, model: ModelSource) -> bool:
         """Whether an adapter of `model` fits: the same repository and, if the job names one, the same revision."""
@@ -65,7 +66,7 @@ class ServedModel(Contract):
     listed_as: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Name under which the server lists its base model; absent: the base is not asked for before training."""
     namespaces: Annotated[tuple[Label, ...], Field(max_length=64)] | None = None
-    """Namespaces whose registry the server reads; absent: every namespace's, as a registry in S3 is."""
+    """Namespaces whose registry on a claim the server reads; absent: those of all namespaces, as with a registry in S3."""
     max_lora_rank: Annotated[int, Field(ge=1, le=512)] | None = None
     """Largest rank that the server takes; absent: any."""
 
@@ -117,10 +118,4 @@ def base_words(model: ModelSource) -> str:
     if model.hugging_face is not None:
         hub = model.hugging_face
         return f"{hub.repo} at {hub.revision}" if hub.revision else hub.repo
-    return _claim_words(model.pvc)
-
-
-def _claim_words(claim: ClaimSource | None) -> str:
-    if claim is None:
-        raise AssertionError("a model has exactly one source")
-    return f"claim {claim.claim_name}" + (f", path {claim.path}" if claim.path else "")
+    return str(model.pvc)

@@ -149,9 +149,9 @@ class PlanStatus(Tolerant):
     micro_batch_size: int
     gradient_accumulation: int
     registry_claim: Short | None = None
-    """PersistentVolumeClaim that the adapter goes to."""
+    """PersistentVolumeClaim that the adapter is published to; absent: it is published to S3."""
     adapter_path: Long | None = None
-    """Where it goes, in a pod that has the registry."""
+    """Place of the adapter's name: a path in a pod that mounts the claim, or `s3://bucket/prefix/name`."""
 
 
 class FineTuneJobStatus(Tolerant):

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from tuneyard_api import durable
 from tuneyard_api import pod_contract as pod
-from tuneyard_api.job import ClaimSource, FineTuneJob, ObjectMeta
+from tuneyard_api.job import FineTuneJob, ObjectMeta
+from tuneyard_api.places import ClaimSource
 from tuneyard_api.planner import Plan, PlanRefused, digest_of, make_plan
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, ResolvedJob, ResolvedSource, Stage
 from tuneyard_api.problems import InputRefused
@@ -49,8 +50,7 @@ def run_locally(
         except PlanRefused as refused:
             raise locate(refused, document) from None
         workspace = (workspace or Path(f"{job.metadata.name}-workspace")).resolve()
-        folders = _folders(claims) | {plan.registry.claim_name: (registry or workspace / _REGISTRY).resolve()}
-        resolved = with_local_paths(plan, folders)
+        resolved = with_local_paths(plan, _folders(claims), (registry or workspace / _REGISTRY).resolve())
     except (InputRefused, RunRefused) as refused:
         print(refused, file=sys.stderr)
         return _BAD_INPUT
@@ -81,7 +81,7 @@ def _runtime(job: FineTuneJob, file: Path | None) -> FineTuneRuntime:
         raise RunRefused(
             f"spec.runtime.name: built in are hf and hf-cpu (got {job.spec.runtime.name}); try --runtime FILE"
         )
-    if runtime.spec.defaults.registry is not None:
+    if runtime.spec.defaults.registry is not None or runtime.spec.defaults.registry_s3 is not None:
         return runtime
     defaults = runtime.spec.defaults.model_copy(update={"registry": ClaimSource(claim_name=_REGISTRY)})
     return runtime.model_copy(update={"spec": runtime.spec.model_copy(update={"defaults": defaults})})
@@ -108,12 +108,14 @@ def _folders(claims: tuple[str, ...]) -> dict[str, Path]:
     return folders
 
 
-def with_local_paths(plan: Plan, folders: Mapping[str, Path]) -> ResolvedJob:
-    """The plan's job with folders in place of mounted claims.
+def with_local_paths(plan: Plan, folders: Mapping[str, Path], registry: Path) -> ResolvedJob:
+    """The plan's job with folders in place of mounted claims, and `registry` in place of a claim or a bucket.
 
     Raises:
         RunRefused: naming every claim that has no folder.
     """
+    if plan.registry_claim is not None:
+        folders = {**folders, plan.registry_claim: registry}
     mounts = {m.path: m.claim for m in plan.mounts if m.path.startswith((pod.SOURCES_DIR, pod.REGISTRY_DIR))}
     if missing := sorted(set(mounts.values()) - set(folders)):
         raise RunRefused("\n".join(f"claim {name}: try --claim {name}=FOLDER" for name in missing))
@@ -134,7 +136,8 @@ def with_local_paths(plan: Plan, folders: Mapping[str, Path]) -> ResolvedJob:
             "model": local_source(job.model),
             "adapter": job.adapter and job.adapter.model_copy(update={"path": local(job.adapter.path)}),
             "dataset": job.dataset.model_copy(update=splits),
-            "registry_path": local(job.registry_path),
+            "registry_path": local(job.registry_path) if job.registry_path else str(registry),
+            "registry_s3": None,
         }
     )
 

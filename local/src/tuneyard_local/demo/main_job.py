@@ -68,7 +68,7 @@ def _apply_fresh(cluster: Cluster) -> str:
     )
     if cluster.kubectl("-n", NAMESPACE, "get", "ftj", name).returncode == 0:
         kubectl(cluster, "-n", NAMESPACE, "delete", "ftj", name, "--cascade=foreground")
-        shutil.rmtree(_registry(cluster) / name, ignore_errors=True)
+        _forget_name(_registry(cluster) / name)
     click.echo(kubectl(cluster, "-n", NAMESPACE, "apply", "-f", str(JOB_FILE)).strip())
     return name
 
@@ -103,6 +103,14 @@ def _ask(cluster: Cluster, test_records: Path, adapter: str) -> None:
                 click.echo(f"    {title + ':':<22} {answer}")
 
 
+def _forget_name(name: Path) -> None:
+    """Remove a name from the registry: a link to a version, or a folder of a former release."""
+    if name.is_symlink():
+        name.unlink()
+    else:
+        shutil.rmtree(name, ignore_errors=True)
+
+
 def _registry(cluster: Cluster) -> Path:
     folder = folder_behind(cluster, NAMESPACE, "adapters")
     if folder is None:
@@ -112,7 +120,7 @@ def _registry(cluster: Cluster) -> Path:
 
 def _sum_up(cluster: Cluster, name: str, status: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
     result, registry, words = status["result"], _registry(cluster), installation.kubectl_words(cluster)
-    curve = next(iter(sorted(registry.rglob("*.png"))), None)
+    curve = next(iter(sorted((registry / name).glob("*.png"))), None)
     memory = sum(_resident(record.pid) for record in cluster.processes.records().values()) / GIB
     lines = [
         "",

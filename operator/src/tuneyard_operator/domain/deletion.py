@@ -55,7 +55,9 @@ def decide_deletion(seen: Observed, now: datetime) -> Decision:
     if seen.live.deletion_policy == "Retain":
         return _let_go(seen, None)
     if published is None:
-        return _leave_behind(seen, "what it published", "its status does not say where that is")
+        path = seen.status.plan.adapter_path if seen.status.plan is not None else None
+        why = "only what is on a claim is removed" if path else "its status does not say where that is"
+        return _leave_behind(seen, path or "what it published", why)
     return _end(seen, published) or _next(seen, published, now)
 
 

@@ -288,7 +288,8 @@ class Gatherer:
             return None
         if not is_true(seen.status.conditions, ConditionType.PUBLISHED):
             return None
-        asked = AskedAdapter(adapter.name, adapter.digest.removeprefix("sha256:"))
+        may_replace = seen.frozen is not None and seen.frozen.plan.resolved.replace
+        asked = AskedAdapter(adapter.name, adapter.digest.removeprefix("sha256:"), replaces=may_replace)
         return await self.servers.ask(destination, asked)
 
     async def _progress(self, seen: Observed, known: _Known, now: datetime) -> Progress | None:

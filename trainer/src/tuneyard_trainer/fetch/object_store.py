@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetches one object from any S3 store, and explains its refusals in terms of the job.
+"""Asks any S3 store for objects, and explains its refusals in terms of the job.
 
 Credentials are those of the job's Secret or none at all: a job never uses what a node or a home folder happens to hold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tuneyard_api.places import S3Prefix
 from tuneyard_api.pod_contract import ENV_S3, FailureClass
 from tuneyard_api.problems import clip
 from tuneyard_api.remote_files import S3Object
@@ -30,20 +32,27 @@ def fetch_object(
     Raises:
         StageFailure: DataMissing, PermissionDenied, UpstreamUnavailable or BadInput.
     """
+    name = name_of(source)
+    with said_by_store(name, source.region):
+        answer = connect(source, environ).get_object(Bucket=source.bucket, Key=source.key)
+        check_size(name, answer["ContentLength"], limit_bytes)
+        write_chunks(name, answer["Body"].iter_chunks(CHUNK_BYTES), target, limit_bytes)
+
+
+@contextmanager
+def said_by_store(name: str, region: str) -> Iterator[None]:
+    """What the store, or the way to it, refuses of `name` becomes a StageFailure."""
     try:
         from botocore import exceptions  # noqa: PLC0415  0.3 s, and only for data of this kind
     except ImportError:
         raise bad_input(
-            f"{name_of(source)}: this image can't read from S3; try an image with tuneyard-trainer[data]"
+            f"{name}: this image can't speak S3; try an image with tuneyard-trainer[data]"
         ) from None
 
-    name = name_of(source)
     try:
-        answer = _client(source, environ).get_object(Bucket=source.bucket, Key=source.key)
-        check_size(name, answer["ContentLength"], limit_bytes)
-        write_chunks(name, answer["Body"].iter_chunks(CHUNK_BYTES), target, limit_bytes)
+        yield
     except exceptions.ClientError as error:
-        raise _refused(name, source, error.response) from error
+        raise _refused(name, region, error.response, error.operation_name) from error
     except exceptions.ParamValidationError as error:
         raise bad_input(f"{name}: {clip(str(error), 500)}") from error
     except exceptions.BotoCoreError as error:
@@ -57,7 +66,8 @@ def name_of(source: S3Object) -> str:
     return f"s3://{source.bucket}/{source.key}"
 
 
-def _client(source: S3Object, environ: Mapping[str, str]) -> Any:
+def connect(place: S3Object | S3Prefix, environ: Mapping[str, str]) -> Any:
+    """A client of boto3 for the store, with the credentials of the environment."""
     import boto3  # noqa: PLC0415
     from botocore import UNSIGNED  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
@@ -66,16 +76,18 @@ def _client(source: S3Object, environ: Mapping[str, str]) -> Any:
     config = Config(
         signature_version="s3v4" if key else UNSIGNED,
         # Stores of one's own seldom have a DNS name for each bucket.
-        s3={"addressing_style": "path" if source.endpoint else "auto"},
+        s3={"addressing_style": "path" if place.endpoint else "auto"},
         connect_timeout=10,
         read_timeout=60,
         retries={"mode": "standard", "total_max_attempts": 4},
+        # Older stores refuse the checksums that Amazon's clients send since 2025; digests say more.
+        request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
     return boto3.session.Session().client(
         "s3",
-        endpoint_url=source.endpoint,
-        region_name=source.region,
+        endpoint_url=place.endpoint,
+        region_name=place.region,
         aws_access_key_id=key,
         aws_secret_access_key=secret,
         aws_session_token=session,
@@ -83,7 +95,7 @@ def _client(source: S3Object, environ: Mapping[str, str]) -> Any:
     )
 
 
-def _refused(name: str, source: S3Object, answer: dict[str, Any]) -> StageFailure:
+def _refused(name: str, region: str, answer: dict[str, Any], operation: str) -> StageFailure:
     code = str(answer.get("Error", {}).get("Code", ""))
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     said = f"{name}: the store answers {status} {code}".rstrip()
@@ -91,11 +103,11 @@ def _refused(name: str, source: S3Object, answer: dict[str, Any]) -> StageFailur
         what = "bucket" if code == "NoSuchBucket" else "object"
         return StageFailure(FailureClass.DATA_MISSING, f"{said}: there is no such {what}")
     if code in _ELSEWHERE or status in {301, 307}:
-        return bad_input(f"{said}: the bucket is not in region {source.region}; try s3.region or s3.endpoint")
+        return bad_input(f"{said}: the bucket is not in region {region}; try s3.region or s3.endpoint")
     if status in {401, 403} or code in _NOT_ALLOWED:
         return StageFailure(
             FailureClass.PERMISSION_DENIED,
-            f"{said}: try a secretRef whose keys are valid and may read the object (s3:GetObject)",
+            f"{said}: try a secretRef whose keys are valid and allow {operation}",
         )
     if status in {408, 429} or status >= 500:  # noqa: PLR2004
         return StageFailure(FailureClass.UPSTREAM, said)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tuneyard_api import durable
 from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FailureClass, ResolvedJob
+from tuneyard_api.registry import StoredBase
 
 from tuneyard_trainer.model.quantized import hold_weights_still, quantization_options
 from tuneyard_trainer.model.resume_adapter import with_former_adapter
@@ -169,7 +170,7 @@ def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def save_tuned(model: Any, base: Path, folder: Path, base_name: str, world: World) -> None:
+def save_tuned(model: Any, base: Path, folder: Path, stored: StoredBase, world: World) -> None:
     """Saves the adapter in PEFT's layout, or the whole model; every process must call it.
 
     Replaces what an interrupted run may have left.
@@ -184,19 +185,20 @@ def save_tuned(model: Any, base: Path, folder: Path, base_name: str, world: Worl
     shutil.rmtree(folder, ignore_errors=True)
     with durable.folder_being_written(folder) as temporary:
         if hasattr(model, "peft_config"):
-            _write_adapter(model, tensors, temporary, base_name)
+            _write_adapter(model, tensors, temporary, stored)
         else:
             _write_model(model, tensors, base, temporary)
 
 
-def _write_adapter(model: Any, tensors: dict[str, torch.Tensor], folder: Path, base_name: str) -> None:
+def _write_adapter(model: Any, tensors: dict[str, torch.Tensor], folder: Path, stored: StoredBase) -> None:
     from peft import get_peft_model_state_dict  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
 
     state = get_peft_model_state_dict(model, state_dict=tensors, save_embedding_layers=False)
     config = model.peft_config["default"].to_dict() | {
         "inference_mode": True,
-        "base_model_name_or_path": base_name,
+        "base_model_name_or_path": stored.repo or stored.name,
+        "revision": stored.commit or stored.revision,
     }
     content = json.dumps(config, indent=2, sort_keys=True, default=_plain)
     (folder / ADAPTER_CONFIG).write_text(content + "\n", encoding="utf-8")

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import jinja2
 from tuneyard_api.pod_contract import PrepareFacts, StageResult, TrainFacts
+from tuneyard_api.registry import Version
 
 from tuneyard_trainer.model.former_adapter import lora_as_trained
 from tuneyard_trainer.pod.context import StageContext
-from tuneyard_trainer.workspace.layout import PREPARED, base_name
+from tuneyard_trainer.workspace.layout import PREPARED
 from tuneyard_trainer.workspace.metrics import read_metrics
 from tuneyard_trainer.workspace.prepared import Index, earlier_preparation
 
 PICTURE = "loss.png"
 
 
-def render_card(context: StageContext, trained: StageResult, digest: str, *, has_picture: bool) -> str:
+def render_card(context: StageContext, trained: StageResult, version: Version, *, has_picture: bool) -> str:
     """README.md of the adapter, from the results of the stages before."""
     prepared = earlier_preparation(context.workspace, context.job)
     environment = jinja2.Environment(
@@ -35,11 +36,11 @@ def render_card(context: StageContext, trained: StageResult, digest: str, *, has
         job=context.job,
         lora=lora_as_trained(context.job, context.workspace / PREPARED),
         is_model=context.job.method == "sft",
-        base=base_name(context.job),
+        base=version.base.repo or version.base.name,
         index=index,
         data=PrepareFacts.model_validate(prepared.facts) if prepared else None,
         training=TrainFacts.model_validate(trained.facts),
-        digest=digest,
+        digest=version.digest,
         picture=PICTURE if has_picture else None,
     )
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records which jobs published a folder of the registry: a mark for each job, inside that folder.
+"""Records which jobs published a version of the registry: a mark for each job, inside that version.
 
-Two jobs may have published the same adapter under one name, as the same digest counts as done. So a folder is removed
-only when its last publisher unpublishes it, and a folder without marks is never removed. A mark is a file named by
+Two jobs may have published the same adapter under one name, as the same digest counts as done. So a version is removed
+only when its last publisher unpublishes it, and a version without marks is never removed with a job. A mark is a file named by
 the FineTuneJob's uid; one that is about to go has LEAVING behind its name, so that a deletion that was killed is known.
 """
 
@@ -28,12 +28,12 @@ def sign(folder: Path, uid: str) -> None:
 
 
 def sign_too(folder: Path, uid: str) -> None:
-    """Mark a folder that is there already, and rely on it.
+    """Mark a folder that is there already, and rely on it from now on.
 
     Raises:
         FileNotFoundError: when it has just been removed, and so must be published again.
     """
-    if not uid or (folder / MARKS / uid).exists():
+    if not uid:
         return
     if not (folder / MARKS).exists():
         sign(folder, SOMEBODY)
@@ -46,11 +46,11 @@ def has_signed(folder: Path, uid: str) -> bool:
     return (marks / uid).exists() or (marks / f"{uid}{LEAVING}").exists()
 
 
-def who_stays(folder: Path) -> list[str]:
-    """The uids of the publishers of the folder that are not unpublishing it."""
+def who_stays(folder: Path, since: float = 0.0) -> list[str]:
+    """The uids of the publishers that are not unpublishing the version; `since`: those that published at this Unix time or later."""
     marks = folder / MARKS
-    names = (mark.name for mark in marks.iterdir()) if marks.is_dir() else ()
-    return sorted(name for name in names if not name.endswith(LEAVING))
+    found = [mark for mark in marks.iterdir() if not mark.name.endswith(LEAVING)] if marks.is_dir() else []
+    return sorted(mark.name for mark in found if mark.stat().st_mtime >= since)
 
 
 def leave(folder: Path, uid: str) -> None:
@@ -68,9 +68,10 @@ def erase(folder: Path, uid: str) -> None:
 
 
 def _write(mark: Path) -> None:
-    # Not by way of a temporary name: only its name counts, and its folder must never be made again here.
+    # Not by way of a temporary name: only its name and its time count, and its folder must never be made again here.
     descriptor = os.open(mark, os.O_CREAT | os.O_WRONLY, 0o644)
     try:
+        os.utime(descriptor)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -1,105 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stage `publish` puts the adapter, or the model of a full fine-tuning, into the registry, atomically and once.
 
-`<registry>/<name>/` holds what PEFT, NIM and vLLM read: adapter_config.json and adapter_model.safetensors, or the
-files of a model. Beside them, as on a hub, are README.md and its picture, and who published it (`registry.publishers`). A name that is taken by another digest is
-never overwritten.
+It is stored by name and digest, on a claim (`registry.claim`) or in S3 (`registry.bucket`). A version holds what PEFT, NIM and vLLM read: adapter_config.json and adapter_model.safetensors, or the files of a model.
+Beside them, as on a hub, are README.md and its picture. A name that stands for another version is left alone, unless
+the job says that it may be replaced.
 """
 
-import errno
+import os
 import shutil
+import time
 from pathlib import Path
 
-from tuneyard_api import durable
-from tuneyard_api.pod_contract import ADAPTER_FILES, FailureClass, PublishFacts, Stage, published_digest
+from tuneyard_api.pod_contract import PublishFacts, ResolvedJob, Stage
+from tuneyard_api.registry import Publisher, Version
 
+from tuneyard_trainer.model.former_adapter import lora_as_trained
 from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 from tuneyard_trainer.pod.results import earlier_success
+from tuneyard_trainer.registry.bucket import BucketRegistry
 from tuneyard_trainer.registry.card import PICTURE, draw_loss_curve, render_card
-from tuneyard_trainer.registry.publishers import sign, sign_too
-from tuneyard_trainer.workspace.layout import METRICS, is_model_file, tuned_folder
+from tuneyard_trainer.registry.claim import ClaimRegistry
+from tuneyard_trainer.workspace.layout import (
+    METRICS,
+    PREPARED,
+    stored_base,
+    tuned_digest,
+    tuned_files,
+    tuned_folder,
+)
+from tuneyard_trainer.workspace.prepared import Index
 
 
 def publish(context: StageContext) -> PublishFacts:
     """Runs the stage; published before with the same digest counts as done.
 
     Raises:
-        StageFailure: AdapterConflict, if the name is taken by another adapter; BadInput, if nothing is trained.
+        StageFailure: AdapterConflict, if the name is taken by another adapter; BadInput, if nothing is trained; what the
+            store of a registry in S3 refuses.
     """
     context.board.update(phase="publishing")
+    job = context.job
     trained = earlier_success(context.workspace, Stage.TRAIN, context.plan_digest)
-    source = tuned_folder(context.workspace, context.job)
+    source = tuned_folder(context.workspace, job)
     if trained is None or not tuned_files(source):
         raise bad_input(f"{source}: there is nothing finished of this plan; run stage train first")
-    digest = tuned_digest(source)
-    target = Path(context.job.registry_path) / context.job.adapter_name
-    if not _is_published_too(target, digest, context.job.uid):
-        try:
-            with durable.folder_being_written(target) as folder:
-                sign(folder, context.job.uid)
-                for name in tuned_files(source):
-                    shutil.copyfile(source / name, folder / name)
-                has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE)
-                card = render_card(context, trained, digest, has_picture=has_picture)
-                (folder / "README.md").write_text(card, encoding="utf-8")
-        except OSError as error:
-            # Another publisher was quicker: then it must have been the same.
-            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or not _is_published_too(
-                target, digest, context.job.uid
-            ):
-                raise
+    version = _version(context, source)
+
+    def fill(folder: Path) -> None:
+        for name in version.files:
+            shutil.copyfile(source / name, folder / name)
+        has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE)
+        card = render_card(context, trained, version, has_picture=has_picture)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    registry = _registry(job, context.workspace)
+    path = registry.publish(version, fill, job.uid, replace=job.replace)
+    _retire(context, registry)
     return PublishFacts(
-        adapter_name=context.job.adapter_name,
-        digest=digest,
-        path=str(target),
-        size_bytes=sum((target / name).stat().st_size for name in tuned_files(target)),
+        adapter_name=version.name,
+        digest=version.digest,
+        path=path,
+        size_bytes=sum((source / name).stat().st_size for name in version.files),
     )
 
 
-def tuned_files(folder: Path) -> list[str]:
-    """Names of the files that make up an adapter or a model, sorted; none if it is not whole."""
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if set(ADAPTER_FILES) <= set(names):
-        return sorted(ADAPTER_FILES)
-    files = [name for name in names if is_model_file(name)]
-    is_whole = "config.json" in files and any(name.endswith(".safetensors") for name in files)
-    return files if is_whole else []
-
-
-def tuned_digest(folder: Path) -> str:
-    """The digest of the adapter or model in a folder."""
-    return published_digest(folder, tuned_files(folder))
-
-
-def _is_published_too(target: Path, digest: str, uid: str) -> bool:
-    """Whether `target` is this very adapter; then it is this job's as well.
-
-    Raises:
-        StageFailure: AdapterConflict, if something else is there.
-    """
+def _retire(context: StageContext, registry: ClaimRegistry | BucketRegistry) -> None:
+    """Remove earlier versions; what stays because of an error is tried again by the next job that publishes."""
+    job = context.job
+    if job.retention is None:
+        return
     try:
-        if not _is_published(target, digest):
-            return False
-        sign_too(target, uid)
-    except FileNotFoundError:
-        return False  # its other publisher is just taking it back
-    return True
+        for digest in registry.retire(job.adapter_name, job.retention, time.time()):
+            context.board.say(f"retired {job.adapter_name} {digest}")
+    except (OSError, StageFailure) as error:
+        context.board.say(f"earlier versions of {job.adapter_name} could not be retired: {error}")
 
 
-def _is_published(target: Path, digest: str) -> bool:
-    """Whether `target` is this very adapter; False if nothing is there.
+def _registry(job: ResolvedJob, workspace: Path) -> ClaimRegistry | BucketRegistry:
+    if job.registry_s3 is not None:
+        return BucketRegistry.of(job.registry_s3, os.environ, workspace)
+    if job.registry_path is not None:
+        return ClaimRegistry(Path(job.registry_path))
+    raise bad_input("job.json names no registry")
 
-    Raises:
-        StageFailure: AdapterConflict, if something else is there.
-    """
-    if not target.exists():
-        return False
-    found = tuned_digest(target) if tuned_files(target) else "no whole adapter"
-    if found == digest:
-        return True
-    raise StageFailure(
-        FailureClass.ADAPTER_CONFLICT,
-        f"{target}: the name is taken by another adapter (got {digest}, there is {found}); try another"
-        " publish.adapterName, or remove the old adapter if nothing serves it",
+
+def _version(context: StageContext, source: Path) -> Version:
+    job = context.job
+    is_adapter = job.method != "sft"
+    return Version(
+        name=job.adapter_name,
+        digest=tuned_digest(source),
+        files=tuple(tuned_files(source)),
+        base=stored_base(job, Index.load(context.workspace).model_revision),
+        method=job.method,
+        rank=lora_as_trained(job, context.workspace / PREPARED).rank if is_adapter else None,
+        job=Publisher(namespace=job.namespace, name=job.name, uid=job.uid),
     )

@@ -15,7 +15,7 @@ from tuneyard_trainer.workspace.layout import (
     METRICS,
     PREPARED,
     SAMPLES,
-    base_name,
+    stored_base,
     tuned_folder,
 )
 from tuneyard_trainer.workspace.prepared import Index, Split, load_prompts
@@ -84,7 +84,7 @@ def train_here(context: StageContext) -> TrainFacts:
             board=board,
             stop=context.stop,
         ).run()
-        save_tuned(model, folder, tuned_folder(workspace, job), base_name(job), world)
+        save_tuned(model, folder, tuned_folder(workspace, job), stored_base(job, index.model_revision), world)
         tuned = evaluation and evaluation.tuned()
         comparison: EvaluationFacts | None = None
         if base and tuned and world.is_first:

@@ -4,7 +4,8 @@
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
-from tuneyard_api.pod_contract import ResolvedJob
+from tuneyard_api.pod_contract import ADAPTER_FILES, ResolvedJob, published_digest
+from tuneyard_api.registry import StoredBase
 
 PREPARED = "prepared"
 """What prepare leaves for train."""
@@ -48,6 +49,23 @@ def tuned_folder(workspace: Path, job: ResolvedJob) -> Path:
     return workspace / (MODEL if job.method == "sft" else ADAPTER)
 
 
-def base_name(job: ResolvedJob) -> str:
-    """What adapter_config.json calls the base model: the repository, or the last part of its path."""
-    return job.model.repo or PurePath(job.model.path or "base").name
+def tuned_files(folder: Path) -> list[str]:
+    """Names of the files that make up an adapter or a model, sorted; none if it is not whole."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if set(ADAPTER_FILES) <= set(names):
+        return sorted(ADAPTER_FILES)
+    files = [name for name in names if is_model_file(name)]
+    is_whole = "config.json" in files and any(name.endswith(".safetensors") for name in files)
+    return files if is_whole else []
+
+
+def tuned_digest(folder: Path) -> str:
+    """The digest of the adapter or model in a folder."""
+    return published_digest(folder, tuned_files(folder))
+
+
+def stored_base(job: ResolvedJob, commit: str | None) -> StoredBase:
+    """The base model as what is published names it: the repository, of which prepare found a commit, or the last part of its path."""
+    if job.model.repo is not None:
+        return StoredBase(repo=job.model.repo, revision=job.model.revision, commit=commit)
+    return StoredBase(name=PurePath(job.model.path or "base").name)

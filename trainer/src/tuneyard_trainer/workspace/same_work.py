@@ -11,7 +11,8 @@ from typing import Any
 
 from tuneyard_api.pod_contract import ResolvedJob
 
-_NAMES = {"schema_version", "name", "namespace", "uid", "adapter_name", "registry_path"}
+_NAMES = {"schema_version", "name", "namespace", "uid", "adapter_name"}
+_PUBLICATION = {"replace", "registry_path", "registry_s3", "retention"}
 _PROCESSES = {"nodes", "gpus_per_node"}
 _CUT = {"data_parallel", "micro_batch_size", "gradient_accumulation", "gradient_checkpointing"}
 """Of training: how a global batch is cut, and what is computed twice to save memory."""
@@ -31,7 +32,7 @@ _OPTIMISATION = {
 
 def inputs_of(job: ResolvedJob) -> str:
     """SHA-256, in hex, of all that `prepare` reads: model, data, former adapter, lengths, packing, seed, number of prompts."""
-    free: Any = _NAMES | _PROCESSES | {"checkpoint", "method", "quantization"}
+    free: Any = _NAMES | _PUBLICATION | _PROCESSES | {"checkpoint", "method", "quantization"}
     if job.adapter is None:
         free |= {"lora"}
     runtime = {"name", "accelerator", "precisions"}
@@ -46,7 +47,7 @@ def lineage_of(job: ResolvedJob) -> str:
 
     What ends it early, what is measured besides and what follows may change between two attempts: the same losses come of it.
     """
-    free = _NAMES | _PROCESSES | {"checkpoint", "evaluation", "runtime", "dataset", "training"}
+    free = _NAMES | _PUBLICATION | _PROCESSES | {"checkpoint", "evaluation", "runtime", "dataset", "training"}
     content = job.model_dump(mode="json", exclude=free)
     content["dataset"] = job.dataset.model_dump(mode="json", exclude={"test"})
     content["training"] = job.training.model_dump(mode="json", exclude=_CUT | {"early_stopping"})

@@ -104,17 +104,18 @@ def _environment(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> li
     }
     for name in (contract.ENV_HUB_TOKEN, *contract.ENV_S3):
         env.pop(name, None)
-    if stage is Stage.PREPARE:
-        env |= _credentials(frozen)
+    env |= _credentials(frozen, stage)
     if stage is Stage.TRAIN and frozen.plan.resolved.nodes > 1:
         env |= _rendezvous(owner, frozen, attempt)
     return [{"name": name, **value} for name, value in env.items()]
 
 
-def _credentials(frozen: Frozen) -> dict[str, Any]:
-    """Environment variables with the credentials for model and data, from the Secrets that the job names."""
+def _credentials(frozen: Frozen, stage: Stage) -> dict[str, Any]:
+    """Environment variables with the credentials of prepare for its sources, or of publish for a registry in S3."""
     keys: dict[str, dict[str, Any]] = {}
-    token, secret = frozen.plan.hub_token, frozen.plan.s3_secret
+    plan = frozen.plan
+    secret = {Stage.PREPARE: plan.s3_secret, Stage.PUBLISH: plan.registry_secret}.get(stage)
+    token = plan.hub_token if stage is Stage.PREPARE else None
     if token is not None:
         keys[contract.ENV_HUB_TOKEN] = {"name": token.name, "key": token.key}
         if frozen.plan.hub_token_is_optional:

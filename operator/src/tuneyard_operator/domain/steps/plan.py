@@ -42,8 +42,8 @@ def plan(work: Work) -> float | None:
             gpus=processes if work.frozen.runtime.asks_for_gpus else 0,
             micro_batch_size=training.micro_batch_size,
             gradient_accumulation=training.gradient_accumulation,
-            registry_claim=plan.registry.claim_name,
-            adapter_path=f"{plan.resolved.registry_path}/{plan.resolved.adapter_name}",
+            registry_claim=plan.registry_claim,
+            adapter_path=plan.adapter_path,
         )
     )
     return None

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Places of files: a claim of the job's namespace, or a prefix of a bucket; and how long a registry keeps versions."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tuneyard_api.base import Contract, HttpUrl, ObjectName, VolumePath
+from tuneyard_api.remote_files import BUCKET, REGION, SecretName
+
+
+class ClaimSource(Contract):
+    """A file or folder on a PersistentVolumeClaim of the job's namespace, mounted read-only."""
+
+    claim_name: ObjectName
+    """Name of the claim."""
+    path: VolumePath | None = None
+    """Path inside the claim; absent: its root."""
+
+    def __str__(self) -> str:
+        """`claim adapters, path team`."""
+        return f"claim {self.claim_name}" + (f", path {self.path}" if self.path else "")
+
+
+class S3Prefix(Contract):
+    """A prefix of a bucket in any store that speaks S3."""
+
+    bucket: Annotated[str, Field(min_length=3, max_length=63, pattern=BUCKET)]
+    """Name of the bucket."""
+    prefix: VolumePath | None = None
+    """Beginning of the keys, without a slash at either end; absent: the whole bucket."""
+    endpoint: HttpUrl | None = None
+    """Address of the store, such as `http://minio.storage:9000`; absent: Amazon's. Buckets are asked for by path."""
+    region: Annotated[str, Field(min_length=1, max_length=63, pattern=REGION)] = "us-east-1"
+    """Region that requests are signed for."""
+
+    def is_same_place(self, other: "S3Prefix") -> bool:
+        """Whether both are the same bucket and prefix of the same store."""
+        return (self.endpoint, self.bucket, self.prefix) == (other.endpoint, other.bucket, other.prefix)
+
+    def __str__(self) -> str:
+        """`s3://bucket/prefix`."""
+        return f"s3://{self.bucket}/{self.prefix}" if self.prefix else f"s3://{self.bucket}"
+
+
+class S3Registry(S3Prefix):
+    """A registry in S3."""
+
+    secret_ref: SecretName
+    """Secret of the job's namespace with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_SESSION_TOKEN; reaches the publish pod alone."""
+
+
+class RegistryRetention(Contract):
+    """Earlier versions that a registry keeps when a job publishes under their name.
+
+    A version is removed only if both numbers allow it; the current one never, and none within an hour of its last use.
+    """
+
+    keep_versions: Annotated[int, Field(ge=0, le=1000)]
+    """Number of latest earlier versions that are kept."""
+    keep_days: Annotated[int, Field(ge=0, le=3650)]
+    """Days that a version is kept after another one took its name."""
+
+
+Registry = ClaimSource | S3Registry
