@@ -139,20 +139,32 @@ def test_another_name_and_a_new_version_of_it_are_served_without_a_restart(
     assert open_tree.starts() == before
 
 
-@pytest.mark.long
-def test_every_replica_must_have_the_adapter_and_a_new_pod_gets_it_again(open_tree: OpenTree) -> None:
-    """The second replica, beside which no adapter-sync runs, is our small server: two vLLMs would take 6 GB."""
-    bench, cluster = open_tree.bench, open_tree.cluster
+@pytest.fixture
+def bare_replica(open_tree: OpenTree) -> Iterator[str]:
+    """The address of a second replica, beside which no adapter-sync runs: our small server, as two vLLMs take 6 GB."""
+    cluster, path = open_tree.cluster, f"/api/v1/namespaces/{NAMESPACE}/pods/bare"
     cluster.apply(build_bare_replica(open_tree))
-    bare = f"/api/v1/namespaces/{NAMESPACE}/pods/bare"
-    wait_until("the bare replica", lambda: is_ready(cluster.get(bare)), 120, pause=1)
-    address = f"{cluster.get(bare)['status']['podIP']}:8000"
-    bench.apply(build_job("everywhere"))
+    wait_until("the bare replica", lambda: is_ready(cluster.get(path)), 120, pause=1)
+    yield f"{cluster.get(path)['status']['podIP']}:8000"
+    cluster.kubectl("-n", NAMESPACE, "delete", "pod", "bare")
 
-    status = bench.wait("everywhere", address, lambda now: address in str(now.get("waitingFor")), JOB_SECONDS)
-    endpoint = status["waitingFor"]["name"]
-    assert status["waitingFor"]["message"] == (
-        f"1 of 2 replicas of {endpoint} does not serve everywhere: {address} does not have everywhere yet"
+
+@pytest.mark.long
+def test_every_replica_must_have_the_adapter_and_a_new_pod_gets_it_again(
+    open_tree: OpenTree, bare_replica: str
+) -> None:
+    bench, cluster = open_tree.bench, open_tree.cluster
+    endpoint = f"http://{MODEL}.{NAMESPACE}.svc.cluster.local:8000"
+    problem = (
+        f"1 of 2 replicas of {endpoint} does not serve everywhere:"
+        f" {bare_replica} does not have everywhere yet"
+    )
+    bench.apply(build_job("everywhere"))
+    status = bench.wait(
+        "everywhere",
+        problem,
+        lambda now: (now.get("waitingFor") or {}).get("message") == problem,
+        JOB_SECONDS,
     )
     assert conditions_of(status)["Published"]["status"] == "True"
     assert status["state"] == "Serving"
@@ -173,7 +185,6 @@ def test_every_replica_must_have_the_adapter_and_a_new_pod_gets_it_again(open_tr
     status = succeeded(open_tree, "everywhere")
     assert conditions_of(status)["Served"]["message"] == f"2 replicas of {endpoint} answer with everywhere"
     check_answers(open_tree, "everywhere", "everywhere")
-    cluster.kubectl("-n", NAMESPACE, "delete", "pod", "bare")
 
 
 def build_bare_replica(tree: OpenTree) -> dict[str, Any]:
