@@ -16,6 +16,7 @@ from tuneyard_local.progress import Progress, wait_until
 JOB_FILE = REPOSITORY / "examples" / "docstrings-lora.yaml"
 JOB_SECONDS = 400
 ANSWER_TOKENS = 16
+PROGRESS = Progress()
 ASK = """
 import json, urllib.error, urllib.request
 def ask(url, body=None):
@@ -64,7 +65,7 @@ def run(tree: OpenTree, job: dict[str, Any]) -> dict[str, Any]:
 
 def succeeded(tree: OpenTree, name: str) -> dict[str, Any]:
     status = tree.bench.wait_for_state(name, "Succeeded", JOB_SECONDS)
-    Progress().say(f"{name}: served {status['result']['servedAfterSeconds']} s after it was published")
+    PROGRESS.say(f"{name}: served {status['result']['servedAfterSeconds']} s after it was published")
     return status
 
 
