@@ -57,6 +57,12 @@ def build_job(name: str, **changes: Any) -> dict[str, Any]:
     return job
 
 
+def build_short_job(name: str, **changes: Any) -> dict[str, Any]:
+    """The same with few held-out records."""
+    training = {"pvc": {"claimName": "datasets", "path": "docstrings/train.jsonl"}}
+    return build_job(name, dataset={"training": training, "validationFraction": 0.01}, **changes)
+
+
 def run(tree: OpenTree, job: dict[str, Any]) -> dict[str, Any]:
     """Apply a job; its status when it has succeeded."""
     tree.bench.apply(job)
@@ -125,13 +131,13 @@ def test_another_name_and_a_new_version_of_it_are_served_without_a_restart(
     open_tree: OpenTree, ten_lines: dict[str, Any]
 ) -> None:
     before = open_tree.starts()
-    second = run(open_tree, build_job("second", lora={"rank": 8}))
+    second = run(open_tree, build_short_job("second", lora={"rank": 8}))
     roots = open_tree.roots()
     assert (roots["docstrings"], roots["second"]) == (stored(ten_lines), stored(second))
     check_answers(open_tree, "second", "second")
 
     publish = {"adapterName": "second", "replace": True}
-    newer = run(open_tree, build_job("newer", publish=publish, lora={"rank": 4}))
+    newer = run(open_tree, build_short_job("newer", publish=publish, lora={"rank": 4}))
     roots = open_tree.roots()
     assert (roots["docstrings"], roots["second"]) == (stored(ten_lines), stored(newer))
     assert stored(newer) != stored(second)
@@ -147,7 +153,7 @@ def bare_replica(open_tree: OpenTree) -> Iterator[str]:
     cluster.apply(build_bare_replica(open_tree))
     wait_until("the bare replica", lambda: is_ready(cluster.get(path)), 120, pause=1)
     yield f"{cluster.get(path)['status']['podIP']}:8000"
-    cluster.kubectl("-n", NAMESPACE, "delete", "pod", "bare")
+    cluster.kubectl("-n", NAMESPACE, "delete", "pod", "bare", "--wait=false")
 
 
 @pytest.mark.long
@@ -160,7 +166,7 @@ def test_every_replica_must_have_the_adapter_and_a_new_pod_gets_it_again(
         f"1 of 2 replicas of {endpoint} does not serve everywhere:"
         f" {bare_replica} does not have everywhere yet"
     )
-    bench.apply(build_job("everywhere"))
+    bench.apply(build_short_job("everywhere"))
     status = bench.wait(
         "everywhere",
         problem,
