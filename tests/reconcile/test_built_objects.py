@@ -155,6 +155,28 @@ def test_the_keys_of_a_bucket_reach_the_prepare_pod_alone() -> None:
         assert not [name for name in env_of(plan, stage) if name.startswith("AWS_")]
 
 
+IN_S3 = {"bucket": "adapters", "prefix": "team", "secretRef": {"name": "registry"}}
+
+
+@pytest.mark.parametrize(
+    ("publish", "runtime"),
+    [({"s3": IN_S3}, {"servedModels": []}), ({}, {"defaults": {"registryS3": IN_S3}})],
+    ids=["the job's", "the runtime's"],
+)
+def test_the_keys_of_a_registry_in_s3_reach_the_publish_pod_alone(
+    publish: dict[str, Any], runtime: dict[str, Any]
+) -> None:
+    data = {"bucket": "data", "key": "t.jsonl", "secretRef": {"name": "store"}}
+    plan = frozen(job_spec(publish=publish, dataset={"training": {"s3": data}}), **runtime)
+    for stage, secret in ((Stage.PREPARE, "store"), (Stage.PUBLISH, "registry")):
+        found = {name: value for name, value in env_of(plan, stage).items() if name.startswith("AWS_")}
+        assert {value["secretKeyRef"]["name"] for value in found.values()} == {secret}
+        assert set(found) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+    assert not [name for name in env_of(plan, Stage.TRAIN) if name.startswith("AWS_")]
+    assert "HF_TOKEN" not in env_of(plan, Stage.PUBLISH)
+    assert set(mounted(plan, Stage.PUBLISH)) == {"/workspace"}
+
+
 def mounted(plan: Frozen, stage: Stage) -> dict[str, tuple[str, bool]]:
     """Path -> (claim, read-only)."""
     pod = pod_of(plan, stage)

@@ -22,6 +22,7 @@ PLAN = PlanStatus(
     registry_claim="adapters",
     adapter_path="/registry/a",
 )
+IN_S3 = PLAN.model_copy(update={"registry_claim": None, "adapter_path": "s3://adapters/a"})
 OURS = SeenUnpublish(UNPUBLISH, "u", "uid-a")
 FAILED = SeenCondition("BackoffLimitExceeded", "Job has reached the specified backoff limit")
 RUNNING = Leftover("Job", "a-train-1", "t")
@@ -43,6 +44,7 @@ RUNNING = Leftover("Job", "a-train-1", "t")
         ("no readable runtime", {}, {"runtimes": {"hf": {}}}, [Tell], "which can't be read"),
         ("Retain by now", {"unpublish": OURS}, {"spec": job_spec()}, [Delete, SetFinalizers], ""),
         ("an old status", {}, {"status": FineTuneJobStatus()}, [Tell, SetFinalizers], "does not say where"),
+        ("a registry in S3", {}, {"status": FineTuneJobStatus(plan=IN_S3)}, [Tell, SetFinalizers], "left behind s3://adapters/a: only what is on a claim is removed"),
         ("too late, a pod is lost", {"since": NOW - timedelta(minutes=15), "writers": ("p",)}, {}, [Tell, SetFinalizers], "after 15 minutes it still waits for p to end"),
         ("too late, it hangs", {"since": NOW - timedelta(minutes=15), "unpublish": OURS}, {}, [Tell, Delete, SetFinalizers], "still waits for Job"),
         ("a clock that went back", {"since": NOW + timedelta(days=1)}, {}, [Tell, Create], "removes"),

@@ -91,3 +91,28 @@ def test_a_server_that_does_not_answer_before_the_training_may_still_come() -> N
     for stage in Stage:
         world.carry_out(stage)
     assert world.status.state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_the_server_is_told_whether_the_name_may_have_stood_for_another_version(replace: bool) -> None:
+    world = World(spec=job_spec(publish={"replace": replace}))
+    world.settle()
+    for stage in Stage:
+        world.carry_out(stage)
+    assert {adapter.replaces for adapter in world.servers.asked} == {replace}
+
+
+def test_a_job_that_replaces_waits_while_a_replica_answers_with_the_version_before() -> None:
+    world = World(spec=job_spec(publish={"replace": True}))
+    before = ReplicaAnswer("10.0.0.2:8000", problem="answers with another version (/adapters/.store/a/0ld)")
+    world.servers.replicas = (ReplicaAnswer("10.0.0.1:8000", completed=True), before)
+    world.settle()
+    for stage in Stage:
+        world.carry_out(stage)
+    assert world.status.state is State.SERVING
+    assert world.conditions()["Served"] == ("False", reasons.WAITING_FOR_ENDPOINT)
+    world.servers.replicas = (ReplicaAnswer("10.0.0.1:8000", completed=True),)
+    world.advance(4)
+    world.one_pass()
+    world.settle()
+    assert world.status.state is State.SUCCEEDED

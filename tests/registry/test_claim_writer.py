@@ -33,8 +33,8 @@ def publish(registry, tmp_path):
     """Publishes weights under a name, as the job of a uid; returns the version."""
 
     def put(name, weights, uid="mine", *, replace=False):
-        version, fill = adapter(tmp_path / "scratch", name, weights, uid)
-        registry.publish(version, fill, uid, replace=replace)
+        version, content = adapter(tmp_path / "scratch", name, weights, uid)
+        registry.publish(version, content, uid, replace=replace)
         return version
 
     return put
@@ -160,10 +160,10 @@ def test_on_a_disk_that_is_full_at_any_step_nothing_is_torn_and_room_helps(regis
 def work(root, scratch, number):
     """A pod that publishes again and again, and unpublishes if its number is odd."""
     registry = ClaimRegistry(root)
-    version, fill = adapter(scratch / str(number), "a", b"%d" % (number % 3), str(number))
+    version, content = adapter(scratch / str(number), "a", b"%d" % (number % 3), str(number))
     for _ in range(20):
         with suppress_losses():
-            registry.publish(version, fill, str(number), replace=True)
+            registry.publish(version, content, str(number), replace=True)
         if number % 2:
             registry.take_back("a", str(number))
 

@@ -4,36 +4,17 @@
 Unit tests ask moto, which stands in for a store; the same ask versitygw, a real one, where the parts of the local cluster are built.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from support.registry.adapters import publish
-from support.registry.s3_stores import BUCKET, Store, moto_store, versity_store
+from support.registry.s3_stores import BUCKET
 from tuneyard_api.pod_contract import ADAPTER_FILES
 from tuneyard_api.registry import Version
-from tuneyard_local.parts import build_parts
-from tuneyard_local.progress import Progress
 from tuneyard_sync.bucket import bucket_source
 from tuneyard_sync.settings import Settings
 
 WEIGHTS = ADAPTER_FILES[1]
-
-
-@pytest.fixture(scope="module", params=["moto", pytest.param("versitygw", marks=pytest.mark.cluster)])
-def store(request, tmp_path_factory) -> Iterator[Store]:
-    if request.param == "moto":
-        with moto_store() as store:
-            yield store
-        return
-    build_parts(["versitygw"], Progress())
-    with versity_store(tmp_path_factory.mktemp("versitygw")) as store:
-        yield store
-
-
-@pytest.fixture
-def prefix(request) -> str:
-    return f"teams/{request.node.name.split('[')[0].replace('_', '-')}"
 
 
 def source_of(store, prefix, environ=None):

@@ -9,12 +9,13 @@ from tuneyard.environment.model import Environment
 from tuneyard.stack.resolve import resolve
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.planner import make_plan
-from tuneyard_api.pod_contract import Stage
+from tuneyard_api.pod_contract import ENV_S3, Stage
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.objects.metadata import Owner
 from tuneyard_operator.domain.objects.pod import build_pod_spec
 from tuneyard_operator.domain.objects.storage import build_gpu_claim_template
+from tuneyard_sync.settings import Settings
 
 MODELS: list[dict[str, Any]] = [
     {
@@ -222,3 +223,59 @@ def test_taints_of_gpu_nodes_are_tolerated() -> None:
     objects = rendered(gpus={"nodes": nodes})
     for pod in (trainer(objects), vllm(objects)):
         assert {"nvidia.com/gpu", "dedicated"} <= {each["key"] for each in pod["tolerations"]}
+
+
+STORE = {"bucket": "adapters", "prefix": "team", "endpoint": "https://s3.internal", "region": "eu-1"}
+IN_S3 = {
+    "runtimes": [{"name": "hf"}],
+    "namespaces": [{"name": "team", "gpus": 4, "storageGiB": 500}],
+    "registryS3": {**STORE, "secret": "registry"},
+    "registryRetention": {"keepVersions": 3, "keepDays": 7},
+}
+
+
+@pytest.mark.parametrize("namespace", ["team", "elsewhere"])
+def test_a_registry_in_s3_reaches_jobs_and_the_server_of_any_namespace(namespace: str) -> None:
+    house = {
+        "certificateAuthority": {"configMap": "house-ca"},
+        "proxy": {"https": "http://proxy.example.com:3128"},
+    }
+    objects = rendered(models=[{**MODELS[0], "namespace": namespace}, MODELS[1]], fineTuning=IN_S3, **house)
+    plan = frozen(objects).plan
+    assert plan.destination is not None
+    assert plan.destination.endpoint == f"http://qwen.{namespace}.svc.cluster.local:8000"
+    assert plan.resolved.registry_s3 is not None
+    assert plan.resolved.registry_s3.model_dump() == STORE
+    assert plan.resolved.retention is not None
+    assert (plan.resolved.retention.keep_versions, plan.resolved.retention.keep_days) == (3, 7)
+    pod = vllm(objects)
+    server, sync = pod["containers"]
+    values = variables({"containers": [sync]})
+    settings = Settings.of({name: value for name, value in values.items() if isinstance(value, str)})
+    assert settings.source_dir is None
+    assert (settings.s3_bucket, settings.s3_prefix) == ("adapters", "team")
+    assert (settings.s3_endpoint, settings.s3_region) == ("https://s3.internal", "eu-1")
+    secrets = {name: values[name]["secretKeyRef"]["name"] for name in ENV_S3}
+    assert set(secrets.values()) == {"registry"}
+    published = variables(trainer(objects, Stage.PUBLISH))
+    for name in ENV_S3:
+        assert published[name] == values[name]
+        assert name not in variables(pod)
+    assert values["HTTPS_PROXY"] == "http://proxy.example.com:3128"
+    assert values["AWS_CA_BUNDLE"] == "/etc/tuneyard-ca/ca.crt"
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    for container in (server, sync):
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    assert "registry" not in volumes
+    claims = {body["metadata"]["name"] for body in objects if body["kind"] == "PersistentVolumeClaim"}
+    assert "adapters" not in claims
+
+
+def test_a_registry_on_a_claim_is_read_in_its_own_namespace_alone() -> None:
+    objects = rendered()
+    assert frozen(objects).plan.registry_claim == "adapters"
+    volumes = {volume["name"]: volume for volume in vllm(objects)["volumes"]}
+    assert volumes["registry"]["persistentVolumeClaim"] == {"claimName": "adapters", "readOnly": True}
+    elsewhere = rendered(models=[{**MODELS[0], "namespace": "elsewhere"}, MODELS[1]])
+    assert "adapter-sync" not in {container["name"] for container in vllm(elsewhere)["containers"]}
+    assert "servedModels" not in one(elsewhere, "FineTuneRuntime", "hf")["spec"]

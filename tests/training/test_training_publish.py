@@ -19,7 +19,6 @@ from tuneyard_api.registry import read_version
 from tuneyard_trainer.pod.results import write_result
 from tuneyard_trainer.registry import claim
 from tuneyard_trainer.registry.claim import ClaimRegistry
-from tuneyard_trainer.stages import publish
 from tuneyard_trainer.workspace import layout
 
 SCORES = {
@@ -206,7 +205,7 @@ def test_a_full_registry_is_said_with_what_helps(trained, pods, tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     job = trained()
-    monkeypatch.setattr(publish.shutil, "copyfile", full)
+    monkeypatch.setattr(claim.shutil, "copyfile", full)
     code, result = pods.run("publish", job)
     assert code == EXIT_CODES[FailureClass.DISK_FULL]
     assert result.failure.message == (

@@ -57,9 +57,9 @@ class RegistryRetention(Contract):
     """
 
     keep_versions: Annotated[int, Field(ge=0, le=1000)]
-    """Number of latest earlier versions that are kept."""
+    """Number of latest earlier versions that are kept. Example: `5`."""
     keep_days: Annotated[int, Field(ge=0, le=3650)]
-    """Days that a version is kept after another one took its name."""
+    """Days that a version is kept after another one took its name. Example: `30`."""
 
 
 Registry = ClaimSource | S3Registry

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A registry in any store that speaks S3. A pointer is read again when the store lists another ETag for it, or none.
-
-Credentials are those that the container is given or none at all, never what a node or a home folder happens to hold.
-"""
+"""A registry in any store that speaks S3. A pointer is read again when the store lists another ETag for it, or none."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +14,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 from tuneyard_api.pod_contract import ADAPTER_FILES, ENV_S3
 from tuneyard_api.registry import MAX_JSON_BYTES, Version, pointer_name
+from tuneyard_api.s3_clients import s3_client_settings
 
 from tuneyard_sync.settings import Settings
 from tuneyard_sync.sources import Pointers, RegistryError
 
+_ATTEMPTS = 2
+"""The next pass tries again."""
 _CHUNK_BYTES = 1 << 20
 _MAX_SAID = 300
 
@@ -98,25 +98,9 @@ class BucketSource:
 
 def bucket_source(settings: Settings, environ: Mapping[str, str]) -> BucketSource:
     """The registry of the settings, read with the credentials of the environment."""
-    key, secret, session = (environ.get(name) or None for name in ENV_S3)
-    config = Config(
-        signature_version="s3v4" if key else UNSIGNED,
-        # Stores of one's own seldom have a DNS name for each bucket.
-        s3={"addressing_style": "path" if settings.s3_endpoint else "auto"},
-        connect_timeout=5,
-        read_timeout=30,
-        retries={"mode": "standard", "total_max_attempts": 2},
-        response_checksum_validation="when_required",
-    )
-    client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=settings.s3_endpoint,
-        region_name=settings.s3_region,
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-        aws_session_token=session,
-        config=config,
-    )
+    chosen = s3_client_settings(settings.s3_endpoint, settings.s3_region, environ, attempts=_ATTEMPTS)
+    config = Config(**chosen.config, **({} if chosen.is_signed else {"signature_version": UNSIGNED}))
+    client = boto3.session.Session().client("s3", config=config, **chosen.client)
     prefix = f"{settings.s3_prefix}/" if settings.s3_prefix else ""
     return BucketSource(client, str(settings.s3_bucket), prefix)
 

@@ -86,12 +86,16 @@ def versity_store(folder: Path) -> Iterator[Store]:
     port = pick_ports(["versitygw"], random.SystemRandom())["versitygw"]
     endpoint = f"http://127.0.0.1:{port}"
     credentials = {"AWS_ACCESS_KEY_ID": "owner", "AWS_SECRET_ACCESS_KEY": "owners-secret"}
-    (folder / BUCKET).mkdir(parents=True)
+    for name in ("data", "metadata"):
+        (folder / name).mkdir(parents=True)
     environment = {"ROOT_ACCESS_KEY": "owner", "ROOT_SECRET_KEY": "owners-secret", "PATH": "/usr/bin"}
     command = [str(program("versitygw")), "--port", f"127.0.0.1:{port}", "--health", "/health"]
-    command += ["posix", "--nometa", str(folder)]
+    # Metadata in files: not every temporary folder has extended attributes, and conditions need it.
+    command += ["posix", "--sidecar", str(folder / "metadata"), str(folder / "data")]
     with _running(command, environment, endpoint, "/health") as process:
-        yield Store(endpoint, credentials, process)
+        store = Store(endpoint, credentials, process)
+        store.client().create_bucket(Bucket=BUCKET)
+        yield store
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 """FineTuneRuntimes: they carry every setting of the environment that a job's pods need."""
 
 from tuneyard_api.names import API_VERSION, RUNTIME_KIND
+from tuneyard_api.pod_contract import ENV_S3
 
 from tuneyard.catalog.gpu_requests import DEVICE_CLASS, gpu_resource
 from tuneyard.catalog.objects import build_metadata, build_tolerations, merged, without_empty
@@ -16,6 +17,7 @@ HUB_TOKEN_KEY = "HF_TOKEN"  # noqa: S105  the name of a key
 def build_runtime(stack: Stack, runtime: Runtime) -> Json:
     """One FineTuneRuntime; fields: tuneyard_api.runtime."""
     environment = stack.environment
+    retention = environment.fine_tuning.registry_retention
     spec: Json = {
         "image": runtime.image or stack.mirrored(environment.registries.trainer_image),
         "imagePullSecrets": [environment.secrets.image_pull] if environment.secrets.image_pull else None,
@@ -25,9 +27,10 @@ def build_runtime(stack: Stack, runtime: Runtime) -> Json:
         "caBundle": build_ca_bundle(stack),
         "modelCache": CACHE_CLAIM,
         "servedModels": build_served_models(stack, runtime),
+        "registryRetention": retention.model_dump(by_alias=True) if retention else None,
         "defaults": {
             "storageClassName": stack.storage_class(),
-            "registry": {"claimName": REGISTRY_CLAIM},
+            **_registry(stack),
             "hubToken": None if _is_offline(stack) else hub_token(stack),
         },
     }
@@ -46,6 +49,15 @@ def build_runtime(stack: Stack, runtime: Runtime) -> Json:
         "metadata": build_metadata(runtime.name),
         "spec": spec,
     }
+
+
+def _registry(stack: Stack) -> Json:
+    """The registry among a runtime's defaults: the one in S3, or the claim."""
+    place = stack.environment.fine_tuning.registry_s3
+    if place is None:
+        return {"registry": {"claimName": REGISTRY_CLAIM}}
+    fields = place.model_dump(by_alias=True, exclude={"secret"})
+    return {"registryS3": without_empty({**fields, "secretRef": {"name": place.secret}})}
 
 
 def _gpus(stack: Stack) -> Json:
@@ -87,6 +99,16 @@ def pull_secret(name: str, namespace: str) -> ExpectedSecret:
     """The image pull secret of the mirror, or of the registry that holds Tuneyard's own images."""
     purpose = "pulls images from the mirror or from the registry of Tuneyard's own images"
     return ExpectedSecret(name, namespace, (".dockerconfigjson",), purpose, "kubernetes.io/dockerconfigjson")
+
+
+def registry_secrets(stack: Stack, namespace: str) -> list[ExpectedSecret]:
+    """The Secret of a registry in S3, in a namespace of jobs or of a server."""
+    place = stack.environment.fine_tuning.registry_s3
+    if place is None:
+        return []
+    return [
+        ExpectedSecret(place.secret, namespace, ENV_S3[:2], "reads and writes the adapter registry in S3")
+    ]
 
 
 def _is_offline(stack: Stack) -> bool:

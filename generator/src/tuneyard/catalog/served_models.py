@@ -25,8 +25,10 @@ def takes_adapters(stack: Stack, model: ServedModel) -> bool:
 
 
 def reads_registry(stack: Stack, model: ServedModel) -> bool:
-    """Whether jobs publish in the model's namespace, so that its pods can mount the claim."""
-    return bool(model.lora) and model.namespace in {n.name for n in stack.environment.fine_tuning.namespaces}
+    """Whether adapters can get to the model: by S3 from every namespace, by a claim only where jobs publish."""
+    tuning = stack.environment.fine_tuning
+    has_claim = model.namespace in {namespace.name for namespace in tuning.namespaces}
+    return bool(model.lora) and (has_claim or tuning.registry_s3 is not None)
 
 
 def _build_served_model(stack: Stack, model: ServedModel) -> Json:
@@ -39,6 +41,6 @@ def _build_served_model(stack: Stack, model: ServedModel) -> Json:
         "endpoint": stack.url(f"model:{model.name}"),
         "server": "vllm",
         "listedAs": model.name,
-        "namespaces": [model.namespace],
+        **({"namespaces": [model.namespace]} if stack.environment.fine_tuning.registry_s3 is None else {}),
         "maxLoraRank": lora.max_rank,
     }

@@ -6,7 +6,14 @@ from tuneyard_api.pod_contract import PROGRESS_PORT
 
 from tuneyard.catalog.gpu_requests import WHOLE_GPU, gpu_quota, gpu_resource
 from tuneyard.catalog.objects import build_claim, build_metadata
-from tuneyard.catalog.runtimes import CACHE_CLAIM, HUB_TOKEN_KEY, REGISTRY_CLAIM, build_runtime, pull_secret
+from tuneyard.catalog.runtimes import (
+    CACHE_CLAIM,
+    HUB_TOKEN_KEY,
+    REGISTRY_CLAIM,
+    build_runtime,
+    pull_secret,
+    registry_secrets,
+)
 from tuneyard.environment.model import Environment
 from tuneyard.environment.tuning import TuningNamespace
 from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Stack
@@ -64,8 +71,9 @@ def _namespace(stack: Stack, namespace: TuningNamespace) -> list[Json]:
     objects = [
         quota,
         build_claim(CACHE_CLAIM, name, tuning.model_cache_gib, storage_class, shared=shared),
-        build_claim(REGISTRY_CLAIM, name, tuning.registry_gib, storage_class, shared=shared),
     ]
+    if tuning.registry_s3 is None:
+        objects.append(build_claim(REGISTRY_CLAIM, name, tuning.registry_gib, storage_class, shared=shared))
     if stack.environment.cluster.network_policies:
         objects.append(_network_policy(stack, name))
     return objects
@@ -176,7 +184,7 @@ def _claims(stack: Stack) -> list[Claim]:
     return [
         Claim(gib, shared, ("fineTuning", "namespaces", index))
         for index, _ in enumerate(tuning.namespaces)
-        for gib in (tuning.model_cache_gib, tuning.registry_gib)
+        for gib in (tuning.model_cache_gib, *([] if tuning.registry_s3 else [tuning.registry_gib]))
     ]
 
 
@@ -190,6 +198,7 @@ def _secrets(stack: Stack) -> list[ExpectedSecret]:
             expected.append(ExpectedSecret(names.hugging_face, namespace.name, (HUB_TOKEN_KEY,), purpose))
         if names.image_pull:
             expected.append(pull_secret(names.image_pull, namespace.name))
+        expected += registry_secrets(stack, namespace.name)
     return expected
 
 

@@ -22,11 +22,11 @@ from tuneyard.catalog.nim import cache_name, node_selector_of, tolerations_of
 from tuneyard.catalog.objects import build_claim, build_metadata, without_empty
 from tuneyard.catalog.runtimes import (
     HUB_TOKEN_KEY,
-    REGISTRY_CLAIM,
     build_ca_bundle,
     build_download_settings,
     hub_token,
     pull_secret,
+    registry_secrets,
 )
 from tuneyard.catalog.served_models import reads_registry
 from tuneyard.environment.models import ServedModel
@@ -129,7 +129,7 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
         volumes.append({"name": "python", "configMap": {"name": middleware_map_name(model)}})
         mounts.append({"name": "python", "mountPath": MODULES, "readOnly": True})
     if reads_registry(stack, model):
-        volumes += adapter_volumes(REGISTRY_CLAIM)
+        volumes += adapter_volumes(stack)
         mounts.append({"name": "adapters", "mountPath": ADAPTERS, "readOnly": True})
     if authority := build_ca_bundle(stack):
         items = [{"key": authority["key"], "path": "ca.crt"}]
@@ -205,8 +205,8 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
 
 
 def secrets_of_vllm(stack: Stack, model: ServedModel) -> list[ExpectedSecret]:
-    """The Secret with a token for gated models. It is optional, and listed."""
-    expected = []
+    """The Secrets of its pods; the one with a token for gated models is optional."""
+    expected = registry_secrets(stack, model.namespace) if reads_registry(stack, model) else []
     if secret := stack.environment.secrets.image_pull:
         expected.append(pull_secret(secret, model.namespace))
     registries = stack.environment.registries

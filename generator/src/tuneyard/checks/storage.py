@@ -69,7 +69,7 @@ def quota_holds_a_job(stack: Stack) -> Iterator[Finding]:
         models = [model for model in stack.environment.models if model.namespace == namespace.name]
         parts = {
             "model cache": tuning.model_cache_gib,
-            "adapter registry": tuning.registry_gib,
+            **({} if tuning.registry_s3 else {"adapter registry": tuning.registry_gib}),
             **{f"cache of {model.name}": model.cache_gib for model in models},
             "one workspace": workspace_gib(stack),
         }

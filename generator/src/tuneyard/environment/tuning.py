@@ -4,7 +4,9 @@
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
-from tuneyard_api.base import RELATIVE_PATH, Contract, Label, ObjectName
+from tuneyard_api.base import RELATIVE_PATH, Contract, HttpUrl, Label, ObjectName, VolumePath
+from tuneyard_api.places import RegistryRetention
+from tuneyard_api.remote_files import BUCKET, REGION
 
 from tuneyard.environment.cluster import GiB
 
@@ -95,6 +97,22 @@ class Customizer(Contract):
     """Downloaded base models in GiB."""
 
 
+class RegistryInS3(Contract):
+    """An adapter registry in a bucket that exists already."""
+
+    bucket: Annotated[str, Field(min_length=3, max_length=63, pattern=BUCKET)]
+    """Bucket. Example: `adapters`."""
+    prefix: VolumePath | None = None
+    """Beginning of the keys; absent: the whole bucket. Example: `tuneyard`."""
+    endpoint: HttpUrl | None = None
+    """Address of the store; absent: Amazon's. Example: `https://s3.internal`."""
+    region: Annotated[str, Field(min_length=1, max_length=63, pattern=REGION)] = "us-east-1"
+    """Region."""
+    secret: ObjectName = "adapter-registry"  # noqa: S105  the name of a Secret
+    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. It is expected in each namespace of jobs, where it may write,
+    and in each namespace of vLLM models with `lora`, where reading is enough."""
+
+
 class FineTuning(Contract):
     """Fine-tuning by FineTuneJob and by NeMo Customizer."""
 
@@ -103,7 +121,12 @@ class FineTuning(Contract):
     namespaces: Annotated[tuple[TuningNamespace, ...], Field(max_length=64)] = ()
     """Namespaces of jobs, with quotas."""
     registry_gib: GiB = 50
-    """Adapter registry (a claim per namespace of jobs and one for served models) in GiB."""
+    """Adapter registry on a claim of each namespace of jobs in GiB; not used with `registryS3`."""
+    registry_s3: RegistryInS3 | None = None
+    """Adapter registry in S3, from which models of any namespace are served; absent: a claim in each namespace of jobs, which
+    is read by models of the same namespace."""
+    registry_retention: RegistryRetention | None = None
+    """Earlier versions of an adapter that the registry keeps; absent: all. Example: `{keepVersions: 5, keepDays: 30}`."""
     model_cache_gib: GiB = 100
     """Cache of downloaded base models per namespace of jobs in GiB."""
     customizer: Customizer = Customizer()

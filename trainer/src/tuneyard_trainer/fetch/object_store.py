@@ -10,15 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard_api.places import S3Prefix
-from tuneyard_api.pod_contract import ENV_S3, FailureClass
+from tuneyard_api.pod_contract import FailureClass
 from tuneyard_api.problems import clip
 from tuneyard_api.remote_files import S3Object
+from tuneyard_api.s3_clients import s3_client_settings
 
 from tuneyard_trainer.fetch.limits import CHUNK_BYTES, MAX_BYTES, check_size, write_chunks
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
+_ATTEMPTS = 4
+_PERMISSIONS = {
+    "ListObjectsV2": "ListBucket",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+}
+"""Permissions that are not named as their operations are."""
 _NOT_THERE = frozenset({"NoSuchKey", "NoSuchBucket", "404"})
-_NOT_ALLOWED = frozenset({"AccessDenied", "ExpiredToken", "InvalidToken", "InvalidAccessKeyId"})
+_NOT_ALLOWED = frozenset(
+    # The last one is what versitygw says, with status 404, of a key that it does not know.
+    {"AccessDenied", "ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "XAdminUserNotFound"}
+)
 _ELSEWHERE = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 )
@@ -41,7 +52,7 @@ def fetch_object(
 
 @contextmanager
 def said_by_store(name: str, region: str) -> Iterator[None]:
-    """What the store, or the way to it, refuses of `name` becomes a StageFailure."""
+    """Turns errors of the store, or of the way to it, into a StageFailure about `name`."""
     try:
         from botocore import exceptions  # noqa: PLC0415  0.3 s, and only for data of this kind
     except ImportError:
@@ -72,27 +83,9 @@ def connect(place: S3Object | S3Prefix, environ: Mapping[str, str]) -> Any:
     from botocore import UNSIGNED  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
-    key, secret, session = (environ.get(variable) for variable in ENV_S3)
-    config = Config(
-        signature_version="s3v4" if key else UNSIGNED,
-        # Stores of one's own seldom have a DNS name for each bucket.
-        s3={"addressing_style": "path" if place.endpoint else "auto"},
-        connect_timeout=10,
-        read_timeout=60,
-        retries={"mode": "standard", "total_max_attempts": 4},
-        # Older stores refuse the checksums that Amazon's clients send since 2025; digests say more.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=place.endpoint,
-        region_name=place.region,
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-        aws_session_token=session,
-        config=config,
-    )
+    settings = s3_client_settings(place.endpoint, place.region, environ, attempts=_ATTEMPTS)
+    config = Config(**settings.config, **({} if settings.is_signed else {"signature_version": UNSIGNED}))
+    return boto3.session.Session().client("s3", config=config, **settings.client)
 
 
 def _refused(name: str, region: str, answer: dict[str, Any], operation: str) -> StageFailure:
@@ -101,13 +94,15 @@ def _refused(name: str, region: str, answer: dict[str, Any], operation: str) -> 
     said = f"{name}: the store answers {status} {code}".rstrip()
     if code in _NOT_THERE:
         what = "bucket" if code == "NoSuchBucket" else "object"
-        return StageFailure(FailureClass.DATA_MISSING, f"{said}: there is no such {what}")
+        advice = "; try another bucket, or make this one first" if what == "bucket" else ""
+        return StageFailure(FailureClass.DATA_MISSING, f"{said}: there is no such {what}{advice}")
     if code in _ELSEWHERE or status in {301, 307}:
         return bad_input(f"{said}: the bucket is not in region {region}; try s3.region or s3.endpoint")
     if status in {401, 403} or code in _NOT_ALLOWED:
         return StageFailure(
             FailureClass.PERMISSION_DENIED,
-            f"{said}: try a secretRef whose keys are valid and allow {operation}",
+            f"{said}: try a secretRef whose keys are valid and have the permission"
+            f" s3:{_PERMISSIONS.get(operation, operation)}",
         )
     if status in {408, 429} or status >= 500:  # noqa: PLR2004
         return StageFailure(FailureClass.UPSTREAM, said)

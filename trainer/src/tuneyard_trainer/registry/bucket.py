@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A registry in S3: files first, read back and held against the digest, the pointer of the name last.
+"""Writes a registry in S3: first the files, which are read back and checked against the digest; last the pointer of the name.
 
-VERSION_FILE is written when a version is whole, so a version without it is written again. The pointer is put on the
-condition that it is still what was read, where the store knows conditions. Whoever publishes leaves a mark first.
+VERSION_FILE is written when a version is complete, so a version without it is written again. The pointer is written on
+the condition that it is still the one that was read, where the store knows conditions. Every publisher leaves a mark
+first, so that nobody retires a version that is about to be named.
 """
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,15 +22,16 @@ from tuneyard_api.registry import MARKS, MAX_JSON_BYTES, POINTER_SUFFIX, STORE, 
 
 from tuneyard_trainer.fetch.object_store import connect, said_by_store
 from tuneyard_trainer.pod.failures import StageFailure
-from tuneyard_trainer.registry.retention import GRACE_SECONDS
+from tuneyard_trainer.registry.content import Content
+from tuneyard_trainer.registry.retention import GRACE_SECONDS, Candidate, to_retire
 
 _TRIES = 5
 _CHUNK_BYTES = 1 << 20
-_DAY_SECONDS = 86_400
 _STAGING = "publishing"
-"""Folder of the workspace that files are made in before they are uploaded."""
+"""Folder of the workspace in which the describing files are made."""
 _LOST_RACE = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _NO_CONDITIONS = frozenset({"NotImplemented", "501"})
+_MISSING = "no whole adapter"
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,16 @@ class BucketRegistry:
 
     @classmethod
     def of(cls, place: S3Prefix, environ: Mapping[str, str], workspace: Path) -> Self:
-        """With the credentials of the environment."""
+        """The registry, with the credentials of the environment."""
         with said_by_store(str(place), place.region):
             return cls(place, connect(place, environ), workspace / _STAGING)
 
-    def publish(self, version: Version, fill: Callable[[Path], None], uid: str, *, replace: bool) -> str:
-        """The name points to this version, which `fill` writes into an empty folder if it is not there yet; returns where.
+    def publish(self, version: Version, content: Content, uid: str, *, replace: bool) -> str:
+        """Let the name stand for this version; returns `s3://bucket/prefix/name`.
 
         Raises:
-            StageFailure: AdapterConflict, if the name points to another version and may not leave it; what the store
-                refuses.
+            StageFailure: AdapterConflict, if the name stands for another version and `replace` is false, or if the
+                stored version was altered; DataMissing, PermissionDenied or UpstreamUnavailable, if the store refuses.
         """
         for _ in range(_TRIES):
             found, tag = self._pointer(version.name)
@@ -60,99 +62,97 @@ class BucketRegistry:
                 raise self._taken(version, found)
             if uid:
                 self._put(f"{version.path}/{MARKS}/{uid}", b"")
-            self._store(version, fill)
+            self._store(version, content)
             if found is not None and found.digest != version.digest:
-                self._put(f"{found.path}/{VERSION_FILE}", found.encode())  # its time says when it was left
-            is_pointed = (found is not None and found.digest == version.digest) or self._point(version, tag)
+                self._note_that_it_is_left(found)
+            is_pointed = (found is not None and found.digest == version.digest) or self._point(
+                version, found, tag
+            )
             if is_pointed and self._has(f"{version.path}/{VERSION_FILE}"):
-                return self._called(version.path)
+                return self._called(version.name)
         raise StageFailure(
             FailureClass.UPSTREAM,
-            f"{self._called(version.name)}: others publish under this name again and again; try later, or another"
-            " publish.adapterName",
+            f"{self._called(version.name)}: other jobs publish under this name at the same time (tried {_TRIES} times);"
+            " try later, or another publish.adapterName",
         )
 
     def retire(self, name: str, retention: RegistryRetention, now: float) -> list[str]:
-        """Removes earlier versions of a name; returns their digests in hex.
+        """Remove earlier versions of a name; returns their digests in hex. `now` is Unix time in seconds.
 
-        `now` is Unix time. A version's age counts from when another one took its name.
+        Raises:
+            StageFailure: what the store refuses; running again goes on.
         """
         current, _ = self._pointer(name)
-        earlier = sorted(
-            (
-                (_left_at(objects), folder, objects)
-                for folder, objects in self._versions(name).items()
-                if current is None or folder != f"{current.path}/"
-            ),
-            key=lambda each: each[:2],
-            reverse=True,
-        )
-        gone = []
-        for left_at, folder, objects in earlier[retention.keep_versions :]:
-            is_old = left_at <= now - retention.keep_days * _DAY_SECONDS
-            if is_old and not _is_marked(objects, now) and self._remove(name, folder, now):
-                gone.append(folder.rstrip("/").rpartition("/")[2])
-        return gone
+        earlier = [
+            Candidate(digest, _left_at(objects), is_marked=_is_marked(objects, now))
+            for digest, objects in self._versions(name).items()
+            if current is None or current.digest != f"sha256:{digest}"
+        ]
+        return [digest for digest in to_retire(earlier, retention, now) if self._remove(name, digest, now)]
 
-    def _store(self, version: Version, fill: Callable[[Path], None]) -> None:
-        """The version's files are there, and are what the digest says."""
+    def _store(self, version: Version, content: Content) -> None:
+        """Upload the version if it is not stored yet, and check that its files have the digest."""
         is_there = self._has(f"{version.path}/{VERSION_FILE}")
         if not is_there:
-            shutil.rmtree(self.staging, ignore_errors=True)
-            self.staging.mkdir(parents=True)
-            fill(self.staging)
-            for path in sorted(self.staging.iterdir()):
-                with self._said(f"{version.path}/{path.name}") as key:
-                    self.client.upload_file(str(path), self.place.bucket, key)
-            shutil.rmtree(self.staging)
+            self._upload(version, content)
         found = self._digest(version)
         if found != version.digest:
-            what = "was altered after it was published" if is_there else "was altered on its way"
+            what = "was cut or altered after it was stored" if is_there else "was cut or altered on its way"
             raise StageFailure(
                 FailureClass.ADAPTER_CONFLICT if is_there else FailureClass.UPSTREAM,
-                f"{self._called(version.path)}: {what} (digest {found}, expected {version.digest}); try to remove it, and"
-                " the job again",
+                f"{self._called(version.path)}: {what} (got {found}, expected {version.digest}); try removing the objects"
+                " below this prefix, and the job again",
             )
         if not is_there:
             self._put(f"{version.path}/{VERSION_FILE}", version.encode())
 
+    def _upload(self, version: Version, content: Content) -> None:
+        shutil.rmtree(self.staging, ignore_errors=True)
+        self.staging.mkdir(parents=True)
+        content.describe(self.staging)
+        files = [*sorted(self.staging.iterdir()), *(content.files / name for name in version.files)]
+        for path in files:
+            with self._said(f"{version.path}/{path.name}") as key, path.open("rb") as source:
+                self.client.upload_fileobj(source, self.place.bucket, key)
+        shutil.rmtree(self.staging)
+
     def _digest(self, version: Version) -> str:
-        """As `published_digest`, of what the store gives back."""
+        """The digest of the stored files, as `published_digest` computes it, or _MISSING."""
         digest = hashlib.sha256()
         for name in sorted(version.files):
             with self._said(f"{version.path}/{name}") as key:
-                answer = self.client.get_object(Bucket=self.place.bucket, Key=key)
+                try:
+                    answer = self.client.get_object(Bucket=self.place.bucket, Key=key)
+                except self.client.exceptions.NoSuchKey:
+                    return _MISSING
                 digest.update(f"{name}\0{answer['ContentLength']}\0".encode())
                 for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
                     digest.update(chunk)
         return f"sha256:{digest.hexdigest()}"
 
     def _pointer(self, name: str) -> tuple[Version | None, str]:
-        """What the name points to, and the ETag of that.
+        """The version that the name points to, and the ETag of the pointer, if the store gives one.
 
         Raises:
-            StageFailure: AdapterConflict, if it is no pointer.
+            StageFailure: AdapterConflict, if the object is no pointer.
         """
-        with self._said(f"{name}{POINTER_SUFFIX}") as key:
-            try:
-                answer = self.client.get_object(Bucket=self.place.bucket, Key=key)
-            except self.client.exceptions.NoSuchKey:
-                return None, ""
-            content = answer["Body"].read(MAX_JSON_BYTES)
+        content, tag = self._get(f"{name}{POINTER_SUFFIX}")
+        if content is None:
+            return None, ""
         try:
-            return Version.model_validate_json(content), answer.get("ETag", "")
+            return Version.model_validate_json(content), tag
         except ValidationError:
             raise StageFailure(
                 FailureClass.ADAPTER_CONFLICT,
-                f"{self._called(key)}: is no pointer of a registry; try another publish.adapterName",
+                f"{self._called(name)}{POINTER_SUFFIX}: this object is not a pointer of a registry; try another"
+                " publish.adapterName",
             ) from None
 
-    def _point(self, version: Version, tag: str) -> bool:
-        """The pointer is put; False: another one was quicker."""
-        key = f"{version.name}{POINTER_SUFFIX}"
-        condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
-        with self._said(key) as full:
-            put = {"Bucket": self.place.bucket, "Key": full, "Body": version.encode()}
+    def _point(self, version: Version, found: Version | None, tag: str) -> bool:
+        """Write the pointer in place of the one that was found; False: another job was quicker."""
+        condition = {"IfNoneMatch": "*"} if found is None else {"IfMatch": tag} if tag else {}
+        with self._said(f"{version.name}{POINTER_SUFFIX}") as key:
+            put = {"Bucket": self.place.bucket, "Key": key, "Body": version.encode()}
             try:
                 self.client.put_object(**put, **condition)
             except self.client.exceptions.ClientError as error:
@@ -164,38 +164,33 @@ class BucketRegistry:
                 self.client.put_object(**put)
         return True
 
-    def _remove(self, name: str, folder: str, now: float) -> bool:
-        """VERSION_FILE goes first, so that the version is none any more; False: somebody has come back to it."""
-        whole = f"{folder}{VERSION_FILE}"
-        with self._said(whole) as key:
-            try:
-                answer = self.client.get_object(Bucket=self.place.bucket, Key=key)
-            except self.client.exceptions.NoSuchKey:
-                content = None
-            else:
-                content = answer["Body"].read(MAX_JSON_BYTES)
-            self.client.delete_object(Bucket=self.place.bucket, Key=key)
+    def _note_that_it_is_left(self, version: Version) -> None:
+        """Write VERSION_FILE again: its time says when another version took the name."""
+        if self._has(f"{version.path}/{VERSION_FILE}"):
+            self._put(f"{version.path}/{VERSION_FILE}", version.encode())
+
+    def _remove(self, name: str, digest: str, now: float) -> bool:
+        """Remove a version, VERSION_FILE first, after which it no longer counts; False: a job has come back to it."""
+        folder = f"{STORE}/{name}/{digest}/"
+        content, _ = self._get(f"{folder}{VERSION_FILE}")
+        self._delete(f"{folder}{VERSION_FILE}")
         current, _ = self._pointer(name)
         objects = self._objects(folder)
-        if (current is not None and folder == f"{current.path}/") or _is_marked(objects, now):
+        is_pointed = current is not None and current.digest == f"sha256:{digest}"
+        if is_pointed or _is_marked(objects, now):
             if content is not None:
-                self._put(whole, content)
+                self._put(f"{folder}{VERSION_FILE}", content)
             return False
-        if objects:
-            with self._said(folder) as key:
-                self.client.delete_objects(
-                    Bucket=self.place.bucket,
-                    Delete={"Objects": [{"Key": f"{key}{name}"} for name in objects], "Quiet": True},
-                )
+        for rest in objects:
+            self._delete(f"{folder}{rest}")
         return True
 
     def _versions(self, name: str) -> dict[str, dict[str, datetime]]:
-        """The folder of each version below the prefix, with a slash at its end, and its objects."""
+        """The objects of each version, by its digest in hex."""
         versions: dict[str, dict[str, datetime]] = {}
-        store = f"{STORE}/{name}/"
-        for key, modified in self._objects(store).items():
-            folder, _, rest = key.partition("/")
-            versions.setdefault(f"{store}{folder}/", {})[rest] = modified
+        for key, modified in self._objects(f"{STORE}/{name}/").items():
+            digest, _, rest = key.partition("/")
+            versions.setdefault(digest, {})[rest] = modified
         return versions
 
     def _objects(self, folder: str) -> dict[str, datetime]:
@@ -209,17 +204,28 @@ class BucketRegistry:
         return found
 
     def _has(self, name: str) -> bool:
+        return self._get(name)[0] is not None
+
+    def _get(self, name: str) -> tuple[bytes | None, str]:
+        """The content of a small object and its ETag; None: it is not there."""
         with self._said(name) as key:
-            answer = self.client.list_objects_v2(Bucket=self.place.bucket, Prefix=key, MaxKeys=1)
-        return any(entry["Key"] == key for entry in answer.get("Contents", ()))
+            try:
+                answer = self.client.get_object(Bucket=self.place.bucket, Key=key)
+            except self.client.exceptions.NoSuchKey:
+                return None, ""
+            return answer["Body"].read(MAX_JSON_BYTES), answer.get("ETag", "")
 
     def _put(self, name: str, content: bytes) -> None:
         with self._said(name) as key:
             self.client.put_object(Bucket=self.place.bucket, Key=key, Body=content)
 
+    def _delete(self, name: str) -> None:
+        with self._said(name) as key:
+            self.client.delete_object(Bucket=self.place.bucket, Key=key)
+
     @contextmanager
     def _said(self, name: str) -> Iterator[str]:
-        """The key of something below the prefix; what the store refuses of it is a StageFailure."""
+        """The key of something below the prefix; errors of the store about it become a StageFailure."""
         with said_by_store(self._called(name), self.place.region):
             yield f"{self.place.prefix}/{name}" if self.place.prefix else name
 
@@ -231,19 +237,19 @@ class BucketRegistry:
         return StageFailure(
             FailureClass.ADAPTER_CONFLICT,
             f"{self._called(version.name)}: the name is taken by another adapter{by} (got {version.digest}, there is"
-            f" {found.digest}); try another publish.adapterName, or publish.replace: true if its servers shall answer with"
-            " this one",
+            f" {found.digest}); try another publish.adapterName, or publish.replace: true if the servers are to answer with"
+            " this one from now on",
         )
 
 
 def _left_at(objects: Mapping[str, datetime]) -> float:
-    """When another version took the name, Unix time; of a torn one, when it was written last."""
-    whole = objects.get(VERSION_FILE)
-    return (whole or max(objects.values())).timestamp()
+    """The Unix time at which another version took the name; of an incomplete version, of its last object."""
+    complete = objects.get(VERSION_FILE)
+    return (complete or max(objects.values())).timestamp()
 
 
 def _is_marked(objects: Mapping[str, datetime], now: float) -> bool:
-    """Whether a job has published it so lately that it may still point to it."""
+    """Whether a job published it within GRACE_SECONDS, and may be about to let the name stand for it."""
     return any(
         name.startswith(f"{MARKS}/") and modified.timestamp() >= now - GRACE_SECONDS
         for name, modified in objects.items()

@@ -8,7 +8,7 @@ deletes the files.
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from tuneyard_api.registry import (
 )
 
 from tuneyard_trainer.pod.failures import StageFailure
+from tuneyard_trainer.registry.content import Content
 from tuneyard_trainer.registry.publishers import erase, has_signed, leave, sign, sign_too, who_stays
 from tuneyard_trainer.registry.retention import GRACE_SECONDS, Candidate, to_retire
 from tuneyard_trainer.workspace.layout import tuned_digest, tuned_files
@@ -45,10 +46,8 @@ class ClaimRegistry:
 
     root: Path
 
-    def publish(self, version: Version, fill: Callable[[Path], None], uid: str, *, replace: bool) -> str:
+    def publish(self, version: Version, content: Content, uid: str, *, replace: bool) -> str:
         """Let the name stand for this version; returns the path of the name.
-
-        `fill` writes the version's files into an empty folder; it is called only if the version is not stored yet.
 
         Raises:
             StageFailure: AdapterConflict, if the name stands for another version and `replace` is false, or if the
@@ -63,7 +62,7 @@ class ClaimRegistry:
         )
         for _ in range(_TRIES):
             try:
-                if self._publish(version, fill, uid, replace=replace):
+                if self._publish(version, content, uid, replace=replace):
                     return str(place)
             except _AlteredError as altered:
                 problem = altered  # or the version was removed and stored again while it was read
@@ -125,7 +124,7 @@ class ClaimRegistry:
             return f"{target}: removed the version of this job; the name stands for another one"
         return f"{target}: removed"
 
-    def _publish(self, version: Version, fill: Callable[[Path], None], uid: str, *, replace: bool) -> bool:
+    def _publish(self, version: Version, content: Content, uid: str, *, replace: bool) -> bool:
         """One try; False: another job has undone it."""
         found = self._found(version.name)
         if found not in {None, version.digest} and not replace:
@@ -133,7 +132,7 @@ class ClaimRegistry:
         if found == version.digest and self._is_plain(version.name):
             sign_too(self.root / version.name, uid)
             return True
-        self._store(version, fill, uid)
+        self._store(version, content, uid)
         return self._point(version, found)
 
     def _found(self, name: str) -> str | None:
@@ -156,14 +155,16 @@ class ClaimRegistry:
             raise self._taken(name, "there is no whole adapter")
         return tuned_digest(path)
 
-    def _store(self, version: Version, fill: Callable[[Path], None], uid: str) -> None:
+    def _store(self, version: Version, content: Content, uid: str) -> None:
         """Write the version into the store, or check the one that is there; marked as this job's."""
         target = self.root / version.path
         if not target.is_dir():
             try:
                 with durable.folder_being_written(target) as folder:
                     sign(folder, uid)
-                    fill(folder)
+                    for name in version.files:
+                        shutil.copyfile(content.files / name, folder / name)
+                    content.describe(folder)
                     (folder / VERSION_FILE).write_bytes(version.encode())
             except OSError as error:
                 if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:

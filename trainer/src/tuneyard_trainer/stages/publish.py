@@ -7,7 +7,6 @@ the job says that it may be replaced.
 """
 
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tuneyard_trainer.pod.results import earlier_success
 from tuneyard_trainer.registry.bucket import BucketRegistry
 from tuneyard_trainer.registry.card import PICTURE, draw_loss_curve, render_card
 from tuneyard_trainer.registry.claim import ClaimRegistry
+from tuneyard_trainer.registry.content import Content
 from tuneyard_trainer.workspace.layout import (
     METRICS,
     PREPARED,
@@ -47,15 +47,13 @@ def publish(context: StageContext) -> PublishFacts:
         raise bad_input(f"{source}: there is nothing finished of this plan; run stage train first")
     version = _version(context, source)
 
-    def fill(folder: Path) -> None:
-        for name in version.files:
-            shutil.copyfile(source / name, folder / name)
+    def describe(folder: Path) -> None:
         has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE)
         card = render_card(context, trained, version, has_picture=has_picture)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     registry = _registry(job, context.workspace)
-    path = registry.publish(version, fill, job.uid, replace=job.replace)
+    path = registry.publish(version, Content(source, describe), job.uid, replace=job.replace)
     _retire(context, registry)
     return PublishFacts(
         adapter_name=version.name,
