@@ -12,6 +12,7 @@ from tuneyard_api import yaml_io
 from tuneyard_local import installation
 from tuneyard_local.paths import REPOSITORY
 from tuneyard_local.progress import Progress, wait_until
+from tuneyard_local.vllm import missing_for_vllm
 
 JOB_FILE = REPOSITORY / "examples" / "docstrings-lora.yaml"
 JOB_SECONDS = 400
@@ -33,6 +34,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 @pytest.fixture(scope="module")
 def open_tree(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenTree]:
+    if reason := missing_for_vllm():
+        pytest.skip(reason)
     with standing(bench, tmp_path_factory.mktemp("open")) as tree:
         yield tree
 
