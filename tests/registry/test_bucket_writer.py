@@ -124,6 +124,14 @@ def test_a_taken_name_is_refused_and_replaced_only_when_the_job_says_so(writer):
     assert writer.read()["a"][1] == b"one"
 
 
+def test_a_copy_of_its_version_file_gives_the_name_back_to_an_earlier_version(writer):
+    first = writer.publish("a", b"one")
+    writer.publish("a", b"two", "other", replace=True)
+    source = {"Bucket": BUCKET, "Key": f"{writer.place.prefix}/{first.path}/{VERSION_FILE}"}
+    writer.client.copy_object(Bucket=BUCKET, Key=f"{writer.place.prefix}/a.json", CopySource=source)
+    assert writer.read() == {"a": (first, b"one")}
+
+
 @pytest.mark.parametrize("damage", ["altered", "cut", "gone"])
 def test_an_object_that_was_altered_after_its_digest_was_taken_is_told(writer, damage):
     version = writer.publish("a", b"weights")

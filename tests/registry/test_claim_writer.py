@@ -5,7 +5,9 @@ import errno
 import multiprocessing
 import os
 import shutil
+import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from support.registry.adapters import write_adapter
@@ -79,6 +81,16 @@ def test_publishing_an_earlier_version_again_rolls_back_to_its_very_files(regist
     publish("a", b"one", "third", replace=True)
     assert read(registry) == first
     assert (registry.root / first.path / ADAPTER_FILES[1]).stat().st_ino == before
+
+
+def test_the_command_of_the_how_to_goes_back_to_an_earlier_version(registry, publish):
+    page = (Path(__file__).parents[2] / "docs/how-to/replace-adapters.md").read_text()
+    (command,) = [line for line in page.splitlines() if "mv -T" in line]
+    first = publish("a", b"one")
+    publish("a", b"two", "other", replace=True)
+    script = f"NAME=a DIGEST={first.digest[7:]}\n{command}"
+    subprocess.run(["sh", "-ec", script], cwd=registry.root, check=True)
+    assert read(registry) == first
 
 
 def test_a_link_that_somebody_else_made_is_a_conflict(registry, publish, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage, published_digest
+from tuneyard_api.registry import STORE
 from tuneyard_api.status import FineTuneJobStatus
 
 from support.faults.history import Api, Body, Happened, History
@@ -201,7 +202,8 @@ def lost_adapters(jobs: Iterable[Body], registry: Path) -> list[Problem]:
         if status.state.value != "Succeeded" or status.result is None or status.result.adapter is None:
             continue
         folder = registry / status.result.adapter.name
-        left = [path.name for path in registry.glob(f".{folder.name}.*")]
+        torn = [*registry.glob(f".{folder.name}.*"), *(registry / STORE / folder.name).glob(".*")]
+        left = [path.name for path in torn]
         if left:
             problems.append(Problem("orphaned", f"{registry}: {left}"))
         found = published_digest(folder) if folder.is_dir() else "nothing"
