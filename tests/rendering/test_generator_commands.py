@@ -33,7 +33,7 @@ def test_the_first_ten_seconds(root: Path) -> None:
     assert run(root, "init").exit_code == 0
     result = run(root, "render")
     assert result.exit_code == 0
-    assert "operatorImage and trainerImage are not built yet" in result.stderr
+    assert "operatorImage and trainerImage still have their default names" in result.stderr
     assert (root / "argocd-apps/my/platform.yaml").is_file()
     assert run(root, "render", "--check").exit_code == 0
 

@@ -78,7 +78,7 @@ def _source(stack: Stack, model: ServedModel) -> Json:
                 "pullSecret": secrets.ngc_pull,
             }
         }
-    # A profile excludes every other choice; no choice at all: the best profile for the GPU that is found.
+    # A profile excludes every other choice. Without one the NIM Operator (3.1.2) downloads all that fit the rest.
     chosen: Json = (
         {"profiles": [model.profile]}
         if model.profile

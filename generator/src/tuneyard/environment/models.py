@@ -58,7 +58,8 @@ class LoraServing(Contract):
     refresh_seconds: Annotated[int, Field(ge=5, le=86_400)] = 30
     """How often the source is asked for new adapters."""
     source: Literal["entity-store", "folder"] = "folder"
-    """`entity-store`: NeMo Entity Store (NIM 1.x only); `folder`: a shared volume that jobs publish to."""
+    """`entity-store`: NeMo Entity Store (NIM 1.x only); `folder`: vLLM gets the adapters of its namespace's jobs; a NIM
+    gets none yet."""
 
 
 class Autoscaling(Contract):
@@ -97,9 +98,9 @@ class ServedModel(Contract):
     weights: Literal["bf16", "fp8", "int4"] = "bf16"
     """Precision of the weights that are served."""
     profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=128)] | None = None
-    """NIM profile id; absent: the best one for the GPU."""
+    """NIM profile id; absent: the NIM Operator downloads every profile that fits `nimEngine` and `lora`."""
     nim_engine: Literal["tensorrt_llm", "vllm"] | None = None
-    """Backend inside of NIM; absent: NIM's choice. Not with `profile`."""
+    """Backend inside of NIM; absent: profiles of every backend. Not with `profile`."""
     gpu_product: Annotated[LabelValue, Field(min_length=1)] | None = None
     """Runs on nodes with this product only; must be in `gpus.nodes`."""
     gpus: Annotated[int, Field(ge=1, le=64)] = 1

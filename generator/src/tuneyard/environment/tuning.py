@@ -103,8 +103,8 @@ class FineTuning(Contract):
     namespaces: Annotated[tuple[TuningNamespace, ...], Field(max_length=64)] = ()
     """Namespaces of jobs, with quotas."""
     registry_gib: GiB = 50
-    """Adapter registry (a claim per namespace of jobs and one for served models) in GiB."""
+    """Adapter registry in GiB: one claim in each namespace of jobs."""
     model_cache_gib: GiB = 100
-    """Cache of downloaded base models per namespace of jobs in GiB."""
+    """Cache of downloaded base models in GiB: one claim in each namespace of jobs."""
     customizer: Customizer = Customizer()
     """NeMo Customizer's models; used when it is part of the environment."""
