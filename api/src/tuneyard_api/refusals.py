@@ -143,7 +143,7 @@ def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
     if adapter is not None and adapter.published == own:
         yield Problem(
             "spec.model.adapter.published",
-            f"the job would publish under the name that it goes on from, which is taken (got {own}); try another"
+            f"the job would publish under the name of the adapter that it continues (got {own}); try another"
             " publish.adapterName",
         )
 

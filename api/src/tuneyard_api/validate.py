@@ -81,7 +81,7 @@ _TYPES = {
 
 
 class _Metadata(Contract):
-    """What people write of Kubernetes' own metadata; the API server judges it with no help of the CRD."""
+    """The metadata fields that people write; the API server validates them without the CRD."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -85,7 +85,7 @@ def _with_less_memory(
     if smaller is None:
         return Verdict(FailureClass.OUT_OF_MEMORY.value, f"{message} (micro batch {micro})", final=True)
     text = (
-        f"micro batch {micro} ran out of memory; goes on with {smaller} x accumulation {share // smaller},"
+        f"micro batch {micro} ran out of memory; the next attempt has {smaller} x accumulation {share // smaller},"
         f" the same global batch of {training.global_batch_size}: {message}"
     )
     return Again(ended, smaller, reasons.SMALLER_BATCH, text)

@@ -65,7 +65,7 @@ def _client(source: S3Object, environ: Mapping[str, str]) -> Any:
     key, secret, session = (environ.get(variable) for variable in ENV_S3)
     config = Config(
         signature_version="s3v4" if key else UNSIGNED,
-        # Stores of one's own seldom have a DNS name for each bucket.
+        # Self-hosted stores seldom have a DNS name for each bucket.
         s3={"addressing_style": "path" if source.endpoint else "auto"},
         connect_timeout=10,
         read_timeout=60,

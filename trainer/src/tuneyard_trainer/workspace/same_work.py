@@ -14,7 +14,7 @@ from tuneyard_api.pod_contract import ResolvedJob
 _NAMES = {"schema_version", "name", "namespace", "uid", "adapter_name", "registry_path"}
 _PROCESSES = {"nodes", "gpus_per_node"}
 _CUT = {"data_parallel", "micro_batch_size", "gradient_accumulation", "gradient_checkpointing"}
-"""Of training: how a global batch is cut, and what is computed twice to save memory."""
+"""Fields of training that change no loss: how a global batch is cut, and what is computed twice to save memory."""
 _OPTIMISATION = {
     "epochs",
     "max_steps",
