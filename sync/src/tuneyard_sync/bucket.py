@@ -30,12 +30,12 @@ class BucketSource:
     """The registry below a prefix of a bucket."""
 
     client: Any
-    """Of boto3, for S3."""
+    """Client of boto3 for S3."""
     bucket: str
     prefix: str
-    """Empty, or ending in a slash."""
+    """Prefix of all keys: empty, or with a slash at the end."""
     _known: dict[str, tuple[str, Version | RegistryError]] = field(default_factory=dict)
-    """By name: the ETag of its pointer, and what that said."""
+    """ETag and content of the pointer of each name, as they were last read."""
 
     def pointers(self) -> Pointers:
         """See `Source`."""
@@ -101,7 +101,7 @@ def bucket_source(settings: Settings, environ: Mapping[str, str]) -> BucketSourc
     key, secret, session = (environ.get(name) or None for name in ENV_S3)
     config = Config(
         signature_version="s3v4" if key else UNSIGNED,
-        # Stores of one's own seldom have a DNS name for each bucket.
+        # Self-hosted stores seldom have a DNS name for each bucket.
         s3={"addressing_style": "path" if settings.s3_endpoint else "auto"},
         connect_timeout=5,
         read_timeout=30,

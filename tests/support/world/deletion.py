@@ -111,7 +111,7 @@ def end_unpublish(world: "World", pod: str, *, succeeds: bool = True) -> None:
     world.end_pod(pod, message="/registry/a: removed")
 
 
-def take_back(world: "World", *, succeeds: bool = True) -> None:
+def unpublish(world: "World", *, succeeds: bool = True) -> None:
     """The Job controller and the kubelet carry the unpublish Job to its end."""
     pod = world.make_pod(UNPUBLISH)
     world.run_pod(pod)
@@ -144,7 +144,7 @@ def judge_unpublish(world: "RoughWorld", created: Mapping[str, Any]) -> None:
     uid = created["metadata"]["annotations"][names.ANNOTATION_UID]
     world.judge.made.add((uid, UNPUBLISH))
     publishers = [name for name in world.live_jobs(uid).values() if "publish" in name]
-    assert not publishers, f"taken back too early: {UNPUBLISH} beside {publishers}"
+    assert not publishers, f"unpublished too early: {UNPUBLISH} beside {publishers}"
 
 
 def let_deletion_end(world: "RoughWorld") -> None:
