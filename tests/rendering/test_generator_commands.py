@@ -181,7 +181,7 @@ def test_explain_says_what_where_from_and_what_for(root: Path) -> None:
     assert "needs postgres from postgres" in run(root, "explain", "lab", "components.mlflow").output
     assert "nemo-microservices" in run(root, "explain", "lab", "use.nemo").output
     alone = run(root, "explain", "lab", "use.vectorDb").output
-    assert "influences: not found out; with another value there is no tree (NeMo Evaluator speaks" in alone
+    assert "influences: not found out; with another value there is no tree (NeMo Evaluator supports" in alone
     assert "nothing by itself" in run(root, "explain", "lab", "derived.urls.s3").output
 
 

@@ -303,7 +303,7 @@ def test_job_file_of_another_schema_is_refused(model_files, jsonl, job_of, pods)
 
 
 def test_prepare_runs_without_pytorch(model_files, jsonl, job_of, pods):
-    """In a process where importing it fails, as in an image without it."""
+    """Runs in a process in which the import fails, as in an image without the package."""
     import os
     import subprocess
     import sys

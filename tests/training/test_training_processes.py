@@ -65,7 +65,7 @@ def run(pods, plan):
 
 
 def rewind(pods, step):
-    """As if the node had been lost just after the checkpoint of `step`."""
+    """Behaves as if the node were lost just after the checkpoint of `step`."""
     (pods.workspace / "results/train.json").unlink()
     for folder in (pods.workspace / "checkpoints").glob("step-*"):
         if int(folder.name.removeprefix("step-")) > step:

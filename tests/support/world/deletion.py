@@ -70,7 +70,7 @@ def release_finetunejob(world: "World") -> None:
 
 
 def foreground_garbage(world: "World") -> Iterator[tuple[str, str, bool]]:
-    """What a FineTuneJob waits for that is deleted in the foreground: as in `World.garbage`."""
+    """The children for which a FineTuneJob that is deleted in the foreground waits: as in `World.garbage`."""
     job = world.cluster.objects.get((names.JOB_KIND, "team", "a"))
     if job is None or FOREGROUND not in job["metadata"].get("finalizers", ()):
         return
@@ -98,7 +98,7 @@ def note_publisher(world: "World", pod: str) -> None:
     maker = world.makers[pod]
     if maker["metadata"]["labels"].get(names.LABEL_STAGE) == Stage.PUBLISH:
         uid = owner_uid(maker)
-        assert uid not in world.let_go, f"{pod} publishes for a job that has gone and has taken all back"
+        assert uid not in world.let_go, f"{pod} publishes for a job that has unpublished and is gone"
         world.registry.add(uid)
 
 
@@ -148,7 +148,7 @@ def judge_unpublish(world: "RoughWorld", created: Mapping[str, Any]) -> None:
 
 
 def let_deletion_end(world: "RoughWorld") -> None:
-    """Assert that without further faults a FineTuneJob that is being deleted is soon gone."""
+    """Assert that a FineTuneJob that is being deleted is gone soon if no further fault happens."""
     for _ in range(200):
         if not world.is_deleting:
             return

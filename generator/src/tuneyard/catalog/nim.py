@@ -111,7 +111,7 @@ def _proxy(stack: Stack) -> Json | None:
         return None
     exempt = ",".join(proxy.exempt) if proxy else None
     address = proxy.https if proxy else None
-    # Where NIM Operator 3.1.2 takes authorities from, with or without a proxy.
+    # NIM Operator 3.1.2 reads authorities from here, with or without a proxy.
     certificates = authority.config_map if authority else None
     proxied: Json = without_empty(
         {"httpProxy": address, "httpsProxy": address, "noProxy": exempt, "certConfigMap": certificates}

@@ -32,7 +32,7 @@ class Image(Contract):
 
 
 class Architecture(Contract):
-    """What the memory arithmetic needs to know of a model that the catalog does not know."""
+    """Architecture of a model that the catalog does not know, for the memory arithmetic."""
 
     parameters_billion: Annotated[float, Field(gt=0, le=2000)]
     """Parameters, in 10^9. Example: `8.03`."""
@@ -56,7 +56,7 @@ class LoraServing(Contract):
     max_rank: Annotated[int, Field(ge=1, le=512)] = 32
     """Largest LoRA rank."""
     refresh_seconds: Annotated[int, Field(ge=5, le=86_400)] = 30
-    """How often the source is asked for new adapters."""
+    """Seconds between two looks for new adapters."""
     source: Literal["entity-store", "folder"] = "folder"
     """`entity-store`: NeMo Entity Store (NIM 1.x only); `folder`: vLLM gets the adapters of its namespace's jobs; a NIM
     gets none yet."""
@@ -110,9 +110,9 @@ class ServedModel(Contract):
     autoscaling: Autoscaling | None = None
     """Replicas by load; not with `multiNode`."""
     multi_node: MultiNode | None = None
-    """Over several nodes; needs ReadWriteMany storage."""
+    """Spreads one replica over several nodes; needs ReadWriteMany storage."""
     max_sequence_length: Annotated[int, Field(ge=128, le=1_048_576)] = 8192
-    """Tokens of one request, prompt and answer."""
+    """Largest number of tokens of one request, prompt and answer together."""
     max_sequences: Annotated[int, Field(ge=1, le=4096)] = 8
     """Full-length requests at once that the KV cache must hold."""
     cache_gib: GiB = 50
