@@ -29,7 +29,7 @@ def is_of_a_stage(body: Mapping[str, Any]) -> bool:
 
 
 def delete_finetunejob(world: "World", *, is_foreground: bool = False) -> None:
-    """A person deletes the job: it is marked while it has finalizers, else removed. A later call may ask for another propagation policy."""
+    """Delete the job as a person does: with finalizers it is marked, otherwise removed. A later call may set another propagation policy."""
     body = world.cluster.objects[names.JOB_KIND, "team", "a"]
     metadata = body["metadata"]
     finalizers = [each for each in metadata.get("finalizers", ()) if each != FOREGROUND]
@@ -41,7 +41,7 @@ def delete_finetunejob(world: "World", *, is_foreground: bool = False) -> None:
 def set_finalizers(
     world: "World", where: tuple[str, str], uid: str, finalizers: Sequence[str], version: int
 ) -> Mapping[str, Any] | None:
-    """The API server's part, and who judges it: what was published is gone with the job, or that it is not was said."""
+    """Replace finalizers as the API server does. A job may go only if its adapter is gone, or if an Event told that it is left."""
     body = world.cluster.objects.get((names.JOB_KIND, *where))
     if body is None:
         return None
@@ -94,7 +94,7 @@ def has_outlived(world: "World", body: Mapping[str, Any]) -> bool:
 
 
 def note_publisher(world: "World", pod: str) -> None:
-    """A pod runs: one that publishes may have done so from now on, whatever becomes of it."""
+    """Note that a pod runs: from now on a publish pod may have published, whatever happens to it."""
     maker = world.makers[pod]
     if maker["metadata"]["labels"].get(names.LABEL_STAGE) == Stage.PUBLISH:
         uid = owner_uid(maker)
@@ -162,7 +162,7 @@ def let_deletion_end(world: "RoughWorld") -> None:
 def _store(
     world: "World", body: Mapping[str, Any], metadata: Mapping[str, Any], finalizers: Sequence[str]
 ) -> Mapping[str, Any]:
-    """A FineTuneJob that is deleted is there as long as it has a finalizer."""
+    """Store a FineTuneJob; a deleted one exists as long as it has a finalizer."""
     body = {**body, "metadata": {**metadata, "finalizers": list(finalizers)}}
     if "deletionTimestamp" in metadata and not finalizers:
         world.cluster.remove(names.JOB_KIND, "a")
