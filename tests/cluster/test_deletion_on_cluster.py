@@ -33,7 +33,7 @@ def unpublish_pod(job: JobOnCluster) -> str | None:
     return None
 
 
-def test_deleted_in_the_foreground_it_takes_back_what_it_published_and_leaves_nothing(
+def test_deleted_in_the_foreground_it_unpublishes_what_it_published_and_leaves_nothing(
     operator: OperatorProcess, job: JobOnCluster, endpoint
 ) -> None:
     endpoint.models = ["base", "a"]
@@ -44,7 +44,7 @@ def test_deleted_in_the_foreground_it_takes_back_what_it_published_and_leaves_no
     assert job.cluster.kubectl("patch", *where, "--type=merge", "-p", patch).returncode == 0
     until("the finalizer", lambda: body(job)["metadata"].get("finalizers") == [names.FINALIZER])
     job.cluster.kubectl("delete", *where, "--cascade=foreground", "--wait=false")
-    pod = until("the pod that takes back", lambda: unpublish_pod(job))
+    pod = until("the pod that unpublishes", lambda: unpublish_pod(job))
     operator.kill()
     until("all else of the job is gone", lambda: job.jobs() == [names.unpublish_name("a")])
     job.end_pod(pod, message="/registry/a: removed")

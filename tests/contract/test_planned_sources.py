@@ -72,8 +72,8 @@ def test_a_job_does_not_publish_over_the_adapter_that_it_goes_on_from() -> None:
     job = make_job(name="old", model=MINIMAL["model"] | {"adapter": {"published": "old"}})
     assert problems(job, make_runtime()) == [
         (
-            "spec.model.adapter.published: the job would publish under the name that it goes on from, which is taken"
-            " (got old); try another publish.adapterName, or publish.replace: true"
+            "spec.model.adapter.published: the job would publish under the name of the adapter that it continues, which is"
+            " taken (got old); try another publish.adapterName, or publish.replace: true"
         )
     ]
     replacing = make_job(

@@ -120,7 +120,7 @@ def test_the_jobs_without_an_odd_value_are_accepted() -> None:
 
 
 def taken(cluster: Cluster, namespace: str, names: Collection[str], *command: str) -> set[str]:
-    """Those of FILES that the API server takes by a command of kubectl."""
+    """The entries of FILES that the API server accepts by a command of kubectl."""
     install_kinds(cluster)
     options = ("--validate=strict", "--dry-run=server", "-n", namespace, "-o", "name", "-f", "-")
     answer = cluster.kubectl(*command, *options, stdin="---\n".join(FILES[name][1] for name in names))

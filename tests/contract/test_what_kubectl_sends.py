@@ -44,7 +44,7 @@ class Row:
     arrives: str
     """JSON, or `nothing` where kubectl refuses the file."""
     refused: dict[str, str]
-    """By field, `string` or `number`: nobody, laptop or both."""
+    """Who refuses a value, by the type of the field (`string` or `number`): nobody, laptop or both."""
 
 
 def rows() -> list[Row]:

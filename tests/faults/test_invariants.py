@@ -127,7 +127,7 @@ def test_a_status_that_is_not_true_is_seen(said: Happened, made: list[Happened])
 def test_what_leaves_while_history_catches_up_is_not_waited_for(
     control_plane: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the objects of the test before do, whose namespace is still being emptied."""
+    """The objects of the previous test do the same, because their namespace is still being emptied."""
     metadata = {"name": "leaves", "namespace": namespace, "labels": {names.LABEL_JOB: "a"}}
     spec = {"containers": [{"name": "c", "image": "none:1"}]}
     install_kinds(control_plane)

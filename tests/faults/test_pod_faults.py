@@ -191,7 +191,7 @@ def test_sigterm_is_a_checkpoint_and_an_interruption(ward: Ward) -> None:
     second = ward.patient("killed").attempt("train", 2)
     assert second["failureClass"] == "Interrupted"
     # In its own words, so it had time to leave in order; between two steps with a checkpoint, in an evaluation with the last.
-    assert "goes on from the" in second["message"]
+    assert "continues from the" in second["message"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from support.gitops.stack import GitOpsStack, until
 
 pytestmark = pytest.mark.gitops
 UPDATED = ("cloudnative-pg", "minio", "mlflow")
-"""Of `open`: mlflow needs minio and postgres, which needs cloudnative-pg."""
+"""Components of `open`: mlflow needs minio and postgres, and postgres needs cloudnative-pg."""
 SETTLE_SECONDS = 240
 
 

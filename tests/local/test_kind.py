@@ -64,7 +64,7 @@ def test_another_cluster_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def write_kubeconfig(cluster: Cluster, path: Path) -> None:
-    """As kind writes it: with certificates and key inside."""
+    """A kubeconfig as kind writes it, with certificates and key inside."""
     pki = cluster.folder.certificates
     ca, crt, key = (
         base64.b64encode((pki / name).read_bytes()).decode() for name in ("ca.crt", "admin.crt", "admin.key")

@@ -19,7 +19,7 @@ def packages(lock: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_nvidias_libraries_are_those_of_the_trainer() -> None:
-    """Else three gigabytes are downloaded and kept for a machine without a GPU; curand is new to PyTorch 2.13."""
+    """Otherwise three gigabytes are downloaded for a machine without a GPU. curand is new in PyTorch 2.13."""
     ours, trainers = packages(vllm.PROJECT / "uv.lock"), packages(REPOSITORY / "uv.lock")
     shared = [name for name in ours if name.startswith(("nvidia-", "cuda-")) and name != "nvidia-curand"]
     assert len(shared) > 10

@@ -9,7 +9,7 @@ import pytest
 from support.samples import job_spec, runtime_spec
 from tuneyard_api import names
 from tuneyard_operator.domain.observed import SeenPod
-from tuneyard_operator.domain.parsing import may_take_back, parse_event, parse_job, parse_pod, parse_unpublish
+from tuneyard_operator.domain.parsing import may_unpublish, parse_event, parse_job, parse_pod, parse_unpublish
 from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store
 
@@ -81,11 +81,11 @@ def put(kind: Any) -> Callable[[Any], Any]:
 READERS: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
     "a Job": (JOB, parse_job),
     "a Job in the store": (JOB, put("Job")),
-    "a Job that takes back": (JOB, lambda body: parse_unpublish(body, [POD])),
-    "a Job that may take back": (JOB, may_take_back),
+    "a Job that unpublishes": (JOB, lambda body: parse_unpublish(body, [POD])),
+    "a Job that may unpublish": (JOB, may_unpublish),
     "a pod": (POD, parse_pod),
     "a pod in the store": (POD, put("Pod")),
-    "a pod that takes back": (POD, lambda body: parse_unpublish(JOB, [body])),
+    "a pod that unpublishes": (POD, lambda body: parse_unpublish(JOB, [body])),
     "an event": (EVENT, parse_event),
     "a FineTuneJob": (OURS, put("FineTuneJob")),
     "a FineTuneRuntime": (RUNTIME, put("FineTuneRuntime")),

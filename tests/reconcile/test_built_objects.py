@@ -57,7 +57,7 @@ def test_every_pod_is_restricted(stage: Stage) -> None:
     assert len({mount["mountPath"] for mount in container["volumeMounts"]}) == len(container["volumeMounts"])
 
 
-def test_the_job_that_takes_back_is_restricted_too_ends_by_itself_and_has_the_registry_alone() -> None:
+def test_the_job_that_unpublishes_is_restricted_too_ends_by_itself_and_has_the_registry_alone() -> None:
     owner, runtime = Owner("team", "j" * 40, "u"), frozen(imagePullSecrets=["pull"]).runtime
     job = build_unpublish_job(owner, Published("adapters", "/registry/a", "d"), runtime)
     pod = job["spec"]["template"]["spec"]
@@ -341,7 +341,7 @@ def test_a_cpu_limit_is_there_only_where_runtime_or_job_have_one() -> None:
 @pytest.mark.parametrize(
     ("limit", "asked"), [(None, ("100m", None)), ("1", ("100m", "1")), ("50m", ("50m", "50m"))]
 )
-def test_the_job_that_takes_back_keeps_to_the_cpu_limit_of_the_runtime(
+def test_the_job_that_unpublishes_keeps_to_the_cpu_limit_of_the_runtime(
     limit: str | None, asked: tuple[str, str | None]
 ) -> None:
     runtime = frozen(prepareResources={"cpu": "10m", "cpuLimit": limit}).runtime

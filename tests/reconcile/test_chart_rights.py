@@ -57,6 +57,20 @@ def test_the_role_reads_no_secret_and_has_no_wildcard() -> None:
         assert resource != "secrets"
 
 
+def test_members_of_a_namespace_may_use_jobs_by_the_roles_that_they_have() -> None:
+    text = re.sub(r"\{\{-? (if|end|include).*?\}\}", "", (CHART / "templates/aggregated.yaml").read_text())
+    roles = {
+        label.rpartition("/")[2]: body["rules"]
+        for body in yaml.safe_load_all(text)
+        for label, value in body["metadata"]["labels"].items()
+        if value == "true"
+    }
+    assert set(roles) == {"aggregate-to-view", "aggregate-to-edit", "aggregate-to-admin"}
+    assert {"create", "delete", "patch"} <= set(roles["aggregate-to-edit"][0]["verbs"])
+    assert roles["aggregate-to-view"][0]["verbs"] == ["get", "list", "watch"]
+    assert yaml.safe_load((CHART / "values.yaml").read_text())["aggregateRoles"] is True
+
+
 def keys(values: Mapping[str, Any], schema: Mapping[str, Any], path: str = "") -> Iterable[str]:
     """Paths of values that the schema does not know, and of the schema's that the values lack."""
     known = schema.get("properties")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.samples import job_spec, runtime_without_endpoint
 from support.world.cluster import Dead
-from support.world.deletion import UNPUBLISH, delete_finetunejob, take_back
+from support.world.deletion import UNPUBLISH, delete_finetunejob, unpublish
 from support.world.training import fail, in_training
 from support.world.world import World
 from tuneyard_api import names, reasons
@@ -107,7 +107,7 @@ def test_the_policy_may_change_after_the_end(is_cleaned: bool) -> None:
     world.settle()
     assert (held(world), world.status) == (True, end)
     delete(world)
-    take_back(world)
+    unpublish(world)
     look_again(world)
     assert is_gone(world)
     assert world.registry == set()
@@ -122,7 +122,7 @@ def test_finalizers_of_others_stay() -> None:
     world.edit(deletionPolicy="Delete")
     world.settle()
     delete(world)
-    take_back(world)
+    unpublish(world)
     look_again(world)
     body = world.cluster.objects[names.JOB_KIND, "team", "a"]
     assert body["metadata"]["finalizers"] == ["other.io/x"]
@@ -141,7 +141,7 @@ def test_what_was_published_is_removed_and_then_the_job_goes_and_nothing_is_left
     job = world.cluster.objects["Job", "team", UNPUBLISH]
     [container] = job["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["tuneyard-trainer", "unpublish", "--uid", "uid-a", "/registry/a"]
-    take_back(world)
+    unpublish(world)
     look_again(world)
     assert is_gone(world)
     assert world.registry == set()
@@ -160,7 +160,7 @@ def test_a_deletion_in_the_foreground_takes_plan_and_workspace_first_and_it_goes
     volumes = world.cluster.objects["Job", "team", UNPUBLISH]["spec"]["template"]["spec"]["volumes"]
     assert [volume.get("persistentVolumeClaim") for volume in volumes] == [{"claimName": "adapters"}, None]
     assert "ownerReferences" not in world.cluster.objects["Job", "team", UNPUBLISH]["metadata"]
-    take_back(world)
+    unpublish(world)
     look_again(world)
     assert is_gone(world)
 
@@ -214,7 +214,7 @@ def carry_on(world: World) -> None:
         world.settle()
         job = world.cluster.objects.get(("Job", "team", UNPUBLISH))
         if job is not None and not job.get("status"):
-            take_back(world)
+            unpublish(world)
         if is_gone(world):
             return
         look_again(world)
@@ -303,7 +303,7 @@ def test_a_quota_that_has_room_again_is_used() -> None:
     delete(world)
     world.cluster.refuse.clear()
     look_again(world, 10)
-    take_back(world)
+    unpublish(world)
     look_again(world)
     assert is_gone(world)
     assert world.registry == set()
@@ -312,7 +312,7 @@ def test_a_quota_that_has_room_again_is_used() -> None:
 def test_a_job_that_fails_is_the_end_and_its_words_are_told() -> None:
     world = succeeded()
     delete(world)
-    take_back(world, succeeds=False)
+    unpublish(world, succeeds=False)
     look_again(world)
     assert is_gone(world)
     [words] = told(world, reasons.LEFT_BEHIND)
@@ -340,7 +340,7 @@ def test_a_person_who_does_not_want_to_wait_says_retain() -> None:
 def test_a_job_of_the_same_name_that_comes_after_is_not_touched() -> None:
     world = succeeded()
     delete(world)
-    take_back(world)
+    unpublish(world)
     stale = world.cluster.objects["Job", "team", UNPUBLISH]
     look_again(world)
     world.cluster.store("Job", stale)
@@ -358,7 +358,7 @@ def test_a_job_of_the_same_name_that_comes_after_is_not_touched() -> None:
         world.cluster.objects["Job", "team", UNPUBLISH]["metadata"]["annotations"][names.ANNOTATION_UID]
         == "uid-b"
     )
-    take_back(world)
+    unpublish(world)
     look_again(world)
     assert is_gone(world)
     assert world.registry == set()

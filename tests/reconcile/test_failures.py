@@ -139,4 +139,4 @@ def test_a_valid_result_is_read() -> None:
 
 def test_a_failed_result_without_a_failure_is_none() -> None:
     pod = seen_pod(terminated=ended(1, message=result_text(Stage.TRAIN, "d", outcome="Failed")))
-    assert read_result(pod, Stage.TRAIN, "d") == "the result says Failed and not why"
+    assert read_result(pod, Stage.TRAIN, "d") == "the result says Failed without a reason"

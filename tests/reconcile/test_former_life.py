@@ -66,8 +66,8 @@ def test_what_an_older_job_has_left_is_asked_for_and_not_only_waited_for() -> No
     world.come_to_rest()
 
 
-def taken_back_and_not_waited_for() -> tuple[RoughWorld, str]:
-    """A pod takes back what an older job published, on a node that does not answer, and the next job is there."""
+def unpublished_and_not_waited_for() -> tuple[RoughWorld, str]:
+    """A pod unpublishes what an older job published, on a node that does not answer, and the next job is there."""
     world = RoughWorld(deletionPolicy="Delete")
     while not world.running_pods() or "publish" not in world.running_pods()[0]:
         world.settle()
@@ -91,10 +91,10 @@ def taken_back_and_not_waited_for() -> tuple[RoughWorld, str]:
 
 @pytest.mark.parametrize("left", ["the Job", "the pod"])
 @pytest.mark.parametrize("is_restarted", [False, True])
-def test_nothing_is_published_while_an_older_job_of_the_name_takes_back(
+def test_nothing_is_published_while_an_older_job_of_the_name_unpublishes(
     left: str, *, is_restarted: bool
 ) -> None:
-    world, pod = taken_back_and_not_waited_for()
+    world, pod = unpublished_and_not_waited_for()
     if left == "the pod":
         world.cluster.remove("Job", UNPUBLISH)
     if is_restarted:
@@ -114,8 +114,8 @@ def test_nothing_is_published_while_an_older_job_of_the_name_takes_back(
     assert world.registry == {"uid-a2"}
 
 
-def test_what_is_taken_back_is_not_waited_for_once_that_is_over() -> None:
-    world, pod = taken_back_and_not_waited_for()
+def test_what_is_unpublished_is_not_waited_for_once_that_is_over() -> None:
+    world, pod = unpublished_and_not_waited_for()
     end_unpublish(world, pod)
     world.set_job(UNPUBLISH, conditions=[{"type": "Complete", "status": "True"}])
     world.settle()

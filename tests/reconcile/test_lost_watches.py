@@ -141,7 +141,7 @@ def test_after_lost_watches_the_cluster_is_looked_at_and_watched_again(
         assert asyncio.run(run()) == [False, True]
     assert [each for each in rounds if each == "watches"] == ["watches"] * 2
     assert rounds.index("looks") < rounds.index("watches")
-    assert "a watch has ended: 404 page not found; restarts the watches" in caplog.messages
+    assert "a watch has ended: 404 page not found; the watches are restarted" in caplog.messages
 
 
 def test_other_tracebacks_stay() -> None:

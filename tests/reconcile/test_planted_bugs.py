@@ -164,7 +164,7 @@ def publish_without_a_hold(patch: Patch) -> None:
 
 
 def let_go_early(patch: Patch) -> None:
-    """Takes the finalizer off as soon as the Job that takes back is there."""
+    """Takes the finalizer off as soon as the Job that unpublishes is there."""
     real = deletion._next
 
     def next_or_gone(seen: Observed, *rest: Any) -> Decision:
@@ -185,9 +185,9 @@ def forget_who_publishes(patch: Patch) -> None:
     patch.setattr(decide, "decide_deletion", decide_deletion)
 
 
-def ignore_what_takes_back(patch: Patch) -> None:
-    """Starts while what an older FineTuneJob of the name published is being taken back."""
-    patch.setattr(gather, "may_take_back", lambda _: False)
+def ignore_what_unpublishes(patch: Patch) -> None:
+    """Starts while what an older FineTuneJob of the name published is being unpublished."""
+    patch.setattr(gather, "may_unpublish", lambda _: False)
 
 
 def applied_again_before_all_garbage_is_collected(world: RoughWorld) -> None:
@@ -260,8 +260,8 @@ def with_a_pod_that_publishes(world: RoughWorld) -> None:
         world.turn()
 
 
-def applied_again_beside_what_takes_back(world: RoughWorld) -> None:
-    """The finalizer was taken off by hand, and the node of the pod that takes back does not answer."""
+def applied_again_beside_what_unpublishes(world: RoughWorld) -> None:
+    """The finalizer was taken off by hand, and the node of the pod that unpublishes does not answer."""
     with_a_pod_that_publishes(world)
     world.turn()
     world.delete_job()
@@ -320,8 +320,10 @@ PLANTS = [
     Plant(forget_the_ttl, WORK, "removed too early: .* which was to stay until"),
     Plant(publish_without_a_hold, WORK, "unheld: ", about_to_publish),
     Plant(let_go_early, GOING, "left behind without a word", with_a_pod_that_publishes),
-    Plant(forget_who_publishes, GOING, "taken back too early: ", with_a_pod_that_publishes),
-    Plant(ignore_what_takes_back, WORK, "beside what is taken back: ", applied_again_beside_what_takes_back),
+    Plant(forget_who_publishes, GOING, "unpublished too early: ", with_a_pod_that_publishes),
+    Plant(
+        ignore_what_unpublishes, WORK, "beside what is unpublished: ", applied_again_beside_what_unpublishes
+    ),
     Plant(suspend_and_forget_the_pod, {*WORK, "somebody_suspends_or_resumes"}, "untrue: suspended"),
 ]
 

@@ -112,7 +112,7 @@ def test_out_of_memory_takes_a_smaller_micro_batch_and_says_so(
     assert isinstance(again, Again)
     assert (again.micro_batch, again.reason) == (following, reasons.SMALLER_BATCH)
     share = micro * accumulation // following
-    assert f"goes on with {following} x accumulation {share}, the same global batch of 8" in again.why
+    assert f"the next attempt has {following} x accumulation {share}, the same global batch of 8" in again.why
 
 
 def test_a_smaller_micro_batch_is_kept_by_later_attempts() -> None:

@@ -18,7 +18,7 @@ from tuneyard_operator.domain.failures import Ending, classify, first_cause
 from tuneyard_operator.domain.observed import SeenCondition, SeenPod
 from tuneyard_operator.domain.verdict import StageFailure
 
-LOST_ANOTHER = "another process of the training is gone; goes on from the last checkpoint"
+LOST_ANOTHER = "another process of the training is gone; the next attempt continues from the last checkpoint"
 TAKEN = SeenCondition("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
 
 

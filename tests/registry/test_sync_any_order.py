@@ -25,7 +25,7 @@ EVENTS = st.one_of(
         st.sampled_from(CONTENTS),
         st.sampled_from((TINY, TINY, OTHER)),
     ),
-    st.tuples(st.just("take back"), st.sampled_from(NAMES)),
+    st.tuples(st.just("unpublish"), st.sampled_from(NAMES)),
     st.tuples(st.just("cut"), st.sampled_from(NAMES)),
     st.tuples(st.just("server restarts")),
     st.tuples(st.just("server refuses"), st.sampled_from(NAMES)),
@@ -49,7 +49,7 @@ class World:
             version = publish(bench.registry, name, content, base)
             self._mend(bench.registry / version.path, content)
             self.truth[name] = (content, base)
-        elif what == "take back":
+        elif what == "unpublish":
             (bench.registry / rest[0]).unlink(missing_ok=True)
             self.truth.pop(rest[0], None)
         elif what == "cut" and rest[0] in self.truth:

@@ -71,7 +71,7 @@ def test_a_pointer_that_has_not_changed_is_not_read_again(bench, store, prefix, 
 
 
 def test_a_pointer_is_read_again_where_the_store_lists_no_etag(bench, store, prefix, upload):
-    """As versitygw 1.8.0 does where it keeps no metadata."""
+    """Versitygw 1.8.0 lists no ETag if it stores no metadata."""
 
     def forget(parsed, **_):
         for entry in parsed.get("Contents", ()):

@@ -123,7 +123,7 @@ def test_bootstrap_leaves_a_repository_to_who_has_it(control_plane: Cluster, arg
     }  # fmt: skip
     control_plane.apply(secret)
     result = run(control_plane, root, "bootstrap", "open")
-    assert "left out: Secret mine has this repository already" in result.stdout
+    assert "left out, because Secret mine has this repository already" in result.stdout
 
 
 def test_bootstrap_without_argo_cd_says_so(control_plane: Cluster, argocd: str, root: Path) -> None:

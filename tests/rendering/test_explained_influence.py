@@ -117,8 +117,8 @@ TOGETHER = {
 MADE_UP = re.compile("^(model-|pipeline-|jobs-)(third|both|other)")
 """Components with a name out of this table; `explain` made up others."""
 NO_OTHER = {
-    ("airgapped", "use.vectorDb"): "NeMo Evaluator speaks to Milvus only",
-    ("lab", "use.vectorDb"): "NeMo Evaluator speaks to Milvus only",
+    ("airgapped", "use.vectorDb"): "NeMo Evaluator supports only Milvus",
+    ("lab", "use.vectorDb"): "NeMo Evaluator supports only Milvus",
     (
         "lab",
         "models[0].autoscaling",

@@ -33,7 +33,7 @@ def test_the_first_ten_seconds(root: Path) -> None:
     assert run(root, "init").exit_code == 0
     result = run(root, "render")
     assert result.exit_code == 0
-    assert "operatorImage and trainerImage are not built yet" in result.stderr
+    assert "operatorImage and trainerImage still have their default names" in result.stderr
     assert (root / "argocd-apps/my/platform.yaml").is_file()
     assert run(root, "render", "--check").exit_code == 0
 
@@ -181,7 +181,7 @@ def test_explain_says_what_where_from_and_what_for(root: Path) -> None:
     assert "needs postgres from postgres" in run(root, "explain", "lab", "components.mlflow").output
     assert "nemo-microservices" in run(root, "explain", "lab", "use.nemo").output
     alone = run(root, "explain", "lab", "use.vectorDb").output
-    assert "influences: not found out; with another value there is no tree (NeMo Evaluator speaks" in alone
+    assert "influences: not found out; with another value there is no tree (NeMo Evaluator supports" in alone
     assert "nothing by itself" in run(root, "explain", "lab", "derived.urls.s3").output
 
 

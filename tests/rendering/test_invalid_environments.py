@@ -103,7 +103,7 @@ def test_a_file_that_is_not_there_and_one_that_is_huge_are_refused(tmp_path: Pat
 
 def test_the_name_is_the_file_s(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text(BASE)
-    with pytest.raises(InputError, match=r"other\.yaml:1:1 name: the name differs from the file's"):
+    with pytest.raises(InputError, match=r"other\.yaml:1:1 name: the name differs from the name of the file"):
         load(tmp_path / "other.yaml")
 
 

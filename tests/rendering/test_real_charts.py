@@ -161,7 +161,7 @@ def images_in(value: Any) -> Iterator[str]:
 
 
 def is_cluster_scoped(entry: dict[str, Any]) -> bool:
-    """By what Kubernetes and the operators here have; what is not listed lives in namespaces."""
+    """Kinds without a namespace, in Kubernetes and in the operators here; all other kinds have one."""
     return entry["kind"] in {
         "APIService", "ClusterIssuer", "ClusterPolicy", "ClusterRole", "ClusterRoleBinding", "CSIDriver", "DeviceClass",
         "FlowSchema", "GPUCluster", "IngressClass", "MutatingWebhookConfiguration", "Namespace", "NodeFeatureRule",

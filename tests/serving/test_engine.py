@@ -100,7 +100,7 @@ def test_greedy_answers_equal_those_of_the_evaluation(tmp_path: Path) -> None:
 @given(
     text=st.text("ab\ufffd", max_size=12), stops=st.lists(st.text("ab", min_size=1, max_size=3), max_size=3)
 )
-def test_what_is_shown_of_a_growing_text_is_never_taken_back(text: str, stops: list[str]) -> None:
+def test_what_is_shown_of_a_growing_text_is_never_withdrawn(text: str, stops: list[str]) -> None:
     from tuneyard_server.engine import count_safe_characters, cut_at_stop
 
     shown = 0

@@ -68,7 +68,7 @@ class AdapterServer:
         return str(answer["choices"][0]["text"])
 
     def listed(self) -> dict[str, dict[str, Any]]:
-        """What /v1/models lists, by name."""
+        """The rows of /v1/models, by name."""
         return {row["id"]: row for row in self.ask("/v1/models")[1]["data"]}
 
     def publish(self, name: str, seed: int = 1, **options: Any) -> Path:

@@ -30,7 +30,7 @@ PARTS_OF_FIXTURES = {
     "argocd_crds": "argo-cd",
     "helm_is_built": "helm",
 }
-"""What a test needs beyond its tier, by the fixture that it asks for."""
+"""Requirements of a test beyond its tier, by the fixture that it requests."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -50,7 +50,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not missing_parts(names) and not needs_vllm:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
-    # Of two workers the second waits, and finds all built.
+    # The second of two workers waits, and finds everything built.
     with capture.global_and_fixture_disabled(), locked(cache_root() / "parts" / ".session.lock"):
         progress = Progress()
         if needs_vllm:

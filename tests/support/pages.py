@@ -38,7 +38,7 @@ class Command:
 
     words: str
     shown: str
-    """What the page says that it prints; empty when the page shows nothing, and then it must succeed."""
+    """Output that the page shows; empty when the page shows none, and then the command must succeed."""
     line: int
 
 

@@ -19,7 +19,7 @@ SHARE_A_CLUSTER = ("gitops", "e2e")
 
 
 class ByCluster(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """By the cluster that a file's tests share, or by the file."""
+    """Groups tests by the cluster that a file's tests share, or by the file."""
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(self.config.rootpath / nodeid.partition("::")[0])

@@ -108,7 +108,7 @@ def test_adapter_is_trained_on_a_base_in_fewer_bits(trained, loaded, kind, layer
 
 
 def test_evaluation_leaves_weights_in_4_bits_as_they_are(loaded):
-    """Else a training would go on with another base model after its first measurement."""
+    """Otherwise the training would continue with another base model after its first measurement."""
     pytest.importorskip("bitsandbytes")
     model, tokens = loaded(quantization="nf4"), torch.arange(2, 18)[None]
     before = model(input_ids=tokens).logits

@@ -185,7 +185,7 @@ def test_split_that_mostly_repeats_the_training_data_is_refused(prepare, leaked,
 @settings(deadline=timedelta(seconds=2), max_examples=50)
 @given(st.text(max_size=400))
 def test_any_text_is_looked_through(text):
-    """No text makes the patterns fail or take long."""
+    """The patterns neither fail nor take long on any text."""
     assert set(hints_in(text)) <= {"e-mail address", "card number", "phone number", "key or token"}
 
 

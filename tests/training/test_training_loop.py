@@ -133,7 +133,7 @@ def test_interrupted_training_goes_on_with_the_same_losses(job, pods_of, monkeyp
         patch.setattr("tuneyard_trainer.pod.context.StopRequest.__bool__", lambda _: next(told))
         code, result = stopped.run("train", plan)
     assert code == EXIT_CODES[FailureClass.INTERRUPTED]
-    assert "goes on from" in result.failure.message
+    assert "continues from" in result.failure.message
     done = len(losses(stopped))
     code, result = stopped.run("train", plan)
     assert code == 0
@@ -155,9 +155,9 @@ def test_torn_checkpoint_is_passed_over_with_a_warning(job, pods, capsys):
     assert code == 0
     facts = TrainFacts.model_validate(result.facts)
     assert facts.resumed_from_step == 4
-    assert "step-000000006 is passed over" in facts.warnings[0]
+    assert "step-000000006 is skipped" in facts.warnings[0]
     assert (
-        "warning: checkpoint step-000000006 is passed over: parameters-00000-of-00001.safetensors is not what was"
+        "warning: checkpoint step-000000006 is skipped: parameters-00000-of-00001.safetensors is not what was"
         in capsys.readouterr().out
     )
 

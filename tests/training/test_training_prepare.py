@@ -191,7 +191,9 @@ def test_sliding_window_model_is_not_packed(tmp_path, write_model, jsonl, job_of
     job = job_of(write_model(sliding_window=16), jsonl(GOOD))
     facts = PrepareFacts.model_validate(pods.run("prepare", job)[1].facts)
     assert facts.train_sequences == facts.train_records
-    assert facts.warnings[0].startswith("not packed: the model's attention looks back only 16 tokens")
+    assert facts.warnings[0].startswith(
+        "the records are not packed: packing would undo the model's attention window of 16 tokens"
+    )
 
 
 def without(*names):
@@ -301,7 +303,7 @@ def test_job_file_of_another_schema_is_refused(model_files, jsonl, job_of, pods)
 
 
 def test_prepare_runs_without_pytorch(model_files, jsonl, job_of, pods):
-    """In a process where importing it fails, as in an image without it."""
+    """Runs in a process in which the import fails, as in an image without the package."""
     import os
     import subprocess
     import sys

@@ -65,7 +65,7 @@ def run(pods, plan):
 
 
 def rewind(pods, step):
-    """As if the node had been lost just after the checkpoint of `step`."""
+    """Behaves as if the node were lost just after the checkpoint of `step`."""
     (pods.workspace / "results/train.json").unlink()
     for folder in (pods.workspace / "checkpoints").glob("step-*"):
         if int(folder.name.removeprefix("step-")) > step:
@@ -180,7 +180,7 @@ def test_sigterm_writes_a_checkpoint_and_leaves(plan_of, pods, processes):
     assert time.monotonic() - began < 20
     failure = pods.result().failure
     assert failure.failure_class is FailureClass.INTERRUPTED
-    assert "goes on from the checkpoint of step" in failure.message
+    assert "continues from the checkpoint of step" in failure.message
     [checkpoint] = (pods.workspace / "checkpoints").glob("step-*")
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     assert len(manifest["digests"]) == 2 * processes
@@ -205,7 +205,7 @@ def test_a_checkpoint_that_takes_35_seconds_is_kept_after_sigterm(plan_of, pods,
     process.send_signal(signal.SIGTERM)
     assert process.wait(GRACE_SECONDS[Stage.TRAIN]) == EXIT_CODES[FailureClass.INTERRUPTED]
     assert time.monotonic() - began > 35
-    assert "goes on from the checkpoint of step" in pods.result().failure.message
+    assert "continues from the checkpoint of step" in pods.result().failure.message
     [checkpoint] = (pods.workspace / "checkpoints").glob("step-*")
     assert len(json.loads((checkpoint / "manifest.json").read_text())["digests"]) == 2 * processes
 

@@ -19,7 +19,7 @@ from tuneyard_trainer.training.launch import root_cause, workers_folder
 
 
 class OutOfMemoryError(RuntimeError):
-    """As PyTorch names it."""
+    """An error with the name that PyTorch gives it."""
 
 
 CLASSES = {

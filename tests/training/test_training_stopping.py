@@ -118,7 +118,7 @@ def test_a_corrupt_best_checkpoint_is_said_and_the_last_one_published(overfittin
     torn.write_text(json.dumps(json.loads(torn.read_text()) | {"digests": {"gone": "0"}}))
     facts = train(pods, plan)
     assert (facts.resumed_from_step, facts.best_step) == (20, None)
-    assert f"step-{best:09d} is passed over" in facts.warnings[0]
+    assert f"step-{best:09d} is skipped" in facts.warnings[0]
 
 
 GPUS = {

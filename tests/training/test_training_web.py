@@ -197,7 +197,7 @@ def test_redirect_never_leads_further_inside(site, tmp_path, monkeypatch):
     monkeypatch.setattr(web, "reach_of", lambda address: next(first, None) or reach_of(address))
     failure_class, message = refused(site, tmp_path, f"/to.jsonl?{site.address}/file.jsonl")
     assert failure_class is FailureClass.BAD_INPUT
-    assert "the server sends on to 127.0.0.1, which is 127.0.0.1, inside the network" in message
+    assert "the server redirects to 127.0.0.1, which is 127.0.0.1, inside the network" in message
     assert len(site.seen) == 1
 
 

@@ -35,11 +35,11 @@ class Rule:
     """
 
     cel: str
-    """True when the object or value, `self`, is right; evaluated after defaulting."""
+    """CEL expression that is true when `self`, the object or value, is right; evaluated after defaulting."""
     cel_message: str
     """CEL expression of the message."""
     broken: Callable[[Any], str | None]
-    """The same message for what breaks the rule, None for what keeps it."""
+    """Returns the same message for a value that breaks the rule, and None for one that keeps it."""
     sentence: str
     """The rule itself, for the reference page, and for the API server where it can't evaluate the rule."""
     field: str = ""

@@ -29,9 +29,9 @@ nor workspace is there any more, and the termination message is one sentence for
 
 CA_FOLDER = "/etc/tuneyard-ca"
 CA_FILE = f"{CA_FOLDER}/ca.crt"
-"""Authorities of the runtime's `caBundle`, as PEM."""
+"""File with the authorities of the runtime's `caBundle`, as PEM."""
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
-"""Name that file to what downloads: OpenSSL and httpx, requests, curl, botocore."""
+"""Variables that name this file to libraries that download: OpenSSL and httpx, requests, curl, botocore."""
 
 JOB_DIR = "/etc/tuneyard"
 JOB_FILE = "/etc/tuneyard/job.json"
@@ -43,19 +43,19 @@ MODEL_CACHE_DIR = "/model-cache"
 TERMINATION_LOG = "/dev/termination-log"
 MAX_RESULT_BYTES = 4096
 MAX_MESSAGE = 1500
-"""Characters of a failure's message."""
+"""Longest message of a failure, in characters."""
 PROGRESS_PORT = 9470
 """GET /progress: Progress as JSON; GET /metrics: Prometheus text. Live and best effort."""
 
 ENV_JOB_FILE, ENV_WORKSPACE, ENV_ATTEMPT = "TUNEYARD_JOB_FILE", "TUNEYARD_WORKSPACE", "TUNEYARD_ATTEMPT"
 ENV_TERMINATION_LOG, ENV_PORT = "TUNEYARD_TERMINATION_LOG", "TUNEYARD_PORT"
 ENV_MICRO_BATCH = "TUNEYARD_MICRO_BATCH_SIZE"
-"""Only in a training pod after an attempt ran out of memory: job.json is frozen and says what was planned."""
+"""Set only in a training pod after an attempt that ran out of memory, because job.json is frozen and has the planned size."""
 ENV_HUB_TOKEN = "HF_TOKEN"  # noqa: S105  the name of a variable
 """Only in the prepare pod, as the next ones. Training processes find torchrun's PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK,
 PET_MASTER_ADDR and PET_MASTER_PORT in their environment."""
 ENV_S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-"""Credentials of S3: keys of the job's Secret by the same names; the last may be missing."""
+"""Credentials of S3. The keys of the job's Secret have the same names; the last one is optional."""
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
@@ -90,7 +90,7 @@ GRACE_SECONDS: dict[Stage, int] = {Stage.PREPARE: 30, Stage.TRAIN: 120, Stage.PU
 
 
 class FailureClass(StrEnum):
-    """Why a stage failed, and so who can do something about it."""
+    """Why a stage failed, and therefore who can fix it."""
 
     BAD_INPUT = "BadInput"
     DATA_MISSING = "DataMissing"
@@ -128,7 +128,7 @@ RETRIED: dict[FailureClass, str] = {
     FailureClass.HUNG: "from the last checkpoint, within retry.maxAttempts",
     FailureClass.OUT_OF_MEMORY: "training: with a smaller micro batch, until it is 1",
 }
-"""What is started again, and how; everything else would fail the same way."""
+"""Classes whose stage is started again, and how. All others would fail in the same way again."""
 
 
 class ResolvedSource(Contract):
@@ -148,7 +148,7 @@ class ResolvedAdapter(Contract):
     path: str
     """Absolute path in the prepare pod."""
     must_match_lora: bool
-    """The job wrote its `lora` options: an adapter with other ones is refused. Otherwise the adapter's are taken."""
+    """Whether the job sets `lora` options. If so, an adapter with other options is refused; otherwise the adapter's apply."""
 
 
 class ResolvedDataset(Contract):
@@ -209,7 +209,7 @@ class ResolvedJob(Contract):
     dataset: ResolvedDataset
     adapter: ResolvedAdapter | None = None
     quantization: Literal["nf4", "int8"] | None = None
-    """Of the base model."""
+    """Quantization of the frozen base model."""
     method: str
     lora: Lora
     training: ResolvedTraining
@@ -229,7 +229,7 @@ class ResolvedJob(Contract):
 
 
 class Failure(Tolerant):
-    """One sentence for people and its class for machines."""
+    """A failure: one sentence for people, and a class for machines."""
 
     failure_class: FailureClass
     message: Annotated[str, Field(max_length=MAX_MESSAGE)]
@@ -237,13 +237,13 @@ class Failure(Tolerant):
 
 
 class StageResult(Tolerant):
-    """The one thing a stage says when it ends; at most MAX_RESULT_BYTES as JSON."""
+    """The result that a stage writes when it ends; at most MAX_RESULT_BYTES as JSON."""
 
     schema_version: Literal[1] = 1
     stage: Stage
     outcome: Literal["Succeeded", "Failed"]
     plan_digest: str
-    """Digest of the job.json it was made for."""
+    """Digest of the job.json that the result belongs to."""
     failure: Failure | None = None
     facts: dict[str, JsonValue] = Field(default_factory=dict)
     """PrepareFacts, TrainFacts or PublishFacts as JSON."""
@@ -259,17 +259,17 @@ class PrepareFacts(Tolerant):
     validation_records: int
     test_records: int
     train_sequences: int
-    """After packing."""
+    """Number of sequences after packing."""
     train_tokens: int
     learned_tokens: int
-    """Tokens under the loss."""
+    """Number of tokens that count in the loss."""
     truncated_records: int
     duplicate_records: int = 0
-    """Training records that are there before, word for word."""
+    """Number of training records that repeat an earlier one word for word."""
     leaked_records: int = 0
-    """Validation and test records that the training data holds too, perhaps in other spelling."""
+    """Number of validation and test records that are also in the training data, exactly or in another spelling."""
     personal_data_hints: int = 0
-    """Places that look like e-mail addresses, phone or card numbers, keys: see prepare-report.json."""
+    """Number of places that look like e-mail addresses, phone numbers, card numbers or keys; see prepare-report.json."""
     dataset_digest: str
     warnings: tuple[str, ...] = ()
 
@@ -302,7 +302,7 @@ class TrainFacts(Tolerant):
     final_loss: float
     """Training loss of the last step."""
     validation_loss: float | None = None
-    """Of what is published."""
+    """Validation loss of the published checkpoint."""
     best_step: int | None = None
     """The step whose checkpoint is published, if it is not the last."""
     stopped_early: bool = False
@@ -310,11 +310,11 @@ class TrainFacts(Tolerant):
     tokens_per_second: float
     seconds: float
     peak_memory_bytes: int
-    """Of the process that needed most."""
+    """Peak memory of the process that needed most."""
     processes: int = 1
     resumed_from_step: int = 0
     warnings: tuple[str, ...] = ()
-    """Such as checkpoints that could not be used."""
+    """Warnings, for example about checkpoints that could not be used."""
     evaluation: EvaluationFacts | None = None
 
 

@@ -23,12 +23,12 @@ class Fixer(StrEnum):
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a reason says."""
+    """What a reason means."""
 
     fixer: Fixer
     sentence: str
     is_waiting: bool
-    """The job is held up by something outside it and goes on by itself when that changes."""
+    """Whether the job waits for something outside it, and continues by itself when that changes."""
 
 
 REASONS: dict[str, Meaning] = {}
@@ -40,7 +40,7 @@ def _reason(name: str, fixer: Fixer, sentence: str, *, is_waiting: bool = False)
 
 
 # Accepted
-ACCEPTED = _reason("Accepted", Fixer.NOBODY, "The job can run on its runtime as it is written.")
+ACCEPTED = _reason("Accepted", Fixer.NOBODY, "The job, as it is written, can run on its runtime.")
 INVALID_SPEC = _reason(
     "InvalidSpec", Fixer.INPUT, "The spec breaks a rule of the contract; the message names each."
 )
@@ -73,7 +73,9 @@ SECRET_MISSING = _reason(
 
 # Planned
 PLANNED = _reason(
-    "Planned", Fixer.NOBODY, "Every number is decided and written down; the workspace is asked for."
+    "Planned",
+    Fixer.NOBODY,
+    "The plan has every number and is stored; the claim of the workspace was created.",
 )
 PLAN_LOST = _reason(
     "PlanLost",
@@ -85,14 +87,14 @@ PLAN_LOST = _reason(
 NAME_CONFLICT = _reason(
     "NameConflict",
     Fixer.CLUSTER,
-    "An object of somebody else has the name that the job needs.",
+    "An object that the job does not own has a name that the job needs.",
     is_waiting=True,
 )
 NOT_ALLOWED = _reason(
     "NotAllowed", Fixer.CLUSTER, "The API server forbids the operator to create an object.", is_waiting=True
 )
 OBJECT_INVALID = _reason(
-    "ObjectInvalid", Fixer.BUG, "The API server calls an object of the operator invalid."
+    "ObjectInvalid", Fixer.BUG, "The API server rejects an object of the operator as invalid."
 )
 QUOTA_EXCEEDED = _reason(
     "QuotaExceeded", Fixer.CLUSTER, "A ResourceQuota of the namespace has no room left.", is_waiting=True
@@ -102,15 +104,18 @@ PODS_REFUSED = _reason(
 )
 
 # Pods that do not start
-WAITING_FOR_POD = _reason("WaitingForPod", Fixer.NOBODY, "The pod is not placed yet.")
+WAITING_FOR_POD = _reason("WaitingForPod", Fixer.NOBODY, "The pod has no node yet.")
 WAITING_FOR_GPU = _reason(
     "WaitingForGPU",
     Fixer.CLUSTER,
-    "No node has the GPUs free; pools may grow, other jobs may end.",
+    "No node has enough free GPUs; the job starts when a node is added or another job ends.",
     is_waiting=True,
 )
 UNSCHEDULABLE = _reason(
-    "Unschedulable", Fixer.CLUSTER, "The scheduler finds no node; the message is its own.", is_waiting=True
+    "Unschedulable",
+    Fixer.CLUSTER,
+    "The scheduler finds no node for the pod; the message is the scheduler's.",
+    is_waiting=True,
 )
 SCHEDULING_GATED = _reason("SchedulingGated", Fixer.CLUSTER, "A queue holds the pod back.", is_waiting=True)
 IMAGE_PULL = _reason(
@@ -123,17 +128,19 @@ VOLUME_TROUBLE = _reason(
     "VolumePending", Fixer.CLUSTER, "A volume is not bound or mounted yet.", is_waiting=True
 )
 FORMER_POD_ENDING = _reason(
-    "FormerPodEnding", Fixer.NOBODY, "The pod of the attempt before has not ended yet.", is_waiting=True
+    "FormerPodEnding", Fixer.NOBODY, "The pod of the previous attempt has not ended yet.", is_waiting=True
 )
 
 # Stages
 PREPARING = _reason("Preparing", Fixer.NOBODY, "Model and data are fetched, checked and tokenised.")
-PREPARED = _reason(
-    "DataReady", Fixer.NOBODY, "Model and data are in the workspace, ready to be learned from."
-)
+PREPARED = _reason("DataReady", Fixer.NOBODY, "Model and data are in the workspace, ready for training.")
 SCHEDULED = _reason("Scheduled", Fixer.NOBODY, "The training pod has its node.")
-STARTING = _reason("Starting", Fixer.NOBODY, "The training pod has its node and pulls, mounts or loads.")
-TRAINING = _reason("Training", Fixer.NOBODY, "The training runs.")
+STARTING = _reason(
+    "Starting",
+    Fixer.NOBODY,
+    "The training pod has its node and pulls its image, mounts volumes or loads the model.",
+)
+TRAINING = _reason("Training", Fixer.NOBODY, "The training is running.")
 TRAINED = _reason("Trained", Fixer.NOBODY, "The training has done its steps.")
 EVALUATED = _reason("Evaluated", Fixer.NOBODY, "Base and tuned model were compared on the test records.")
 PUBLISHING = _reason("Publishing", Fixer.NOBODY, "The adapter is written to the registry.")
@@ -153,12 +160,12 @@ SMALLER_BATCH = _reason(
 ATTEMPTS_EXHAUSTED = _reason(
     "AttemptsExhausted",
     Fixer.CLUSTER,
-    "Every attempt that the job allows has failed; the message has the last.",
+    "Every attempt that the job allows has failed; the message describes the last one.",
 )
 INTERRUPTED_TOO_OFTEN = _reason(
     "InterruptedTooOften",
     Fixer.CLUSTER,
-    "A stage was interrupted more often than retry.maxInterruptions allows; the message has the last.",
+    "A stage was interrupted more often than retry.maxInterruptions allows; the message describes the last one.",
 )
 NODE_LOST = _reason(
     "NodeLost",
@@ -173,19 +180,19 @@ ACTIVE_DEADLINE = _reason(
 PENDING_DEADLINE = _reason(
     "PendingDeadlineExceeded",
     Fixer.CLUSTER,
-    "The job has waited longer than deadlines.pendingSeconds; the message says for what.",
+    "The job has waited longer than deadlines.pendingSeconds; the message says what it waited for.",
 )
 
 # Suspended
 SUSPENDING = _reason(
-    "Suspending", Fixer.NOBODY, "spec.suspend is true: what runs writes its checkpoint and ends."
+    "Suspending", Fixer.NOBODY, "spec.suspend is true, and the running stage writes its checkpoint and ends."
 )
 SUSPENDED = _reason("Suspended", Fixer.INPUT, "spec.suspend is true, and nothing of the job runs.")
 RESUMED = _reason("Resumed", Fixer.NOBODY, "spec.suspend is false again.")
 
 # Served
 WAITING_FOR_ENDPOINT = _reason(
-    "WaitingForEndpoint", Fixer.UPSTREAM, "The endpoint does not list the adapter, or not answer with it, yet.",
+    "WaitingForEndpoint", Fixer.UPSTREAM, "The server does not answer with the adapter yet.",
     is_waiting=True,
 )  # fmt: skip
 ENDPOINT_UNREACHABLE = _reason("EndpointUnreachable", Fixer.UPSTREAM, "The endpoint did not answer in time.")
@@ -194,37 +201,37 @@ SERVED = _reason("Served", Fixer.NOBODY, "Every ready replica of the server answ
 BASE_NOT_SERVED = _reason(
     "BaseNotServed", Fixer.CLUSTER, "The server does not list the base model that the runtime says it serves."
 )
-SUCCEEDED = _reason("Succeeded", Fixer.NOBODY, "Every step is done.")
+SUCCEEDED = _reason("Succeeded", Fixer.NOBODY, "Every step of the job is complete.")
 
 # Deleted
 UNPUBLISHING = _reason(
     "Unpublishing",
     Fixer.NOBODY,
-    "The job is deleted, and what it published is removed first (deletionPolicy).",
+    "The job is being deleted, and its published adapter is removed first (deletionPolicy).",
 )
 UNPUBLISHED = _reason(
-    "Unpublished", Fixer.NOBODY, "What the job published is gone; the message says what was done."
+    "Unpublished", Fixer.NOBODY, "The published adapter is gone; the message says what was done."
 )
 LEFT_BEHIND = _reason(
     "LeftBehind",
     Fixer.CLUSTER,
-    "The job was deleted, and what it published could not be removed; the message says where it lies and why.",
+    "The job was deleted, and its published adapter could not be removed; the message says where it is and why.",
 )
 
 _FAILURES = {
     FailureClass.BAD_INPUT: (Fixer.INPUT, "The data or an option can't be used; the message has file, line and column."),
-    FailureClass.DATA_MISSING: (Fixer.INPUT, "The data set is not where the job says, or is empty."),
-    FailureClass.MODEL_MISSING: (Fixer.INPUT, "The model is not where the job says, or is incomplete."),
+    FailureClass.DATA_MISSING: (Fixer.INPUT, "The data set is empty, or is not at the place that the job names."),
+    FailureClass.MODEL_MISSING: (Fixer.INPUT, "The model is incomplete, or is not at the place that the job names."),
     FailureClass.PERMISSION_DENIED: (Fixer.INPUT, "The hub or a volume does not let the job read or write."),
     FailureClass.ACCELERATOR_MISSING: (Fixer.CLUSTER, "The runtime needs a GPU, and the pod sees none."),
-    FailureClass.OUT_OF_MEMORY: (Fixer.INPUT, "GPU or pod ran out of memory, at the smallest micro batch too if it was the training."),
-    FailureClass.NON_FINITE_LOSS: (Fixer.INPUT, "The loss is not a number any more; a lower learning rate may help."),
+    FailureClass.OUT_OF_MEMORY: (Fixer.INPUT, "The GPU or the pod ran out of memory; a training has already tried the smallest micro batch."),
+    FailureClass.NON_FINITE_LOSS: (Fixer.INPUT, "The loss is no longer a finite number; a lower learning rate may help."),
     FailureClass.DISK_FULL: (Fixer.INPUT, "The workspace or the registry is full."),
     FailureClass.ADAPTER_CONFLICT: (Fixer.INPUT, "The registry holds another adapter under this name."),
-    FailureClass.INTERRUPTED: (Fixer.CLUSTER, "The pod was stopped from outside; started again from its checkpoint, free of charge."),
-    FailureClass.HUNG: (Fixer.BUG, "The training made no step for three times the median step, 120 s at least; started again."),
-    FailureClass.UPSTREAM: (Fixer.UPSTREAM, "A service that the job needs did not answer; tried again."),
-    FailureClass.BUG: (Fixer.BUG, "Something that should not happen; the pod's log has the traceback."),
+    FailureClass.INTERRUPTED: (Fixer.CLUSTER, "The pod was stopped from outside. The stage starts again from its checkpoint, and this costs no attempt."),
+    FailureClass.HUNG: (Fixer.BUG, "The training made no step for three times the median step time, and at least 120 s. It is started again."),
+    FailureClass.UPSTREAM: (Fixer.UPSTREAM, "A service that the job needs did not answer. The stage is tried again."),
+    FailureClass.BUG: (Fixer.BUG, "An error of Tuneyard or of the image; the pod's log has the traceback."),
 }  # fmt: skip
 for _class, (_fixer, _sentence) in _FAILURES.items():
     _reason(_class.value, _fixer, _sentence)

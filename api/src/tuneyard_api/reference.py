@@ -121,11 +121,11 @@ def write_pod_contract_page(*, note: str) -> str:
         _table(("Stage", "What it does", "Seconds between SIGTERM and SIGKILL"), stages),
         "## Places",
         _table(("Variable", "Value", "What is there"), places),
-        "## Taking back",
+        "## Unpublishing",
         (
             f"A FineTuneJob with `deletionPolicy: Delete` is deleted once `{' '.join(pod.UNPUBLISH)} --uid <uid>"
             " <registry>/<adapterName>` has ended well in a pod with the registry. It removes what the job of that uid"
-            " published, and nothing else; running it again goes on. Its termination message is one sentence."
+            " published, and nothing else. It may be run again after an interruption. Its termination message is one sentence."
         ),
         "## Exit codes",
         "0 is success.",

@@ -157,7 +157,7 @@ def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
     if adapter is not None and adapter.published == own and not job.spec.publish.replace:
         yield Problem(
             "spec.model.adapter.published",
-            f"the job would publish under the name that it goes on from, which is taken (got {own}); try another"
+            f"the job would publish under the name of the adapter that it continues, which is taken (got {own}); try another"
             " publish.adapterName, or publish.replace: true",
         )
 

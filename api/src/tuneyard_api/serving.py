@@ -60,7 +60,7 @@ class ServedModel(Contract):
     base: ServedBase
     """The base model."""
     endpoint: BaseUrl
-    """Base URL of the server, without /v1. Of a Service of the cluster, each ready replica is asked by its own address."""
+    """Base URL of the server, without /v1. If it is a Service of the cluster, each ready replica is asked by its own address."""
     server: Literal["vllm", "nim", "openai"]
     """`vllm`: vLLM; `nim`: NVIDIA NIM for LLMs 2.x; `openai`: any other OpenAI-compatible server."""
     listed_as: Annotated[str, Field(min_length=1, max_length=256)] | None = None
@@ -85,7 +85,7 @@ def reads_registry_of(job: FineTuneJob, served: ServedModel) -> bool:
 
 @dataclass(frozen=True)
 class Destination:
-    """The server that a planned job must be answered by."""
+    """The server that must answer with the adapter of a planned job."""
 
     endpoint: str
     server: Literal["vllm", "nim", "openai"]

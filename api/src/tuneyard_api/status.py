@@ -26,7 +26,7 @@ class ConditionType(StrEnum):
     PUBLISHED = "Published"
     SERVED = "Served"
     SUSPENDED = "Suspended"
-    """No step: True while the job is held by spec.suspend and nothing of it runs."""
+    """This is no step: it is True while spec.suspend holds the job and nothing of it runs."""
     SUCCEEDED = "Succeeded"
 
 
@@ -42,7 +42,7 @@ class State(StrEnum):
     SERVING = "Serving"
     """Published; waiting for the endpoint to answer with the adapter."""
     SUSPENDED = "Suspended"
-    """Held by spec.suspend; no pod of the job exists."""
+    """spec.suspend holds the job, and no pod of it exists."""
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
 
@@ -59,17 +59,17 @@ class Condition(Tolerant):
 
 
 class ProgressStatus(Tolerant):
-    """How far the training pod is; written at most every 10 s and only if the step moved."""
+    """Progress of the training pod; written at most every 10 s, and only if the step has changed."""
 
     phase: Literal["evaluating", "training"] = "training"
-    """What the steps are of: prompts that the base model answers before the training, or optimizer steps."""
+    """What is counted: prompts that the base model answers before the training, or optimizer steps."""
     step: int
     of: int
     percent: int
     loss: float | None = None
     tokens_per_second: float | None = None
     eta: Short | None = None
-    """Time left as people say it, such as `3m20s`."""
+    """Time left, such as `3m20s`."""
 
     @computed_field(  # type: ignore[prop-decorator]
         description="Steps done of all, such as `120/285 (42%)`; what else than training they are of comes first."
@@ -82,7 +82,7 @@ class ProgressStatus(Tolerant):
 
 
 class WaitingFor(Tolerant):
-    """The one object that holds the job up, and what Kubernetes says of it."""
+    """The one object that blocks the job, and what Kubernetes says about it."""
 
     kind: Short
     name: Short
@@ -91,7 +91,7 @@ class WaitingFor(Tolerant):
 
 
 class Attempt(Tolerant):
-    """One start of one stage."""
+    """One attempt of one stage."""
 
     stage: Stage
     number: int
@@ -100,15 +100,15 @@ class Attempt(Tolerant):
     started: Time
     ended: Time | None = None
     running_since: Time | None = None
-    """When all pods of a training attempt were first seen to run."""
+    """Time at which all pods of a training attempt were first seen running."""
     outcome: Literal["Running", "Succeeded", "Failed", "Stopped"]
-    """Stopped: by the operator, for spec.suspend or a deadline."""
+    """`Stopped`: ended by the operator because of spec.suspend or a deadline."""
     stopping: Short | None = None
     """Why the operator ends the attempt; written before its Job is deleted."""
     failure_class: FailureClass | None = None
     message: Long | None = None
     micro_batch_size: int | None = None
-    """Of a training attempt after one that ran out of memory; else what was planned."""
+    """Micro batch of a training attempt after one that ran out of memory; otherwise the planned one."""
     charged: int = 0
     """Failed attempts of the stage so far that count against retry.maxAttempts."""
     interrupted: int = 0
@@ -124,12 +124,12 @@ class AdapterStatus(Tolerant):
 
 
 class ResultStatus(Tolerant):
-    """What came out."""
+    """The result of the job."""
 
     adapter: AdapterStatus | None = None
     metrics: EvaluationFacts | None = None
     model_name: Short | None = None
-    """Name to ask the endpoint for."""
+    """Model name for requests to the endpoint."""
     endpoint: Long | None = None
     served_after_seconds: float | None = None
     """Seconds from Published to Served."""
@@ -140,12 +140,12 @@ class ResultStatus(Tolerant):
 
 
 class PlanStatus(Tolerant):
-    """What was decided before anything started."""
+    """The plan, made before anything started."""
 
     digest: Short
     """SHA-256 of job.json."""
     gpus: int
-    """Over all nodes; 0 where the runtime asks for none."""
+    """GPUs over all nodes; 0 where the runtime asks for none."""
     micro_batch_size: int
     gradient_accumulation: int
     registry_claim: Short | None = None
@@ -176,6 +176,6 @@ class FineTuneJobStatus(Tolerant):
     started: Time | None = None
     ended: Time | None = None
     active_seconds: int | None = None
-    """Time in which attempts that are over have run."""
+    """Time during which finished attempts have run."""
     cleaned: Time | None = None
     """When the children and the workspace of the ended job were deleted, after spec.ttl."""

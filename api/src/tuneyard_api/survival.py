@@ -20,31 +20,31 @@ _Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
 
 
 class Retry(Contract):
-    """When a stage is started again. What would fail the same way again is not."""
+    """When a stage is started again. A stage that would fail in the same way again is not."""
 
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    """Attempts of one stage that may fail of themselves, the first included: no answer from a hub, a hang."""
+    """Attempts of one stage, including the first, that may fail by themselves, for example when a hub does not answer or the training hangs."""
     max_interruptions: Annotated[int, Field(ge=0, le=1000)] = 20
     """Interruptions of one stage from outside (evicted, preempted, node lost) that cost no attempt."""
     backoff_seconds: Annotated[int, Field(ge=1, le=3600)] = 10
-    """Wait before the first repetition; doubled each time, and forgotten after an attempt of ten minutes."""
+    """Wait before the first repetition. It doubles each time, and starts over after an attempt of ten minutes."""
     max_backoff_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
     """Longest wait."""
 
 
 class Deadlines(Contract):
-    """How long a job may take; suspended time counts for neither, and absent is for ever."""
+    """How long a job may take. Suspended time counts for neither limit; absent means no limit."""
 
     pending_seconds: _Seconds | None = None
-    """Longest single wait: for runtime and claims, for a stage's pods to start, for a lost pod to end."""
+    """Longest single wait, for example for the runtime and claims, for the pods of a stage to start, or for a lost pod to end."""
     active_seconds: _Seconds | None = None
-    """Time in which stages run, all attempts together; a training that waits for its pods does not run."""
+    """Time during which stages run, summed over all attempts. Waiting for the pods of a training does not count."""
 
 
 class Ttl(Contract):
     """How long Jobs, pods, logs and workspace stay after the end. The FineTuneJob itself always stays."""
 
     after_success_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 86_400
-    """After Succeeded; the published adapter is not in the workspace."""
+    """Seconds after Succeeded. The published adapter is not in the workspace."""
     after_failure_seconds: Annotated[int, Field(ge=0, le=31_536_000)] = 604_800
-    """After Failed; the workspace holds the checkpoints."""
+    """Seconds after Failed. The workspace has the checkpoints."""

@@ -81,7 +81,7 @@ _TYPES = {
 
 
 class _Metadata(Contract):
-    """What people write of Kubernetes' own metadata; the API server judges it with no help of the CRD."""
+    """The metadata fields that people write; the API server validates them without the CRD."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -109,12 +109,12 @@ def load_runtime(text: str, file: str = "<text>") -> FineTuneRuntime:
 
 
 def read_job(document: Document) -> FineTuneJob:
-    """As `load_job`, of a document that is read already."""
+    """Does the same as `load_job` for a document that was read before."""
     return _read(document, FineTuneJob, names.JOB_KIND)
 
 
 def read_runtime(document: Document) -> FineTuneRuntime:
-    """As `load_runtime`, of a document that is read already."""
+    """Does the same as `load_runtime` for a document that was read before."""
     return _read(document, FineTuneRuntime, names.RUNTIME_KIND)
 
 

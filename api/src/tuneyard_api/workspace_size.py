@@ -13,9 +13,9 @@ _UNIT = {"b": 1e9, "m": 1e6}
 _WEIGHT_BYTES = 2
 """bf16, as nearly every model of a hub is stored."""
 _TRAINED_BYTES = 12
-"""Of one trained parameter in a checkpoint: fp32 weight and both moments of AdamW."""
+"""Bytes of one trained parameter in a checkpoint: the fp32 weight and both moments of AdamW."""
 _ADAPTER_SHARE = 0.02
-"""Trained share of a LoRA of rank 16 on every linear layer: 0.011 of a model of 1e9 parameters, less of larger ones."""
+"""Share of the parameters that a LoRA of rank 16 on every linear layer trains: 0.011 for 1e9 parameters, less for more."""
 _ADAPTER_RANK = 16
 _DATA_GIB = 4
 """Prepared data, logs, samples."""

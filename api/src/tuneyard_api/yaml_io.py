@@ -26,7 +26,7 @@ from tuneyard_api.yaml_scalars import (
 )
 
 MAX_DEPTH = 100
-"""Levels of nesting that are read; libyaml itself dies of a million."""
+"""Deepest nesting that is read."""
 MAX_ALIASED = 10_000
 """Values that all aliases of a document may stand for together."""
 MAX_IMPLICIT_KEY = 1000
@@ -42,7 +42,7 @@ class Document:
     value: Any
     file: str
     positions: Mapping[Path, Position] = field(repr=False)
-    """Of a key for what a mapping holds, of the item in a list."""
+    """Position of each value: of its key in a mapping, of the item in a list."""
     misread: tuple[LocatedProblem, ...] = ()
     """Plain scalars that kubectl, Helm and Argo CD read as something else; no file that goes to them may have any."""
     written: Mapping[Path, str] = field(default_factory=dict, repr=False, compare=False)

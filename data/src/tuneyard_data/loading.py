@@ -23,7 +23,7 @@ class Loaded:
 
     name: str
     file: str = ""
-    """What its file is called towards people."""
+    """Name of its file in messages."""
     examples: list[Example] = field(default_factory=list)
     records: list[TokenizedRecord] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
@@ -31,9 +31,9 @@ class Loaded:
     read: int = 0
     """Records in the file."""
     dropped: int = 0
-    """Records of which nothing learned was left after cutting."""
+    """Records that had no learned token left after truncation."""
     lengths: list[int] = field(default_factory=list)
-    """Tokens of every record before cutting."""
+    """Number of tokens of every record before truncation."""
 
     def take(self, chosen: list[int], name: str) -> "Loaded":
         """The part of the split with these indices."""
@@ -64,7 +64,7 @@ def load_splits(
     chat, decided = tokenizer.chat_template(), list[Renderer]()
 
     def render(record: Record) -> Example:
-        # The first record of all, so of the training data, decides on the format of every split.
+        # The first training record decides the format of every split.
         if not decided:
             decided.append(renderer_of(job.dataset.format, job.dataset.template, chat, record))
         return decided[0](record)
@@ -73,7 +73,7 @@ def load_splits(
     for file in files:
         split = Loaded(file.split, file.name)
         for examples in _batches(_examples(file, render, problems, split)):
-            # Once something is wrong the rest is only looked at, not tokenised.
+            # After the first problem the other records are only checked, not tokenised.
             if not problems.count:
                 _tokenize(examples, split, tokenizer, learn_all=job.dataset.loss_on == "all", limit=limit)
             records_read(split.read)
@@ -123,7 +123,7 @@ def _tokenize(
     records = tokenizer.tokenize([example for _, example in placed], learn_all=learn_all, limit=limit)
     for (place, example), record in zip(placed, records, strict=True):
         split.lengths.append(record.full_length)
-        # The first token has nothing before it that could predict it.
+        # Nothing precedes the first token, so it cannot be predicted.
         if record.learned[1:].any():
             split.examples.append(example)
             split.places.append(place)

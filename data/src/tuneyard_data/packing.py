@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts several records into one sequence, so that few tokens are padding.
 
-Records keep to themselves: position ids begin anew with each, and attention is block-diagonal: the trainer sees to both.
+Records do not see each other: position ids begin anew with each, and attention is block-diagonal: the trainer sees to both.
 """
 
 from bisect import bisect_left, insort

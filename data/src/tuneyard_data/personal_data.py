@@ -41,7 +41,7 @@ def _is_card(text: str) -> bool:
 
 
 _KINDS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool]], ...] = (
-    # What a text must hold at least, to spare most texts the slower look.
+    # A text without any of these is not searched further: most texts are spared the slow search.
     ("e-mail address", "@", _EMAIL, lambda _: True),
     ("card number", "", _CARD, _is_card),
     ("phone number", "", _PHONE, lambda _: True),

@@ -16,7 +16,7 @@ from tuneyard_api.problems import clip
 from tuneyard_data.refused import DataRefused, RecordsRefused
 
 MAX_SHOWN = 20
-"""Problems that are shown one by one; the rest is counted."""
+"""Number of problems that are shown one by one; the others are counted."""
 SUFFIXES = (".jsonl", ".json", ".parquet")
 _BOM = b"\xef\xbb\xbf"
 
@@ -28,7 +28,7 @@ class DataFile:
     split: str
     path: Path
     name: str
-    """What it is called towards people."""
+    """Name in messages."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Record:
     place: Place
     values: dict[str, Any]
     source: str = field(repr=False, default="")
-    """Its text, to find the column of a value."""
+    """Text of the record, in which columns of values are found."""
 
     def place_of(self, key: str) -> Place:
         """The place of `key` in the text, or the record's beginning if it is not there."""

@@ -12,4 +12,4 @@ class RecordsRefused(DataRefused):
     def __init__(self, message: str, report: str) -> None:
         super().__init__(message)
         self.report = report
-        """One problem per line, and how many there are beyond."""
+        """Returns one problem per line, and the number of problems that are not shown."""

@@ -25,10 +25,10 @@ from tuneyard_data.tokenization import TextTokenizer
 
 REPORT = "prepare-report.json"
 MAX_PLACES = 5
-"""Places that are named of each finding; all are counted."""
+"""Number of places that are named for each finding; all places are counted."""
 MAX_SHOWN_CHARACTERS = 4000
 _LONG_TAIL = 0.05
-"""Share of cut records from which on a warning is due."""
+"""Share of truncated records above which there is a warning."""
 _TOO_MUCH_LEAKED = 0.5
 _BINS = 12
 
@@ -67,9 +67,9 @@ class Repetition(Contract):
     """Records that appear earlier, or in another split."""
 
     exact: int
-    """Word for word."""
+    """Records that are equal word for word."""
     near: int
-    """In other spelling alone; those of `exact` are not counted again."""
+    """Records that differ only in spelling, without those in `exact`."""
     first: tuple[Pair, ...]
 
 
@@ -83,14 +83,14 @@ class SplitReport(Contract):
 
 
 class Leak(Repetition):
-    """Records of `split` that `of` holds too."""
+    """Records of `split` that are also in `of`."""
 
     split: str
     of: str
 
 
 class Hint(Contract):
-    """What looks like personal data or a secret: where, but never what."""
+    """Places that look like personal data or a secret. The text itself is never repeated."""
 
     kind: str
     count: int
@@ -117,12 +117,12 @@ class DataReport(Contract):
 
     @property
     def duplicates(self) -> int:
-        """Exact ones in the training data."""
+        """Number of exact duplicates in the training data."""
         return self.splits["training"].duplicates.exact
 
     @property
     def leaked(self) -> int:
-        """Validation and test records that the training data holds too, exactly or nearly."""
+        """Number of validation and test records that are also in the training data, exactly or nearly."""
         return sum(leak.exact + leak.near for leak in self.leaks if leak.of == "training")
 
     @property
@@ -238,7 +238,7 @@ def text_of(report: DataReport) -> str:
         lines += _repetition_lines(f"{leak.split} records in {leak.of}", leak)
     lines += [f"looks like {hint.kind}: {hint.count}, at {', '.join(hint.first)}" for hint in report.hints]
     if report.shown is not None:
-        lines += [f"what the model sees of {report.shown.place}:", report.shown.text.rstrip("\n")]
+        lines += [f"the record at {report.shown.place} as the model sees it:", report.shown.text.rstrip("\n")]
     return "\n".join(lines)
 
 
@@ -286,7 +286,7 @@ def _shown(split: Loaded, at: int, tokenizer: TextTokenizer) -> ShownRecord:
 def _lengths(split: Loaded, limit: int) -> Lengths:
     ordered = sorted(split.lengths)
     width = max(1, ceil(ordered[-1] / _BINS))
-    # A round width is easier to read.
+    # Round widths are easier to read.
     width = next(step * 10**power for power in range(12) for step in (1, 2, 5) if step * 10**power >= width)
     counts = Counter(length // width for length in ordered)
     return Lengths(

@@ -39,17 +39,17 @@ class Example:
 
     pieces: tuple[Piece, ...]
     prompt: str | None
-    """What a model is asked to continue in evaluation; None for plain text."""
+    """Prompt that a model continues in the evaluation; None for plain text."""
     reference: str
-    """What it should answer."""
+    """Expected answer."""
     messages: tuple[dict[str, Any], ...] | None = None
-    """Chat: the messages of the prompt."""
+    """Messages of the prompt, for chat."""
     has_special_tokens: bool = False
     """The text already holds the tokenizer's special tokens, as chat templates write them."""
 
 
 class RecordProblem(ValueError):  # noqa: N818  a problem of the record, not of the program
-    """A record that can't be used, and why."""
+    """Raised for a record that can't be used; the message says why."""
 
     def __init__(self, place: Place, message: str) -> None:
         super().__init__(message)
@@ -223,7 +223,7 @@ class ChatTemplate:
                 return []
             answer = upto[len(prompt) :]
             if self._end and self._end in answer:
-                # What follows the end of an answer is the template's, and never generated.
+                # Text after the end of an answer comes from the template and is never generated.
                 answer = answer[: answer.rindex(self._end) + len(self._end)]
             pieces += [Piece(prompt[len(done) :], is_learned=False), Piece(answer, is_learned=True)]
             done = prompt + answer
@@ -246,7 +246,8 @@ def checked_messages(record: Record) -> list[dict[str, Any]]:
         before = _checked_role(message, before, f"messages[{index}]", place)
     if before != "assistant":
         raise RecordProblem(
-            place, f"the last message must be the assistant's, as it is what is learned (got {before})"
+            place,
+            f"the last message must be the assistant's, because the model learns to write it (got {before})",
         )
     return messages
 

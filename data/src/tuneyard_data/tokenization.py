@@ -25,9 +25,9 @@ class TokenizedRecord:
     tokens: np.ndarray
     """int32 [length]."""
     learned: np.ndarray
-    """bool [length]: which tokens are under the loss."""
+    """bool [length]: whether a token counts in the loss."""
     full_length: int
-    """Tokens before cutting."""
+    """Number of tokens before truncation."""
 
     @property
     def is_cut(self) -> bool:
@@ -61,7 +61,7 @@ class TextTokenizer:
                 " generation_config.json nor config.json (eos_token_id) names one that the tokenizer has"
             )
         self.end_id = self.stop_ids[0]
-        """Put after what is learned."""
+        """Token that is appended to the learned text."""
 
     def _find_stop_ids(self) -> tuple[int, ...]:
         """Every id that ends an answer, the tokenizer's own first."""
@@ -81,7 +81,7 @@ class TextTokenizer:
         """The template that turns messages into text, if the model has one."""
         file = self._folder / "chat_template.jinja"
         source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
-        if isinstance(source, list):  # several under names, as some tool-using models have
+        if isinstance(source, list):  # Some models that use tools have several named templates.
             source = next((entry["template"] for entry in source if entry.get("name") == "default"), None)
         if not source:
             return None
@@ -95,7 +95,7 @@ class TextTokenizer:
     def prompt_ids(self, text: str, *, has_special_tokens: bool) -> list[int]:
         """The ids of a prompt, which the model continues."""
         ids = list(self._tokenizer.encode(text, add_special_tokens=not has_special_tokens).ids)
-        # Some tokenizers end every text; a prompt goes on.
+        # Some tokenizers append an end token to every text, but the model must continue a prompt.
         while ids and not has_special_tokens and ids[-1] in self.stop_ids:
             ids.pop()
         return ids

@@ -48,7 +48,7 @@ def resolve_file(path: Path) -> tuple[Loaded, Stack]:
 
 
 def resolve_loaded(loaded: Loaded) -> Stack:
-    """What an environment means.
+    """The stack of an environment.
 
     Raises:
         InputError: needs that nobody or several meet, unknown components.
@@ -78,7 +78,7 @@ def build_loaded(loaded: Loaded, root: Path) -> Built:
         files = render(stack, content_digests(root, local_paths(stack)))
     except InputError as error:
         raise InputError(f if f.file else loaded.at_place(f) for f in (*found, *error.findings)) from error
-    # What follows from an error of the environment is not said a second time.
+    # Findings that follow from an error of the environment are not reported a second time.
     if not has_errors(found):
         found += [*check_files(stack, files), *check_schemas(files, root), *check_chart_values(stack, root)]
         found += check_jobs(stack, root)

@@ -28,10 +28,10 @@ from tuneyard_local.progress import wait_until
 from tuneyard_local.records import SEARCH_PATH
 
 PARTS = ("argo-cd", "helm")
-"""What must be built beside the control plane's parts."""
+"""Parts that must be built besides those of the control plane."""
 PORT_NAMES = ("git", "redis", "repo-server", "repo-server-metrics", "controller-metrics")
 CRDS = ("application-crd.yaml", "appproject-crd.yaml")
-"""What these programs watch; ApplicationSets are another program's, and their CRD is as large as all else together."""
+"""Files with the CRDs of these programs. ApplicationSets belong to another program, and their CRD is as large as these together."""
 START_SECONDS = 90.0
 
 
@@ -43,9 +43,9 @@ class ArgoCdOptions:
     resync_seconds: int = 10
     """How often git is asked for new commits (`timeout.reconciliation`, 120 s by default)."""
     helm: Path | None = None
-    """The program that renders charts; None: Helm as it was built here."""
+    """The program that renders charts; None: the Helm that was built here."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables for the programs, over what the cluster's ConfigMaps say."""
+    """Variables of the programs, which override the settings of the cluster's ConfigMaps."""
 
 
 class ArgoCd:

@@ -31,7 +31,7 @@ CTR = ("/usr/bin/ctr", "--namespace", "k8s.io")
 CTR_SECONDS = 300.0
 KINDS_SECONDS = 60.0
 DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-"""What kubectl asks for to learn all kinds at once (aggregated discovery, Kubernetes 1.30 and later)."""
+"""Header by which kubectl gets all kinds at once (aggregated discovery, Kubernetes 1.30 and later)."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Cluster:
         try:
             with opener.open(self.plan.server + path, timeout=HTTP_SECONDS) as answer:
                 text = answer.read().decode()
-        except OSError:  # refused, not ready, not found: all mean "not yet" to those who ask
+        except OSError:  # Refused, not ready and not found all mean "not yet" to callers.
             return None
         return json.loads(text) if text.startswith(("{", "[")) else text
 
@@ -191,7 +191,9 @@ class Cluster:
             if plan is not None and plan.mode == "native":
                 machine.undo(plan.link, plan.cgroup)
             if mounts := machine.mounts_below(self.folder.root):
-                raise ClusterError(f"still mounted, so nothing was deleted: {', '.join(mounts)}")
+                raise ClusterError(
+                    f"these folders are still mounted, so nothing was deleted: {', '.join(mounts)}"
+                )
             if plan is not None and plan.mode == "native" and self._is_last_native():
                 machine.restore()
             shutil.rmtree(self.folder.root)

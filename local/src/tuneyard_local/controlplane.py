@@ -23,7 +23,7 @@ from tuneyard_local.progress import Progress, require_room
 
 PORT_NAMES = ("etcd", "etcd-peer", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 SERVICES = "10.96.0.0/16"
-"""Service addresses where no node serves them."""
+"""Network of Service addresses in a cluster without nodes that serve them."""
 USERS = {
     "admin": ("system:masters", "tuneyard-admin"),
     "kube-controller-manager": (None, "system:kube-controller-manager"),
@@ -36,7 +36,7 @@ class ControlPlaneOptions:
     """Options of a test or a benchmark."""
 
     fake_nodes: int = 0
-    """Nodes played by kwok; 0: no kwok."""
+    """Number of nodes that kwok simulates; 0: no kwok."""
     gpus_per_fake_node: int = 8
     kwok_stages: tuple[Path, ...] = ()
     """kwok configuration files (Stages); empty: kwok's own, in which a Job's pod succeeds at once."""

@@ -23,14 +23,14 @@ PODS_PYTHON = "3.11"
 PODS_PLATFORM = "x86_64-manylinux_2_36"
 """Debian 12: glibc 2.36. The machine's own Python and libc do not matter."""
 PURE_SOURCES = ("rouge-score",)
-"""Packages that are published as source only, all of it Python: these may be built."""
+"""Packages that are published only as Python source, and may therefore be built."""
 PYTORCH = ("--package", "tuneyard-trainer", "--extra", "torch")
 PYTORCH_GIB = 9.0
-"""What wheels in uv's cache and their unpacked files take, when nothing is there yet."""
+"""GiB of disk for wheels in uv's cache and their unpacked files, when nothing is there yet."""
 
 
 def _uv() -> list[str]:
-    found = os.environ.get("UV") or shutil.which("uv")  # `uv run` says where it is
+    found = os.environ.get("UV") or shutil.which("uv")  # `uv run` sets this variable to its own path.
     return [found] if found else [sys.executable, "-m", "uv"]
 
 
@@ -54,7 +54,9 @@ def install_requirements(
     argv += ["--python-platform", PODS_PLATFORM, "--require-hashes", "--no-deps", "-r", listed]
     argv += ["--only-binary", ":all:", *(word for name in PURE_SOURCES for word in ("--no-binary", name))]
     if compiles and is_pods_python():
-        argv += ["--compile-bytecode"]  # importing PyTorch and transformers takes half the time with it
+        argv += [
+            "--compile-bytecode"
+        ]  # Importing PyTorch and transformers takes half the time with byte code.
     env = {**os.environ, "UV_NO_CONFIG": "1"}
     progress.run(f"installing {what}", argv, folder.with_suffix(".log"), env)
     listed.unlink()

@@ -34,9 +34,9 @@ USER = "65532:65532"
 LIBRARY = "opt/tuneyard/lib"
 THIRD_PARTY = "opt/tuneyard/packages"
 ENVIRONMENT_MOUNT = "/opt/pytorch"
-"""Where a pod mounts the PyTorch environment, which is in no image."""
+"""Path at which a pod mounts the PyTorch environment, which is in no image."""
 BASE_PACKAGES = ("python3", "ca-certificates", "libnuma1")
-"""vLLM's kernels link libnuma, and no wheel brings it."""
+"""Debian packages of the base. libnuma1 is for vLLM: its kernels link it, and no wheel has it."""
 BASE_EXCLUDES = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 MEDIA = "application/vnd.oci.image"
 
@@ -49,7 +49,7 @@ class Recipe:
     members: tuple[tuple[str, str], ...]
     """Folder in the repository and package name of each member whose code is inside."""
     export: tuple[str, ...]
-    """Words of `uv export` that select the third-party packages."""
+    """Arguments of `uv export` that select the third-party packages."""
     command: str
     module: str
     more_commands: tuple[tuple[str, str], ...] = ()
@@ -77,7 +77,7 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             "server",
             (("api", "tuneyard_api"), ("server", "tuneyard_server")),
-            ("--package", "tuneyard-trainer"),  # PyTorch and the web server come with the mounted environment
+            ("--package", "tuneyard-trainer"),  # The mounted environment has PyTorch and the web server.
             "tuneyard-server",
             "tuneyard_server.main",
         ),
@@ -319,7 +319,7 @@ def import_image(cluster: Cluster, node: str, image: Image) -> bool:
     command = [*cluster.processes.enter(node), *CTR, "images", "import", "-"]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said)
-        with process, contextlib.suppress(BrokenPipeError):  # ctr's own words say more
+        with process, contextlib.suppress(BrokenPipeError):  # The message of ctr says more.
             image.write(cast("IO[bytes]", process.stdin))
         if process.returncode:
             said.seek(0)

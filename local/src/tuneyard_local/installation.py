@@ -94,7 +94,7 @@ def install_operator(cluster: Cluster, image: Image) -> None:
     repository, tag = image.reference.rsplit(":", 1)
     values = {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
-        # On one machine no network is slow: who takes over from an operator that died need not wait for long.
+        # On one machine the network is never slow, so an operator that takes over from a dead one need not wait long.
         "settings": {"leaseSeconds": 5},
     }
     argv = [program("helm"), "--kubeconfig", cluster.kubeconfig, "upgrade", "--install", RELEASE, CHART]

@@ -30,7 +30,7 @@ KUBELET_SYSCTLS = {
     "kernel/keys/root_maxkeys": "1000000",
     "kernel/keys/root_maxbytes": "25000000",
 }
-"""What a kubelet sets, and to what (pkg/kubelet/cm, setupKernelTunables)."""
+"""Sysctls that a kubelet sets, and their values (pkg/kubelet/cm, setupKernelTunables)."""
 
 
 MOUNT_POINTS = (
@@ -92,7 +92,7 @@ def restore() -> None:
         _sysctl_record().unlink()
     if _folder_record().exists():
         for folder in json.loads(_folder_record().read_text()):
-            with contextlib.suppress(OSError):  # somebody else's files are in it by now
+            with contextlib.suppress(OSError):  # It now has files of somebody else.
                 Path(folder).rmdir()
         _folder_record().unlink()
 
@@ -143,7 +143,9 @@ def remove_cgroup(cgroup: str) -> None:
                     for pid in (Path(folder) / "cgroup.procs").read_text().split():
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(int(pid), signal.SIGKILL)
-                    Path(folder).rmdir()  # refused while a killed process still ends: the next round takes it
+                    Path(
+                        folder
+                    ).rmdir()  # Refused while a killed process is still ending; the next round removes it.
         tops = [top for top in tops if top.is_dir()]
         time.sleep(0.05 if tops else 0)
     if tops:
@@ -190,7 +192,9 @@ def undo(link: str | None, cgroup: str | None) -> None:
     if cgroup is not None:
         remove_cgroup(cgroup)
     if link is not None and has_link(link):
-        with contextlib.suppress(ClusterError):  # it vanishes by itself a moment after the cluster's network
+        with contextlib.suppress(
+            ClusterError
+        ):  # It disappears by itself a moment after the cluster's network.
             ip("link", "delete", link)
         if has_link(link):
             raise ClusterError(f"the network link {link} does not go away")

@@ -36,7 +36,7 @@ PORTS = {
     "kube-controller-manager": 10257,
     "kube-scheduler": 10259,
 }
-"""The usual ones: in its own network namespace a cluster has them all to itself."""
+"""The usual ports. A cluster has them to itself in its own network namespace."""
 USERS = {
     "kube-proxy": "system:kube-proxy",
     "coredns": "system:coredns",
@@ -54,7 +54,7 @@ class NativeOptions:
 
     nodes: int = 1
     gpus: int = 8
-    """Fake `nvidia.com/gpu` on each node."""
+    """Number of fake `nvidia.com/gpu` on each node."""
     control_plane: ControlPlaneOptions = field(default_factory=ControlPlaneOptions)
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ def up(
         cluster.require_absent()
         require_room("a cluster", cluster.folder.root.parent, 1 + GIB_PER_NODE * options.nodes, 1.5)
         pause = images.build_pause(progress)
-        with locked(machine.lock_file()):  # two clusters must not pick the same networks
+        with locked(machine.lock_file()):  # Two clusters must not pick the same networks.
             plan = _take_machine(cluster, options, owner)
             enter = cluster.processes.enter(node.NETWORK)
             pods, services = Network(plan.pods or ""), Network(plan.services)
@@ -129,7 +129,7 @@ def up(
         _make_users(cluster, plan, authority)
         controlplane.start_etcd(cluster, plan, node.NETWORK)
         controlplane.start_apiserver(cluster, plan, options.control_plane, node.NETWORK)
-        with ThreadPoolExecutor() as pool:  # raises what any of them raised
+        with ThreadPoolExecutor() as pool:  # Raises the error of any of them.
             list(pool.map(lambda index: _start_runtime(cluster, plan, index, pause), range(len(plan.nodes))))
         progress.say("containerd answers")
         cluster.wait_until_ready()

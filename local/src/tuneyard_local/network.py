@@ -15,13 +15,13 @@ from tuneyard_local import machine
 from tuneyard_local.errors import ClusterError
 
 PORTS = range(20000, 30000)
-"""Below the ports that Linux hands out by itself (32768 and up): no passing connection takes them."""
+"""Ports below those that Linux assigns by itself (32768 and up), so that no other connection takes them."""
 
 
 def is_free_port(port: int, address: str = "127.0.0.1") -> bool:
     """Whether a server could listen there now."""
     with socket.socket() as probe:
-        # Connections of a server that was just ended may linger; they hinder nobody who listens anew.
+        # Connections of a server that has just ended may linger; they do not prevent a new server from listening.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
@@ -48,7 +48,7 @@ def pick_ports(names: Iterable[str], rng: random.Random) -> dict[str, int]:
 Network = ipaddress.IPv4Network
 BRIDGE = "pods"
 BRIDGE_MAC = "0a:00:00:00:00:01"
-"""Fixed: a bridge otherwise changes its address as pods come and go. Seen by its own cluster only."""
+"""Fixed MAC address of the bridge, which would otherwise change as pods come and go. Only the cluster sees it."""
 
 
 def pick_networks(count: int, taken: Iterable[Network], rng: random.Random) -> list[Network]:

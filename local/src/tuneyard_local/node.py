@@ -106,7 +106,7 @@ def kubelet_config(plan: Plan, index: int, certificates: Path, resolv_conf: Path
             "authorization": {"mode": "Webhook"},
             "tlsCertFile": str(certificates / f"kubelet-{name}.crt"),
             "tlsPrivateKeyFile": str(certificates / f"kubelet-{name}.key"),
-            # A laptop's disk may be nearly full: the node shall not evict its pods for that.
+            # A laptop's disk may be nearly full, and the node must not evict its pods because of that.
             "evictionHard": {
                 "memory.available": "100Mi",
                 "nodefs.available": "1%",
@@ -114,7 +114,7 @@ def kubelet_config(plan: Plan, index: int, certificates: Path, resolv_conf: Path
                 "nodefs.inodesFree": "1%",
             },
             "imageGCHighThresholdPercent": 100,
-            # GPUs that come or go show in the node's status within two seconds, not ten.
+            # Changes of GPUs are in the node's status after two seconds instead of ten.
             "nodeStatusUpdateFrequency": "2s",
             "nodeStatusReportFrequency": "2s",
             "maxPods": MAX_PODS,

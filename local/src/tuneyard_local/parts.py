@@ -43,7 +43,7 @@ def _kubernetes_version_flags() -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """One program to build: the package in its module, and the names it is called by."""
+    """One program to build: the package in its module, and the names of its files."""
 
     name: str
     package: str = "."

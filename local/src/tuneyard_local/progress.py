@@ -14,7 +14,7 @@ from pathlib import Path
 from tuneyard_local.errors import ClusterError
 
 REMIND_SECONDS = 15.0
-"""How long a running step may say nothing."""
+"""Seconds after which a running step prints that it is still running."""
 
 GIB = 1 << 30
 

@@ -82,7 +82,7 @@ def _inherited_files() -> list[int]:
     found = []
     for entry in list(Path("/proc/self/fd").iterdir()):
         number = int(entry.name)
-        with contextlib.suppress(OSError):  # the listing's own is closed by now
+        with contextlib.suppress(OSError):  # The descriptor of the listing itself is closed by now.
             if number > STANDARD_ERROR and os.get_inheritable(number):
                 found.append(number)
     return found
@@ -170,7 +170,7 @@ class Processes:
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, output, 1),
                     (os.POSIX_SPAWN_DUP2, output, 2),
-                    # It outlives us: a lock or a pipe of whoever called us must not stay open for as long.
+                    # The process outlives us, and must not keep a lock or a pipe of our caller open.
                     *((os.POSIX_SPAWN_CLOSE, number) for number in _inherited_files()),
                 ],
             )
@@ -198,7 +198,7 @@ class Processes:
         return ["/usr/bin/nsenter", f"--net={spaces}/net", f"--mount={spaces}/mnt", "--"]
 
     def _environment(self) -> dict[str, str]:
-        # Not ours: proxies, KUBECONFIG and the like would lead the programs elsewhere.
+        # Our own variables are left out: proxies, KUBECONFIG and the like would lead the programs elsewhere.
         return {"PATH": SEARCH_PATH, "HOME": str(self._marker), "LANG": "C.UTF-8", MARKER: str(self._marker)}
 
     def stop(self, *names: str, patience_seconds: float = 5.0) -> None:

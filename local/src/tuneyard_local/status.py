@@ -45,7 +45,7 @@ class ClusterStatus:
     kubeconfig: str
     server: str
     version: str | None
-    """Of the API server; None when it does not answer."""
+    """Version of the API server; None when it does not answer."""
     nodes: tuple[NodeStatus, ...]
     components: tuple[ComponentStatus, ...]
     is_healthy: bool

@@ -61,7 +61,7 @@ def build_folder_volume(namespace: str, claim: str, folder: Path, *, read_only: 
         raise ClusterError(f"folder of claim {namespace}/{claim}: an absolute path is needed (got {folder})")
     modes = ["ReadOnlyMany"] if read_only else ["ReadWriteMany"]
     name = f"folder-{namespace}-{claim}"
-    size = {"storage": "1Gi"}  # hostPath holds nobody to it, but the API wants one
+    size = {"storage": "1Gi"}  # hostPath does not enforce a size, but the API requires one.
     return [
         {
             "apiVersion": "v1",

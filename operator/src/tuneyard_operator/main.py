@@ -80,12 +80,12 @@ async def _work_while_watched(
     """Work until a signal to stop (true) or until the watches are lost (false)."""
     working = asyncio.create_task(_reconcile(settings, reconciler, leadership, ready), name="reconcile")
     watching = asyncio.create_task(_watch(settings, reconciler.store, working, ready), name="kopf")
-    for number in (signal.SIGTERM, signal.SIGINT):  # before kopf handles them, and after it did
+    for number in (signal.SIGTERM, signal.SIGINT):  # before kopf handles signals and after it stops
         asyncio.get_running_loop().add_signal_handler(number, watching.cancel)
     try:
         await _until_one_ends(working, watching)
     except WatchLostError as error:
-        log.warning("%s; restarts the watches", error)
+        log.warning("%s; the watches are restarted", error)
         return False
     return True
 
@@ -96,11 +96,13 @@ async def _reconcile(
     """Read everything first, then reconcile while the lease is ours, and resync from time to time."""
     cluster, store = reconciler.cluster, reconciler.store
     await _first_sync(cluster, store)
-    log.info("sees the cluster: %s", store.state_counts() or "no FineTuneJob yet")
+    log.info(
+        "the operator knows the objects of the cluster: %s", store.state_counts() or "no FineTuneJob yet"
+    )
     ready.set()
 
     async def work() -> None:
-        await _first_sync(cluster, store)  # the watches may lag behind the former holder's last writes
+        await _first_sync(cluster, store)  # The watches may lag behind the last writes of the former holder.
         await reconciler.run(settings.workers)
 
     async with asyncio.TaskGroup() as group:
@@ -151,7 +153,7 @@ async def _watch(settings: Settings, store: Store, working: asyncio.Task[None], 
 async def _until_one_ends(working: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
     """Run both until one ends, by a signal or an error; then cancel the other."""
     await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-    if not working.cancelling():  # else by the watches, which end by themselves and then say why
+    if not working.cancelling():  # otherwise the watches have ended by themselves
         watching.cancel()
         working.cancel()
     for outcome in await asyncio.gather(working, watching, return_exceptions=True):

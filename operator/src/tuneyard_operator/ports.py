@@ -24,7 +24,7 @@ class ClusterError(Exception):
     def __init__(self, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-        """Seconds that the API server wants to be left alone."""
+        """Seconds that the API server asks clients to wait."""
 
 
 class NotServedError(ClusterError):

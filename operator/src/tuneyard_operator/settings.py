@@ -23,7 +23,7 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=1, le=256)] = 32
     """FineTuneJobs worked on at once, and so API requests under way; more only loads the API server."""
     resync_seconds: Annotated[float, Field(ge=5, le=86_400)] = 300.0
-    """How often the watches are compared with lists: bounds how long a lost deletion goes unnoticed."""
+    """Seconds between comparisons of the watches with lists; this bounds how long a lost deletion goes unnoticed."""
     watch_seconds: Annotated[int, Field(ge=5, le=3600)] = 300
     """Length of one watch request; the client gives up on a silent one 10 s later."""
     stuck_seconds: Annotated[float, Field(ge=30, le=3600)] = 300.0
@@ -33,4 +33,4 @@ class Settings(BaseModel):
     identity: str = ""
     """Name of this replica in the lease; empty: the host's name, which in a pod is the pod's."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least level that is logged; kopf's own lines are kept to warnings unless this is debug."""
+    """Lowest level that is logged. Only warnings of kopf are logged, unless this is debug."""

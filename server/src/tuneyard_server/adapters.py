@@ -15,7 +15,7 @@ from tuneyard_api.pod_contract import ADAPTER_CONFIG
 METHOD = "LORA"
 REQUIRED = ("lora_alpha", "r", "target_modules")
 HARMLESS_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
-"""Ways to begin that leave the base model as it was; PiSSA, OLoRA, CorDA and LoftQ change it."""
+"""Initialisations that leave the base model unchanged; PiSSA, OLoRA, CorDA and LoftQ change it."""
 
 
 class AdapterRefusedError(Exception):
@@ -23,7 +23,7 @@ class AdapterRefusedError(Exception):
 
 
 class AdapterMissingError(Exception):
-    """There is no adapter in the folder."""
+    """Raised when the folder has no adapter."""
 
 
 class ConfigUnreadableError(Exception):

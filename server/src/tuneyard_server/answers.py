@@ -15,7 +15,7 @@ class AnswerLike(Protocol):
 
     @property
     def text(self) -> str:
-        """The text."""
+        """The generated text."""
 
     @property
     def finish_reason(self) -> str:
@@ -23,11 +23,11 @@ class AnswerLike(Protocol):
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens read."""
+        """Number of tokens of the prompt."""
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens written."""
+        """Number of tokens of the answer."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def build_chunk(envelope: Envelope, index: int, *, text: str = "", finish_reason
 
 
 def build_role_chunk(envelope: Envelope) -> Json:
-    """The first chunk of a chat answer: who speaks."""
+    """The first chunk of a chat answer, which has the role."""
     delta = {"role": "assistant", "content": ""}
     return envelope.build(
         [{"delta": delta, "index": 0, "finish_reason": None, "logprobs": None}], is_chunk=True

@@ -30,7 +30,7 @@ BUG, BUG_KIND = "an error of the server; see its log", "InternalServerError"
 WORKER: web.AppKey[Worker] = web.AppKey("worker", Worker)
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 FAILED: web.AppKey[asyncio.Event] = web.AppKey("failed", asyncio.Event)
-"""Set when the model can't be loaded."""
+"""Event that is set when the model can't be loaded."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -126,11 +126,11 @@ async def stream(request: web.Request, wanted: GenerationRequest, envelope: Enve
                         finished.append(answer)
                         await send(answers.build_chunk(envelope, index, finish_reason=answer.finish_reason))
         except ConnectionResetError:
-            return response  # Nobody listens any more.
+            return response  # The client is gone.
         except Exception:
             if not response.prepared:
                 raise
-            LOG.exception("a stream broke off")
+            LOG.exception("a stream ended early")
             await send(answers.build_error(BUG, kind=BUG_KIND, status=500))
             return response
     if wanted.has_stream_usage:

@@ -48,7 +48,7 @@ class Listed:
 
     path: Path
     created: int
-    """Unix seconds when it was loaded first."""
+    """Unix time of the first load, in seconds."""
 
 
 class Catalog:
@@ -106,7 +106,7 @@ class Catalog:
         if name not in self.listed:
             raise AdapterUnknownError(f"The lora adapter '{name}' cannot be found.")
         self._forget(name)
-        LOG.info("adapter %s is taken off the list", name)
+        LOG.info("adapter %s is removed from the list", name)
 
     def _resolve(self, name: str) -> None:
         known = self.listed.get(name)
@@ -119,7 +119,7 @@ class Catalog:
             raise (AdapterFailedError if error.is_incomplete else AdapterNotLoadableError)(
                 str(error)
             ) from error
-        except AdapterMissingError:  # Its files went while it was not in memory.
+        except AdapterMissingError:  # Its files were removed while it was not in memory.
             self._forget(name)
             raise UnknownModelError(name, self._settings.served_name) from None
         except AdapterRefusedError as error:

@@ -27,7 +27,7 @@ from tuneyard_server.errors import PromptRefusedError, PromptTooLongError
 from tuneyard_server.requests import Sampling
 
 PLACEHOLDER = "placeholder"
-"""PEFT wants one adapter at all times; this one has rank 1 and is never switched on."""
+"""Name of the adapter of rank 1 that PEFT always needs. It is never switched on."""
 REPLACEMENT_CHARACTER = "\ufffd"
 
 OnText = Callable[[str], None]
@@ -41,7 +41,7 @@ class Answer:
     finish_reason: Literal["stop", "length"]
     prompt_tokens: int
     completion_tokens: int
-    """The end token included."""
+    """Number of tokens, with the end token."""
 
 
 def count_safe_characters(text: str, stops: Sequence[str]) -> int:
@@ -112,7 +112,7 @@ class Engine:
         self._end_tokens = self._find_end_tokens(base)
         base.generation_config = (
             GenerationConfig()
-        )  # The model's own defaults would fill what a request leaves open.
+        )  # The model's own defaults would apply to fields that a request leaves open.
         placeholder = LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM")
         self._model = get_peft_model(base, placeholder, adapter_name=PLACEHOLDER).eval()
         self._loaded = 0
@@ -124,10 +124,10 @@ class Engine:
             AdapterRefusedError: for another model, or otherwise nothing that PEFT loads completely.
         """
         self._loaded += 1
-        handle = f"adapter{self._loaded}"  # Module names can't hold dots, adapter names can.
+        handle = f"adapter{self._loaded}"  # Names of modules can't have dots, names of adapters can.
         try:
             result = self._model.load_adapter(path, handle, torch_device="cpu", local_files_only=True)
-        except Exception as error:  # Whatever PEFT says about a stranger's files is about that adapter alone.
+        except Exception as error:  # Any error of PEFT about these files concerns only this adapter.
             self.drop_adapter(handle)
             raise AdapterRefusedError(
                 f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
@@ -150,7 +150,7 @@ class Engine:
     def encode_prompt(self, prompt: str) -> list[int]:
         """Token ids, with what the tokenizer puts before every text."""
         ids: list[int] = self._tokenizer(prompt, verbose=False).input_ids
-        while ids and ids[-1] in self._end_tokens:  # Some tokenizers end every text; a prompt goes on.
+        while ids and ids[-1] in self._end_tokens:  # Some tokenizers end every text.
             ids.pop()
         if not ids:
             raise PromptRefusedError(
@@ -166,7 +166,7 @@ class Engine:
             text = self._tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=True
             )
-        except Exception as error:  # A template is the model's own program and may raise anything.
+        except Exception as error:  # A template is a program of the model and may raise any error.
             raise PromptRefusedError(f"the model's chat template refuses the messages: {error}") from error
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         return ids
@@ -240,7 +240,7 @@ class Engine:
             do_sample=is_sampled,
             temperature=sampling.temperature if is_sampled else 1.0,
             top_p=sampling.top_p if is_sampled else 1.0,
-            top_k=0 if is_sampled else 50,  # 0 switches it off; greedy decoding warns of anything but 50
+            top_k=0 if is_sampled else 50,  # 0 means off; greedy decoding warns unless it is 50
             repetition_penalty=1.0,
             num_beams=1,
             eos_token_id=self._end_tokens or None,

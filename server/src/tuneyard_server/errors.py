@@ -10,7 +10,7 @@ class RequestError(Exception):
     status: ClassVar[int]
     kind: ClassVar[str]
     parameter: str | None = None
-    """The field that is wrong, if it is one."""
+    """Name of the wrong field, if a field is wrong."""
 
 
 class InvalidRequestError(RequestError):
@@ -76,7 +76,7 @@ class AdapterFailedError(RequestError):
 
 
 class QueueFullError(RequestError):
-    """As many requests are waiting as may wait."""
+    """Raised when the queue is full: no further request may wait."""
 
     status, kind = 429, "RateLimitError"
 

@@ -20,7 +20,7 @@ LOG = logging.getLogger("tuneyard.server")
 async def serve(settings: Settings) -> int:
     """Serves until a signal; exit code 1 when the model can't be loaded."""
     app = build_app(settings)
-    # A client that goes away ends its generation: CPU seconds are what this server is short of.
+    # The generation ends when its client is gone, because CPU time is scarce here.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     try:

@@ -10,9 +10,9 @@ from tuneyard_server.errors import InvalidRequestError
 MAX_PROMPTS = 64
 MAX_STOPS = 4
 COMPLETION_DEFAULT_TOKENS = 16
-"""OpenAI's default of /v1/completions."""
+"""OpenAI's default for /v1/completions."""
 
-# Fields of OpenAI that this server lacks, with the values that ask for nothing.
+# Fields of OpenAI that this server lacks, with the values that have no effect.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1, None),
     "best_of": (1, None),
@@ -46,7 +46,7 @@ class Sampling:
     """How an answer is generated."""
 
     max_tokens: int | None
-    """New tokens at most; None: as many as the context has room for."""
+    """Largest number of new tokens; None: as many as fit into the context."""
     temperature: float = 1.0
     """0 is greedy; 1 is OpenAI's default."""
     top_p: float = 1.0

@@ -9,7 +9,7 @@ from pathlib import Path
 ENV_ADAPTERS = "VLLM_LORA_RESOLVER_CACHE_DIR"
 ENV_UPDATING = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM 0.32.0 takes for --max-lora-rank; an adapter may have any rank up to it."""
+"""Values that vLLM 0.32.0 accepts for --max-lora-rank. An adapter may have any rank up to that value."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Settings:
     adapters: Path | None = None
     """Folder of adapters, `<folder>/<name>/{adapter_config.json,adapter_model.safetensors}`; None: none is found."""
     allows_updating: bool = False
-    """Whether adapters are loaded at all: by a request that names one, and by the calls that load and unload."""
+    """Whether requests that name an adapter, and the calls that load and unload, may load adapters."""
     max_lora_rank: int = 16
     max_cpu_loras: int = 1
-    """Adapters in memory; a listed one that is not is read again when it is asked for."""
+    """Number of adapters in memory. A listed adapter that is not in memory is read again when a request names it."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8000
@@ -58,12 +58,12 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         "--max-lora-rank", type=int, choices=MAX_LORA_RANKS, default=16, help="largest rank of an adapter"
     )
     parser.add_argument(
-        "--max-loras", type=positive_count, default=1, help="adapters that vLLM computes with at once"
+        "--max-loras", type=positive_count, default=1, help="adapters that vLLM uses at the same time"
     )
     parser.add_argument(
         "--max-cpu-loras", type=positive_count, help="adapters in memory, default --max-loras"
     )
-    # A pod's probes and clients come from outside: listen everywhere unless told otherwise.
+    # A pod's probes and clients come from outside, so the default is to listen on all addresses.
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on, default all")  # noqa: S104
     parser.add_argument("--port", type=int, default=8000, help="port to listen on, default 8000")
     parser.add_argument(

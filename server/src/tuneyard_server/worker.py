@@ -20,7 +20,7 @@ from tuneyard_server.errors import NotReadyError, QueueFullError
 from tuneyard_server.requests import GenerationRequest
 from tuneyard_server.settings import Settings
 
-if TYPE_CHECKING:  # PyTorch takes seconds to import: the server listens before that.
+if TYPE_CHECKING:  # Importing PyTorch takes seconds, and the server listens before that.
     from tuneyard_server.engine import Answer, Engine
 
 LOG = logging.getLogger("tuneyard.server")
@@ -41,7 +41,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Finished:
-    """The answer to prompt `index` is whole."""
+    """The answer to prompt `index` is complete."""
 
     index: int
     answer: "Answer"
@@ -61,7 +61,7 @@ class Worker:
         self._requests = 0
         self._closing = threading.Event()
         self.catalog: Catalog | None = None
-        """None until the model is loaded."""
+        """The served models; None until the base model is loaded."""
         self.loaded_at = 0
 
     async def load(self) -> None:
@@ -102,7 +102,7 @@ class Worker:
         is_cancelled = threading.Event()
 
         def emit(event: Event | None) -> None:
-            if not loop.is_closed():  # The last words of a request that outlived the server.
+            if not loop.is_closed():  # The end of a request that was still running when the server stopped.
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         def work() -> None:
@@ -124,7 +124,7 @@ class Worker:
     def _forget_request(self, future: asyncio.Future[None]) -> None:
         self._requests -= 1
         if not future.cancelled():
-            future.exception()  # Its reader may have gone; whoever is left has seen it.
+            future.exception()  # The reader may be gone; a reader that is left has seen it.
 
     async def close(self) -> None:
         """Ends what is running at its next token and waits for the thread."""
@@ -134,7 +134,7 @@ class Worker:
     def _ready_catalog(self) -> Catalog:
         if self.catalog is None or self._closing.is_set():
             raise NotReadyError(
-                "the model is being loaded" if self.catalog is None else "the server is going down"
+                "the model is being loaded" if self.catalog is None else "the server is stopping"
             )
         return self.catalog
 

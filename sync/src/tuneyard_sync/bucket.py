@@ -30,12 +30,12 @@ class BucketSource:
     """The registry below a prefix of a bucket."""
 
     client: Any
-    """Of boto3, for S3."""
+    """Client of boto3 for S3."""
     bucket: str
     prefix: str
-    """Empty, or ending in a slash."""
+    """Prefix of all keys: empty, or with a slash at the end."""
     _known: dict[str, tuple[str, Version | RegistryError]] = field(default_factory=dict)
-    """By name: the ETag of its pointer, and what that said."""
+    """ETag and content of the pointer of each name, as they were last read."""
 
     def pointers(self) -> Pointers:
         """See `Source`."""

@@ -34,7 +34,7 @@ class Copies:
 
     root: Path
     base_model: str
-    """What the server calls its base model."""
+    """String by which the server knows its base model."""
 
     def path(self, name: str, digest: str) -> Path:
         """The folder of a version, there or not."""

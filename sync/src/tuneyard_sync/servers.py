@@ -18,7 +18,7 @@ from urllib.error import HTTPError
 
 _LIST_SECONDS = 5
 _LOAD_SECONDS = 300
-"""A server that compiles or is busy takes an adapter late."""
+"""Timeout for loading an adapter. It is long, because a server that compiles or is busy answers late."""
 _EXCERPT = 300
 
 
@@ -70,7 +70,7 @@ class VllmServer:
 
     port: int
     _opener: urllib.request.OpenerDirector = field(
-        # A proxy of the pod's environment knows no way to this pod.
+        # A proxy in the pod's environment cannot reach the loopback address of this pod.
         default_factory=lambda: urllib.request.build_opener(urllib.request.ProxyHandler({}))
     )
 

@@ -23,7 +23,7 @@ class Settings(BaseModel):
     s3_bucket: Annotated[str, Field(pattern=BUCKET)] | None = None
     """Registry in S3: its bucket. Credentials are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_SESSION_TOKEN."""
     s3_prefix: str = ""
-    """What its keys begin with, without a slash at the end."""
+    """Prefix of its keys, without a slash at the end."""
     s3_endpoint: BaseUrl | None = None
     """Address of the store; absent: Amazon's."""
     s3_region: Annotated[str, Field(pattern=REGION)] = "us-east-1"
@@ -35,17 +35,17 @@ class Settings(BaseModel):
     base_revision: str | None = None
     """Revision of that repository; absent: any."""
     base_name: str | None = None
-    """Of a base model on a claim: the last part of its path."""
+    """Last part of the path of a base model on a claim."""
     base_model: Annotated[str, Field(min_length=1)]
-    """The very string of the server's `--model`; copies say it as base_model_name_or_path."""
+    """Exact string of the server's `--model`; copies have it as base_model_name_or_path."""
     server: Literal["vllm", "nim"]
     """`vllm`: adapters are loaded over HTTP; `nim`: the server looks at the folder by itself."""
     server_port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port of the server on the loopback address."""
     interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
-    """Time between two looks at the registry."""
+    """Seconds between two reads of the registry."""
     keep_seconds: Annotated[float, Field(ge=0)] = 600.0
-    """How long a `nim` may still read a version that its name has left."""
+    """Seconds for which a `nim` may still read a version after its name has moved to another one."""
     status_port: Annotated[int, Field(ge=1, le=65535)] = 9472
     """Port of GET /adapters."""
 

@@ -14,11 +14,11 @@ from tuneyard_api.registry import Version, is_name, linked_digest, read_version,
 
 
 class RegistryError(Exception):
-    """What keeps the registry, or one version of it, from being read; a sentence for people."""
+    """Raised when the registry, or one version of it, can't be read; the message is a sentence for people."""
 
 
 Pointers = Mapping[str, Version | RegistryError]
-"""What each name of the registry points to, or what is wrong with that."""
+"""The version that each name of the registry points to, or the reason why it can't be used."""
 
 
 class Source(Protocol):
@@ -46,7 +46,7 @@ class FolderSource:
 
     root: Path
     _computed: dict[str, tuple[tuple[int, ...], Version]] = field(default_factory=dict)
-    """Of folders of a former release by name: what they looked like, and what was computed of them."""
+    """State and digest of each folder of a former release, by name."""
 
     def pointers(self) -> Pointers:
         """See `Source`."""

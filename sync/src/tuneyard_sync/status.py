@@ -15,9 +15,9 @@ class AdapterStatus(Contract):
 
     name: str
     digest: str | None = None
-    """Of the version that the registry points to; absent if that can't be read."""
+    """Digest of the version that the registry points to; absent if it can't be read."""
     loaded: bool | None = None
-    """Whether the server answers with that version; absent: a server of this kind does not say."""
+    """Whether the server answers with that version; absent if servers of this kind do not tell."""
     problem: str | None = None
 
 
@@ -25,13 +25,13 @@ class SyncStatus(Contract):
     """Answer of GET /adapters."""
 
     adapters: tuple[AdapterStatus, ...] = ()
-    """Those of the server's base model, and those that can't be read."""
+    """Names for the server's base model, and names that can't be read."""
     others: dict[str, str] = Field(default_factory=dict)
     """Names that are left out, with the reason."""
     registry_problem: str | None = None
     server_problem: str | None = None
     passes: int = 0
-    """How often the registry has been looked at since the start."""
+    """Number of reads of the registry since the start."""
 
 
 class Log:
@@ -42,7 +42,7 @@ class Log:
         self._problems: dict[str, str] = {}
 
     def problems(self, now: dict[str, str]) -> None:
-        """What is wrong by its subject, all of it."""
+        """Takes all current problems by their subject, and logs what has changed."""
         for subject, problem in now.items():
             if self._problems.get(subject) != problem:
                 self.say(f"{subject}: {problem}")
@@ -67,7 +67,7 @@ class StatusServer:
                 self.wfile.write(content or b"null")
 
             def log_message(self, *_: object) -> None:
-                """Who asks is no news."""
+                """Logs nothing, because requests are not news."""
 
         self._server = ThreadingHTTPServer(("", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -84,11 +84,11 @@ class StatusServer:
         return b'"ok"' if path == "/healthz" else None
 
     def start(self) -> None:
-        """Answers from now on."""
+        """Starts to answer."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answers no more."""
+        """Stops answering."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

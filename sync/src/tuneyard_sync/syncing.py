@@ -19,7 +19,7 @@ from tuneyard_sync.sources import Pointers, RegistryError, Source
 from tuneyard_sync.status import AdapterStatus, Log, SyncStatus
 
 _LONGEST_WAIT = 60.0
-"""Seconds between two tries of a version that could not be brought or loaded."""
+"""Longest time in seconds between two tries of a version that could not be copied or loaded."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Trouble:
 
 @dataclass
 class Sync:
-    """What keeps a server's adapters as the registry says."""
+    """Keeps a server's adapters in the state of the registry."""
 
     source: Source
     copies: Copies
@@ -44,9 +44,9 @@ class Sync:
     interval: float
     """Seconds between two passes, and before the first new try."""
     keep_seconds: float
-    """How long a version stays that no name stands for, if nobody can know what is loaded."""
+    """Seconds for which a version without a name stays, if the server does not tell what it has loaded."""
     clock: Callable[[], float]
-    """Seconds that only grow."""
+    """Monotonic clock, in seconds."""
     log: Log
     _passes: int = 0
     _not_brought: dict[str, _Trouble] = field(default_factory=dict)

@@ -91,7 +91,7 @@ class History:
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._follow, args=(kind,), daemon=True) for kind in PATHS]
         self.gaps = 0
-        """How often events may have been missed, because the API server had forgotten them."""
+        """Number of times when events may have been missed, because the API server no longer had them."""
 
     def __enter__(self) -> Self:
         for thread in self._threads:

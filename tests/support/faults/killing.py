@@ -13,7 +13,7 @@ from support.faults.containers import operators, send, trainers
 from support.faults.history import History
 
 WEIGHTS = {"trainer": 60, "operator": 18, "kubelet": 12, "apiserver": 7, "etcd": 3}
-"""How often each is chosen, of 100."""
+"""How often each kind of process is chosen, out of 100."""
 
 
 class Killer:

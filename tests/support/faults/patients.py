@@ -110,7 +110,7 @@ class Patient:
         return self._workspace or Path("/nowhere")
 
     def steps(self) -> list[int]:
-        """Its checkpoints, oldest first."""
+        """The steps of the job's checkpoints, oldest first."""
         return sorted(int(path.name[5:]) for path in (self.workspace() / "checkpoints").glob("step-*"))
 
     def disruption(self, attempt: int) -> str:
@@ -135,7 +135,7 @@ class Patient:
         raise AssertionError(f"{self.name}: no training has succeeded")
 
     def wait(self, what: str, look: Callable[[], Any]) -> Any:
-        """What `look` finds."""
+        """The result of `look`."""
         try:
             return wait_until(f"{self.name}: {what}", look, PATIENCE)
         except AssertionError as error:

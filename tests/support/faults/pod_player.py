@@ -19,16 +19,16 @@ from support.samples import result_text
 
 @dataclass(frozen=True)
 class Fate:
-    """How an attempt goes."""
+    """The course of an attempt."""
 
     seconds: float = 0.2
-    """How long it runs."""
+    """Seconds for which the attempt runs."""
     exit_code: int = 0
     signal: int | None = None
 
 
 Plan = Callable[[Stage, int], Fate | None]
-"""What becomes of an attempt; None: it does not go on for now."""
+"""The end of an attempt; None: it does not continue for now."""
 
 
 def all_well(_: Stage, __: int) -> Fate | None:

@@ -75,9 +75,9 @@ class Cut(Exception):  # noqa: N818  an order, not an error
 
 Event = dict[str, Any]
 Answer = Callable[[Call], Instead | float | None]
-"""What to answer instead, or how many seconds to wait first, or nothing."""
+"""The answer to give instead, the seconds to wait first, or nothing."""
 Stream = Callable[[Call, Event], Iterable[Event | float]]
-"""What is passed on in the place of an event: events, and pauses in seconds between them."""
+"""The replacement of an event: events, and pauses in seconds between them."""
 
 
 class FaultProxy:

@@ -18,7 +18,7 @@ from support.faults.proxy import FaultProxy
 from support.samples import job_spec
 
 FLAGS = ("--resync-seconds", "5", "--watch-seconds", "5", "--lease-seconds", "3")
-"""Of an operator under test: what takes minutes otherwise takes seconds."""
+"""Settings of an operator under test, with which minutes become seconds."""
 OTHER_LEASE = "other-lease"
 """A namespace for the lease of an operator that shall know nothing of the first one's."""
 CHAIN = ["a-prepare-1", "a-publish-1", "a-train-1"]

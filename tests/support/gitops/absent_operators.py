@@ -42,7 +42,7 @@ class AbsentOperators:
 
     @contextmanager
     def saying(self, application: str, state: str) -> Iterator[None]:
-        """While inside, the objects of an Application get to `state` and no further."""
+        """Within the block, the objects of an Application reach `state` and no later state."""
         self.verdicts[application] = state
         try:
             yield

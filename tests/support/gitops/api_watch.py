@@ -19,7 +19,7 @@ WATCH_SECONDS = 300
 
 
 class ApiWatch:
-    """One cluster's API as its administrator."""
+    """The API of one cluster, used by its administrator."""
 
     def __init__(self, cluster: Cluster) -> None:
         folder = cluster.folder.certificates

@@ -70,7 +70,7 @@ NIM = (
 )
 APPLICATION = Kind("argoproj.io", "v1alpha1", "Application")
 PROBE = Kind("gitops.tuneyard.test", "v1", "Probe", has_status=True)
-"""What each stand-in chart makes: ready when the test says so, for the generation that it has."""
+"""The object of each stand-in chart. It is ready for its generation when the test says so."""
 PROBE_HEALTH = """
 local hs = {status = "Progressing", message = "not ready for this generation"}
 local st = obj.status

@@ -13,7 +13,7 @@ from tuneyard.stack.resolve import edges
 
 ROOT = Path(__file__).parents[3]
 SHARED = ("manifests/crds", "charts/tuneyard-operator")
-"""What rendered Applications take from this repository itself."""
+"""The files that rendered Applications read from this repository itself."""
 Json = dict[str, Any]
 Change = Callable[[Json], object]
 

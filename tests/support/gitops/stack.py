@@ -31,7 +31,7 @@ CONTROLLERS = (
 )
 """None that writes the status of a rendered workload: that is the test's. Jobs are the operator's, where it runs."""
 READY_SECONDS = 1.5
-"""How long an object takes to become ready."""
+"""Seconds until an object becomes ready."""
 NAMESPACE = "argocd"
 GATE = "resource.customizations.health.argoproj.io_Application"
 """The key of argocd-cm that holds our health check of Applications."""
@@ -113,11 +113,11 @@ class GitOpsStack:
         return path
 
     def render_takes(self, seconds: float) -> None:
-        """How long each chart's rendering takes from now on."""
+        """Sets how long the rendering of each chart takes from now on."""
         self._delay.write_text(str(seconds))
 
     def _prepare(self, tree: Tree) -> None:
-        """What every environment needs and none renders: kinds and health of the tests' own."""
+        """Prepares what every environment needs and none renders: the tests' own kinds and health checks."""
         definitions = [k.definition() for k in KINDS if k is PROBE or k.group == "external-secrets.io"]
         health = {f"resource.customizations.health.{PROBE.group}_Probe": PROBE_HEALTH}
         self.cluster.apply(*definitions)
@@ -177,7 +177,7 @@ class GitOpsStack:
         def is_settled() -> bool:
             live = self.applications()
             roots = [live.get(f"{tree.name}-{root}", {}) for root in ("platform", "models")]
-            # What is said of an Application is said of what was compared last, which may be its spec of before.
+            # Status describes the spec that was compared last, which may be an earlier one.
             compared = {name: entry.get("status", {}).get("sync", {}) for name, entry in live.items()}
             return (
                 all(
@@ -193,7 +193,7 @@ class GitOpsStack:
         return time.monotonic() - start
 
     def wait(self, what: str, look: Callable[[], Found | None], seconds: float) -> Found:
-        """As `until`, and says what Argo CD says when it does not come."""
+        """Like `until`, but a failure includes the messages of Argo CD."""
         try:
             return until(what, look, seconds)
         except AssertionError as error:
@@ -201,7 +201,7 @@ class GitOpsStack:
             raise AssertionError(f"{error}\n{words}\n{self.messages()}") from None
 
     def messages(self) -> str:
-        """What Argo CD says about each Application that is not well."""
+        """The messages of Argo CD about each Application that is not healthy."""
         lines = []
         for name, entry in sorted(self.applications().items()):
             status = entry.get("status", {})

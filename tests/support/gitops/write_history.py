@@ -114,7 +114,7 @@ class History:
         return int(self.api.get("/api/v1/namespaces?limit=1")["metadata"]["resourceVersion"])
 
     def since(self, version: int) -> list[Write]:
-        """What was written after a version, in order."""
+        """The writes after a version, in order."""
         with self._lock:
             return sorted({w for w in self.writes if w.version > version}, key=lambda w: (w.version, w.gone))
 
@@ -122,7 +122,7 @@ class History:
         return self.since(0)
 
     def changes(self, version: int) -> Iterator[Write]:
-        """Those writes after a version that made an object, changed its content or took it away."""
+        """The writes after a version that created an object, changed its content or deleted it."""
         known: dict[tuple[str, str], str] = {}
         for write in self._all():
             before = known.get(write.key)

@@ -14,7 +14,7 @@ CHANGES = ("rename", "replace", "mkdir", "unlink", "symlink", "rmdir", "fsync", 
 
 
 class Killed(BaseException):
-    """Not an Exception: code that goes on after errors must not go on after this."""
+    """It is not an Exception, because code that continues after errors must not continue after this."""
 
 
 @dataclass

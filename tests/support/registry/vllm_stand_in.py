@@ -20,7 +20,7 @@ from tuneyard_api.pod_contract import ADAPTER_FILES
 class VllmStandIn:
     base: str = "tiny"
     loaded: dict[str, tuple[str, bytes]] = field(default_factory=dict)
-    """By name: root, and the weights as they were read."""
+    """Root, and the weights as they were read, by name."""
     asked: list[tuple[str, Any]] = field(default_factory=list)
     refuses: dict[str, str] = field(default_factory=dict)
     """Names that can't be loaded, with the message."""

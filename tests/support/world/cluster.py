@@ -26,7 +26,7 @@ class Dead(BaseException):
 
 
 class FakeCluster:
-    """What the API server does, as far as the port asks it."""
+    """The behaviour of the API server, as far as the port uses it."""
 
     def __init__(self, world: "World") -> None:
         self.world = world

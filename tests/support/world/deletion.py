@@ -29,7 +29,7 @@ def is_of_a_stage(body: Mapping[str, Any]) -> bool:
 
 
 def delete_finetunejob(world: "World", *, is_foreground: bool = False) -> None:
-    """A person deletes the job: it is marked while it has finalizers, else removed. A later call may ask for another propagation policy."""
+    """Delete the job as a person does: with finalizers it is marked, otherwise removed. A later call may set another propagation policy."""
     body = world.cluster.objects[names.JOB_KIND, "team", "a"]
     metadata = body["metadata"]
     finalizers = [each for each in metadata.get("finalizers", ()) if each != FOREGROUND]
@@ -41,7 +41,7 @@ def delete_finetunejob(world: "World", *, is_foreground: bool = False) -> None:
 def set_finalizers(
     world: "World", where: tuple[str, str], uid: str, finalizers: Sequence[str], version: int
 ) -> Mapping[str, Any] | None:
-    """The API server's part, and who judges it: what was published is gone with the job, or that it is not was said."""
+    """Replace finalizers as the API server does. A job may go only if its adapter is gone, or if an Event told that it is left."""
     body = world.cluster.objects.get((names.JOB_KIND, *where))
     if body is None:
         return None
@@ -70,7 +70,7 @@ def release_finetunejob(world: "World") -> None:
 
 
 def foreground_garbage(world: "World") -> Iterator[tuple[str, str, bool]]:
-    """What a FineTuneJob waits for that is deleted in the foreground: as in `World.garbage`."""
+    """The children for which a FineTuneJob that is deleted in the foreground waits: as in `World.garbage`."""
     job = world.cluster.objects.get((names.JOB_KIND, "team", "a"))
     if job is None or FOREGROUND not in job["metadata"].get("finalizers", ()):
         return
@@ -94,11 +94,11 @@ def has_outlived(world: "World", body: Mapping[str, Any]) -> bool:
 
 
 def note_publisher(world: "World", pod: str) -> None:
-    """A pod runs: one that publishes may have done so from now on, whatever becomes of it."""
+    """Note that a pod runs: from now on a publish pod may have published, whatever happens to it."""
     maker = world.makers[pod]
     if maker["metadata"]["labels"].get(names.LABEL_STAGE) == Stage.PUBLISH:
         uid = owner_uid(maker)
-        assert uid not in world.let_go, f"{pod} publishes for a job that has gone and has taken all back"
+        assert uid not in world.let_go, f"{pod} publishes for a job that has unpublished and is gone"
         world.registry.add(uid)
 
 
@@ -111,7 +111,7 @@ def end_unpublish(world: "World", pod: str, *, succeeds: bool = True) -> None:
     world.end_pod(pod, message="/registry/a: removed")
 
 
-def take_back(world: "World", *, succeeds: bool = True) -> None:
+def unpublish(world: "World", *, succeeds: bool = True) -> None:
     """The Job controller and the kubelet carry the unpublish Job to its end."""
     pod = world.make_pod(UNPUBLISH)
     world.run_pod(pod)
@@ -144,11 +144,11 @@ def judge_unpublish(world: "RoughWorld", created: Mapping[str, Any]) -> None:
     uid = created["metadata"]["annotations"][names.ANNOTATION_UID]
     world.judge.made.add((uid, UNPUBLISH))
     publishers = [name for name in world.live_jobs(uid).values() if "publish" in name]
-    assert not publishers, f"taken back too early: {UNPUBLISH} beside {publishers}"
+    assert not publishers, f"unpublished too early: {UNPUBLISH} beside {publishers}"
 
 
 def let_deletion_end(world: "RoughWorld") -> None:
-    """Assert that without further faults a FineTuneJob that is being deleted is soon gone."""
+    """Assert that a FineTuneJob that is being deleted is gone soon if no further fault happens."""
     for _ in range(200):
         if not world.is_deleting:
             return
@@ -162,7 +162,7 @@ def let_deletion_end(world: "RoughWorld") -> None:
 def _store(
     world: "World", body: Mapping[str, Any], metadata: Mapping[str, Any], finalizers: Sequence[str]
 ) -> Mapping[str, Any]:
-    """A FineTuneJob that is deleted is there as long as it has a finalizer."""
+    """Store a FineTuneJob; a deleted one exists as long as it has a finalizer."""
     body = {**body, "metadata": {**metadata, "finalizers": list(finalizers)}}
     if "deletionTimestamp" in metadata and not finalizers:
         world.cluster.remove(names.JOB_KIND, "a")

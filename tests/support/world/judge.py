@@ -61,8 +61,8 @@ class Judge:
             return  # it was for a FineTuneJob that is gone, and the garbage collector will find it
         assert owner not in self.ends, f"after the end: {name}"
         if stage is Stage.PUBLISH:
-            taking_back = live_unpublishers(self.world)
-            assert not taking_back, f"beside what is taken back: {name}, and {taking_back} runs"
+            unpublishing = live_unpublishers(self.world)
+            assert not unpublishing, f"beside what is unpublished: {name}, and {unpublishing} runs"
             is_held = names.FINALIZER in self.world.job["metadata"].get("finalizers", ())
             assert is_held or "Retain" in self.policies[owner], f"unheld: {name}"
         done = {each.type.value for each in self.world.status.conditions if each.status == "True"}

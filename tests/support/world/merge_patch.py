@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the API server makes of a JSON merge patch."""
+"""The effect of a JSON merge patch on the API server."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -40,7 +40,7 @@ class RoughCluster(FakeCluster):
     silent_after: int | None = None
     """The answer to the call with this number is lost."""
     meanwhile: tuple[int, Callable[[], object]] | None = None
-    """What happens before the call with this number."""
+    """The number of a call, and the event that happens just before it."""
 
     def _called(self, call: str) -> None:
         super()._called(call)
@@ -104,7 +104,7 @@ class RoughWorld(World):
     # What happens to the operator
 
     def try_pass(self) -> bool:
-        """One pass that may fail as passes may, and is due again then; whether it did not."""
+        """Runs one pass that may fail and is then due again; returns whether it succeeded."""
         try:
             self.one_pass()
         except ClusterError:
@@ -137,7 +137,7 @@ class RoughWorld(World):
         self.cluster.silent_after = None
 
     def interrupt(self, calls: int, happens: Callable[[], object], work: Callable[[], object]) -> None:
-        """Something happens in the middle of the operator's work, before one of its next calls."""
+        """Schedules an event in the middle of the operator's work, before one of its next calls."""
         self.cluster.meanwhile = (len(self.cluster.calls) + calls, happens)
         work()
         self.cluster.meanwhile = None
@@ -148,7 +148,7 @@ class RoughWorld(World):
         """Do nothing here: `sweep` collects garbage."""
 
     def sweep(self, choice: int = 0) -> bool:
-        """One thing that has to go goes, any of them; whether there was one."""
+        """Deletes any one object that has to go; returns whether there was one."""
         found = list(self.garbage())
         if not found:
             return False
@@ -257,12 +257,12 @@ class RoughWorld(World):
         )
 
     def lose_node(self, pod: str) -> None:
-        """Its kubelet falls silent; after a while the pod is deleted, and nobody confirms it."""
+        """The kubelet of the pod falls silent; later the pod is deleted, and nobody confirms it."""
         self.lost.add(pod)
         self.delete("Pod", pod)
 
     def remove_node(self, pod: str) -> None:
-        """Somebody says that the lost node is off for good: its pod is removed."""
+        """Somebody declares that the lost node is off for good, and its pod is removed."""
         self.lost.discard(pod)
         if ("Pod", "team", pod) in self.cluster.objects:
             self.cluster.remove("Pod", pod)
@@ -308,7 +308,7 @@ class RoughWorld(World):
     # When all trouble is over
 
     def come_to_rest(self) -> None:
-        """No more faults: the job must end by itself, and leave nothing behind but itself."""
+        """Without further faults, the job must end by itself, and only the FineTuneJob is left."""
         self.lost.clear()
         self.cluster.refuse.clear()
         self.progress.answer = None

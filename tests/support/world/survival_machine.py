@@ -265,7 +265,7 @@ class Survival(RuleBasedStateMachine):
         self.world.apply_job(**spec)
 
     def teardown(self) -> None:
-        # After a failure another one would take its place.
+        # After a failure another attempt would replace it.
         if hasattr(self, "world") and sys.exception() is None:
             self.world.come_to_rest()
             WALKED["lives"] += 1
@@ -279,7 +279,7 @@ class Survival(RuleBasedStateMachine):
         self.world.told = rest + self.world.told
 
     def _happens(self, what: str, outcome: str = "succeed", choice: int = 0) -> None:
-        """One of HAPPENINGS."""
+        """Runs one of HAPPENINGS."""
         world = self.world
         if what == "events":
             self._deliver(choice + 1)

@@ -58,9 +58,9 @@ class World:
         self.makers: dict[str, Mapping[str, Any]] = {}
         """The Job of each pod."""
         self.registry: set[str] = set()
-        """Uids of the FineTuneJobs that may have published, and have not taken it back."""
+        """Uids of the FineTuneJobs that may have published and have not unpublished."""
         self.let_go: set[str] = set()
-        """Those that have taken it back, and went."""
+        """Uids of the FineTuneJobs that have unpublished and are gone."""
         self.cluster.store(
             names.RUNTIME_KIND, {"metadata": {"name": "hf"}, "spec": runtime or runtime_spec()}
         )
@@ -86,7 +86,7 @@ class World:
         finish(resync(self.cluster, self.operator_store))
 
     def compare(self) -> None:
-        """What the operator does every few minutes: lists against watches."""
+        """Compares the watches with lists, as the operator does every few minutes."""
         finish(resync(self.cluster, self.operator_store))
         self.due.add(KEY)
 
@@ -100,7 +100,7 @@ class World:
             reach(cast("Watched", kind), body)
 
     def one_pass(self) -> float | None:
-        """One pass over the job, due or not."""
+        """Runs one pass over the job, due or not."""
         self.due.discard(KEY)
         self.requeue = finish(self.reconciler.reconcile(KEY))
         return self.requeue

@@ -60,7 +60,7 @@ def run_stage(stage: Stage, environment: PodEnvironment) -> int:
     try:
         _tell(result, environment)
     except OSError as error:
-        # A full disk keeps the result out of the workspace; a success that is not kept is none.
+        # On a full disk the result cannot be stored in the workspace, and a success that is not stored does not count.
         result = result if result.failure else _failed(stage, digest, error)
         environment.termination_log.write_bytes(encode(result))
     return exit_code(result.failure)
@@ -134,7 +134,7 @@ def _give_up(stage: Stage, digest: str, environment: PodEnvironment) -> None:
     """Write the result Interrupted when a step outlasts the grace period, and end the process at once."""
     failure: Failure = classify(
         Interrupted(
-            f"stopped by SIGTERM in a step of more than {patience(stage)} s; goes on from the last checkpoint"
+            f"stopped by SIGTERM in a step of more than {patience(stage)} s; the next attempt continues from the last checkpoint"
         )
     )
     result = StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=failure)

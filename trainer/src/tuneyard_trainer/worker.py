@@ -51,7 +51,7 @@ def _as_told(error: Exception) -> Exception:
     if isinstance(error, StageFailure) or not is_loss_of_another(error):
         return error
     return Interrupted(
-        f"another process of the training is gone ({clip(str(error), 300)}); goes on from the last checkpoint"
+        f"another process of the training is gone ({clip(str(error), 300)}); the next attempt continues from the last checkpoint"
     )
 
 

@@ -8,7 +8,7 @@ RUNTIME_PATHS = {
     "k3s": ("/var/lib/rancher/k3s/agent/etc/containerd/config.toml", "/run/k3s/containerd/containerd.sock"),
     "rke2": ("/var/lib/rancher/rke2/agent/etc/containerd/config.toml", "/run/k3s/containerd/containerd.sock"),
 }
-"""Where containerd keeps configuration and socket, if not in the usual places."""
+"""Paths of containerd's configuration and socket on distributions that do not use the usual ones."""
 
 
 _CONTROL_PLANE = {
@@ -16,7 +16,7 @@ _CONTROL_PLANE = {
     "operator": "Exists",
     "effect": "NoSchedule",
 }
-"""What the chart's own list has besides, and a list of ours would take away."""
+"""A toleration of the chart's own list. It is repeated here, because our list replaces the chart's."""
 
 
 def _gpu_operator(stack: Stack) -> Json:

@@ -56,7 +56,7 @@ def _needs(environment: Environment, index: int, model: ServedModel) -> list[Nee
     if model.lora and model.lora.source == "entity-store":
         needs.append(Need("entity-store", "where it finds adapters", (*path, "lora", "source")))
     if model.multi_node:
-        needs.append(Need("lws", "one replica over several nodes", (*path, "multiNode")))
+        needs.append(Need("lws", "it runs one replica over several nodes", (*path, "multiNode")))
     if model.autoscaling:
         needs.append(Need("metrics", "what it scales by", (*path, "autoscaling")))
     return needs

@@ -78,7 +78,7 @@ def _source(stack: Stack, model: ServedModel) -> Json:
                 "pullSecret": secrets.ngc_pull,
             }
         }
-    # A profile excludes every other choice; no choice at all: the best profile for the GPU that is found.
+    # A profile excludes every other choice. Without one the NIM Operator (3.1.2) downloads all that fit the rest.
     chosen: Json = (
         {"profiles": [model.profile]}
         if model.profile
@@ -111,7 +111,7 @@ def _proxy(stack: Stack) -> Json | None:
         return None
     exempt = ",".join(proxy.exempt) if proxy else None
     address = proxy.https if proxy else None
-    # Where NIM Operator 3.1.2 takes authorities from, with or without a proxy.
+    # NIM Operator 3.1.2 reads authorities from here, with or without a proxy.
     certificates = authority.config_map if authority else None
     proxied: Json = without_empty(
         {"httpProxy": address, "httpsProxy": address, "noProxy": exempt, "certConfigMap": certificates}

@@ -30,7 +30,7 @@ def _prometheus(stack: Stack) -> Json:
         },
         "grafana": {
             "admin": {"existingSecret": "grafana-admin", "userKey": "username", "passwordKey": "password"},
-            # Its pod is a Helm test, and its image the only one that nothing else needs.
+            # Its pod is a Helm test, and nothing else needs its image.
             "testFramework": {"enabled": False},
             "sidecar": {"dashboards": {"enabled": True, "searchNamespace": "ALL"}},
         },

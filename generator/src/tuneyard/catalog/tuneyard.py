@@ -53,7 +53,7 @@ def _namespace(stack: Stack, namespace: TuningNamespace) -> list[Json]:
     tuning, name = stack.environment.fine_tuning, namespace.name
     shared = stack.environment.storage.read_write_many is not None
     storage_class = stack.storage_class(shared=shared)
-    # Where Kueue lends, it is what holds a namespace to its share; a quota of that share would refuse what is lent.
+    # Where Kueue lends GPUs, Kueue limits a namespace to its share; a quota of that share would refuse lent GPUs.
     lends = stack.has("scheduler") and stack.providers["scheduler"].name == "kueue"
     gpus = sum(entry.gpus for entry in tuning.namespaces) if lends else namespace.gpus
     quota = {

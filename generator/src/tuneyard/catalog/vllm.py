@@ -94,7 +94,7 @@ def _arguments(model: ServedModel) -> list[str]:
 
 def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
     token = {**hub_token(stack), "optional": True}
-    # No user of this id is in the image: libraries that ask for a name or a home get one.
+    # The image has no user of this id, so libraries that look up a name or a home folder get them from here.
     values = {
         "HOME": CACHE,
         "USER": "vllm",
@@ -193,7 +193,7 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
         "metadata": build_metadata(model.name, model.namespace, labels=labels),
         "spec": {
             "replicas": model.replicas,
-            # As long as the startup probe allows; the default of ten minutes would call a download a failure.
+            # As long as the startup probe allows. With the default of ten minutes a long download would count as a failure.
             "progressDeadlineSeconds": 3900,
             "selector": {"matchLabels": labels},
             # A claim that one node mounts can't follow a rolling update to another, and GPUs for one pod more than

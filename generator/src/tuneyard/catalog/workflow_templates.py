@@ -17,7 +17,7 @@ FORM, SWEEP, TRAIN = "fine-tune", "fine-tune-sweep", "train"
 AT_ONCE = 2
 """Trainings of one sweep that run at the same time; the quota of GPUs holds whatever is above it."""
 KEPT_SECONDS = 7 * 24 * 3600
-"""How long an ended Workflow is kept. What was trained stays in the FineTuneJob."""
+"""Seconds for which an ended Workflow is kept. The FineTuneJob keeps the result of the training."""
 OUTPUTS: Mapping[str, str] = {
     "state": "{.status.state}",
     "message": "{.status.message}",
@@ -28,7 +28,7 @@ OUTPUTS: Mapping[str, str] = {
     "baseLoss": "{.status.result.metrics.base.loss}",
     "tunedLoss": "{.status.result.metrics.tuned.loss}",
 }
-"""What a workflow takes out of a FineTuneJob that has ended; what is not there is empty."""
+"""Outputs that a workflow reads from an ended FineTuneJob; missing ones are empty."""
 NUMBER = "^[0-9]*[.]?[0-9]+([eE][-+]?[0-9]+)?$"
 
 
@@ -135,7 +135,7 @@ def _train(names: list[str]) -> Json:
     return {
         "name": TRAIN,
         "inputs": {"parameters": [{"name": name} for name in names]},
-        # Only where the pod was lost; what the API server refused would be refused again.
+        # Retry only if the pod was lost, because the API server would refuse the same object again.
         "retryStrategy": {"limit": "5", "retryPolicy": "OnError"},
         "resource": {
             "action": "apply",

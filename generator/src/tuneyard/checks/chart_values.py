@@ -22,7 +22,7 @@ from tuneyard.render.tree import derived_values
 from tuneyard.stack.model import Stack
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Of one file in a chart's archive."""
+"""Largest size of one file in a chart's archive, in bytes."""
 ChartKey = tuple[str, str]
 """Name and version."""
 

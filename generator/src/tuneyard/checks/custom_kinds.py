@@ -21,12 +21,12 @@ Key = tuple[str, str]
 
 
 def folder(root: Path) -> Path:
-    """Where schemas are kept."""
+    """Folder in which schemas are kept."""
     return root / ".tuneyard/schemas"
 
 
 _COMBINING = ("allOf", "anyOf", "oneOf", "not")
-"""What is inside of these only restricts fields that are declared beside them."""
+"""Keywords whose schemas only restrict fields that are declared beside them."""
 _OF_EVERY_OBJECT = {
     "apiVersion": {"type": "string"},
     "kind": {"type": "string"},

@@ -28,7 +28,7 @@ def one_way_to_share(stack: Stack) -> Iterator[Finding]:
     if stack.environment.gpus.time_slicing and stack.environment.gpus.mig:
         yield Finding(
             "gpu-one-way-to-share",
-            "GPUs are shared by time or cut into parts, not both",
+            "GPUs can be shared by time or cut into parts, but not both",
             ("gpus", "mig"),
             None,
             "leaving out gpus.timeSlicing or gpus.mig",
@@ -55,7 +55,7 @@ def parts_are_alike(stack: Stack) -> Iterator[Finding]:
     if mig and mig.strategy == "single" and mig.only_profile is None:
         yield Finding(
             "mig-parts-are-alike",
-            "names no profile for all parts, which strategy: single requires",
+            "names no profile for all parts, which `strategy: single` requires",
             ("gpus", "mig", "config"),
             repr(mig.config),
             "all-<profile>, such as all-1g.10gb, or profile: 1g.10gb beside it",
@@ -81,7 +81,7 @@ def gpus_fit_cluster(stack: Stack) -> Iterator[Finding]:
     environment = stack.environment
     requests = [request for _, request in stack.gpu_requests()]
     for product in sorted({request.product for request in requests}, key=str):
-        # What asks for no product can sit anywhere, so the whole cluster is counted for it with everybody else.
+        # A pod that names no product can run anywhere, so it is counted against the whole cluster together with all others.
         asked = [request for request in requests if product in (None, request.product)]
         wanted, there = sum(request.gpus for request in asked), slots(environment, product)
         if wanted > there and (product is None or product in {n.product for n in environment.gpus.nodes}):

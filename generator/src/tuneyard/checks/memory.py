@@ -13,7 +13,7 @@ USABLE = 0.9
 RUNTIME_GIB = 1.5
 """CUDA context, graphs and activations on each GPU, in GiB; an allowance, not a measurement."""
 WEIGHT_BYTES = {"bf16": 2.0, "fp8": 1.0, "int4": 0.55}
-"""Bytes for each parameter; int4 with its scales."""
+"""Bytes for each parameter; those of int4 include its scales."""
 
 
 def _known(parameters: float, layers: int, hidden: int, heads: int, head_size: int = 128) -> Architecture:
@@ -36,7 +36,7 @@ KNOWN: Mapping[str, Architecture] = {
     "mistral-7b-instruct-v0.3": _known(7.25, 32, 4096, 8),
     "qwen2.5-7b-instruct": _known(7.62, 28, 3584, 4),
 }
-"""By the last part of the image's or the hub's name; numbers of each model's config.json."""
+"""Architectures by the last part of the image's or the repository's name, from each model's config.json."""
 
 
 @dataclass(frozen=True)

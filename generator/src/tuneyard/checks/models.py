@@ -118,9 +118,10 @@ def images_are_real(stack: Stack) -> Iterator[Finding]:
     }
     missing = [key for key, image in used.items() if image.startswith(f"{PLACEHOLDER_REGISTRY}/")]
     if missing:
+        still = "still has its default name" if len(missing) == 1 else "still have their default names"
         yield Finding(
             "image-is-real",
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not built yet: Tuneyard publishes no images",
+            f"{' and '.join(missing)} {still}, which no registry has",
             ("registries",),
             repr(used[missing[0]]),
             "`make images REGISTRY=<yours>`, and the names that it prints",

@@ -101,7 +101,7 @@ def secrets_have_a_store(stack: Stack) -> Iterator[Finding]:
     if secrets.provider != "external-secrets" and secrets.store is not None:
         yield Finding(
             "secrets-have-store",
-            "is used by external-secrets only",
+            "only external-secrets uses it",
             ("secrets", "store"),
             None,
             "provider: external-secrets",
@@ -118,7 +118,7 @@ def customizer_has_volcano(stack: Stack) -> Iterator[Finding]:
     ):
         yield Finding(
             "customizer-has-volcano",
-            "NeMo Customizer schedules by Volcano",
+            "NeMo Customizer schedules its training jobs with Volcano",
             ("use", "scheduler"),
             repr(stack.providers["scheduler"].name),
             "'volcano'",
@@ -130,7 +130,7 @@ def evaluator_has_milvus(stack: Stack) -> Iterator[Finding]:
     if stack.has("evaluator") and stack.providers["vector-db"].name != "milvus":
         yield Finding(
             "evaluator-has-milvus",
-            "NeMo Evaluator speaks to Milvus only",
+            "NeMo Evaluator supports only Milvus",
             ("use", "vectorDb"),
             repr(stack.providers["vector-db"].name),
             "'milvus', or nemo-evaluator with enabled: false",
@@ -182,7 +182,7 @@ _UNDOING: tuple[tuple[str, Path, Any, str], ...] = (
         True,
         "its hook Job would run at every sync; Argo CD applies the CRDs",
     ),
-    ("gpu-operator", ("gpuCluster", "deployCR"), True, "never beside clusterPolicy.deployCR"),
+    ("gpu-operator", ("gpuCluster", "deployCR"), True, "it excludes clusterPolicy.deployCR"),
     ("nemo-helix", ("postgresql", "enabled"), True, "its password is a constant in the chart"),
 )
 
@@ -252,7 +252,7 @@ def _texts(value: Any, path: Path) -> Iterator[Finding]:
 
 
 PRECONDITIONS = (external_services_are_described, evaluator_has_milvus)
-"""Without these nothing can be rendered."""
+"""Checks without which nothing can be rendered."""
 
 CHECKS = (
     ingress_has_a_domain, air_gap_has_mirrors, proxy_exempts_hosts_by_name, secrets_have_a_store, customizer_has_volcano,

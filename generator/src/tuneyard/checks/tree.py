@@ -22,9 +22,9 @@ _CANONICAL = re.compile(r"0|[1-9][0-9]*(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?")
 _QUANTITY_PARENTS = frozenset({"limits", "requests"})
 _NVIDIA = ("apps.nvidia.com/", "nvidia.com/")
 _OBJECT_SOURCES = ("secretName", "existingSecret", "authSecret", "pullSecret", "apiKeySecret")
-NULL = "a null never comes back from Argo CD, so that the Application would never count as compared"
+NULL = "Argo CD drops a null when it stores the values, so the Application would differ for ever"
 MOST_INLINED = 100_000
-"""Bytes of values as JSON. Argo CD keeps 14 copies: spec, last comparison, ten of the history, operation and its result;
+"""Largest size of values as JSON, in bytes. Argo CD keeps 14 copies: spec, last comparison, ten of the history, operation and its result;
 with 110,916 bytes an API server on etcd 3.7 still stored them, with 112,970 no more."""
 CLUSTER_SCOPED = frozenset(
     {"Namespace", "ClusterQueue", "ResourceFlavor", "Queue", "FineTuneRuntime", "ClusterRole"}
@@ -87,7 +87,7 @@ def addresses_are_provided(stack: Stack, files: Sequence[File]) -> Iterator[Find
         for service in component.services(stack.environment).values():
             known[service.name, component.namespace] = service.port
     for runtime in stack.environment.fine_tuning.runtimes:
-        # What a person typed is a server that this tree does not bring.
+        # An address that a person typed is one of a server outside this tree.
         for name, namespace, port in _URL.findall(str(runtime.spec)):
             known[name, namespace] = int(port or 80)
     for file in files:
@@ -162,7 +162,7 @@ def nvidia_objects_have_no_empty_fields(_: Stack, files: Sequence[File]) -> Iter
             if is_quantity and not (isinstance(value, str) and is_canonical(value)):
                 yield Finding(
                     "nvidia-canonical-quantities",
-                    "the operator writes this quantity otherwise",
+                    "the operator writes this quantity in another form",
                     path,
                     repr(value),
                     file=file.path,

@@ -41,7 +41,7 @@ class Applier(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """One object and what became of it: created, changed, unchanged, or why it was passed over."""
+    """One object and the outcome: created, changed, unchanged, or the reason why it was left out."""
 
     what: str
     outcome: str
@@ -70,7 +70,7 @@ def bootstrap(
     for entry in objects:
         other = known.get(entry.get("stringData", {}).get("url", ""))
         if other and other != entry["metadata"]["name"]:
-            yield Step(_name(entry), f"left out: Secret {other} has this repository already")
+            yield Step(_name(entry), f"left out, because Secret {other} has this repository already")
         else:
             chosen.append(entry)
     if not force:

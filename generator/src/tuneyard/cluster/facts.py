@@ -38,7 +38,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class GpuNodesFound:
-    """Nodes that are alike."""
+    """A group of equal nodes."""
 
     product: str
     """The label `nvidia.com/gpu.product` without what sharing adds to it."""
@@ -47,7 +47,7 @@ class GpuNodesFound:
     memory_gib: int
     nodes: int
     sharing: str = ""
-    """What the label adds: `-SHARED` or `-MIG-1g.10gb`."""
+    """Suffix of the label: `-SHARED` or `-MIG-1g.10gb`."""
     replicas: int = 1
     """Pods that share a GPU."""
 

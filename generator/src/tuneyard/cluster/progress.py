@@ -88,7 +88,7 @@ def as_text(rows: Iterable[Progress]) -> str:
 
 
 def as_rows(rows: Iterable[Progress]) -> list[dict[str, Any]]:
-    """For JSON."""
+    """The rows as data for JSON."""
     return [asdict(row) | {"ready": row.is_ready} for row in rows]
 
 

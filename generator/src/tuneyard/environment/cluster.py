@@ -24,7 +24,7 @@ PLACEHOLDER_REGISTRY = "registry.example.com"
 
 
 class Ingress(Contract):
-    """How services are reached from outside of the cluster."""
+    """How services are reached from outside the cluster."""
 
     class_name: ObjectName
     """IngressClass. Example: `nginx`."""
@@ -63,7 +63,7 @@ class ArgoCd(Contract):
     project: ObjectName | None = None
     """AppProject that is rendered; absent: `tuneyard-<name>`."""
     teardown: Literal["keep", "cascade"] = "keep"
-    """What deleting an Application deletes. `keep`: nothing but the Application; `cascade`: its objects too, in
+    """What is deleted with an Application. `keep`: only the Application; `cascade`: its objects too, in
     reverse order, but never model caches, databases or their operators."""
     wave_delay_seconds: Annotated[int, Field(ge=0, le=600)] = 2
     """`controller.sync.wave.delay.seconds`; under 2 the gate may judge an old object."""
@@ -72,7 +72,7 @@ class ArgoCd(Contract):
 
 
 class GpuNodes(Contract):
-    """Nodes that are alike."""
+    """A group of equal nodes."""
 
     product: Annotated[LabelValue, Field(min_length=1)]
     """The label `nvidia.com/gpu.product`, without `-SHARED` or `-MIG-...`, which `timeSlicing` and `mig` add.
@@ -95,7 +95,7 @@ class TimeSlicing(Contract):
     """Several pods on one GPU, without isolation of memory."""
 
     replicas: Annotated[int, Field(ge=2, le=48)]
-    """How many pods share a GPU."""
+    """Number of pods that share a GPU."""
 
 
 class Mig(Contract):
@@ -158,16 +158,16 @@ class StorageClass(Contract):
     class_name: ObjectName
     """Name of the StorageClass. Example: `local-path`."""
     capacity_gib: GiB | None = None
-    """What it holds in GiB; absent: not checked."""
+    """Capacity in GiB; absent: not checked."""
 
 
 class Storage(Contract):
     """Storage classes by access mode."""
 
     read_write_once: StorageClass
-    """For databases and caches that one node mounts."""
+    """Class for databases and caches that one node mounts."""
     read_write_many: StorageClass | None = None
-    """For what several nodes mount at once: training on several nodes, caches of replicated models."""
+    """Class for volumes that several nodes mount: training on several nodes, caches of replicated models."""
 
 
 class Registries(Contract):
@@ -244,7 +244,7 @@ class CertificateAuthority(Contract):
     config_map: ObjectName
     """ConfigMap that is expected in each namespace of jobs and models, as trust-manager makes them. Example: `ca-bundle`."""
     key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = "ca.crt"
-    """Its key with the whole bundle as PEM: the public authorities too, as it takes their place."""
+    """Key with the whole bundle as PEM. The bundle replaces the public authorities, so it must contain them."""
 
 
 class ExternalPostgres(Contract):

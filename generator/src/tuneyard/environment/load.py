@@ -59,7 +59,7 @@ def load(path: FilePath) -> Loaded:
     if path.stem not in (loaded.environment.name, "sample"):
         finding = Finding(
             "name-is-file-name",
-            "the name differs from the file's",
+            "the name differs from the name of the file",
             ("name",),
             repr(loaded.environment.name),
             f"{path.stem!r}, or rename the file",

@@ -25,7 +25,7 @@ from tuneyard.environment.tuning import FineTuning
 
 
 class Use(Contract):
-    """Which component provides what; each line swaps one for another. Absent: the preset's choice."""
+    """Which component provides a capability; each line replaces one by another. Absent: the preset's choice."""
 
     gpu: Literal["device-plugin", "dra-driver", "existing-gpus"] | None = None
     """How pods get GPUs; `existing-gpus`: the cluster offers nvidia.com/gpu already."""
@@ -49,7 +49,7 @@ class Use(Contract):
 
 
 class ComponentOptions(Contract):
-    """What an environment changes about one component."""
+    """Changes of an environment to one component."""
 
     enabled: bool | None = None
     """`true`: part of the environment even if nothing needs it; `false`: never."""
@@ -87,7 +87,7 @@ class Environment(Contract):
     sizing: Literal["small", "medium", "large"] = "small"
     """Volumes and replicas of stores: `small` for trying, `medium` for a team, `large` for several."""
     use: Use = Use()
-    """Which component provides what."""
+    """Which component provides a capability."""
     external_postgres: ExternalPostgres | None = None
     """With `use.postgres: external-postgres`."""
     external_s3: ExternalS3 | None = None

@@ -32,7 +32,7 @@ class Image(Contract):
 
 
 class Architecture(Contract):
-    """What the memory arithmetic needs to know of a model that the catalog does not know."""
+    """Architecture of a model that the catalog does not know, for the memory arithmetic."""
 
     parameters_billion: Annotated[float, Field(gt=0, le=2000)]
     """Parameters, in 10^9. Example: `8.03`."""
@@ -56,9 +56,10 @@ class LoraServing(Contract):
     max_rank: Annotated[int, Field(ge=1, le=512)] = 32
     """Largest LoRA rank."""
     refresh_seconds: Annotated[int, Field(ge=5, le=86_400)] = 30
-    """How often the source is asked for new adapters."""
+    """Seconds between two looks for new adapters."""
     source: Literal["entity-store", "folder"] = "folder"
-    """`entity-store`: NeMo Entity Store (NIM 1.x only); `folder`: a shared volume that jobs publish to."""
+    """`entity-store`: NeMo Entity Store (NIM 1.x only); `folder`: vLLM gets the adapters of its namespace's jobs; a NIM
+    gets none yet."""
 
 
 class Autoscaling(Contract):
@@ -97,9 +98,9 @@ class ServedModel(Contract):
     weights: Literal["bf16", "fp8", "int4"] = "bf16"
     """Precision of the weights that are served."""
     profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=128)] | None = None
-    """NIM profile id; absent: the best one for the GPU."""
+    """NIM profile id; absent: the NIM Operator downloads every profile that fits `nimEngine` and `lora`."""
     nim_engine: Literal["tensorrt_llm", "vllm"] | None = None
-    """Backend inside of NIM; absent: NIM's choice. Not with `profile`."""
+    """Backend inside of NIM; absent: profiles of every backend. Not with `profile`."""
     gpu_product: Annotated[LabelValue, Field(min_length=1)] | None = None
     """Runs on nodes with this product only; must be in `gpus.nodes`."""
     gpus: Annotated[int, Field(ge=1, le=64)] = 1
@@ -109,9 +110,9 @@ class ServedModel(Contract):
     autoscaling: Autoscaling | None = None
     """Replicas by load; not with `multiNode`."""
     multi_node: MultiNode | None = None
-    """Over several nodes; needs ReadWriteMany storage."""
+    """Spreads one replica over several nodes; needs ReadWriteMany storage."""
     max_sequence_length: Annotated[int, Field(ge=128, le=1_048_576)] = 8192
-    """Tokens of one request, prompt and answer."""
+    """Largest number of tokens of one request, prompt and answer together."""
     max_sequences: Annotated[int, Field(ge=1, le=4096)] = 8
     """Full-length requests at once that the KV cache must hold."""
     cache_gib: GiB = 50

@@ -19,12 +19,12 @@ USE_CAPABILITIES: Mapping[str, str] = {
 """Capability -> the field of `use` that chooses its provider."""
 
 DEFAULT_PROVIDERS: Mapping[str, str] = {"data-store": "nemo-data-store", "entity-store": "nemo-entity-store"}
-"""Where two components of the catalog provide a capability, and none of them is on, and `use` has no key for it."""
+"""The component to take where several provide a capability, none is enabled, and `use` has no key for it."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What an environment has before it says anything."""
+    """The components and choices from which an environment starts."""
 
     components: tuple[str, ...]
     use: Use

@@ -75,11 +75,11 @@ class CustomizerTarget(Contract):
     base_model: Annotated[str, Field(pattern=r"^[a-z0-9._-]+/[a-z0-9._-]+$", max_length=128)]
     """Name of the model in its NIM. Example: `meta/llama-3.2-1b-instruct`."""
     model_uri: Annotated[str, Field(pattern=r"^(ngc|hf)://[^\s]+$", max_length=300)]
-    """Where weights come from. Example: `ngc://nvidia/nemo/llama-3_2-1b-instruct:2.0`."""
+    """Source of the weights. Example: `ngc://nvidia/nemo/llama-3_2-1b-instruct:2.0`."""
     parameters: Annotated[int, Field(ge=1_000_000)]
     """Number of parameters. Example: `1000000000`."""
     max_sequence_length: Annotated[int, Field(ge=128, le=1_048_576)] = 4096
-    """Tokens."""
+    """Longest sequence, in tokens."""
     options: Annotated[tuple[CustomizerOption, ...], Field(min_length=1, max_length=16)] = (
         CustomizerOption(),
     )
@@ -128,6 +128,6 @@ class FineTuning(Contract):
     registry_retention: RegistryRetention | None = None
     """Earlier versions of an adapter that the registry keeps; absent: all. Example: `{keepVersions: 5, keepDays: 30}`."""
     model_cache_gib: GiB = 100
-    """Cache of downloaded base models per namespace of jobs in GiB."""
+    """Cache of downloaded base models in GiB: one claim in each namespace of jobs."""
     customizer: Customizer = Customizer()
     """NeMo Customizer's models; used when it is part of the environment."""

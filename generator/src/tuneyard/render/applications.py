@@ -128,7 +128,7 @@ def build_root(environment: Environment, root: str, wave: int | None) -> Json:
         root,
         wave,
         project=project_name(environment),
-        # No `directory`: Argo CD takes an empty one out of the object and would differ from git for ever.
+        # No `directory`: Argo CD removes an empty one from the object, which would then differ from git for ever.
         source={"path": f"argocd-apps/{environment.name}/{root}"},
         destination={
             "server": "https://kubernetes.default.svc",

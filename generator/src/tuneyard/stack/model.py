@@ -111,17 +111,17 @@ class Component:
     buckets: tuple[str, ...] = ()
     """Owners that each get a bucket of their own from whoever provides `s3`."""
     manifests: bool = False
-    """Its pin's `path` holds plain manifests of this repository."""
+    """Whether the `path` of its pin has plain manifests of this repository."""
     root: Root = "platform"
     keeps_data: bool = False
-    """Never deleted with its Application: it holds data, or the CRDs of objects that hold data."""
+    """Whether it is never deleted with its Application, because it has data, or the CRDs of objects that have data."""
     privileged: bool = False
-    """Its pods need the privileged pod security profile."""
+    """Whether its pods need the privileged pod security profile."""
     ignore_differences: tuple[Json, ...] = ()
     when: Callable[[Environment], bool] | None = None
     """Part of every environment for which this is true, whatever needs it."""
     beside: str = ""
-    """With `when`: only where something provides this capability anyway."""
+    """Capability that must be provided anyway for `when` to enable the component; empty: none."""
 
     def is_rendered(self) -> bool:
         """Whether an Application belongs to it; providers outside of the tree have none."""
@@ -182,7 +182,7 @@ class Stack:
         return next((component for component in self.components if component.name == name), None)
 
     def options(self, name: str) -> ComponentOptions:
-        """What the environment changes about a component."""
+        """The environment's changes to a component."""
         return self.environment.components.get(name) or NO_OPTIONS
 
     def pin(self, name: str) -> Pin:

@@ -19,7 +19,7 @@ class Change:
     after: str | None
 
     def unified(self) -> str:
-        """As a unified diff."""
+        """The change as a unified diff."""
         lines = difflib.unified_diff(
             (self.before or "").splitlines(keepends=True),
             (self.after or "").splitlines(keepends=True),
@@ -30,7 +30,7 @@ class Change:
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, File]) -> Iterator[Change]:
-    """What differs, by path. Indexes are left out: they follow from the rest."""
+    """The files that differ, by path. Indexes are left out, because they follow from the other files."""
     for path in sorted({*before, *after}):
         old, new = before.get(path), after.get(path)
         text = new.text if new else None

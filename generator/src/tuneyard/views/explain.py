@@ -50,7 +50,7 @@ def value_at(data: Any, path: Path, file: str) -> Any:
     """The value at a path.
 
     Raises:
-        InputError: there is nothing there; says what there is.
+        InputError: the path does not exist; the message names the keys that do.
     """
     here: Path = ()
     for part in path:
@@ -70,7 +70,7 @@ def value_at(data: Any, path: Path, file: str) -> Any:
 
 
 def origin(source: Document, path: Path, stack: Stack) -> str:
-    """Where the value at a path came from."""
+    """The origin of the value at a path."""
     if path in source.positions:
         position = source.position(path)
         return f"{source.file}:{position.line}:{position.column}"

@@ -9,12 +9,12 @@ from tuneyard.stack.order import waves
 from tuneyard.stack.resolve import edges
 
 LAST = "the root models is the platform's last wave, so that no model holds up a fix of the platform"
-"""Why what serves models comes after all of the platform, whatever its needs say."""
+"""Reason why served models come after the whole platform, whatever their needs are."""
 _BOX_WIDTH, _BOX_HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 190, 34, 24, 70, 20
 
 
 def _levels(stack: Stack) -> dict[int, list[str]]:
-    """Wave -> components; providers outside of the tree stand in the wave in which they are asked for first."""
+    """Wave -> components. Providers outside the tree are in the first wave that needs them."""
     levels: dict[int, list[str]] = defaultdict(list)
     for name, wave in waves(stack).items():
         levels[wave].append(name)

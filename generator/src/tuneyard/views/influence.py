@@ -31,9 +31,9 @@ from tuneyard.views.diff import changes
 from tuneyard.views.explain import resolved
 
 ABSENT = object()
-"""In place of a value: the key is taken away."""
+"""Stands for a removed key, in place of a value."""
 DESCRIPTIONS = ("externalPostgres", "externalS3", "externalMlflow")
-"""Keys that do nothing unless `use` chooses what they describe, and that such a choice can't do without."""
+"""Keys that have an effect only if `use` chooses what they describe, and that this choice requires."""
 
 
 _NAMING = ("name", "product")
@@ -45,11 +45,11 @@ class Influence:
     """The effect of other values of a key."""
 
     components: frozenset[str]
-    """Components, and files of no component, that change, come or go."""
+    """Components, and files of no component, that change, are added or are removed."""
     tried: int
-    """How many values mean something else and could be rendered."""
+    """Number of values that have another meaning and could be rendered."""
     refused: str
-    """Why the first value that could not be rendered could not; empty: all could."""
+    """Reason why the first such value could not be rendered; empty if all could be."""
 
 
 class Influences:
@@ -66,7 +66,7 @@ class Influences:
         self._known: dict[str, frozenset[str] | str | None] = {}
 
     def of(self, path: KeyPath) -> Influence:
-        """What changes in the rendered tree when the key at `path`, or any key below it, has another value."""
+        """The changes of the rendered tree when the key at `path`, or any key below it, has another value."""
         components: set[str] = set()
         count, refused = 0, ""
         for place, value in other_values(self._data, path):
@@ -184,7 +184,7 @@ def _with(data: Any, path: KeyPath, value: Any) -> Any:
 
 
 def _stack(data: Any) -> Stack:
-    """What an environment means; what exists already is described if need be.
+    """The stack of an environment; external services are described if needed.
 
     Raises:
         ValidationError: it is no environment.

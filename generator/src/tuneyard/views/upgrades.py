@@ -23,7 +23,7 @@ class Upgrade:
 
     @property
     def is_major(self) -> bool:
-        """Whether the first number differs: values may have moved."""
+        """Whether the major version differs, so that keys of values may have changed."""
         return _numbers(self.now)[:1] != _numbers(self.newer)[:1]
 
 

@@ -32,7 +32,7 @@ SIZE = native.NativeOptions(nodes=1, gpus=8)
 ENVIRONMENT = "demo"
 GIT_NAME = "tuneyard"
 ROLLOUT_SECONDS = 420
-"""Longest that Argo CD may take for the platform, and after a job for saying that it is well."""
+"""Longest time for Argo CD to bring up the platform, and to report a finished job as Healthy."""
 
 
 def run(progress: Progress) -> None:
@@ -149,7 +149,7 @@ def _follow_applications(
             return
         if time.monotonic() > end:
             reasons = [why_not(found[n]) if n in found else f"{n} was not applied" for n in sorted(waiting)]
-            raise ClusterError("Argo CD does not get there:\n" + "\n".join(reasons))
+            raise ClusterError("Argo CD does not reach a healthy state:\n" + "\n".join(reasons))
         cluster.processes.require_alive()
         time.sleep(0.5)
 

@@ -28,7 +28,7 @@ NODES, GPUS = 2, 8
 QUESTIONS = 4
 ANSWER_TOKENS = 32
 JOB_SECONDS = 1800
-"""Longest the job may take before the demo says that something is wrong."""
+"""Longest time for the job before the demo reports that something is wrong."""
 
 
 def run(progress: Progress) -> None:

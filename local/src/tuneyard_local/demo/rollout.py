@@ -20,7 +20,7 @@ class Tree:
 
     name: str
     files: Mapping[str, str]
-    """Path -> text of all that its Applications take from the repository."""
+    """Path -> text of all files that its Applications read from the repository."""
 
     def documents(self, folder: str) -> list[Any]:
         """What the YAML files below a path say, by the order of their names."""

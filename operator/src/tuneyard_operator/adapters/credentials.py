@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import kopf
 
 _REFRESH_SECONDS = 60.0
-"""The kubelet replaces a service account's token long before it ends."""
+"""How often the token is read again. The kubelet replaces a service account's token long before it expires."""
 
 
 class NoCredentialsError(Exception):

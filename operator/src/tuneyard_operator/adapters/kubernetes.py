@@ -29,15 +29,15 @@ _PAGE = 200
 _LABEL_SERVICE = "kubernetes.io/service-name"
 _LABEL_JOB_NAME = "batch.kubernetes.io/job-name"
 """Set by the Job controller on its pods."""
-"""Objects of one page of a list: bounds the memory that a list takes."""
+"""Number of objects in one page of a list, which bounds the memory of a list."""
 _CLAIMS_SECONDS = 1.0
-"""How old a list of claims may be: a burst of jobs asks once."""
+"""How old a list of claims may be, so that a burst of jobs asks only once."""
 _WARNINGS_SECONDS = 10.0
-"""How old a list of warnings may be: to select events, the API server reads all of a namespace."""
+"""How old a list of warnings may be: to select events, the API server reads all events of a namespace."""
 _MAX_WARNINGS = 500
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
 _BUSY = frozenset({429, 503})
-"""Come with Retry-After."""
+"""Statuses that come with Retry-After."""
 _LONGEST_RETRY_AFTER = 120.0
 _INVALID = frozenset({400, 422})
 _ERROR = 400

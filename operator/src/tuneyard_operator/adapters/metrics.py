@@ -29,16 +29,21 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.registry.register(_JobStates(states))
         self._seconds = Histogram(
-            "tuneyard_reconcile_seconds", "Time of one pass", buckets=_BUCKETS, registry=self.registry
+            "tuneyard_reconcile_seconds",
+            "Duration of one pass in seconds",
+            buckets=_BUCKETS,
+            registry=self.registry,
         )
-        self._errors = Counter("tuneyard_reconcile_errors", "Passes that failed", registry=self.registry)
+        self._errors = Counter("tuneyard_reconcile_errors", "Number of failed passes", registry=self.registry)
         self._requests = Counter(
             "tuneyard_api_requests",
-            "Requests to the Kubernetes API, watches left out; code 0: no answer",
+            "Number of requests to the Kubernetes API without watches; code 0 means no answer",
             ["verb", "resource", "code"],
             registry=self.registry,
         )
-        depth = Gauge("tuneyard_queue_length", "FineTuneJobs that wait for a pass", registry=self.registry)
+        depth = Gauge(
+            "tuneyard_queue_length", "Number of FineTuneJobs that wait for a pass", registry=self.registry
+        )
         depth.set_function(queued)
 
     def passed(self, seconds: float, *, failed: bool) -> None:

@@ -58,10 +58,10 @@ CLIENT_VERBS: dict[str, frozenset[str]] = {
     "Event": frozenset({"create", "list"}),
     "Lease": frozenset({"create", "get", "update"}),
 }
-"""What the client does; a call with another verb is refused before it is made."""
+"""Verbs that the client uses. A call with another verb is refused before it is sent."""
 
 WATCHED_KINDS = (names.JOB_KIND, names.RUNTIME_KIND, "Job", "Pod")
-"""What kopf lists and watches."""
+"""Kinds that kopf lists and watches."""
 
 OWNER_VERBS = {f"{names.JOB_KIND}/finalizers": frozenset({"update"})}
-"""Needed where the admission plugin OwnerReferencesPermissionEnforcement is on: children block their owner's deletion."""
+"""Verbs that the admission plugin OwnerReferencesPermissionEnforcement requires, because children block their owner's deletion."""

@@ -8,7 +8,7 @@ from tuneyard_api.status import Condition, ConditionType
 
 Conditions = tuple[Condition, ...]
 MAX_MESSAGE = 2048
-"""Characters, as the CRD bounds them."""
+"""Longest message in characters, as in the CRD."""
 _ORDER = {kind: place for place, kind in enumerate(ConditionType)}
 
 

@@ -16,12 +16,12 @@ class Create:
     """Create one object if it is not there; never change one that is."""
 
     step: ConditionType
-    """The condition that says so when it is refused."""
+    """Condition that reports it when the API server refuses the object."""
     body: Mapping[str, Any]
     attempt: tuple[Stage, int] | None = None
     """The attempt that this object is, if it is a stage's Job."""
     frozen: Frozen | None = None
-    """What the plan's ConfigMap holds, if it is that."""
+    """Content of the plan's ConfigMap, if the object is that ConfigMap."""
 
     @property
     def kind(self) -> str:
@@ -30,7 +30,7 @@ class Create:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the object."""
         return str(self.body["metadata"]["name"])
 
 

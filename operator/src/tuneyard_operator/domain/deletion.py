@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deletes a FineTuneJob with `deletionPolicy: Delete`: first its pods, then its published adapter, then itself.
 
-A finalizer holds it from before its first publish pod until a Job has taken back what that published. Nothing holds it
+A finalizer holds it from before its first publish pod until a Job has removed the published adapter. Nothing holds it
 for ever: what can't be removed is left behind after PATIENCE at the latest, and an Event says where it lies.
 """
 
@@ -32,9 +32,9 @@ from tuneyard_operator.domain.objects.unpublish_job import Published, build_unpu
 from tuneyard_operator.domain.observed import Deletion, Observed
 
 PATIENCE = timedelta(minutes=15)
-"""How long a deletion is held up at most."""
+"""Longest time for which a deletion is delayed."""
 POLL_EVERY = 2.0
-"""Seconds between two looks at a job that is being deleted: it is asked for afresh, not watched."""
+"""Seconds between two looks at a job that is being deleted. Its pods are requested each time, not watched."""
 REFUSED_AGAIN_AFTER = 10.0
 """Seconds after which a Job that was refused is tried again."""
 
@@ -126,7 +126,7 @@ def _next_steps(seen: Observed, published: Published) -> tuple[tuple[Action, ...
         body = build_unpublish_job(Owner(seen.namespace, seen.name, seen.uid), published, runtime)
         return (Create(ConditionType.PUBLISHED, body),), f"starts Job {names.unpublish_name(seen.name)}"
     if job.made_for != seen.uid:
-        # Of an earlier job of this name; one that nobody of us has made is not ours to delete.
+        # This Job belongs to an earlier FineTuneJob of this name. One that no operator made is not ours to delete.
         former = (Delete("Job", job.name, job.uid),) if job.made_for else ()
         return former, f"waits for Job {job.name}, which does not belong to this job, to be deleted"
     return (), f"waits for Job {job.name}" + (f": {job.said}" if job.said else "")

@@ -32,11 +32,11 @@ _SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM
 _SIGBUS, _SIGKILL, _SIGTERM = 7, 9, 15
 _FIRST_SIGNAL_EXIT, _LAST_SIGNAL_EXIT = 129, 159
 _VAGUE = frozenset({FailureClass.INTERRUPTED, FailureClass.BUG})
-"""What a stage says that has lost one of its processes and can't know why."""
+"""Failure classes of a stage that lost one of its processes and cannot know why."""
 _ECHO = 4
-"""The depth of a pod that tells nothing but that it lost the others."""
+"""Depth of a pod that reports only that it lost the others."""
 _EXCERPT = 300
-"""Characters of a foreign message that are worth repeating."""
+"""Longest part of a foreign message that is repeated, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Ending:
     attempt: int
     plan_digest: str
     pod: SeenPod | None
-    """The pod that is asked, if any is left."""
+    """The pod that is examined, if one is left."""
     job: SeenJob | None
     memory: str
     """Memory limit of the stage's container."""
@@ -250,7 +250,7 @@ ADVICE: Mapping[FailureClass, str] = {
     FailureClass.NON_FINITE_LOSS: "a lower training.learningRate",
     FailureClass.BUG: "the pod's log",
 }
-"""For failures that the stage could not put into words itself; what is tried again by itself needs none."""
+"""Advice for failures that the stage could not explain itself. Failures that are retried need none."""
 
 CHAIN: tuple[Callable[[Ending], StageFailure | None], ...] = (
     said_by_the_stage,
@@ -307,7 +307,7 @@ def _parenthesis(reason: str, message: str) -> str:
 def _complaint(result: StageResult, stage: Stage) -> str | None:
     """What is missing in a result of this outcome."""
     if result.outcome == "Failed":
-        return None if result.failure is not None else "the result says Failed and not why"
+        return None if result.failure is not None else "the result says Failed without a reason"
     try:
         _FACTS_OF_STAGE[stage].model_validate(result.facts)
     except ValidationError as error:

@@ -14,9 +14,9 @@ from tuneyard_api.planner import Plan
 from tuneyard_api.runtime import FineTuneRuntimeSpec
 
 JOB_KEY = "job.json"
-"""The part that pods read."""
+"""Key of the part that pods read."""
 OPERATOR_KEY = "operator.json"
-"""The part that only the operator reads back."""
+"""Key of the part that only the operator reads."""
 
 
 @dataclass(frozen=True)

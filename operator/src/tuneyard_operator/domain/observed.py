@@ -56,7 +56,7 @@ class SeenPod:
     message: str = ""
     deleting: bool = False
     gone_by: datetime | None = None
-    """When the kubelet should have ended it, once it is being deleted."""
+    """Time by which the kubelet should have ended it, if it is being deleted."""
     scheduled: datetime | None = None
     unschedulable: SeenCondition | None = None
     """The PodScheduled condition while it is False."""
@@ -66,7 +66,7 @@ class SeenPod:
     """The trainer container's waiting state."""
     running: bool = False
     unready: bool = False
-    """The Ready condition is False. Our pods have no probe, so of one that runs its node has not been heard of."""
+    """Whether the Ready condition is False. Our pods have no probe, so a running pod is not ready only if its node is silent."""
     terminated: SeenTerminated | None = None
 
     @property
@@ -149,11 +149,11 @@ class Deletion:
 
     since: datetime
     running: tuple[Leftover, ...] = ()
-    """Its Jobs that are neither over nor being deleted."""
+    """Jobs of the FineTuneJob that are neither finished nor being deleted."""
     writers: tuple[str, ...] = ()
-    """Publish pods that have not ended: no other pod can write to the registry."""
+    """Publish pods that have not ended. No other pods can write to the registry."""
     has_registry: bool = True
-    """Whether the claim that it published to is there to stay."""
+    """Whether the claim that it published to exists and is not being deleted."""
     unpublish: SeenUnpublish | None = None
 
 
@@ -176,9 +176,9 @@ class ReplicaAnswer:
     """`host:port`."""
     is_reached: bool = True
     completed: bool = False
-    """Whether one token came back from this version of the adapter."""
+    """Whether the replica answered with a token from this version of the adapter."""
     problem: str = ""
-    """Why not, in a few words that follow the replica's name."""
+    """Reason why it did not, in a few words that follow the replica's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +193,11 @@ class Observed:
     live: LiveSettings
     """The fields of spec that can be changed while the job runs."""
     status: FineTuneJobStatus
-    """As last written."""
+    """Status as it was last written."""
     runtimes: Mapping[str, Mapping[str, object]]
     """spec of every FineTuneRuntime of the cluster, unparsed."""
     frozen: Frozen | None = None
-    """What the job was started with; None before it was."""
+    """Plan, runtime and spec that the job was started with; None before the start."""
     has_plan_map: bool = False
     """Whether the plan is in the ConfigMap that pods mount; the one of an older operator has another name."""
     claims: frozenset[str] | None = None
@@ -213,13 +213,13 @@ class Observed:
     version: int = 0
     """resourceVersion of the FineTuneJob: what is decided is written to no other."""
     pulse: Pulse | None = None
-    """Whether the training moves."""
+    """What the watchdog remembers of the training pod."""
     leftovers: tuple[Leftover, ...] = ()
-    taking_back: tuple[Leftover, ...] = ()
+    unpublishing: tuple[Leftover, ...] = ()
     """Jobs and pods that still remove what an older FineTuneJob of this name published."""
     finalizers: tuple[str, ...] = ()
     deletion: Deletion | None = None
-    """None unless the job is being deleted."""
+    """Facts about the deletion; None unless the job is being deleted."""
 
     def job_of(self, stage: Stage, attempt: int) -> SeenJob | None:
         """The Job of one attempt, if it exists and is this FineTuneJob's."""

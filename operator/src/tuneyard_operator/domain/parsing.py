@@ -128,22 +128,22 @@ def parse_unpublish(body: Object, pods: Sequence[Object]) -> SeenUnpublish:
 
 def made_for(body: Object) -> str:
     """The uid of the FineTuneJob that an object was made for: its owner, or one that must not own it."""
-    return owner_uid(body) or taken_back_for(body)
+    return owner_uid(body) or unpublishes_for(body)
 
 
-def taken_back_for(body: Object) -> str:
+def unpublishes_for(body: Object) -> str:
     """The uid of the FineTuneJob whose adapter this unpublish Job (or pod of one) removes; empty for other objects."""
     return str((body["metadata"].get("annotations") or {}).get(names.ANNOTATION_UID, ""))
 
 
-def may_take_back(body: Object) -> bool:
+def may_unpublish(body: Object) -> bool:
     """Whether such a Job or pod may still change the registry."""
     status = body.get("status") or {}
     is_over = status.get("phase") in {"Succeeded", "Failed"} or any(
         condition.get("status") == "True" and condition["type"] in {"Complete", "Failed"}
         for condition in status.get("conditions") or ()
     )
-    return bool(taken_back_for(body)) and not is_over
+    return bool(unpublishes_for(body)) and not is_over
 
 
 def parse_event(body: Object) -> SeenEvent:

@@ -18,10 +18,10 @@ from tuneyard_operator.domain.conditions import read_time
 from tuneyard_operator.domain.verdict import Verdict
 
 HEALTHY = timedelta(minutes=10)
-"""An attempt that ran this long was no quick failure: the back-off begins anew."""
+"""An attempt that ran this long was not a quick failure, so the back-off starts over."""
 _LAST_DOUBLING = 20
 CHARGED = frozenset({FailureClass.UPSTREAM, FailureClass.HUNG})
-"""Counted against retry.maxAttempts."""
+"""Classes that count against retry.maxAttempts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Again:
 
     not_before: datetime
     micro_batch: int | None
-    """None: as planned."""
+    """Micro batch; None: the planned one."""
     reason: str
     why: str
 
@@ -85,7 +85,7 @@ def _with_less_memory(
     if smaller is None:
         return Verdict(FailureClass.OUT_OF_MEMORY.value, f"{message} (micro batch {micro})", final=True)
     text = (
-        f"micro batch {micro} ran out of memory; goes on with {smaller} x accumulation {share // smaller},"
+        f"micro batch {micro} ran out of memory; the next attempt has {smaller} x accumulation {share // smaller},"
         f" the same global batch of {training.global_batch_size}: {message}"
     )
     return Again(ended, smaller, reasons.SMALLER_BATCH, text)

@@ -32,8 +32,8 @@ STEP_OF_STAGE = {
     Stage.TRAIN: ConditionType.SCHEDULED,
     Stage.PUBLISH: ConditionType.PUBLISHED,
 }
-"""The first condition of each stage: what a refused Job is reported under."""
-HELD = Verdict(reasons.SUSPENDED, "held by spec.suspend; nothing of the job runs")
+"""First condition of each stage; a refused Job is reported by it."""
+HELD = Verdict(reasons.SUSPENDED, "spec.suspend is true, and nothing of the job runs")
 
 
 @dataclass
@@ -70,7 +70,7 @@ def carry(work: Work, stage: Stage) -> StageResult | Running | Verdict:
     if attempt is None:
         written = work.seen.status.attempts
         if any(each.outcome == "Succeeded" and each not in written for each in work.report.status.attempts):
-            # Its pod may be gone before this is said: then the stage would be done again, beside the next one.
+            # Its pod may be gone before this is in status; then the stage would run again beside the next one.
             return Verdict(reasons.STARTING, f"{stage} starts next", again_after=0.0)
         return _start(work, stage, 1)
     if attempt.outcome == "Running":
@@ -114,7 +114,7 @@ def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running
         return _again(work, stage, work.report.end(attempt, failure))
     cause = first_cause(endings, known) if len(pods) > 1 and any(pod.is_failing for pod in pods) else None
     if cause is not None:
-        # Now: the Job ends the other pods, and those are gone by the time that it says that it has failed.
+        # Read them now: the Job ends the other pods, and they are gone by the time that it is Failed.
         attempt = work.report.note(attempt, failure_class=cause.failure_class, message=clip(cause.message))
     if work.seen.live.suspend:
         return _stop(work, attempt, reasons.SUSPENDING, "spec.suspend is true: checkpoint and leave")
@@ -196,7 +196,7 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
         ending = Verdict(reasons.SUSPENDING, f"attempt {attempt.number} of {stage} is over", again_after=0.0)
         return HELD if is_written else ending
     last = api_time(work.now) if attempt.ended is None else attempt.ended
-    # A clock that went back behind the attempt's end can't tell how long ago that was.
+    # If the clock was set back to before the attempt's end, the time since then is unknown.
     if last <= api_time(work.now) and work.now < plan.not_before:
         name = names.stage_job_name(work.seen.name, stage, attempt.number + 1)
         message = f"attempt {attempt.number + 1} of {stage} starts at {api_time(plan.not_before)}: {plan.why}"

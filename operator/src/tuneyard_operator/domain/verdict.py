@@ -21,9 +21,9 @@ class Verdict:
     final: bool = False
     """Whether the job has failed for good."""
     waiting_for: WaitingFor | None = None
-    """The object that holds the job up, where it is one object."""
+    """The object that blocks the job, if it is a single object."""
     again_after: float | None = None
-    """Seconds until the next look, where the check knows better than the step."""
+    """Seconds until the next look, if the check knows better than the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class StageFailure:
 
     failure_class: FailureClass
     message: str
-    """One sentence with its evidence."""
+    """One sentence with the evidence."""
 
 
 Check = Callable[[Subject], Verdict | None]

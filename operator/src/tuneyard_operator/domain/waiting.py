@@ -18,9 +18,9 @@ from tuneyard_operator.domain.quotas import advice_for, is_exceeded, quota_named
 from tuneyard_operator.domain.verdict import Check, Verdict, first_verdict
 
 PATIENCE = timedelta(seconds=2)
-"""A pod that is younger is not called waiting: most troubles of the first moments pass by themselves."""
+"""Age in seconds below which a pod is not reported as waiting, because most early problems pass by themselves."""
 LOST_AFTER = timedelta(seconds=30)
-"""How long after its grace period a pod that is being deleted may still be there."""
+"""Seconds after the end of its grace period for which a deleted pod may still exist."""
 EVENTS_AFTER = timedelta(seconds=10)
 """How long something may take to start without a reason before its events are looked up."""
 
@@ -77,7 +77,7 @@ def lost_pod(pods: tuple[SeenPod, ...], now: datetime) -> Verdict | None:
     for pod in pods:
         if pod.gone_by is not None and not pod.is_over and now - pod.gone_by >= LOST_AFTER:
             message = (
-                f"should have ended by {pod.gone_by:%H:%M:%SZ}, but node {pod.node} does not answer; bring it back, delete"
+                f"should have ended by {pod.gone_by:%H:%M:%SZ}, but node {pod.node} does not answer; bring the node back, delete"
                 " its Node object, or taint it node.kubernetes.io/out-of-service"
             )
             return _verdict("Pod", pod.name, reasons.NODE_LOST, message)
@@ -92,10 +92,13 @@ def why_former_life(seen: Observed) -> Verdict | None:
     own = {job.uid for job in seen.jobs if job.owner_uid == seen.uid}
     jobs = [("Job", job.name) for job in seen.jobs if job.uid not in own and not job.is_over]
     pods = [("Pod", pod.name) for pod in seen.pods if pod.owner_uid not in own and not pod.is_over]
-    taking_back = [(each.kind, each.name) for each in seen.taking_back]
-    for kind, name in jobs + pods + taking_back:
+    unpublishing = [(each.kind, each.name) for each in seen.unpublishing]
+    for kind, name in jobs + pods + unpublishing:
         return _verdict(
-            kind, name, reasons.NAME_CONFLICT, "belongs to an older job of this name, which goes first"
+            kind,
+            name,
+            reasons.NAME_CONFLICT,
+            "belongs to an older job of this name, which must be gone first",
         )
     return None
 

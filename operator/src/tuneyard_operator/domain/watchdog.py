@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from tuneyard_api.pod_contract import Progress
 
 FLOOR_SECONDS = 120.0
-"""Less than this is never a hang."""
+"""Seconds without a step below which nothing counts as a hang."""
 STEPS = 3.0
-"""A hang is this many median steps without one."""
+"""Number of median step times without a step that counts as a hang."""
 FIRST_STEP_SECONDS = 1800.0
-"""Before a median is known: what PyTorch gives a collective before it gives up."""
+"""Limit before a median is known: the time after which PyTorch gives up a collective operation."""
 _LONGEST_GAP = 30.0
-"""Seconds that one look may add: a late look or a clock that jumped proves no more."""
+"""Most seconds that one look may add, because a late look or a clock that jumped proves no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class Pulse:
     """What is remembered about a training pod between looks; a restart of the operator resets it."""
 
     pod: str
-    """uid."""
+    """uid of the pod."""
     step: int
     is_training: bool
     step_seconds: float | None
     still: float = 0.0
-    """Seconds for which it has been seen at the same step."""
+    """Seconds for which the pod has been seen at the same step."""
 
     @property
     def is_hung(self) -> bool:

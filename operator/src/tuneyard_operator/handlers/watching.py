@@ -13,7 +13,7 @@ from typing import Any
 
 import kopf
 
-# kopf says that users can't catch these; it ends by them all the same, when a kind that it watches goes.
+# kopf says that users can't catch these errors, but it ends with them when a kind that it watches disappears.
 from kopf._cogs.clients.errors import APIError
 from kopf._cogs.clients.watching import WatchingError
 from kopf._cogs.structs.references import Insights
@@ -32,7 +32,7 @@ _SOURCES: dict[Watched, tuple[str, str, str]] = {
 _CHUNK = 200
 _CLIENT_GRACE = 10
 _RETRY_SECONDS = 1.0
-"""Between tries of a list or watch that fails by the network, by rights or by load; kopf tries nothing else again."""
+"""Seconds between tries of a list or watch that fails because of network, rights or load; kopf retries nothing else."""
 _IDLE_SECONDS = 1.0
 """How long kopf keeps a task and a queue for an object after an event; in a burst they take most of the memory."""
 _NOT_RETRIED = (APIError, WatchingError)
@@ -64,7 +64,7 @@ async def watch(
             insights=insights,
             clusterwide=True,
             standalone=True,
-            # kopf would make one of the user's name, and a pod's numeric user has none. Its type is not public.
+            # kopf would derive one from the user's name, and a pod's numeric user has none. The type is not public.
             identity=names.FIELD_MANAGER,  # type: ignore[arg-type]
         )
     )
@@ -98,7 +98,7 @@ async def _end_watchers() -> None:
     """Cancel kopf's watcher tasks: when one of them fails, kopf leaves the others running without credentials."""
     while watchers := {task for task in asyncio.all_tasks() if task.get_name().startswith("watcher for ")}:
         for task in watchers:
-            task.cancel()  # again and again: kopf swallows one that comes while it waits for a pause to end
+            task.cancel()  # repeated: kopf swallows one that comes during a pause
         await asyncio.wait(watchers, timeout=_RETRY_SECONDS)
 
 
@@ -133,7 +133,7 @@ def build_settings(watch_seconds: int) -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True
-    # It counts from the end of the watches, which is not the end of the process when they are begun anew.
+    # It counts from the end of the watches. That is not the end of the process when the watches are restarted.
     settings.process.ultimate_exiting_timeout = None
     settings.persistence.diffbase_storage = NoEssence()
     settings.persistence.progress_storage = NoProgress()

@@ -28,7 +28,7 @@ class Applied:
     """All objects are there."""
 
     frozen: Frozen | None = None
-    """What the plan's ConfigMap holds, if it was one of them; it may be older than what was asked for."""
+    """Content of the plan's ConfigMap, if it was one of them; it may be older than the requested one."""
 
 
 async def apply(
@@ -84,7 +84,7 @@ async def _carry_out(
         try:
             await cluster.post_event(seen.namespace, build_event(seen, action.note, now))
         except RefusedError as refused:
-            # A namespace that is being deleted takes no Event, and must not be held up by that.
+            # A namespace that is being deleted accepts no Event, and this must not delay its deletion.
             log.warning("%s/%s: %s (no Event: %s)", seen.namespace, seen.name, action.note.message, refused)
     else:
         await _set_finalizers(cluster, store, seen, action.finalizers)
@@ -106,7 +106,7 @@ def _conflict(seen: Observed, action: Create, body: Object) -> str | None:
     metadata = body["metadata"]
     if made_for(body) != seen.uid:
         owners = [f"{owner['kind']} {owner['name']}" for owner in metadata.get("ownerReferences") or ()]
-        return f"exists already and belongs to {', '.join(owners) or 'nobody'} (an older job of this name goes first)"
+        return f"exists already and belongs to {', '.join(owners) or 'nobody'} (an older job of this name must be gone first)"
     if metadata.get("deletionTimestamp"):
         return "exists already and is being deleted"
     digest = (metadata.get("annotations") or {}).get(names.ANNOTATION_PLAN)

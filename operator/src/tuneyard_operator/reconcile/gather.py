@@ -23,7 +23,7 @@ from tuneyard_operator.domain.observed import (
     SeenJob,
     SeenPod,
 )
-from tuneyard_operator.domain.parsing import may_take_back, owner_uid, parse_job, parse_pod, parse_unpublish
+from tuneyard_operator.domain.parsing import may_unpublish, owner_uid, parse_job, parse_pod, parse_unpublish
 from tuneyard_operator.domain.progress import READ_EVERY
 from tuneyard_operator.domain.quotas import remember
 from tuneyard_operator.domain.waiting import needs_events
@@ -35,17 +35,17 @@ from tuneyard_operator.reconcile.store import Store, Stored
 
 @dataclass
 class _Known:
-    """What is remembered of a running job between passes."""
+    """State of a running job that is kept between passes."""
 
     uid: str
     frozen: Frozen | None = None
-    """Also in the job's ConfigMap."""
+    """Plan, runtime and spec, as in the job's ConfigMap."""
     has_plan_map: bool = False
     looked: datetime | None = None
-    """When its progress was last asked for."""
+    """Time at which its progress was last requested."""
     pulse: Pulse | None = None
     refusals: tuple[SeenEvent, ...] = ()
-    """Why the pods of its newest Job could not be made."""
+    """Refusals of the pods of its newest Job."""
 
 
 @dataclass
@@ -75,16 +75,16 @@ class Gatherer:
         jobs, pods = self.store.children(key)
         pods = await self._with_ended_pods(stored, key.namespace, jobs, pods)
         pods = await self._with_former_pods(stored, key.namespace, pods)
-        taking_back: tuple[Leftover, ...] = ()
+        unpublishing: tuple[Leftover, ...] = ()
         if stored.is_again and stored.status.plan is None:
-            jobs, pods, taking_back = await self._with_former_life(key)
+            jobs, pods, unpublishing = await self._with_former_life(key)
         seen = replace(
             self._itself(key, stored),
             frozen=known.frozen,
             has_plan_map=known.has_plan_map,
             jobs=jobs,
             pods=pods,
-            taking_back=taking_back,
+            unpublishing=unpublishing,
         )
         claims = await self.cluster.claims(key.namespace) if needs_claims(seen) else None
         progress = await self._progress(seen, known, now)
@@ -165,15 +165,15 @@ class Gatherer:
         jobs = await self.cluster.jobs_of(key.namespace, key.name)
         pods = await self.cluster.all_pods_of(key.namespace, key.name)
         bodies = [("Job", body) for body in jobs] + [("Pod", body) for body in pods]
-        taking_back = tuple(
+        unpublishing = tuple(
             Leftover(kind, body["metadata"]["name"], body["metadata"]["uid"])
             for kind, body in bodies
-            if may_take_back(body)
+            if may_unpublish(body)
         )
         return (
             tuple(job for body in jobs if (job := parse_job(body)) is not None),
             tuple(pod for body in pods if (pod := parse_pod(body)) is not None),
-            taking_back,
+            unpublishing,
         )
 
     async def _ended(self, key: Key, stored: Stored, now: datetime) -> Observed:
@@ -192,7 +192,7 @@ class Gatherer:
         seen = [
             job for body in bodies if (job := parse_job(body)) is not None and job.owner_uid == stored.uid
         ]
-        # Of Jobs that are gone too, and of those that no status tells of: their pods may not be.
+        # Includes Jobs that are gone and Jobs that no status mentions, because their pods may still exist.
         bodies_of_pods = await self.cluster.all_pods_of(key.namespace, key.name)
         pods = [pod for body in bodies_of_pods if (pod := parse_pod(body)) is not None]
         unpublish = None
@@ -301,7 +301,7 @@ class Gatherer:
             return None
         elapsed = (now - known.looked).total_seconds() if known.looked is not None else 0.0
         known.looked = now
-        # Of several pods index 0 tells progress, and its name comes first.
+        # With several pods, index 0 reports the progress; its name comes first.
         ip = min(running, key=lambda pod: pod.name).ip or ""
         host = f"[{ip}]" if ":" in ip else ip
         progress = await self.progress.read(f"http://{host}:{PROGRESS_PORT}/progress")

@@ -35,14 +35,14 @@ class Leadership:
     clock: Clock
     namespace: str
     identity: str
-    """Who we are. A process that starts again under the same name goes on with its own lease at once."""
+    """Name of this replica. A process that restarts under the same name keeps its own lease at once."""
     seconds: float
     """Duration of the lease."""
     steady: Callable[[], float] = time.monotonic
     _lease: Object | None = None
-    """As last seen."""
+    """The lease as it was last seen."""
     _since: float = 0.0
-    """When it was first seen so, by the steady clock."""
+    """Time at which this state was first seen, by the steady clock."""
     _said: str = ""
     _renewed: float = float("-inf")
     """When the request that renewed our lease last was sent, by the steady clock."""
@@ -86,7 +86,7 @@ class Leadership:
         try:
             async with asyncio.timeout(seconds):
                 if self._holder() == self.identity and await self._write(self._lease):
-                    return True  # renewed without reading: nobody has touched it
+                    return True  # Renewed without reading it again: nobody has changed it.
                 self._see(await self.cluster.read("Lease", self.namespace, LEASE))
                 return self._is_free() and await self._write(self._lease)
         except (ClusterError, TimeoutError) as error:

@@ -62,7 +62,7 @@ class Reconciler:
         elif outcome.frozen is not None:
             self.gatherer.remember(key, outcome.frozen)
             if outcome.frozen not in (each.frozen for each in decision.actions if isinstance(each, Create)):
-                return 0.0  # written by an earlier life of the operator, and it counts: decide again with it
+                return 0.0  # An earlier process stored another plan, which counts.
         await report(self.cluster, self.store, seen, decision, now)
         return decision.requeue_after
 
@@ -78,7 +78,7 @@ class Reconciler:
                 delay = self.queue.failed(key, at_least=error.retry_after)
                 log.warning("%s: %s; again in %.0f s", key, error, delay)
             except asyncio.CancelledError:
-                self.queue.done(key, requeue_after=0.0)  # the lease is lost: due again if it ever comes back
+                self.queue.done(key, requeue_after=0.0)  # The lease is lost; it may come back.
                 raise
             except Exception:
                 delay = self.queue.failed(key)

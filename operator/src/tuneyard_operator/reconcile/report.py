@@ -28,7 +28,7 @@ async def report(cluster: Cluster, store: Store, seen: Observed, decision: Decis
     if body is None:
         store.drop_job(
             Key(seen.namespace, seen.name), seen.version
-        )  # deleted meanwhile: nobody is left to tell
+        )  # The job was deleted meanwhile, so there is no status to write.
         return
     store.put("FineTuneJob", body, is_own=True)
     for note in decision.notes:
@@ -39,7 +39,7 @@ def status_patch(former: FineTuneJobStatus, status: FineTuneJobStatus) -> dict[s
     """The JSON merge patch (RFC 7386) from one status to the other."""
     before = _as_json(former)
     if "state" not in former.model_fields_set:
-        del before["state"]  # only the model's default: it was never written
+        del before["state"]  # This is only the model's default; it was never written.
     return _merge_patch(before, _as_json(status))
 
 

@@ -18,13 +18,13 @@ from tuneyard_operator.domain.conditions import read_time
 from tuneyard_operator.domain.deletion import finalizers_to_set
 from tuneyard_operator.domain.live_settings import LiveSettings, read_live_settings
 from tuneyard_operator.domain.observed import SeenJob, SeenPod
-from tuneyard_operator.domain.parsing import child_key, parse_job, parse_pod, taken_back_for, version_of
+from tuneyard_operator.domain.parsing import child_key, parse_job, parse_pod, unpublishes_for, version_of
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.ports import Object, Watched
 from tuneyard_operator.reconcile.queue import Key
 
 _REMEMBERED = 2048
-"""Deletions that are remembered, the latest: longer than any list takes."""
+"""Number of the latest deletions that are remembered: enough for the duration of any list request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class Stored:
     version: int
     generation: int
     deleting: datetime | None
-    """Since when it is being deleted."""
+    """Time since which it is being deleted."""
     finalizers: tuple[str, ...]
     spec: Mapping[str, object]
-    """Of a job that has ended only the runtime."""
+    """The spec; for a job that has ended, only its runtime."""
     live: LiveSettings
-    """Of a job that has ended only what becomes of its children and of what it published."""
+    """The live settings; for a job that has ended, only those for its children and its published adapter."""
     status: FineTuneJobStatus
     is_again: bool = False
     """Whether another one of this name was held before: what that has left may not be known."""
@@ -103,7 +103,7 @@ class Store:
     def put(self, kind: Watched, body: Object, *, is_own: bool = False) -> None:
         """Store an object from the API server; `is_own`: it is the response to our own write, which is no news."""
         if version_of(body) <= self._gone.get(_name_of(kind, body), -1):
-            return  # a list that was read before the watch told of the deletion, or an event that comes late
+            return  # The list is older than the deletion, or the event is late.
         if kind == "FineTuneRuntime":
             self._put_runtime(body)
         elif kind == "FineTuneJob":
@@ -176,12 +176,12 @@ class Store:
         if key is None:
             return
         if seen is None:
-            self._note_former(key, taken_back_for(body))
+            self._note_former(key, unpublishes_for(body))
             return
         if parent is not None and parent.has_ended and not _is_stray(parent, seen):
             return
         if parent is not None and _has_succeeded(parent.status, seen):
-            return  # what is done is in status and is never looked at again
+            return  # Finished attempts are in status and are never looked at again.
         if _update(self._held_of(kind, self._children.setdefault(key, _Children())), seen) and not is_own:
             self.changed(key)
 

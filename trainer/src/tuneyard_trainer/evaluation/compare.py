@@ -32,7 +32,7 @@ class Measured:
     loss: float
     """Nats per learned token."""
     answers: list[str]
-    """To each prompt, in order."""
+    """Answers, in the order of the prompts."""
 
 
 @dataclass

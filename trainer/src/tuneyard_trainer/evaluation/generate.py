@@ -14,7 +14,7 @@ import torch
 from tuneyard_trainer.model.world import World
 
 BATCH = 16
-"""Prompts that are answered at once."""
+"""Number of prompts in one batch."""
 
 
 def complete(
@@ -38,7 +38,7 @@ def complete(
     answers: dict[int, str] = {}
     for first in range(0, len(batches), world.size):
         mine = first + world.rank
-        # One that has no batch left must still take part in every forward pass.
+        # A process without a batch must still take part in every forward pass.
         numbers = batches[mine if mine < len(batches) else first]
         ids = torch.tensor([list(prompts[number]) for number in numbers], dtype=torch.int64, device=device)
         with torch.no_grad():

@@ -16,7 +16,7 @@ from tuneyard_api.problems import clip
 from tuneyard_trainer.pod.failures import StageFailure
 
 _MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "README.md", "LICENSE*"]
-"""Never pickled weights, never Python."""
+"""Files that are downloaded: never pickled weights, never Python."""
 
 
 def fetch_model(source: ResolvedSource, cache: Path) -> tuple[Path, str, list[str]]:

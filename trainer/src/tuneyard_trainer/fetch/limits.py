@@ -8,7 +8,7 @@ from pathlib import Path
 from tuneyard_trainer.pod.failures import bad_input
 
 MAX_BYTES = 16 * 2**30
-"""Largest file that is fetched: more than a prepare pod can hold in memory."""
+"""Largest file that is downloaded. It is more than a prepare pod can hold in memory."""
 CHUNK_BYTES = 2**20
 
 

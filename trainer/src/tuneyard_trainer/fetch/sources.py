@@ -71,7 +71,7 @@ def _inside_folder(split: str, path: Path) -> Path:
         )
     if len(files) > 1:
         raise bad_input(
-            f"dataset.{split}: {path}: a folder with {len(files)} data files; try pvc.path with one of"
+            f"dataset.{split}: {path}: the folder has {len(files)} data files; try pvc.path with one of"
             f" {', '.join(file.name for file in files[:8])}"
         )
     return files[0]

@@ -73,7 +73,7 @@ class Guard:
             self._start = reach
         if reach < self._start:
             raise bad_input(
-                f"the server sends on to {host}, which is {address}, inside the network; try the final address in the"
+                f"the server redirects to {host}, which is {address}, inside the network; try the final address in the"
                 " job, if that is where the file is"
             )
 
@@ -87,7 +87,7 @@ class Guard:
         is_inside = before.scheme == "http" and _SERVICE.match(after.hostname or "")
         if after.scheme != "https" and not (after.scheme == "http" and is_inside):
             raise bad_input(
-                f"the server sends on to {shown_url(new)}, without TLS; try an address that stays with https"
+                f"the server redirects to {shown_url(new)}, without TLS; try an address that keeps https"
             )
 
 

@@ -24,7 +24,7 @@ class BaseModel:
     """Commit of a hub model."""
     config: dict[str, Any]
     licence: str | None
-    """As its model card names it."""
+    """Licence, as the model card names it."""
 
     @property
     def model_type(self) -> str:
@@ -33,7 +33,7 @@ class BaseModel:
 
     @property
     def vocabulary_size(self) -> int | None:
-        """Rows of the embedding."""
+        """Number of rows of the embedding."""
         return self._number("vocab_size")
 
     @property
@@ -43,7 +43,7 @@ class BaseModel:
 
     @property
     def attention_window(self) -> int | None:
-        """Tokens that a token can look back on, if the model limits them."""
+        """Number of earlier tokens that a token attends to, if the model limits it."""
         window = self._number("sliding_window")
         return window if self.config.get("use_sliding_window", True) else None
 

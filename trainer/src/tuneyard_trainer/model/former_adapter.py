@@ -41,7 +41,7 @@ _PLAIN = {
     "layers_to_transform": None,
     "trainable_token_indices": None,
 }
-"""What is trained here, and what NIM and vLLM serve: LoRA of one rank, and nothing besides."""
+"""The only kind of adapter that is trained here and that vLLM serves: LoRA of one rank, with no other options."""
 _MAX_SHOWN = 8
 
 
@@ -51,7 +51,7 @@ class FormerAdapter:
 
     folder: Path
     base: str
-    """What it calls its base model."""
+    """Base model, as the adapter names it."""
 
     def copy_to(self, folder: Path) -> None:
         """Copies the adapter for the training stage, which does not mount the claim."""

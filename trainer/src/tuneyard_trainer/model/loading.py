@@ -31,7 +31,7 @@ class Device:
 
     torch_device: torch.device
     weights: torch.dtype
-    """Of a frozen base model; what is trained is always float32."""
+    """Precision of a frozen base model. Trained parameters are always float32."""
     is_autocast: bool
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -59,7 +59,7 @@ def choose_device(job: ResolvedJob, local_rank: int) -> Device:
     asked = job.training.precision
     if job.runtime.accelerator == "none":
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", usable_cores())))
-        # On a CPU float32 is faster, and exact: bfloat16 only for those who ask for it.
+        # On a CPU float32 is faster and exact, so bfloat16 is used only if the job asks for it.
         return Device(torch.device("cpu"), torch.float32, is_autocast=asked == "bf16")
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found < job.gpus_per_node:
@@ -109,7 +109,7 @@ def load_model(
     logging.disable_progress_bar()
     base = AutoModelForCausalLM.from_pretrained(
         folder,
-        # What is trained is kept in float32: steps are smaller than bfloat16 can tell.
+        # Trained parameters stay in float32, because bfloat16 cannot represent updates as small as a step's.
         dtype=torch.float32 if is_whole else device.weights,
         local_files_only=True,
         use_safetensors=True,
@@ -118,7 +118,7 @@ def load_model(
         **quantization_options(job, device.torch_device, device.weights),
     )
     if job.quantization is not None:
-        hold_weights_still(base)  # it is on its device already, and may not be moved
+        hold_weights_still(base)  # It is on its device already and may not be moved.
     model = base if is_whole else _with_adapter(base, job, former)
     if job.training.gradient_checkpointing:
         base.activation_checkpointing_enable()

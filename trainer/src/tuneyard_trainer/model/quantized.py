@@ -39,7 +39,7 @@ def quantization_options(
         )
     from transformers import BitsAndBytesConfig  # noqa: PLC0415  seconds
 
-    # It says in every product that it casts its input.
+    # It warns in every product that it casts its input.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if kind == "nf4":
         config = BitsAndBytesConfig(

@@ -21,7 +21,7 @@ def with_former_adapter(base: Any, folder: Path | None, job: ResolvedJob) -> Any
     from peft import LoraConfig, PeftModel  # noqa: PLC0415  seconds
 
     if folder is None:
-        raise AssertionError("a job that goes on from an adapter is told where prepare left it")
+        raise AssertionError("a job that continues an adapter has the folder in which prepare left it")
     config = LoraConfig.from_pretrained(folder)
     config.inference_mode = False
     if job.adapter is not None and job.adapter.must_match_lora:
@@ -29,7 +29,7 @@ def with_former_adapter(base: Any, folder: Path | None, job: ResolvedJob) -> Any
     with warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5 for a property under its old name.
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
-        # PEFT only warns of weights that do not arrive; what it leaves at random must not pass for trained.
+        # PEFT only warns about missing weights; layers that keep random values must not count as trained.
         warnings.filterwarnings("error", ".*missing adapter keys.*", UserWarning)
         try:
             return PeftModel.from_pretrained(base, folder, is_trainable=True, config=config)

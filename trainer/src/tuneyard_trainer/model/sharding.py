@@ -26,5 +26,5 @@ def shard(model: Any, base: Any, world: World, *, gathered_as: torch.dtype | Non
     for part in list(base.modules()):
         if type(part).__name__ in names:
             fully_shard(part, mesh=mesh, mp_policy=policy)
-    # The outermost parameters, too, are let go after each pass: else the model would name gathered ones as its own.
+    # The outermost parameters are released after each pass too; otherwise the model would name gathered ones as its own.
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)

@@ -29,7 +29,7 @@ class World:
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where messages are made: NCCL sends nothing else than memory of a GPU."""
+    """Device of the tensors that are sent: NCCL sends only memory of a GPU."""
 
     @property
     def is_first(self) -> bool:
@@ -73,7 +73,7 @@ def joined_world(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if is_cuda else "gloo", timeout=_SILENCE)
     yield World(int(os.environ["RANK"]), size, device)
-    # Only after a good end: a process that fails must not wait here for those that wait for it.
+    # Only after success: a failing process must not wait here for processes that wait for it.
     dist.destroy_process_group()
 
 
@@ -81,7 +81,7 @@ def is_loss_of_another(error: BaseException) -> bool:
     """Whether `error` means that another process of the training is gone, not that this one failed."""
     if isinstance(error, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)):
         return True
-    # gloo raises plain errors: of connections that were closed or reset, and of waiting in vain.
+    # gloo raises plain errors: for connections that were closed or reset, and for timeouts.
     text = str(error)
     return isinstance(error, RuntimeError) and (
         "/gloo/" in text or "[Gloo]" in text or "onnection closed by" in text

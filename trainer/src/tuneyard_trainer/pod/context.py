@@ -16,7 +16,7 @@ from tuneyard_trainer.pod.failures import Interrupted, bad_input
 from tuneyard_trainer.pod.progress import Board
 
 RESULT_SECONDS = 10
-"""Kept back of a pod's grace after SIGTERM: the result must be written before the kill."""
+"""Part of the grace period after SIGTERM that is reserved for writing the result before SIGKILL."""
 
 
 class StopRequest:
@@ -38,7 +38,7 @@ class StopRequest:
         self._event.set()
         if self._raises and is_first:
             raise Interrupted(
-                "stopped by SIGTERM; nothing was kept, and the stage starts again from its beginning"
+                "stopped by SIGTERM; the stage keeps nothing, and the next attempt starts from its beginning"
             )
 
 

@@ -18,11 +18,11 @@ class PodEnvironment:
     termination_log: Path
     attempt: int
     port: int | None
-    """None when the variable is empty: nothing is served."""
+    """Port of the progress; None when the variable is empty, and then nothing is served."""
     micro_batch_size: int | None = None
-    """Instead of the plan's, after an attempt that ran out of memory."""
+    """Micro batch that replaces the plan's after an attempt that ran out of memory."""
     node_rank: int = 0
-    """Of several nodes that train together; the first one keeps the result."""
+    """Rank of this node among those that train together; the first one keeps the result."""
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "PodEnvironment":
@@ -78,7 +78,7 @@ def settle_libraries(environ: MutableMapping[str, str], workspace: Path, stage: 
     environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     environ["TOKENIZERS_PARALLELISM"] = "true"
-    # Threads that wait by spinning take the cores from those they wait for, where others use the cores too.
+    # On shared cores, threads that wait by spinning take time from the threads that they wait for.
     environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for variable in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
         environ.setdefault(variable, str(usable_cores()))

@@ -56,13 +56,13 @@ def _class_of(error: BaseException) -> FailureClass:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    # By name, because PyTorch is not there to be imported in every stage.
+    # Matched by name, because not every stage can import PyTorch.
     is_torch = _is_named(error, "OutOfMemoryError") or "DefaultCPUAllocator: can't allocate" in str(error)
     return is_torch or isinstance(error, MemoryError) or _has_number(error, errno.ENOMEM)
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    # safetensors reports errors of the operating system in an exception of its own.
+    # safetensors wraps errors of the operating system in its own exception.
     in_rust = _is_named(error, "SafetensorError") and "os error 28" in str(error)
     return in_rust or _has_number(error, errno.ENOSPC, errno.EDQUOT)
 

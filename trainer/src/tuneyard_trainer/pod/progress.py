@@ -15,7 +15,7 @@ from typing import Any
 from tuneyard_api.pod_contract import Progress, Stage
 
 LOG_INTERVAL_SECONDS = 5.0
-"""Between lines of the log; a terminal is redrawn four times a second instead."""
+"""Seconds between lines of the log; a terminal is redrawn four times a second instead."""
 _TERMINAL_INTERVAL_SECONDS = 0.25
 
 
@@ -23,7 +23,7 @@ class Board:
     """The latest Progress of one stage; written by the stage, read by the port's threads."""
 
     def __init__(self, stage: Stage, *, is_quiet: bool = False) -> None:
-        """A quiet board writes no lines: one of several processes is enough."""
+        """A quiet board writes no lines, because one of several processes is enough."""
         self._is_quiet = is_quiet
         self._progress = Progress(stage=stage, phase="loading")
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class Board:
         self._show(now=time.monotonic(), must=is_new)
 
     def read(self) -> Progress:
-        """The latest."""
+        """The latest Progress."""
         with self._lock:
             return self._progress
 
@@ -80,11 +80,11 @@ def describe(progress: Progress) -> str:
 def to_prometheus(progress: Progress) -> str:
     """Prometheus' text format, version 0.0.4."""
     gauges = {
-        "tuneyard_step": ("Steps done in this phase.", progress.step),
-        "tuneyard_steps": ("Steps of this phase; 0 while unknown.", progress.of),
-        "tuneyard_loss": ("Training loss, nats per learned token.", progress.loss),
-        "tuneyard_tokens_per_second": ("Tokens trained on per second.", progress.tokens_per_second),
-        "tuneyard_eta_seconds": ("Seconds left in this phase.", progress.eta_seconds),
+        "tuneyard_step": ("Number of steps done in this phase.", progress.step),
+        "tuneyard_steps": ("Number of steps in this phase; 0 while it is unknown.", progress.of),
+        "tuneyard_loss": ("Training loss in nats per learned token.", progress.loss),
+        "tuneyard_tokens_per_second": ("Training speed in tokens per second.", progress.tokens_per_second),
+        "tuneyard_eta_seconds": ("Estimated seconds left in this phase.", progress.eta_seconds),
     }
     labels = f'{{stage="{progress.stage}",phase="{progress.phase}"}}'
     lines = []
@@ -123,7 +123,7 @@ def served(board: Board, port: int | None) -> Iterator[int | None]:
 
 def _handler_of(board: Board) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = 10  # seconds that a silent client may hold a thread
+        timeout = 10  # Seconds for which a silent client may occupy a thread.
 
         def do_GET(self) -> None:
             answer = _answer(board, self.path.partition("?")[0])

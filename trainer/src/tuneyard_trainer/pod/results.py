@@ -57,7 +57,7 @@ def write_result(
     content = encode(result)
     if is_kept:
         durable.write_file(result_path(workspace, result.stage), content)
-    # The kubelet has made the file and owns its folder: it is written in place.
+    # The kubelet created the file and owns its folder, so the file is written in place.
     termination_log.write_bytes(content)
 
 

@@ -113,7 +113,7 @@ def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer
     window = model.attention_window
     if job.training.packing and window is not None and window < min(asked, model.positions or asked):
         warnings.append(
-            f"not packed: the model's attention looks back only {window} tokens, which packing would undo"
+            f"the records are not packed: packing would undo the model's attention window of {window} tokens"
         )
     return warnings
 

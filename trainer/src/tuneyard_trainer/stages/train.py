@@ -22,7 +22,7 @@ from tuneyard_trainer.workspace.prepared import Index, Split, load_prompts
 from tuneyard_trainer.workspace.same_work import inputs_of, lineage_of
 
 MAX_WARNINGS = 5
-"""Of a training's warnings in its facts; all are in the log."""
+"""Number of warnings of a training that its facts keep; all warnings are in the log."""
 
 
 def train(context: StageContext) -> TrainFacts:
@@ -36,7 +36,7 @@ def train(context: StageContext) -> TrainFacts:
 
 def train_here(context: StageContext) -> TrainFacts:
     """Trains this process's part; all processes return the facts of the first one."""
-    # Seconds of imports, and only here: the result of a stage that was done before must come at once.
+    # These imports take seconds. They are here so that a stage that was done before returns its result at once.
     from tuneyard_data.tokenization import TextTokenizer  # noqa: PLC0415
 
     from tuneyard_trainer.evaluation.compare import Evaluation, compare  # noqa: PLC0415

@@ -14,7 +14,7 @@ from tuneyard_trainer.model.loading import Device
 from tuneyard_trainer.workspace.prepared import Split
 
 IGNORED = -100
-"""Label of a token that is not learned."""
+"""Label of a token that does not count in the loss."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DataOrder:
     global_batch: int
     seed: int
     total_sequences: int
-    """Where the stream ends, in sequences."""
+    """Length of the stream, in sequences."""
 
     @classmethod
     def of(

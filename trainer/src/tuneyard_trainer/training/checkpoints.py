@@ -25,7 +25,7 @@ from tuneyard_trainer.pod.failures import Interrupted
 
 _PARAMETERS, _OPTIMIZER, _MANIFEST = "parameters", "optimizer", "manifest.json"
 _ROWS = "rows"
-"""Key of a file's metadata: first row and end of each tensor, as JSON."""
+"""Key in a file's metadata: first row and end of each tensor, as JSON."""
 _TORN = (OSError, ValueError, TypeError, KeyError, SafetensorError)
 
 Parameters = Mapping[str, torch.nn.Parameter]
@@ -36,14 +36,14 @@ class Manifest:
     """The description of a checkpoint."""
 
     lineage: str
-    """See workspace.same_work."""
+    """Digest of the training: see workspace.same_work."""
     step: int
     """Optimizer steps done."""
     loss: float
     """Training loss of the last of them."""
     trained_tokens: int
     seconds: float
-    """Of training so far, over all attempts."""
+    """Seconds of training so far, over all attempts."""
     validations: dict[int, float]
     """Validation loss by step; that of `step` itself may come later."""
     digests: dict[str, str]
@@ -164,7 +164,7 @@ class Checkpoints:
             problem = str(error)
         found = next((each for each in self._world.gather(problem) if each is not None), None)
         if found is not None:
-            self._warn(f"checkpoint {folder.name} is passed over: {found}")
+            self._warn(f"checkpoint {folder.name} is skipped: {found}")
             return None
         return manifest if manifest is not None and manifest.lineage == self._lineage else None
 

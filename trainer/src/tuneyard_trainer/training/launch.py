@@ -54,12 +54,12 @@ def train_distributed(context: StageContext) -> TrainFacts:
     if context.stop:
         raise Interrupted(
             "stopped by SIGTERM, and the workers left no result: they had not begun, or a checkpoint took more than"
-            f" {_SHUTDOWN_SECONDS} s; goes on from the last checkpoint"
+            f" {_SHUTDOWN_SECONDS} s; the next attempt continues from the last checkpoint"
         )
     if job.nodes > 1 and not results:
         raise Interrupted(
             f"node {node_rank(os.environ)} of {job.nodes}: torchrun ended with code {code} after {minutes} minutes"
-            " and no worker left a result: not all nodes were there in time, or a worker was killed; goes on from the last"
+            " and no worker left a result: not all nodes were there in time, or a worker was killed; the next attempt continues from the last"
             " checkpoint. If it happens again, look at the log and at the memory limit"
         )
     raise StageFailure(

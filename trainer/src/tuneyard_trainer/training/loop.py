@@ -38,11 +38,11 @@ class Trained:
     epochs: float
     final_loss: float
     validation_loss: float | None
-    """Of what the model holds now."""
+    """Validation loss of the parameters that the model has now."""
     best_step: int | None
-    """What the model holds now, if it is not the last step's."""
+    """Step of the parameters that the model has now, if it is not the last one."""
     is_early: bool
-    """Whether patience was lost before the last planned step."""
+    """Whether early stopping ended the training before the last planned step."""
     trained_tokens: int
     """Over all attempts."""
     seconds: float
@@ -77,7 +77,7 @@ def mean_loss(
         for _, indices, weight in _shares(range(len(split)), micro_batch, world):
             if stop and world.size == 1:
                 raise Interrupted(
-                    "stopped by SIGTERM while measuring the held-out loss; goes on from the last checkpoint"
+                    "stopped by SIGTERM while measuring the held-out loss; the next attempt continues from the last checkpoint"
                 )
             total += weight * summed_loss(model, collate(split, indices, device), device)
     model.train(was_training)
@@ -159,7 +159,7 @@ class Loop:
         self.model.train()
         self.board.update(phase="training", step=first, of=steps)
         if first and self._is_measured(first):
-            # The last attempt may have been stopped between the checkpoint and this.
+            # The previous attempt may have been stopped between the checkpoint and this measurement.
             self._validate(first, metrics)
         for step in range(first, steps):
             if is_patience_lost(self._validations, self.job.training.early_stopping):
@@ -238,7 +238,7 @@ class Loop:
         """
         plan = self.job.training
         learned = int(self._learned[indices].sum())
-        # The sum of the losses and the number of processes that were told to stop, in one message.
+        # One message carries the sum of the losses and the number of processes that got a request to stop.
         told = torch.zeros(2, dtype=torch.float64, device=self.device.torch_device)
         for number, chunk, weight in _shares(indices, plan.micro_batch_size, self.world):
             if self.stop and self.world.size == 1:
@@ -246,7 +246,7 @@ class Loop:
             state = np.random.SeedSequence([plan.seed, step, number]).generate_state(1, np.uint64)
             torch.manual_seed(int(state[0]) >> 1)
             summed = weight * summed_loss(self.model, collate(self.training, chunk, self.device), self.device)
-            # Processes average their gradients: times their number, that is the sum.
+            # Processes average their gradients; the average times their number is the sum.
             (summed * self.world.size / learned).backward()
             told[0] += summed.detach()
         told[1] = float(bool(self.stop))
@@ -299,7 +299,7 @@ class Loop:
     def _leave(self, step: int) -> NoReturn:
         self._checkpoint(step)
         raise Interrupted(
-            f"stopped by SIGTERM; goes on from the checkpoint of step {step} of {self._order.steps}"
+            f"stopped by SIGTERM; the next attempt continues from the checkpoint of step {step} of {self._order.steps}"
         )
 
 

@@ -8,9 +8,9 @@ from tuneyard_api.pod_contract import ADAPTER_FILES, ResolvedJob, published_dige
 from tuneyard_api.registry import StoredBase
 
 PREPARED = "prepared"
-"""What prepare leaves for train."""
+"""Folder in which prepare leaves its output for train."""
 FORMER_ADAPTER = "former-adapter"
-"""Inside PREPARED: the adapter that the job goes on from."""
+"""Folder inside PREPARED with the adapter that the job continues."""
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 """Loss, learning rate and speed of every step."""
@@ -21,7 +21,7 @@ MODEL = "model"
 SAMPLES = "evaluation/samples.jsonl"
 """Answers of base and tuned model side by side."""
 BASE_MEASURES = "evaluation/base.json"
-"""What the base model was measured to be, before training."""
+"""Scores of the base model, measured before training."""
 _MODEL_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",

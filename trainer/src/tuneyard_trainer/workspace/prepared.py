@@ -23,7 +23,7 @@ class Split:
     tokens: np.ndarray
     """int32 [all tokens], records one after the other in the order of the sequences."""
     learned: np.ndarray
-    """uint8 [all tokens]: 1 under the loss."""
+    """uint8 [all tokens]: 1 for tokens that count in the loss."""
     records: np.ndarray
     """int64 [records + 1]: where each record begins in `tokens`."""
     sequences: np.ndarray
@@ -69,12 +69,12 @@ class Split:
         return self.tokens[start:end].astype(np.int64), learned, numbers
 
     def save(self, path: Path) -> None:
-        """As safetensors."""
+        """Writes the split as safetensors."""
         save_file(asdict(self), path)
 
     @classmethod
     def load(cls, path: Path) -> "Split":
-        """What `save` wrote."""
+        """Reads a split that `save` wrote."""
         return cls(**load_file(path))
 
 
@@ -90,13 +90,13 @@ class Prompt:
 
 
 def save_prompts(path: Path, prompts: list[Prompt]) -> None:
-    """One JSON object per line."""
+    """Writes one JSON object per line."""
     lines = (json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts)
     path.write_text("".join(lines), encoding="utf-8")
 
 
 def load_prompts(path: Path) -> list[Prompt]:
-    """What `save_prompts` wrote."""
+    """Reads the prompts that `save_prompts` wrote."""
     with path.open(encoding="utf-8") as file:
         return [Prompt(**json.loads(line)) for line in file]
 
@@ -106,9 +106,9 @@ class Index:
     """prepared/index.json."""
 
     plan_digest: str
-    """Of the plan that it was prepared for, whose result says what was found."""
+    """Digest of the plan that the data was prepared for; the result of that plan has the findings."""
     inputs_digest: str
-    """Of what it was made of: every plan with the same one can use it."""
+    """Digest of the inputs; every plan with the same digest can use the data."""
     model: str
     """Absolute path of the model's folder in the pods."""
     model_revision: str | None
@@ -118,12 +118,12 @@ class Index:
     """`test` or `validation`; None if nothing was held out."""
 
     def save(self, folder: Path) -> None:
-        """As index.json in `folder`."""
+        """Writes index.json into `folder`."""
         (folder / "index.json").write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, workspace: Path) -> "Index":
-        """The index of a workspace."""
+        """Reads the index of a workspace."""
         return cls(**json.loads((workspace / PREPARED / "index.json").read_text(encoding="utf-8")))
 
 

@@ -15,7 +15,7 @@ _NAMES = {"schema_version", "name", "namespace", "uid", "adapter_name"}
 _PUBLICATION = {"replace", "registry_path", "registry_s3", "retention"}
 _PROCESSES = {"nodes", "gpus_per_node"}
 _CUT = {"data_parallel", "micro_batch_size", "gradient_accumulation", "gradient_checkpointing"}
-"""Of training: how a global batch is cut, and what is computed twice to save memory."""
+"""Fields of training that change no loss: how a global batch is cut, and what is computed twice to save memory."""
 _OPTIMISATION = {
     "epochs",
     "max_steps",

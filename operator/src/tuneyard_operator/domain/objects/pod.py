@@ -16,7 +16,7 @@ from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.objects.metadata import Owner, stage_labels
 
 RUN_AS = 65532
-"""uid and gid of every stage: numeric, so that the kubelet can tell that it is not root."""
+"""uid and gid of every stage. They are numeric, so that the kubelet can verify that the user is not root."""
 POD_SECURITY: Mapping[str, Any] = {
     "runAsNonRoot": True,
     "runAsUser": RUN_AS,
@@ -36,7 +36,7 @@ _RANK = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 _GPUS = "gpus"
 """Name of a training pod's resource claim."""
 _SHM_SHARE = 4
-"""Shared memory may take 1/4 of the memory limit, which it counts against."""
+"""Shared memory may use 1/4 of the memory limit, and counts against it."""
 
 
 def build_pod_spec(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _credentials(frozen: Frozen, stage: Stage) -> dict[str, Any]:
             keys[contract.ENV_HUB_TOKEN]["optional"] = True
     if secret is not None:
         keys |= {name: {"name": secret, "key": name} for name in contract.ENV_S3}
-        # Only temporary credentials have a session.
+        # Only temporary credentials have a session token.
         keys[contract.ENV_S3[-1]]["optional"] = True
     return {name: {"valueFrom": {"secretKeyRef": key}} for name, key in keys.items()}
 

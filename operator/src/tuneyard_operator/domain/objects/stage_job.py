@@ -16,7 +16,7 @@ from tuneyard_operator.domain.objects.pod import MASTER_PORT, build_pod_spec
 
 
 def stage_nodes(frozen: Frozen, stage: Stage) -> int:
-    """Pods of one attempt: only training spans nodes."""
+    """The number of pods of one attempt: only training spans nodes."""
     return frozen.plan.resolved.nodes if stage is Stage.TRAIN else 1
 
 

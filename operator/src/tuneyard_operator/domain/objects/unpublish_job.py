@@ -21,7 +21,7 @@ _COMPONENT = "unpublish"
 _TRIES_AFTER_THE_FIRST = 3
 _LONGEST_SECONDS = 900
 _KEPT_SECONDS = 600
-"""Where the operator does not remove it."""
+"""Seconds after which Kubernetes removes the Job if the operator does not."""
 _CPU, _MEMORY = "100m", "256Mi"
 
 
@@ -31,7 +31,7 @@ class Published:
 
     claim: str
     path: str
-    """In a pod that has the registry."""
+    """Path in a pod that mounts the registry."""
     plan_digest: str
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ def publish(work: Work) -> float | None:
     if report.is_met(ConditionType.PUBLISHED):
         return None
     if work.seen.live.deletion_policy == "Delete" and names.FINALIZER not in work.seen.finalizers:
-        # Set by the next pass: only then is what a pod may publish sure to be removed with the job.
+        # The next pass sets it. Only then is it certain that a published adapter is removed with the job.
         return leave_unmet(
             work, ConditionType.PUBLISHED, Verdict(reasons.PUBLISHING, "is about to publish"), 0.0
         )

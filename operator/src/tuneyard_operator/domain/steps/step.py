@@ -10,9 +10,9 @@ from tuneyard_operator.domain.verdict import Verdict
 from tuneyard_operator.domain.waiting import EVENTS_AFTER, PATIENCE
 
 RECHECK_SECONDS = 10.0
-"""How often something outside our watches (a claim, a quota) is looked for again."""
+"""Seconds between looks for something outside our watches, such as a claim or a quota."""
 QUIET_SECONDS = 60.0
-"""How often a job is looked at of which nothing is heard."""
+"""Seconds between looks at a job without events."""
 STARTING_AFTER = timedelta(seconds=5)
 """How long a scheduled pod may take to start before the job reports `Starting`."""
 
