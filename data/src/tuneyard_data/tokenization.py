@@ -9,7 +9,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class TextTokenizer:
         self._backend: tokenizers.Tokenizer = self._loaded.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
+        self._added_tokens = [str(token) for token in self._loaded.added_tokens_encoder]
         self.stop_ids = self._find_stop_ids()
         if not self.stop_ids:
             raise DataRefused(
@@ -153,11 +154,16 @@ class TextTokenizer:
             yield from (whole.ids[start:end] for start, end in zip([0, *cuts], cuts, strict=False))
             return
         yield first
-        yield from (self._continuation(piece.text) for piece in example.pieces[1:])
+        for before, piece in pairwise(example.pieces):
+            yield self._continuation(before.text, piece.text)
 
-    def _continuation(self, text: str) -> list[int]:
-        """The ids of a text that does not begin the sequence: some tokenizers put a space before one that does."""
-        for anchor in _ANCHORS:
+    def _continuation(self, before: str, text: str) -> list[int]:
+        """The ids of a text that follows another.
+
+        Some tokenizers put a space before a text that begins a sequence, and some behind each special token.
+        """
+        special = [token for token in self._added_tokens if before.endswith(token)]
+        for anchor in (*special, *_ANCHORS):
             before = self._backend.encode(anchor, add_special_tokens=False).ids
             both = self._backend.encode(anchor + text, add_special_tokens=False).ids
             if both[: len(before)] == before:
