@@ -164,10 +164,10 @@ class TextTokenizer:
         """
         special = [token for token in self._added_tokens if before.endswith(token)]
         for anchor in (*special, *_ANCHORS):
-            before = self._backend.encode(anchor, add_special_tokens=False).ids
+            alone = self._backend.encode(anchor, add_special_tokens=False).ids
             both = self._backend.encode(anchor + text, add_special_tokens=False).ids
-            if both[: len(before)] == before:
-                return list(both[len(before) :])
+            if both[: len(alone)] == alone:
+                return list(both[len(alone) :])
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
 
