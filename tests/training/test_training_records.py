@@ -6,9 +6,10 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tuneyard_data.records import Place, Problems, Record, read_records
+from tuneyard_data.reading import read_records
+from tuneyard_data.records import Place, Problems, Record, RecordProblem
 from tuneyard_data.refused import DataRefused, RecordsRefused
-from tuneyard_data.templates import RecordProblem, renderer_of
+from tuneyard_data.templates import renderer_of
 
 JSONL_PROBLEMS = {
     "a quote is missing": (
@@ -58,7 +59,10 @@ def test_json_array_gives_each_record_its_place(tmp_path):
 
 
 JSON_PROBLEMS = {
-    "an object at the top": ('{"a": 1}', "t.json:1:1: expected an array of objects; try .jsonl"),
+    "an object at the top": (
+        '{"a": 1}',
+        "t.json:1:1: expected an array of objects, perhaps under one of the keys",
+    ),
     "a comma is missing": ('[{"a": 1}\n {"a": 2}]', "t.json:2:2: malformed JSON: expected ',' or ']'"),
     "the end is missing": ('[{"a": 1},\n', "t.json:2:1: malformed JSON: expecting value (got the end)"),
     "nothing at all": ("", "t.json:1:1: expected an array of objects"),

@@ -3,9 +3,13 @@
 
 import pytest
 from tuneyard_api.job import Template
-from tuneyard_data.records import Place, Record
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+from tuneyard_data.chat_template import ChatTemplate
+from tuneyard_data.chats import read_chat
+from tuneyard_data.records import Place, Record, RecordProblem
 from tuneyard_data.refused import DataRefused
-from tuneyard_data.templates import ChatTemplate, RecordProblem, renderer_of
+from tuneyard_data.templates import renderer_of
 
 CHATML = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}</s>\n{% endfor %}"
@@ -56,7 +60,14 @@ def test_template_that_does_not_parse_is_refused_with_its_line():
 
 
 def chat(source=CHATML):
-    return ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"}, "</s>")
+    empty = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.BPE()), bos_token="<s>", eos_token="</s>", chat_template=source
+    )
+    return ChatTemplate(empty, ("</s>",))
+
+
+def text_of(template, messages, *, asks):
+    return template.render(read_chat(record(messages=messages)), len(messages), asks=asks)
 
 
 def test_every_assistant_turn_is_learned_up_to_its_end():
@@ -69,7 +80,7 @@ def test_every_assistant_turn_is_learned_up_to_its_end():
     ]
     example = chat().example(record(messages=messages))
     assert learned(example) == ["hello</s>", "ciao</s>"]
-    whole = chat().render(messages, asks=False)
+    whole = text_of(chat(), messages, asks=False)
     assert "".join(piece.text for piece in example.pieces) == whole.removesuffix("\n")
     assert example.prompt == whole[: whole.rindex("ciao")]
     assert example.reference == "ciao"
@@ -92,7 +103,7 @@ CHAT_PROBLEMS = {
     "messages as text": ("hi", '`messages` must be a list with content (got a string, "hi")'),
     "a mistyped role": (
         turns("usr", "assistant"),
-        "messages[0].role must be one of system, user, assistant, tool",
+        "messages[0].role must be one of system, developer, user, assistant, tool",
     ),
     "the assistant begins": (turns("assistant"), "messages[0]: the assistant must answer user or tool"),
     "the user asks twice": (turns("user", "user", "assistant"), "messages[1]: two user messages in a row"),
@@ -134,4 +145,4 @@ def test_generation_marks_are_rendered_as_if_they_were_not_there():
         "{{ message.content }}", "{% generation %}{{ message.content }}{% endgeneration %}"
     )
     messages = turns("user", "assistant")
-    assert chat(marked).render(messages, asks=True) == chat().render(messages, asks=True)
+    assert text_of(chat(marked), messages, asks=True) == text_of(chat(), messages, asks=True)

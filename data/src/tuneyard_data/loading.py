@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads every record of every split into tokens, and reports all problems together."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tuneyard_api.pod_contract import ResolvedJob
 
+from tuneyard_data.examples import Example, Renderer
 from tuneyard_data.near_duplicates import near_key
-from tuneyard_data.records import DataFile, Place, Problems, Record, read_records
+from tuneyard_data.reading import read_records
+from tuneyard_data.records import DataFile, Place, Problems, Record, RecordProblem
 from tuneyard_data.refused import DataRefused
-from tuneyard_data.templates import Example, RecordProblem, Renderer, renderer_of
+from tuneyard_data.templates import renderer_of
 from tuneyard_data.tokenization import TextTokenizer, TokenizedRecord
 
 _BATCH = 1000
@@ -34,6 +37,8 @@ class Loaded:
     """Records that had no learned token left after truncation."""
     lengths: list[int] = field(default_factory=list)
     """Number of tokens of every record before truncation."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """Sentences about records that a person should know, each with the number of its records."""
 
     def take(self, chosen: list[int], name: str) -> "Loaded":
         """The part of the split with these indices."""
@@ -97,9 +102,12 @@ def _examples(
     for record in read_records(file.path, file.name, problems):
         split.read += 1
         try:
-            yield record.place, render(record)
+            example = render(record)
         except RecordProblem as problem:
             problems.add(problem.place, str(problem))
+        else:
+            split.notes.update(example.notes)
+            yield record.place, example
 
 
 def _batches(examples: Iterator[tuple[Place, Example]]) -> Iterator[list[tuple[Place, Example]]]:
@@ -130,6 +138,15 @@ def _tokenize(
             split.records.append(record)
         else:
             split.dropped += 1
+
+
+def notes_of(splits: Mapping[str, Loaded]) -> list[str]:
+    """What a person should know of records: one sentence each, with the number of records."""
+    return [
+        f"dataset.{split.name}: {count} of {split.read} records: {note}"
+        for split in splits.values()
+        for note, count in split.notes.items()
+    ]
 
 
 def hold_out(splits: dict[str, Loaded], job: ResolvedJob) -> dict[str, Loaded]:

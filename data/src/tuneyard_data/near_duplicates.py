@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from tuneyard_data.templates import Example
+from tuneyard_data.examples import Example
 
 _PUNCTUATION = re.compile(
     r"[!\"#%&'()*,./:;?@\[\\\]_`{}\u00a1\u00a7\u00ab\u00b6\u00b7\u00bb\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u3003\u3008-\u3011]"

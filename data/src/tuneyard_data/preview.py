@@ -16,10 +16,12 @@ def render_preview(records: list[TokenizedRecord], tokenizer: TextTokenizer) -> 
         parts.append(
             f"\n--- record {number}: {len(record.tokens)} tokens{cut}, {int(record.learned.sum())} learned\n"
         )
-        for is_learned, group in groupby(
-            zip(record.learned, record.tokens, strict=True), key=lambda pair: bool(pair[0])
-        ):
-            text = tokenizer.decode_all([int(token) for _, token in group])
+        ids, done, shown = [int(token) for token in record.tokens], 0, ""
+        for is_learned, group in groupby(record.learned, key=bool):
+            # Decoded from the beginning: by itself a part may lose the space that it begins with.
+            done += sum(1 for _ in group)
+            upto = tokenizer.decode_all(ids[:done])
+            text, shown = upto[len(shown) :], upto
             parts.append(f"{OPEN}{text}{CLOSE}" if is_learned else text)
         parts.append("\n")
     return "".join(parts)

@@ -78,6 +78,7 @@ def settle_libraries(environ: MutableMapping[str, str], workspace: Path, stage: 
     environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     environ["TOKENIZERS_PARALLELISM"] = "true"
+    environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # On shared cores, threads that wait by spinning take time from the threads that they wait for.
     environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for variable in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):

@@ -9,7 +9,7 @@ import shutil
 
 from tuneyard_api import durable
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob
-from tuneyard_data.loading import Loaded, hold_out, load_splits
+from tuneyard_data.loading import Loaded, hold_out, load_splits, notes_of
 from tuneyard_data.near_duplicates import exact_key
 from tuneyard_data.packing import pack
 from tuneyard_data.preview import render_preview
@@ -52,7 +52,7 @@ def prepare(context: StageContext) -> PrepareFacts:
     durable.write_file(context.workspace / REPORT, report.content())
     board.say(text_of(report))
     report.refuse_if_leaked()
-    warnings += warnings_of(report)
+    warnings += warnings_of(report) + notes_of(splits)
     splits = hold_out(splits, job)
     is_packed = job.training.packing and (model.attention_window is None or model.attention_window >= limit)
     packed = {name: _gather(split, limit, is_packed=is_packed) for name, split in splits.items()}

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads .jsonl, .json and .parquet record by record.
+
+What a file holds decides, not its name: lines, an array, or one object around an array; UTF-8 or UTF-16; compressed by
+gzip or not. Parquet fills each object with every key that any row has: those that are null are left out again.
+"""
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tuneyard_data.records import Place, Problems, Record, key_positions, kind_of, skip_space
+from tuneyard_data.refused import DataRefused
+
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_GZIP = b"\x1f\x8b"
+_WRAPPERS = ("data", "instances", "records", "examples", "rows")
+"""Keys of an object around the array of records, as some tools write it."""
+
+
+def read_records(path: Path, name: str, problems: Problems) -> Iterator[Record]:
+    """Every record of a file that is an object; the others become problems.
+
+    `name` is the file's name in messages, such as its path inside the claim or repository.
+    """
+    if path.suffix == ".parquet":
+        yield from _read_parquet(path, name, problems)
+        return
+    try:
+        with _open(path) as file:
+            begins = file.peek(4096)[:4096].removeprefix(_BOM).lstrip()
+            is_array = begins.startswith(b"[") and begins[1:].lstrip().startswith((b"{", b"]"))
+            if path.suffix == ".json" or is_array:
+                yield from _read_json(file.read(), name, problems)
+            else:
+                yield from _read_jsonl(file, name, problems)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        problems.add(name, f"this is no whole gzip file: {error}")
+    except UnicodeError as error:
+        problems.add(name, f"this is not UTF-16, as its first two bytes say: {error}")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[io.BufferedReader]:
+    """The bytes of a text file in UTF-8: taken out of gzip, and UTF-16 (with a byte order mark) converted."""
+    with path.open("rb") as file:
+        plain: io.BufferedReader = file
+        if file.peek(2).startswith(_GZIP):
+            plain = io.BufferedReader(gzip.GzipFile(fileobj=file))
+        yield io.BufferedReader(_FromUtf16(plain)) if plain.peek(2)[:2] in _UTF16 else plain
+
+
+class _FromUtf16(io.RawIOBase):
+    """UTF-8 of a stream in UTF-16."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._text = io.TextIOWrapper(stream, encoding="utf-16", newline="")
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or self._text.read(1 << 16).encode("utf-8", "surrogatepass")
+        taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+
+def _read_jsonl(lines: Iterable[bytes], name: str, problems: Problems) -> Iterator[Record]:
+    for number, raw in enumerate(lines, start=1):
+        place = Place(name, number)
+        line = raw.removeprefix(_BOM) if number == 1 else raw
+        text = _decode(line, place, problems)
+        if text is None or not text.strip():
+            continue
+        text = text.rstrip("\r\n")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            problems.add(Place(name, number, error.colno), _describe(error, text, error.pos))
+        except (ValueError, RecursionError) as error:
+            problems.add(place, _describe_limit(error))
+        else:
+            yield from _record(place, value, text, problems)
+
+
+def _read_json(content: bytes, name: str, problems: Problems) -> Iterator[Record]:
+    """An array of objects, read element by element to know where each begins; perhaps inside an object, or lines."""
+    text = _decode(content.removeprefix(_BOM), Place(name, 1), problems)
+    if text is None:
+        return
+    position = skip_space(text, 0)
+    if text.startswith("[", position):
+        yield from _read_array(text, position, name, problems)
+        return
+    wrapped = _wrapped_array(text, position) if text.startswith("{", position) else None
+    if wrapped is not None:
+        yield from _read_array(text, wrapped, name, problems)
+    elif (
+        text.startswith("{", position)
+        and _is_object(text[position:].splitlines()[0])
+        and text.count("\n", position)
+    ):
+        yield from _read_jsonl(content.splitlines(keepends=True), name, problems)
+    else:
+        problems.add(
+            _place_at(name, text, position),
+            f"expected an array of objects, perhaps under one of the keys {', '.join(_WRAPPERS)} of an object; try .jsonl"
+            " for one object per line",
+        )
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _wrapped_array(text: str, position: int) -> int | None:
+    """Where the array of an object around it begins; None if the text is no such object."""
+    decoder = json.JSONDecoder()
+    try:
+        value, end = decoder.raw_decode(text, position)
+    except (ValueError, RecursionError):
+        return None
+    found = [key for key in _WRAPPERS if isinstance(value.get(key), list)]
+    if len(found) != 1 or text[end:].strip():
+        return None
+    at = position + key_positions(text[position:end])[found[0]]
+    _, at = decoder.raw_decode(text, at)
+    return skip_space(text, skip_space(text, at) + 1)
+
+
+def _read_array(text: str, position: int, name: str, problems: Problems) -> Iterator[Record]:
+    decoder = json.JSONDecoder()
+    position = skip_space(text, position + 1)
+    while not text.startswith("]", position):
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            problems.add(_place_at(name, text, error.pos), _describe(error, text, error.pos))
+            return
+        except (ValueError, RecursionError) as error:
+            problems.add(_place_at(name, text, position), _describe_limit(error))
+            return
+        yield from _record(_place_at(name, text, position), value, text[position:end], problems)
+        position = skip_space(text, end)
+        if text[position : position + 1] == ",":
+            position = skip_space(text, position + 1)
+        elif text[position : position + 1] != "]":
+            problems.add(
+                _place_at(name, text, position), "malformed JSON: expected ',' or ']' after the object"
+            )
+            return
+
+
+def _read_parquet(path: Path, name: str, problems: Problems) -> Iterator[Record]:
+    try:
+        from pyarrow import ArrowException, parquet  # noqa: PLC0415  optional: only for files of this kind
+    except ImportError:
+        raise DataRefused(
+            f"{name}: this image can't read parquet files; try .jsonl, or an image with tuneyard-trainer[data]"
+        ) from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            row = 0
+            for batch in file.iter_batches(batch_size=1024):
+                for values in batch.to_pylist():
+                    row += 1
+                    yield Record(
+                        Place(name, row, None), {key: _without_nulls(value) for key, value in values.items()}
+                    )
+    except (ArrowException, OSError) as error:
+        problems.add(name, f"this is no readable parquet file: {error}")
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value of Arrow without the keys of objects that are null: there each object has the keys of all."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value]
+    return value
+
+
+def _record(place: Place, value: Any, source: str, problems: Problems) -> Iterator[Record]:
+    if not isinstance(value, dict):
+        problems.add(place, f"expected an object with named columns (got {kind_of(value)})")
+    elif "\\ud" in source.lower() and not _is_text(value):
+        problems.add(place, "half of a surrogate pair, which is no text; try the whole character, or U+FFFD")
+    else:
+        yield Record(place, value, source)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether every string in `value` can be written; JSON's escapes can make others."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _decode(raw: bytes, place: Place, problems: Problems) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        before = raw[: error.start]
+        line = place.line + before.count(b"\n")
+        column = len(before[before.rfind(b"\n") + 1 :].decode(errors="replace")) + 1
+        problems.add(
+            Place(place.file, line, column),
+            f"this is not UTF-8 (got byte 0x{raw[error.start]:02x}); try to convert it",
+        )
+        return None
+
+
+def _describe(error: json.JSONDecodeError, text: str, position: int) -> str:
+    found = text[position : position + 20].splitlines()
+    got = repr(found[0]) if found and found[0] else "the end"
+    return f"malformed JSON: {error.msg[:1].lower()}{error.msg[1:]} (got {got})"
+
+
+def _describe_limit(error: Exception) -> str:
+    is_deep = isinstance(error, RecursionError)
+    return "malformed JSON: " + ("nested too deeply" if is_deep else "a number of more than 4300 digits")
+
+
+def _place_at(name: str, text: str, position: int) -> Place:
+    before = text[:position]
+    return Place(name, before.count("\n") + 1, position - before.rfind("\n"))

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chats in the forms that people write them in: taken as they are meant, or refused by name; nothing is dropped."""
+
+import json
+
+import pytest
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+from tuneyard_data.chat_template import (
+    ASKED_OTHERWISE,
+    LAST_ANSWER_ONLY,
+    REASONING_LEFT_OUT,
+    TOOLS_LEFT_OUT,
+    ChatTemplate,
+)
+from tuneyard_data.chats import read_chat
+from tuneyard_data.records import Place, Record, RecordProblem
+from tuneyard_data.templates import renderer_of
+
+PLAIN = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ '</s>' if m.role == 'assistant' else '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+WITH_TOOLS = (
+    "{% if tools %}<tools>{% for t in tools %}{{ t.function.name }};{% endfor %}</tools>{% endif %}"
+    "{% for m in messages %}{{ m.role }}: {{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+    "<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}"
+    "{{ '</s>' if m.role == 'assistant' else '\n' }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+ASK, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+def template(source=PLAIN, stops=("</s>",)):
+    empty = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.BPE()), bos_token="<s>", eos_token="</s>", chat_template=source
+    )
+    return ChatTemplate(empty, stops)
+
+
+def record(**values):
+    return Record(Place("t.jsonl", 3), values)
+
+
+def example_of(source=PLAIN, stops=("</s>",), **values):
+    chosen = template(source, stops)
+    return renderer_of("auto", None, chosen, record(**values))(record(**values))
+
+
+def text(example):
+    return "".join(piece.text for piece in example.pieces)
+
+
+def learned(example):
+    return [piece.text for piece in example.pieces if piece.is_learned]
+
+
+def call(arguments):
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+        ],
+    }
+
+
+SAME_CHAT = {
+    "messages": {"messages": [ASK, ANSWER]},
+    "ShareGPT": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+    "conversations of messages": {"conversations": [ASK, ANSWER]},
+    "prompt and completion as messages": {"prompt": [ASK], "completion": [ANSWER]},
+    "parts of type text": {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, ANSWER]
+    },
+    "keys that are null": {
+        "messages": [ASK | {"name": None}, ANSWER | {"tool_calls": None, "refusal": None}]
+    },
+    "a weight of one": {"messages": [ASK, ANSWER | {"weight": 1}]},
+}
+
+
+@pytest.mark.parametrize("values", SAME_CHAT.values(), ids=SAME_CHAT.keys())
+def test_each_form_is_the_same_chat(values):
+    example = example_of(**values)
+    assert (text(example), learned(example)) == ("user: q\nassistant: a</s>", [" a</s>"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"city": "X"}, '{"city": "X"}'], ids=["an object", "a string, as OpenAI writes it"]
+)
+def test_calls_and_tools_reach_the_template(arguments):
+    messages = [ASK, call(arguments), {"role": "tool", "tool_call_id": "1", "content": "sunny"}, ANSWER]
+    example = example_of(WITH_TOOLS, messages=messages, tools=[TOOL])
+    assert text(example).startswith("<tools>weather;</tools>user: q\n")
+    assert learned(example) == [' <call>weather {"city": "X"}</call></s>', " a</s>"]
+    assert example.notes == ()
+
+
+def test_tools_may_be_a_string_and_a_function_call_a_turn_of_its_own():
+    turns = [
+        {"from": "human", "value": "q"},
+        {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "X"}}'},
+        {"from": "observation", "value": "sunny"},
+        {"from": "gpt", "value": "a"},
+    ]
+    example = example_of(WITH_TOOLS, conversations=turns, tools=json.dumps([TOOL]))
+    assert learned(example) == [' <call>weather {"city": "X"}</call></s>', " a</s>"]
+
+
+def test_tools_that_the_template_leaves_out_are_said():
+    assert example_of(messages=[ASK, ANSWER], tools=[TOOL]).notes == (TOOLS_LEFT_OUT,)
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"trainable": 0}])
+def test_a_turn_that_is_not_to_be_learned_is_seen_and_not_learned(mark):
+    wrong = {"role": "assistant", "content": "WRONG"} | mark
+    example = example_of(messages=[ASK, wrong, ASK, ANSWER])
+    assert "WRONG" in text(example)
+    assert learned(example) == [" a</s>"]
+
+
+def test_only_the_completion_of_a_prompt_in_messages_is_learned():
+    earlier = {"role": "assistant", "content": "earlier"}
+    assert learned(example_of(prompt=[ASK, earlier, ASK], completion=[ANSWER])) == [" a</s>"]
+
+
+def test_options_of_the_record_are_variables_of_the_template():
+    source = "{{ 'thinking ' if enable_thinking }}" + PLAIN
+    example = example_of(source, messages=[ASK, ANSWER], chat_template_kwargs={"enable_thinking": True})
+    assert text(example).startswith("thinking user")
+
+
+def test_reasoning_that_the_template_leaves_out_is_said():
+    thought = ANSWER | {"reasoning_content": "because"}
+    assert example_of(messages=[ASK, thought]).notes == (REASONING_LEFT_OUT,)
+    shows = PLAIN.replace("{{ m.content }}", "{{ m.reasoning_content or '' }}{{ m.content }}")
+    assert example_of(shows, messages=[ASK, thought]).notes == ()
+
+
+def test_a_template_that_keeps_the_last_turn_alone_says_so():
+    forgetful = PLAIN.replace("m.content", "(m.content if loop.last or m.role == 'user' else 'x')")
+    example = example_of(forgetful, messages=[ASK, ANSWER, ASK, ANSWER])
+    assert (learned(example), example.notes) == ([" a</s>"], (LAST_ANSWER_ONLY,))
+
+
+def test_a_template_that_asks_in_other_words_than_it_writes_says_so():
+    source = PLAIN.replace("{{ m.role }}: ", "{{ m.role | upper }}: ")
+    example = example_of(source, messages=[ASK, ANSWER])
+    assert text(example) == "USER: q\nASSISTANT: a</s>"
+    assert (learned(example), example.notes) == (["ASSISTANT: a</s>"], (ASKED_OTHERWISE,))
+
+
+def test_an_answer_ends_with_the_token_that_the_template_writes():
+    source = PLAIN.replace("'</s>'", "'<end>\n'")
+    assert learned(example_of(source, ("</s>", "<end>"), messages=[ASK, ANSWER])) == [" a<end>"]
+
+
+def test_what_is_absent_is_none_for_the_template():
+    source = (
+        "{% if tools is not none %}TOOLS{% endif %}{% if documents is not none %}DOCUMENTS{% endif %}" + PLAIN
+    )
+    assert text(example_of(source, messages=[ASK, ANSWER])) == "user: q\nassistant: a</s>"
+
+
+REFUSED = {
+    "an image": (
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, ANSWER],
+        'messages[0].content: only parts of type text can be learned from (got a string, "image_url")',
+    ),
+    "a weight between": ([ASK, ANSWER | {"weight": 0.5}], "messages[1].weight must be 0 or 1"),
+    "an unknown speaker": (
+        [{"from": "narrator", "value": "x"}, ANSWER],
+        "messages[0].from must be one of system, human",
+    ),
+    "the former role of tools": (
+        [ASK, ANSWER, {"role": "function", "content": "x"}],
+        "messages[2].role: `function` is the former name of `tool`",
+    ),
+    "a call without a name": (
+        [ASK, ANSWER | {"tool_calls": [{}]}],
+        "messages[1].tool_calls[0] must be an object",
+    ),
+    "arguments that are no object": (
+        [ASK, call("7")],
+        "messages[1].tool_calls[0].function.arguments must be",
+    ),
+    "neither words nor a call": (
+        [ASK, {"role": "assistant", "content": None}],
+        "messages[1].content must be",
+    ),
+    "a user who calls": (
+        [ASK | {"tool_calls": [{"function": {"name": "f"}}]}, ANSWER],
+        "messages[0].tool_calls: only",
+    ),
+}
+
+
+@pytest.mark.parametrize(("messages", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_can_not_be_learned_is_refused_by_name(messages, message):
+    with pytest.raises(RecordProblem) as caught:
+        read_chat(record(messages=messages))
+    assert str(caught.value).startswith(message)
+
+
+def test_other_columns_are_refused_by_name():
+    with pytest.raises(RecordProblem, match="`tools` must be a list of objects"):
+        read_chat(record(messages=[ASK, ANSWER], tools="weather"))
+    with pytest.raises(RecordProblem, match="`chat_template_kwargs` must not set tools"):
+        read_chat(record(messages=[ASK, ANSWER], chat_template_kwargs={"tools": []}))
+    with pytest.raises(RecordProblem, match="so `completion` must be one too"):
+        read_chat(record(prompt=[ASK], completion="a"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ messages[0].content + none }}", "{{ messages | frobnicate }}", "{{ raise_exception('no') }}"],
+)
+def test_whatever_a_template_raises_is_a_problem_of_the_record(source):
+    with pytest.raises((RecordProblem, ValueError)) as caught:
+        template(source).example(record(messages=[ASK, ANSWER]))
+    assert "the model's chat template" in str(caught.value)

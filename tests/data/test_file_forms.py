@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files in the forms that tools write them in: what a file holds decides, not its name."""
+
+import gzip
+import json
+
+import pytest
+from tuneyard_data.reading import read_records
+from tuneyard_data.records import Problems
+
+ROWS = [{"text": "a"}, {"text": "ä€"}]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+ARRAY = json.dumps(ROWS, indent=1, ensure_ascii=False)
+FORMS = {
+    "lines": ("t.jsonl", LINES.encode()),
+    "no last line break": ("t.jsonl", LINES.rstrip().encode()),
+    "lines of Windows": ("t.jsonl", LINES.replace("\n", "\r\n").encode()),
+    "lines in .json": ("t.json", LINES.encode()),
+    "an array": ("t.json", ARRAY.encode()),
+    "an array in .jsonl": ("t.jsonl", ARRAY.encode()),
+    "an array under data": ("t.json", json.dumps({"version": 1, "data": ROWS}).encode()),
+    "an array under instances": ("t.json", json.dumps({"type": "text_only", "instances": ROWS}).encode()),
+    "UTF-16, little end first": ("t.jsonl", b"\xff\xfe" + LINES.encode("utf-16-le")),
+    "UTF-16, big end first": ("t.json", b"\xfe\xff" + ARRAY.encode("utf-16-be")),
+    "gzip": ("t.jsonl", gzip.compress(LINES.encode())),
+    "an array in gzip": ("t.json", gzip.compress(ARRAY.encode())),
+}
+
+
+def read(path):
+    problems = Problems()
+    records = list(read_records(path, path.name, problems))
+    return records, problems.report()
+
+
+@pytest.mark.parametrize(("name", "content"), FORMS.values(), ids=FORMS.keys())
+def test_each_form_holds_the_same_records(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    records, report = read(tmp_path / name)
+    assert report == ""
+    assert [record.values for record in records] == ROWS
+
+
+def test_places_inside_an_object_are_those_of_the_file(tmp_path):
+    (tmp_path / "t.json").write_text('{"version": 1,\n "data": [\n  {"text": "a"},\n  7]}')
+    records, report = read(tmp_path / "t.json")
+    assert [str(record.place) for record in records] == ["t.json:3:3"]
+    assert report.startswith("t.json:4:3: expected an object")
+
+
+BROKEN = {
+    "gzip that is cut": ("t.jsonl", gzip.compress(LINES.encode())[:-9], "this is no whole gzip file"),
+    "UTF-16 that is cut": ("t.jsonl", b"\xff\xfe" + LINES.encode("utf-16-le")[:-1], "this is not UTF-16"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_broken_forms_are_problems_of_the_file(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    assert message in read(tmp_path / name)[1]
+
+
+def test_parquet_has_the_keys_of_the_lines_that_it_came_from(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}], "note": "n"},
+    ]
+    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "t.parquet")
+    records, _ = read(tmp_path / "t.parquet")
+    assert [record.values["messages"] for record in records] == [row["messages"] for row in rows]

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts and tokens equal those of transformers; learned are the tokens of the completion and no other."""
+
+import json
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import AutoTokenizer
+from tuneyard_data.examples import Example, Piece
+from tuneyard_data.preview import render_preview
+from tuneyard_data.records import Place, Record
+from tuneyard_data.templates import renderer_of
+from tuneyard_data.tokenization import TextTokenizer
+
+TINY_LLAMA = Path(__file__).parents[2] / "examples/models/tiny-llama"
+DRAWS = 20_000 if os.environ.get("TUNEYARD_LONG") else 300
+CORPUS = [
+    "user: question 0\nassistant: yes 0",
+    "It is sunny in town.",
+    "[INST] what? [/INST] answer",
+    "aa bb  cc\n\n",
+]
+SPECIAL = ["<s>", "</s>", "<|end|>"]
+
+
+def train(kind: str) -> Tokenizer:
+    """A small tokenizer of a kind.
+
+    `bytes` as GPT-2 and Llama 3 have it, `trimmed` with offsets without spaces, `mark` as Llama 2 (a space mark before each text), `metaspace` as its converted form, `ends` closes every text.
+    """
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token=None))
+    if kind in {"bytes", "trimmed", "ends"}:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    else:
+        if kind == "mark":
+            tokenizer.normalizer = normalizers.Sequence(
+                [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+            )
+        else:
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+        tokenizer.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        )
+        alphabet = []
+    bytes_ = [f"<0x{value:02X}>" for value in range(256)] if not alphabet else []
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=[*SPECIAL, *bytes_], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    if bytes_:
+        # As special tokens the bytes would be cut out of texts.
+        state = json.loads(tokenizer.to_str())
+        state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL]
+        tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    around = "<s> $A </s>" if kind == "ends" else "<s> $A"
+    ids = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    template = processors.TemplateProcessing(single=around, special_tokens=ids)
+    if kind == "trimmed":
+        template = processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
+    tokenizer.post_processor = template
+    return tokenizer
+
+
+KINDS = ("bytes", "trimmed", "mark", "metaspace", "ends")
+TEMPLATES = {
+    "roles": (
+        "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        "{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    ),
+    "turns": (
+        "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] | trim }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+    ),
+    "instructions": (
+        "{{ bos_token }}{% for m in messages %}{% if m.role != 'assistant' %}[INST] {{ m.content }} [/INST]"
+        "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    ),
+}
+
+
+@cache
+def tokenizers_of(kind, name):
+    """Ours and transformers', of one folder."""
+    with TemporaryDirectory() as root:
+        folder, tokenizer = Path(root), train(kind)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        shutil.copy(TINY_LLAMA / "config.json", folder)
+        config = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (folder / "chat_template.jinja").write_text(TEMPLATES[name])
+        stops = [tokenizer.token_to_id(token) for token in ("</s>", "<|end|>")]
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
+        return TextTokenizer(folder), AutoTokenizer.from_pretrained(root)
+
+
+PARTS = ["a", "b", " ", "0", "1", "\n", ".", "yes", " it", "é", "€", "日"]
+WORDS = st.lists(st.sampled_from(PARTS), min_size=1, max_size=12).map("".join).filter(str.strip)
+CHATS = st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3)
+LOOSE = settings(
+    max_examples=DRAWS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+@LOOSE
+@given(kind=st.sampled_from(KINDS), name=st.sampled_from(list(TEMPLATES)), turns=CHATS)
+def test_a_chat_is_what_transformers_makes_of_it(kind, name, turns):
+    ours, theirs = tokenizers_of(kind, name)
+    messages = [
+        {"role": role, "content": content}
+        for turn in turns
+        for role, content in zip(("user", "assistant"), turn, strict=True)
+    ]
+    record = Record(Place("t.jsonl", 1), {"messages": messages})
+    example = renderer_of("auto", None, ours.chat_template(), record)(record)
+    whole = theirs.apply_chat_template(messages, tokenize=False)
+    text = "".join(piece.text for piece in example.pieces)
+    assert whole.startswith(text)
+    assert whole[len(text) :].strip() == ""
+    (tokenized,) = ours.tokenize([example], learn_all=False, limit=10_000)
+    ids = tokenized.tokens.tolist()
+    assert theirs.decode(ids, skip_special_tokens=False) == theirs.decode(
+        theirs(text, add_special_tokens=False).input_ids, skip_special_tokens=False
+    )
+    prompt = theirs.apply_chat_template(messages[:1], add_generation_prompt=True, return_dict=False)
+    assert ids[: len(prompt)] == prompt
+    assert not tokenized.learned[: len(prompt)].any()
+    assert ids[-1] in ours.stop_ids
+    shown = render_preview([tokenized], ours)
+    answers = [piece.text for piece in example.pieces if piece.is_learned]
+    assert [part.split("⟧")[0] for part in shown.split("⟦")[2:]] == answers
+
+
+@LOOSE
+@given(kind=st.sampled_from(KINDS), prompt=WORDS, completion=WORDS)
+def test_a_completion_is_learned_after_the_prompt_that_a_server_makes(kind, prompt, completion):
+    ours, theirs = tokenizers_of(kind, "roles")
+    example = Example(
+        (Piece(prompt, is_learned=False), Piece(completion, is_learned=True)), prompt, completion
+    )
+    (tokenized,) = ours.tokenize([example], learn_all=False, limit=10_000)
+    asked = theirs(prompt).input_ids
+    asked = asked[:-1] if kind == "ends" else asked
+    ids, learned = tokenized.tokens.tolist(), tokenized.learned.tolist()
+    assert (ids[: len(asked)], any(learned[: len(asked)]), all(learned[len(asked) :])) == (asked, False, True)
+    assert ours.prompt_ids(prompt, has_special_tokens=False) == asked
+    assert ids[-1] == ours.end_id
+    both = theirs.decode(ids, skip_special_tokens=True)
+    assert both == theirs.decode(theirs(prompt + completion).input_ids, skip_special_tokens=True)
+
+
+def test_special_tokens_are_found_in_every_file_that_names_them(tmp_path):
+    for name in ("config.json", "tokenizer.json", "generation_config.json"):
+        shutil.copy(TINY_LLAMA / name, tmp_path)
+    config = {
+        "eos_token": "</s>",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "added_tokens_decoder": {
+            "3072": {
+                "content": "<|im_end|>",
+                "special": True,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "single_word": False,
+            }
+        },
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<s>"}))
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATES["roles"].replace("eos_token", "'<|im_end|>'"))
+    ours, theirs = TextTokenizer(tmp_path), AutoTokenizer.from_pretrained(str(tmp_path))
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    record = Record(Place("t.jsonl", 1), {"messages": messages})
+    example = renderer_of("auto", None, ours.chat_template(), record)(record)
+    (tokenized,) = ours.tokenize([example], learn_all=False, limit=100)
+    assert tokenized.tokens.tolist()[:-1] == theirs.apply_chat_template(messages, return_dict=False)
+
+
+def test_a_turn_that_is_not_learned_at_the_end_has_no_learned_end():
+    ours, _ = tokenizers_of("bytes", "roles")
+    example = Example((Piece("a", is_learned=False), Piece("b", is_learned=False)), "a", "b")
+    (tokenized,) = ours.tokenize([example], learn_all=False, limit=100)
+    assert not tokenized.learned.any()
