@@ -4,6 +4,8 @@
 The plain path is the reference, and what a CPU runs.
 """
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +79,12 @@ def _why_not(job: ResolvedJob, device: Device, world: World) -> str | None:
         "it needs an NVIDIA GPU": device.torch_device.type != "cuda",
         "it computes in bfloat16": not device.is_autocast,
         "it trains on one GPU": world.size > 1,
+        "this image has no C compiler, which compiling for a GPU needs": not _has_compiler(),
         f"the base model is quantized to {job.quantization}": job.quantization is not None,
     }
     return next((said for said, applies in checks.items() if applies), None)
+
+
+def _has_compiler() -> bool:
+    """Whether Triton finds a compiler for the small programs that start its kernels."""
+    return "CC" in os.environ or any(shutil.which(name) for name in ("gcc", "clang"))
