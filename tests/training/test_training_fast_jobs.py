@@ -40,7 +40,10 @@ def by_fast_path(monkeypatch):
 
 @pytest.fixture
 def llama_job(tiny_llama, training_data, job_of):
-    return lambda **training: job_of(tiny_llama, training_data(60), training=training)
+    def build(every=2, **training):
+        return job_of(tiny_llama, training_data(60), training=training, checkpoint={"everySteps": every})
+
+    return build
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def run_in(tmp_path, pods):
 
 @pytest.mark.parametrize(("precision", "nearness"), [("fp32", 1e-4), ("bf16", 0.05)])
 def test_fifty_steps_are_those_of_the_plain_path(llama_job, run_in, by_fast_path, precision, nearness):
-    job = llama_job(maxSteps=50, precision=precision)
+    job = llama_job(every=25, maxSteps=50, precision=precision)
     plain, expected = run_in("plain", job, "prepare", "train")
     by_fast_path()
     fast, made = run_in("fast", job, "prepare", "train", "publish")
@@ -97,7 +100,7 @@ def test_an_interrupted_training_goes_on_with_the_same_losses(llama_job, run_in,
 
 def test_the_published_adapter_has_the_evaluated_loss(tiny_llama, llama_job, run_in, by_fast_path):
     by_fast_path()
-    job = llama_job(maxSteps=20)
+    job = llama_job(every=10, maxSteps=20)
     place, _ = run_in("fast", job, "prepare", "train")
     facts = TrainFacts.model_validate(place.result().facts)
     _, published = place.run("publish", job)
