@@ -84,6 +84,7 @@ bench-generator: ## Compare rendering with kustomize and helm template: bench/re
 
 bench-trainer: ## Measure LoRA and full fine-tuning of 1.1 billion parameters on this machine's GPUs: bench/results/trainer-<gpu>-x<n>.json
 	@$(RUN) --group torch python bench/trainer_gpu.py
+	@$(RUN) --group torch python bench/lora_side_by_side.py
 
 soak: ## Run 20 jobs on real nodes under 100 random kills (15 minutes, root): bench/results/soak.json
 	@PYTHONPATH=tests $(RUN) python bench/soak.py

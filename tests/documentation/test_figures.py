@@ -82,6 +82,41 @@ def test_the_trainer_s_speed_is_what_the_readme_says() -> None:
     assert f"| {speed(1, 'sft')} tokens/s on one H200, {speed(2, 'sft')} on two |" in README
 
 
+def side_by_side(what: str) -> dict[str, Any]:
+    rows: dict[str, Any] = results(f"side-by-side-{what}-nvidia-h100-80gb-hbm3.json")["rows"]
+    return rows
+
+
+def test_lora_beside_others_is_what_the_readme_says() -> None:
+    rows = side_by_side("8b-lora")
+    ours, peft, liger = (
+        f"{rows[name]['tokensPerSecond']:,.0f}"
+        for name in ("tuneyard-8b-lora-long-2", "peft-8b-lora-long-1", "liger-8b-lora-long-2")
+    )
+    said = f"| {ours} tokens/s on one H100, {peft} with transformers and PEFT, {liger} with Liger |"
+    assert said in README
+
+
+NAMES = {
+    "tuneyard": "Tuneyard",
+    "before": "Tuneyard before",
+    "peft": "transformers + PEFT",
+    "liger": "transformers + PEFT + Liger",
+}
+
+
+@pytest.mark.parametrize("what", ["8b-lora", "1b-lora", "1b-sft"])
+def test_the_table_of_programs_side_by_side_is_what_was_measured(what: str) -> None:
+    for name, row in side_by_side(what).items():
+        program, micro = NAMES[name.split("-")[0]], name.rsplit("-", 1)[-1]
+        line = next(
+            line
+            for line in BENCHMARKS.splitlines()
+            if f"| {program} | {row['tokensPerSecond']:,.0f} | {row['peakMemoryGiB']:.1f} |" in line
+        )
+        assert f"{name.split('-')[3]} records, micro batch {micro} |" in line
+
+
 COLUMNS = [(1, "lora"), (2, "lora"), (1, "sft"), (2, "sft")]
 
 

@@ -12,9 +12,8 @@ from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, Scores, TrainFac
 
 torch = pytest.importorskip("torch")
 
-from tuneyard_trainer.model.loading import Device, load_model  # noqa: E402
-from tuneyard_trainer.model.world import World  # noqa: E402
-from tuneyard_trainer.training.batches import DataOrder, block_diagonal, collate, summed_loss  # noqa: E402
+from tuneyard_trainer.model.loading import Device  # noqa: E402
+from tuneyard_trainer.training.batches import DataOrder, collate  # noqa: E402
 from tuneyard_trainer.training.loop import learning_rate  # noqa: E402
 from tuneyard_trainer.workspace.metrics import read_metrics  # noqa: E402
 from tuneyard_trainer.workspace.prepared import Split  # noqa: E402
@@ -65,31 +64,6 @@ def test_accumulation_equals_a_large_batch(job, pods_of):
     assert train(pods_of("parts"), parts) == pytest.approx(train(pods_of("whole"), whole), abs=1e-4)
 
 
-def test_packed_records_do_not_see_each_other(job, pods):
-    assert pods.run("prepare", job())[0] == 0
-    packed = Split.load(pods.workspace / "prepared/training.safetensors")
-    assert len(packed) < len(packed.records) - 1
-    alone = Split(packed.tokens, packed.learned, packed.records, sequences_of_one(packed))
-    model = load_model(pods_model(pods), job(), CPU, World()).eval()
-    with torch.no_grad():
-        together = summed_loss(model, collate(packed, range(len(packed)), CPU), CPU)
-        apart = sum(summed_loss(model, collate(alone, [index], CPU), CPU) for index in range(len(alone)))
-    assert float(together) == pytest.approx(float(apart), rel=1e-5)
-    # The same tokens without the mask give another loss: the test can fail.
-    merged = collate(packed, range(len(packed)), CPU)
-    unmasked = type(merged)(
-        merged.tokens, merged.positions, torch.ones_like(merged.mask).tril(), merged.labels
-    )
-    with torch.no_grad():
-        assert abs(float(summed_loss(model, unmasked, CPU)) - float(apart)) > 1e-2
-
-
-def sequences_of_one(split):
-    import numpy as np
-
-    return np.arange(len(split.records), dtype=np.int64)
-
-
 def pods_model(pods):
     from pathlib import Path
 
@@ -98,16 +72,11 @@ def pods_model(pods):
     return Path(Index.load(pods.workspace).model)
 
 
-def test_mask_is_block_diagonal_and_causal():
-    mask = block_diagonal(torch.tensor([[1, 1, 2, 0]]))[0, 0].int().tolist()
-    assert mask == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-
-
 def test_labels_are_the_next_token_and_only_where_learned(job, pods):
     assert pods.run("prepare", job(training={"packing": False}))[0] == 0
     split = Split.load(pods.workspace / "prepared/training.safetensors")
     batch = collate(split, [0, 1], CPU)
-    assert batch.mask is None
+    assert batch.bounds is None
     tokens, learned, _ = split.sequence(0)
     expected = [
         int(token) if is_learned else -100 for token, is_learned in zip(tokens, learned, strict=True)

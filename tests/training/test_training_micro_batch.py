@@ -34,8 +34,8 @@ def job(job_of, tiny_llama, training_data):
 
 @pytest.mark.torch
 def test_a_training_with_a_smaller_micro_batch_is_the_same_training(job, tmp_path, pods, monkeypatch):
-    loop = pytest.importorskip("tuneyard_trainer.training.loop")
-    sizes, real = [], loop.summed_loss
+    module = pytest.importorskip("tuneyard_trainer.training.losses")
+    sizes, real = [], module.summed_loss
 
     def counted(model, batch, device):
         sizes.append(len(batch.tokens))
@@ -48,7 +48,7 @@ def test_a_training_with_a_smaller_micro_batch_is_the_same_training(job, tmp_pat
         assert place.run("prepare", job)[0] == 0
         place.give(job)
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "summed_loss", counted)
+            patch.setattr(module, "summed_loss", counted)
             sizes.clear()
             assert run_stage(Stage.TRAIN, PodEnvironment.of(place.environ() | {ENV_MICRO_BATCH: size})) == 0
         assert max(sizes) == (1 if size else 2)

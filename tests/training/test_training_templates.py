@@ -2,9 +2,9 @@
 """Templates of jobs and of models: what is learned, what is refused, what can't be run."""
 
 import pytest
-from tuneyard_api.job import Template
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
+from tuneyard_api.job import Template
 from tuneyard_data.chat_template import ChatTemplate
 from tuneyard_data.chats import read_chat
 from tuneyard_data.records import Place, Record, RecordProblem

@@ -311,6 +311,10 @@ class TrainFacts(Tolerant):
     seconds: float
     peak_memory_bytes: int
     """Peak memory of the process that needed most."""
+    path: Literal["fast", "plain"] = "plain"
+    """How the losses were computed: written out and compiled, or by transformers and PEFT."""
+    path_reason: str | None = None
+    """Why it was the plain path."""
     processes: int = 1
     resumed_from_step: int = 0
     warnings: tuple[str, ...] = ()

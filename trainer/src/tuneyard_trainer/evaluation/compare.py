@@ -14,12 +14,12 @@ from tuneyard_api.pod_contract import EvaluationFacts, ResolvedJob, Scores
 from tuneyard_data.tokenization import TextTokenizer
 
 from tuneyard_trainer.evaluation.generate import complete
-from tuneyard_trainer.model.loading import Device
 from tuneyard_trainer.model.world import World
 from tuneyard_trainer.pod.context import StopRequest
 from tuneyard_trainer.pod.failures import Interrupted
 from tuneyard_trainer.pod.progress import Board
 from tuneyard_trainer.training.loop import TRAINING_ADVICE, check_held_out, mean_loss
+from tuneyard_trainer.training.losses import Losses
 from tuneyard_trainer.workspace.prepared import Prompt, Split
 
 _BASE_ADVICE = "training.precision fp32, or another revision of the model: its weights may be damaged"
@@ -40,11 +40,10 @@ class Evaluation:
     """Measures both models in the same way; every process must make the same calls."""
 
     job: ResolvedJob
-    model: Any
+    losses: Losses
     tokenizer: TextTokenizer
     split: Split
     prompts: Sequence[Prompt]
-    device: Device
     world: World
     board: Board
     stop: StopRequest
@@ -73,23 +72,23 @@ class Evaluation:
         """
         self.board.update(phase="evaluating", step=0, of=0, eta_seconds=None)
         loss = mean_loss(
-            self.model,
+            self.losses,
             self.split,
             micro_batch=self.job.training.micro_batch_size,
-            device=self.device,
             world=self.world,
             stop=self.stop,
         )
         check_held_out(loss, called, advice)
-        self.model.eval()
-        with self.device.autocast():
+        model, device = self.losses.model, self.losses.device
+        model.eval()
+        with device.autocast():
             answers = complete(
-                self.model,
+                model,
                 [prompt.ids for prompt in self.prompts],
                 stop_ids=self.tokenizer.stop_ids,
                 max_new_tokens=self.job.evaluation.max_new_tokens,
                 decode=self.tokenizer.decode,
-                device=self.device.torch_device,
+                device=device.torch_device,
                 batch_done=self._tell,
                 world=self.world,
             )

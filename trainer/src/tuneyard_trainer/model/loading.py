@@ -16,6 +16,7 @@ from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FailureCl
 from tuneyard_api.registry import StoredBase
 
 from tuneyard_trainer.model.quantized import hold_weights_still, quantization_options
+from tuneyard_trainer.model.record_bounds import take_bounds
 from tuneyard_trainer.model.resume_adapter import with_former_adapter
 from tuneyard_trainer.model.world import World, whole
 from tuneyard_trainer.pod.environment import usable_cores
@@ -117,6 +118,10 @@ def load_model(
         attn_implementation="sdpa",
         **quantization_options(job, device.torch_device, device.weights),
     )
+    if device.torch_device.type != "cuda" or device.is_autocast:
+        take_bounds(
+            base
+        )  # in float32 a GPU has no kernel for bounds, and a mask is faster than records in turn
     if job.quantization is not None:
         hold_weights_still(base)  # It is on its device already and may not be moved.
     model = base if is_whole else _with_adapter(base, job, former)

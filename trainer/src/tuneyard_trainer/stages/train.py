@@ -42,8 +42,10 @@ def train_here(context: StageContext) -> TrainFacts:
     from tuneyard_trainer.evaluation.compare import Evaluation, compare  # noqa: PLC0415
     from tuneyard_trainer.model.loading import choose_device, load_model, save_tuned  # noqa: PLC0415
     from tuneyard_trainer.model.world import joined_world  # noqa: PLC0415
+    from tuneyard_trainer.training.batches import Frame  # noqa: PLC0415
     from tuneyard_trainer.training.checkpoints import Checkpoints  # noqa: PLC0415
     from tuneyard_trainer.training.loop import Loop  # noqa: PLC0415
+    from tuneyard_trainer.training.losses import Losses  # noqa: PLC0415
 
     job, board, workspace = context.job, context.board, context.workspace
     index = _read_index(context)
@@ -58,13 +60,16 @@ def train_here(context: StageContext) -> TrainFacts:
     device = choose_device(job, int(os.environ.get("LOCAL_RANK", "0")))
     with joined_world(device.torch_device) as world:
         model = load_model(folder, job, device, world, workspace / PREPARED / FORMER_ADAPTER)
+        losses = Losses.choose(model, job, device, world, Frame.of(splits["training"], job.training, device))
+        board.say(
+            "train: by the fast path" if losses.fast else f"train: by the plain path: {losses.why_plain}"
+        )
         evaluation = index.evaluation_split and Evaluation(
             job=job,
-            model=model,
+            losses=losses,
             tokenizer=TextTokenizer(folder),
             split=splits[index.evaluation_split],
             prompts=prompts,
-            device=device,
             world=world,
             board=board,
             stop=context.stop,
@@ -72,10 +77,9 @@ def train_here(context: StageContext) -> TrainFacts:
         base = evaluation and evaluation.base(workspace / BASE_MEASURES, context.plan_digest)
         trained = Loop(
             job=job,
-            model=model,
+            losses=losses,
             training=splits["training"],
             validation=splits.get("validation"),
-            device=device,
             world=world,
             checkpoints=Checkpoints(
                 workspace / CHECKPOINTS, lineage_of(job), job.checkpoint.keep, world, warn
@@ -100,6 +104,8 @@ def train_here(context: StageContext) -> TrainFacts:
             tokens_per_second=round(trained.trained_tokens / max(trained.seconds, 1e-9), 1),
             seconds=round(trained.seconds, 3),
             peak_memory_bytes=max(world.gather(device.peak_memory_bytes())),
+            path="fast" if losses.fast else "plain",
+            path_reason=losses.why_plain,
             processes=world.size,
             resumed_from_step=trained.resumed_from_step,
             warnings=tuple(warnings[:MAX_WARNINGS]),

@@ -5,16 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
+from tuneyard_api.pod_contract import ResolvedTraining
 
+from tuneyard_trainer.fast.attention import Bounds
 from tuneyard_trainer.model.loading import Device
+from tuneyard_trainer.model.record_bounds import bounds_arguments, takes_bounds
 from tuneyard_trainer.workspace.prepared import Split
 
 IGNORED = -100
 """Label of a token that does not count in the loss."""
+_WIDTHS = 4
+"""Widths of batches on a GPU, if each sequence holds one record."""
+_WIDTH_MULTIPLE = 64
+"""Tokens; widths of batches on a GPU are its multiples."""
 
 
 @dataclass(frozen=True)
@@ -63,53 +71,84 @@ def _shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """How far batches are filled up, so that a GPU meets few shapes: each new one costs it planning or compiling.
+
+    On a CPU a new shape costs nothing and padding does: there batches are as small as their sequences allow.
+    """
+
+    rows: int = 1
+    """Least number of rows."""
+    step: int = 1
+    """Widths are its multiples ..."""
+    most: int | None = None
+    """... up to the longest sequence that the model is given, in tokens."""
+
+    @classmethod
+    def of(cls, split: Split, training: ResolvedTraining, device: Device) -> "Frame":
+        """The frame of a training on `split`: one width if it holds packed records, else four."""
+        if device.torch_device.type != "cuda":
+            return cls()
+        is_packed = len(split.records) > len(split.sequences)
+        part = int(split.tokens_per_sequence().max()) / (1 if is_packed else _WIDTHS)
+        step = ceil(part / _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+        return cls(training.micro_batch_size, step, training.max_sequence_length)
+
+    def shape(self, rows: int, length: int) -> tuple[int, int]:
+        """Rows and width of a batch of so many sequences, the longest of `length` tokens."""
+        width = ceil(length / self.step) * self.step
+        return max(rows, self.rows), max(length, min(width, self.most or width))
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Tensors of a micro batch of B sequences, padded on the right to S tokens."""
+    """Tensors of a micro batch of B sequences, padded on the right to S tokens and below to B rows."""
 
     tokens: torch.Tensor
     """int64 [B, S]."""
     positions: torch.Tensor
-    """int64 [B, S], from 0 in each record."""
-    mask: torch.Tensor | None
-    """bool [B, 1, S, S], block-diagonal and causal; None if no sequence holds several records: then plain causal
-    attention is enough, as padding comes last and is never learned."""
+    """int64 [B, S], from 0 in each record; they go on through padding."""
+    bounds: Bounds | None
+    """Of the records in the B * S tokens; None if no sequence holds several: then plain causal attention is enough,
+    as padding comes last and is never learned."""
     labels: torch.Tensor
     """int64 [B, S - 1]: the token after each, or IGNORED."""
 
 
-def collate(split: Split, indices: Sequence[int], device: Device) -> Batch:
+def collate(split: Split, indices: Sequence[int], device: Device, frame: Frame = Frame()) -> Batch:
     """The batch of these sequences."""
     sequences = [split.sequence(index) for index in indices]
-    length = max(len(tokens) for tokens, _, _ in sequences)
-    tokens, positions, records, labels = (
-        np.zeros((len(sequences), length), dtype=np.int64) for _ in range(4)
-    )
-    labels[:] = IGNORED
+    rows, width = frame.shape(len(sequences), max(len(tokens) for tokens, _, _ in sequences))
+    tokens, labels = (np.full((rows, width), fill, dtype=np.int64) for fill in (0, IGNORED))
+    positions = np.tile(np.arange(width), (rows, 1))
+    edges: list[int] = []
     for row, (ids, learned, numbers) in enumerate(sequences):
         end = len(ids)
-        tokens[row, :end], records[row, :end] = ids, numbers
+        tokens[row, :end] = ids
         labels[row, :end][learned] = ids[learned]
         starts = np.flatnonzero(np.diff(numbers, prepend=0))
-        positions[row, :end] = np.arange(end) - np.repeat(starts, np.diff(starts, append=end))
+        positions[row] -= np.repeat(starts, np.diff(starts, append=width))
+        edges += [row * width + start for start in (*starts.tolist(), *([end] if end < width else []))]
+    edges += [row * width for row in range(len(sequences), rows + 1)]
     where = device.torch_device
-    numbers_of = torch.from_numpy(records).to(where)
+    is_packed = any(numbers[-1] > 1 for _, _, numbers in sequences)
     return Batch(
         torch.from_numpy(tokens).to(where),
         torch.from_numpy(positions).to(where),
-        block_diagonal(numbers_of) if records.max() > 1 else None,
+        Bounds.of(edges, where) if is_packed else None,
         torch.from_numpy(labels[:, 1:].copy()).to(where),
     )
 
 
-def block_diagonal(records: torch.Tensor) -> torch.Tensor:
+def block_diagonal(bounds: Bounds, rows: int) -> torch.Tensor:
     """Bool [B, 1, S, S]: a token attends to itself and to earlier tokens of its own record.
 
-    `records` is int64 [B, S]; padding is a record of its own, 0, so that no row of the mask is empty.
+    Padding is a record of its own, so that no row of the mask is empty.
     """
-    same = records[:, :, None] == records[:, None, :]
-    length = records.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=records.device).tril()
-    return (same & causal)[:, None]
+    edges = bounds.on_device.long()
+    numbers = torch.repeat_interleave(edges.diff()).view(rows, -1)
+    same = numbers[:, :, None] == numbers[:, None, :]
+    return (same & torch.ones_like(same[0]).tril())[:, None]
 
 
 def summed_loss(model: torch.nn.Module, batch: Batch, device: Device) -> torch.Tensor:
@@ -122,11 +161,20 @@ def summed_loss(model: torch.nn.Module, batch: Batch, device: Device) -> torch.T
         logits = model(
             input_ids=batch.tokens,
             position_ids=batch.positions,
-            attention_mask=batch.mask,
             logits_to_keep=columns,
             use_cache=False,
+            **_attention_arguments(model, batch),
         ).logits
     labels = batch.labels[:, columns]
     return functional.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )
+
+
+def _attention_arguments(model: torch.nn.Module, batch: Batch) -> dict[str, Any]:
+    """How the model is told which tokens a token may see."""
+    if batch.bounds is None:
+        return {"attention_mask": None}
+    if takes_bounds(model):
+        return bounds_arguments(batch.bounds)
+    return {"attention_mask": block_diagonal(batch.bounds, len(batch.tokens))}

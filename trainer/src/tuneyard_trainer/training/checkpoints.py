@@ -210,11 +210,13 @@ class Checkpoints:
     def _read_optimizer(self, folder: Path, parameters: Parameters, optimizer: torch.optim.Optimizer) -> None:
         optimizer.state.clear()
         wanted = {name: rows_held(parameter, self._world) for name, parameter in parameters.items()}
+        is_fused = bool(optimizer.defaults.get("fused"))
         for full_name, at, part in _rows_of(folder, _OPTIMIZER, wanted):
             name, _, key = full_name.rpartition("|")
             state = optimizer.state[parameters[name]]
             if not part.dim():
-                state[key] = part
+                # The fused optimizer counts its steps on the device.
+                state[key] = part.to(parameters[name].device) if is_fused else part
                 continue
             if key not in state:
                 state[key] = torch.zeros_like(parameters[name], requires_grad=False)

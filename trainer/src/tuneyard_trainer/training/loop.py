@@ -10,20 +10,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
 from tuneyard_api.job import EarlyStopping
 from tuneyard_api.pod_contract import FailureClass, ResolvedJob, ResolvedTraining
 
-from tuneyard_trainer.model.loading import Device, trained_parameters
+from tuneyard_trainer.model.loading import trained_parameters
 from tuneyard_trainer.model.world import World, whole
 from tuneyard_trainer.pod.context import StopRequest
 from tuneyard_trainer.pod.failures import Interrupted, StageFailure
 from tuneyard_trainer.pod.progress import Board
-from tuneyard_trainer.training.batches import DataOrder, collate, summed_loss
+from tuneyard_trainer.training.batches import DataOrder
 from tuneyard_trainer.training.checkpoints import Checkpoints
+from tuneyard_trainer.training.losses import Losses
 from tuneyard_trainer.workspace.metrics import MetricsFile, Pace
 from tuneyard_trainer.workspace.prepared import Split
 
@@ -62,24 +63,23 @@ def learning_rate(training: ResolvedTraining, step: int, steps: int) -> float:
     return training.learning_rate * remaining
 
 
-def mean_loss(
-    model: Any, split: Split, *, micro_batch: int, device: Device, world: World, stop: StopRequest
-) -> float:
+def mean_loss(losses: Losses, split: Split, *, micro_batch: int, world: World, stop: StopRequest) -> float:
     """The mean loss over a split, in nats per learned token; every process must call it.
 
     Raises:
         Interrupted: if the training runs alone and SIGTERM comes.
     """
+    model = losses.model
     was_training = model.training
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=device.torch_device)
+    total = torch.zeros((), dtype=torch.float64, device=losses.device.torch_device)
     with torch.no_grad():
         for _, indices, weight in _shares(range(len(split)), micro_batch, world):
             if stop and world.size == 1:
                 raise Interrupted(
                     "stopped by SIGTERM while measuring the held-out loss; the next attempt continues from the last checkpoint"
                 )
-            total += weight * summed_loss(model, collate(split, indices, device), device)
+            total += weight * losses.summed(split, indices)
     model.train(was_training)
     return float(world.sum(total)) / float(split.learned_per_sequence().sum())
 
@@ -114,10 +114,9 @@ class Loop:
     """One training."""
 
     job: ResolvedJob
-    model: Any
+    losses: Losses
     training: Split
     validation: Split | None
-    device: Device
     world: World
     checkpoints: Checkpoints
     metrics_path: Path
@@ -126,9 +125,13 @@ class Loop:
 
     def __post_init__(self) -> None:
         plan = self.job.training
-        self._parameters = trained_parameters(self.model)
+        self._device, self._model = self.losses.device.torch_device, self.losses.model
+        self._parameters = trained_parameters(self._model)
         self._optimizer = torch.optim.AdamW(
-            self._parameters.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+            self._parameters.values(),
+            lr=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            fused=self._device.type == "cuda" or None,
         )
         self._order = DataOrder.of(
             len(self.training),
@@ -156,7 +159,7 @@ class Loop:
         steps = self._order.steps
         done = first = self._resume()
         metrics = MetricsFile(self.metrics_path, after_step=first) if self.world.is_first else None
-        self.model.train()
+        self._model.train()
         self.board.update(phase="training", step=first, of=steps)
         if first and self._is_measured(first):
             # The previous attempt may have been stopped between the checkpoint and this measurement.
@@ -239,13 +242,13 @@ class Loop:
         plan = self.job.training
         learned = int(self._learned[indices].sum())
         # One message carries the sum of the losses and the number of processes that got a request to stop.
-        told = torch.zeros(2, dtype=torch.float64, device=self.device.torch_device)
+        told = torch.zeros(2, dtype=torch.float64, device=self._device)
         for number, chunk, weight in _shares(indices, plan.micro_batch_size, self.world):
             if self.stop and self.world.size == 1:
                 self._leave(step)
             state = np.random.SeedSequence([plan.seed, step, number]).generate_state(1, np.uint64)
             torch.manual_seed(int(state[0]) >> 1)
-            summed = weight * summed_loss(self.model, collate(self.training, chunk, self.device), self.device)
+            summed = weight * self.losses.summed(self.training, chunk)
             # Processes average their gradients; the average times their number is the sum.
             (summed * self.world.size / learned).backward()
             told[0] += summed.detach()
@@ -270,10 +273,9 @@ class Loop:
             return
         self.board.update(phase="evaluating")
         loss = mean_loss(
-            self.model,
+            self.losses,
             self.validation,
             micro_batch=self.job.training.micro_batch_size,
-            device=self.device,
             world=self.world,
             stop=self.stop,
         )

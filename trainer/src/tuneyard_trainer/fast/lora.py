@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LoRA training of a model of known structure, from tokens to the loss.
+
+It computes what transformers and PEFT compute for the same PeftModel, with the same parameters in the same places:
+checkpoints, evaluation and publication do not see a difference. Why it is faster: layers that read the same input are
+one product, adapters are written out, what lies between products is compiled, and the loss is made in pieces.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from tuneyard_trainer.fast.attention import Bounds, attend, attend_rows
+from tuneyard_trainer.fast.head import loss_and_gradient, summed_loss
+from tuneyard_trainer.fast.layers import Layer
+from tuneyard_trainer.fast.structure import (
+    UnknownStructureError,
+    build_block,
+    build_layer,
+    check_structure,
+    norm_of,
+    scale_of,
+)
+
+_VARIANTS = 64
+"""Most variants of a compiled function: by shape, with and without gradient, and the first layer by itself."""
+_TOLERANCE = 0.1
+"""Relative difference of logits that bfloat16 can make over many layers; another structure makes more."""
+
+
+class FastLora:
+    """The fast path of one PeftModel."""
+
+    def __init__(self, model: Any, *, longest: int, is_compiled: bool, is_recomputing: bool = False) -> None:
+        """Of sequences of at most `longest` tokens; recomputing keeps no more than each layer's input.
+
+        Raises:
+            UnknownStructureError: if the model has something that is not known; it is as it was then.
+        """
+        base = model.get_base_model()
+        check_structure(base, longest)
+        scale = scale_of(base)
+        self._body, self._head, self._is_recomputing = (
+            base.model,
+            base.lm_head.weight.detach(),
+            is_recomputing,
+        )
+        self._block, self._norm = build_block(base), norm_of(base.model.norm)
+        self._layers = [build_layer(layer, scale) for layer in base.model.layers]
+        self._attention_scale = base.model.layers[0].self_attn.scaling
+        functions = (self._block.before, self._block.after, self._norm, loss_and_gradient)
+        self._before, self._after, self._last, self._piece = functions
+        self._check(model)
+        if is_compiled:
+            torch._dynamo.config.recompile_limit = _VARIANTS  # noqa: SLF001  its only door
+            self._before, self._after, self._last, self._piece = (
+                _compiled(function) for function in functions
+            )
+
+    def summed_loss(
+        self, tokens: torch.Tensor, positions: torch.Tensor, labels: torch.Tensor, bounds: Bounds | None
+    ) -> torch.Tensor:
+        """Cross entropy in nats, summed over labels that are not negative.
+
+        `tokens`, `positions` and `labels`, the token after each or -100, are int64 [B, S]; without bounds each row is
+        one record.
+        """
+        hidden = self._hidden(tokens, positions, bounds)
+        return summed_loss(hidden, self._head, labels.flatten(), self._piece)
+
+    def _hidden(self, tokens: torch.Tensor, positions: torch.Tensor, bounds: Bounds | None) -> torch.Tensor:
+        """The input of the output head, [B * S, hidden]."""
+        rows = len(tokens)
+        x = self._body.embed_tokens(tokens.flatten()).to(self._head.dtype)
+        cosine, sine = self._body.rotary_emb(x[None], positions.flatten()[None])
+        turns = (cosine[0, :, None].to(x.dtype), sine[0, :, None].to(x.dtype))
+        for layer in self._layers:
+            if self._is_recomputing and torch.is_grad_enabled():
+                x = checkpoint(self._layer, layer, x, turns, rows, bounds, use_reentrant=False)
+            else:
+                x = self._layer(layer, x, turns, rows, bounds)
+        return self._last(x, self._body.norm.weight.detach())
+
+    def _layer(
+        self,
+        layer: Layer,
+        x: torch.Tensor,
+        turns: tuple[torch.Tensor, torch.Tensor],
+        rows: int,
+        bounds: Bounds | None,
+    ) -> torch.Tensor:
+        heads = self._before(x, turns, layer.first_norm, layer.head_norms, layer.qkv.arguments())
+        scale = self._attention_scale
+        attended = (
+            attend_rows(*heads, rows, scale=scale) if bounds is None else attend(*heads, bounds, scale=scale)
+        )
+        projections = (layer.out.arguments(), layer.gate_up.arguments(), layer.down.arguments())
+        return self._after(x, attended, layer.second_norm, projections)
+
+    def _check(self, model: Any) -> None:
+        """Computes some logits in both ways: the last word on whether the structure is known.
+
+        Raises:
+            UnknownStructureError: if they differ.
+        """
+        device, words = self._head.device, len(self._head)
+        tokens = (torch.arange(24, device=device)[None] * 7919 + 11) % words
+        positions = torch.arange(24, device=device)[None]
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, self._head.dtype == torch.bfloat16):
+            theirs = model(input_ids=tokens, position_ids=positions, use_cache=False).logits[0].float()
+        with torch.no_grad():
+            ours = (self._hidden(tokens, positions, None) @ self._head.t()).float()
+        model.train(was_training)
+        difference = float((ours - theirs).norm() / theirs.norm())
+        if not difference <= _TOLERANCE:
+            raise UnknownStructureError(f"its logits would differ by {difference:.0%}")
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    return torch.compile(function, dynamic=False)
