@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import (
@@ -121,6 +122,7 @@ LOOSE = settings(
 )
 
 
+@pytest.mark.timeout(3600)
 @LOOSE
 @given(kind=st.sampled_from(KINDS), name=st.sampled_from(list(TEMPLATES)), turns=CHATS)
 def test_a_chat_is_what_transformers_makes_of_it(kind, name, turns):
@@ -150,6 +152,7 @@ def test_a_chat_is_what_transformers_makes_of_it(kind, name, turns):
     assert [part.split("⟧")[0] for part in shown.split("⟦")[2:]] == answers
 
 
+@pytest.mark.timeout(3600)
 @LOOSE
 @given(kind=st.sampled_from(KINDS), prompt=WORDS, completion=WORDS)
 def test_a_completion_is_learned_after_the_prompt_that_a_server_makes(kind, prompt, completion):
