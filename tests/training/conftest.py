@@ -39,7 +39,13 @@ def write_tokenizer(folder: Path, *, chat_template: str | None = None) -> None:
         single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    config: dict[str, Any] = {"bos_token": "<s>", "eos_token": {"__type": "AddedToken", "content": "</s>"}}
+    end = {"__type": "AddedToken", "content": "</s>"}
+    # Without a class, transformers builds the tokenizer that the family of the model usually has.
+    config: dict[str, Any] = {
+        "bos_token": "<s>",
+        "eos_token": end,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
     if chat_template:
         config["chat_template"] = chat_template
     (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -196,6 +196,37 @@ def test_sliding_window_model_is_not_packed(tmp_path, write_model, jsonl, job_of
     )
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "lfm2", "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
+        {"model_type": "falcon_h1"},
+        {"model_type": "mamba2"},
+        {"model_type": "qwen3_next"},
+        {"model_type": "jamba"},
+        {"model_type": "recurrent_gemma"},
+    ],
+    ids=lambda config: config["model_type"],
+)
+def test_a_model_that_carries_a_state_is_not_packed(write_model, jsonl, job_of, pods, config):
+    folder = write_model()
+    (folder / "config.json").write_text(json.dumps({"vocab_size": 320} | config))
+    job = job_of(folder, jsonl(GOOD), runtime={"modelFamilies": []})
+    facts = PrepareFacts.model_validate(pods.run("prepare", job)[1].facts)
+    assert facts.train_sequences == facts.train_records
+    assert f"layers of {config['model_type']} carry a state from token to token" in facts.warnings[0]
+
+
+def test_a_family_that_can_not_be_trained_is_known_without_a_gpu(write_model, jsonl, job_of, pods):
+    folder = write_model()
+    known = {"nope": "Transformers does not recognize", "clip": "no causal language model"}
+    for model_type, message in known.items():
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+        failure = failed(pods, job_of(folder, jsonl(GOOD), runtime={"modelFamilies": []}))
+        assert failure[0] == FailureClass.BAD_INPUT
+        assert message in failure[1]
+
+
 def without(*names):
     def change(folder):
         for name in names:
@@ -226,12 +257,25 @@ def without_end(folder):
     (folder / "tokenizer_config.json").write_text("{}")
 
 
+def weights_of(content):
+    return lambda folder: (folder / "model.safetensors").write_bytes(content)
+
+
+def with_file(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+def cut(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
 MODEL_PROBLEMS = {
     "no configuration": (without("config.json"), FailureClass.MODEL_MISSING, "missing config.json; there is"),
     "neither tokenizer nor weights": (
         without("tokenizer.json", "model.safetensors"),
         FailureClass.MODEL_MISSING,
-        "missing tokenizer.json, *.safetensors",
+        "missing tokenizer.json, model.safetensors",
     ),
     "a shard is missing": (sharded, FailureClass.MODEL_MISSING, "missing model-00002-of-00002.safetensors"),
     "pickled weights": (pickled, FailureClass.BAD_INPUT, "the weights are pickled (pytorch_model.bin)"),
@@ -252,6 +296,37 @@ MODEL_PROBLEMS = {
         "the tokenizer has token ids up to",
     ),
     "no end of answers": (without_end, FailureClass.BAD_INPUT, "no token ends an answer"),
+    "a pointer of Git LFS": (
+        weights_of(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"),
+        FailureClass.MODEL_MISSING,
+        "model.safetensors is the pointer that Git LFS leaves and not the file; try `git lfs pull` there",
+    ),
+    "weights that are cut": (cut, FailureClass.MODEL_MISSING, "model.safetensors is cut: it has "),
+    "a header that is cut": (
+        weights_of((1000).to_bytes(8, "little") + b"{}"),
+        FailureClass.MODEL_MISSING,
+        "model.safetensors is cut: it has 10 bytes, and its header needs 1008",
+    ),
+    "weights of another kind": (
+        weights_of(b"GGUF" * 9),
+        FailureClass.BAD_INPUT,
+        "model.safetensors is no safetensors file",
+    ),
+    "an index of nothing": (
+        with_file("model.safetensors.index.json", "{}"),
+        FailureClass.BAD_INPUT,
+        "it has no weight_map from tensors to files",
+    ),
+    "an adapter beside the weights": (
+        with_file("adapter_config.json", '{"peft_type": "LORA"}'),
+        FailureClass.BAD_INPUT,
+        "the folder has an adapter_config.json too",
+    ),
+    "a value that the family does not have": (
+        configured(hidden_size="wide"),
+        FailureClass.BAD_INPUT,
+        "config.json: ",
+    ),
 }
 
 

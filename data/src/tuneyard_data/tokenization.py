@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text to token ids and back, by the model's own tokenizer as transformers loads it; without PyTorch.
-
-This is the one module that imports transformers. A process that must stay small hides PyTorch from it first: then the
-import takes 1.5 s and 80 MB instead of 8 s and 700 MB (transformers 5.23, measured on one core).
-"""
+"""Text to token ids and back, by the model's own tokenizer as transformers loads it; without PyTorch."""
 
 import json
 from bisect import bisect_right
@@ -18,6 +14,7 @@ import tokenizers
 
 from tuneyard_data.chat_template import ChatTemplate
 from tuneyard_data.examples import Example
+from tuneyard_data.pretrained import load_tokenizer
 from tuneyard_data.refused import DataRefused
 
 _ANCHORS = ("\n", "a", ".", "0", "é")
@@ -51,7 +48,9 @@ class TextTokenizer:
             DataRefused: if they can't be used or name no token that ends an answer.
         """
         self._folder = folder
-        self._loaded = _load(folder)
+        for name in ("tokenizer_config.json", "generation_config.json", "config.json"):
+            _json_or_empty(folder / name)
+        self._loaded = load_tokenizer(folder)
         self._backend: tokenizers.Tokenizer = self._loaded.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -171,26 +170,6 @@ class TextTokenizer:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
 
-def _load(folder: Path) -> Any:
-    """The tokenizer as transformers loads it, offline and without running code that comes with a model."""
-    from transformers import AutoTokenizer  # noqa: PLC0415  1.5 seconds without PyTorch, 8 with it
-    from transformers.utils import logging  # noqa: PLC0415
-
-    logging.set_verbosity_error()
-    for name in ("tokenizer_config.json", "generation_config.json", "config.json"):
-        _json_or_empty(folder / name)
-    try:
-        loaded = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001  the libraries raise bare Exception and much else
-        raise DataRefused(f"{folder}: this is no readable tokenizer: {_first_line(error)}") from None
-    if not getattr(loaded, "is_fast", False):
-        raise DataRefused(
-            f"{folder}: the tokenizer {type(loaded).__name__} runs in Python alone and can't say which characters a token"
-            " covers; try a revision of the model with a tokenizer.json"
-        )
-    return loaded
-
-
 def _cuts(encoding: tokenizers.Encoding, lengths: Sequence[int]) -> list[int] | None:
     """How many tokens end with each piece of the text; None if some token belongs to two pieces.
 
@@ -216,10 +195,6 @@ def _end_of_text(encoding: tokenizers.Encoding) -> int:
     while end and mask[end - 1]:
         end -= 1
     return end
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _json_or_empty(path: Path) -> dict[str, Any]:

@@ -3,15 +3,18 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tuneyard_api.pod_contract import FailureClass, ResolvedJob
+from tuneyard_data.pretrained import carries_state, read_config
 
 from tuneyard_trainer.fetch.hub import fetch_model
+from tuneyard_trainer.model.weights import check_weights
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
+_WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 _PICKLED = re.compile(r"(pytorch_model.*\.bin|.*\.(pt|pth|ckpt|pkl))$")
 
 
@@ -25,6 +28,9 @@ class BaseModel:
     config: dict[str, Any]
     licence: str | None
     """Licence, as the model card names it."""
+
+    carries_state: bool = False
+    """Layers carry a state from token to token, so that records of one sequence would see each other."""
 
     @property
     def model_type(self) -> str:
@@ -72,10 +78,15 @@ def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
             )
         names = sorted(path.name for path in folder.iterdir())
     _check_files(called, folder, names)
+    check_weights(
+        called, [folder / name for name in sorted(set(_weight_index(folder).values()) or {_WEIGHTS})]
+    )
     config = _read_config(called, folder)
     model = BaseModel(folder, revision, config, _licence(folder))
     _check_runtime(called, model, job)
-    return model
+    if "auto_map" in config:
+        return model  # only its own Python knows what it is
+    return replace(model, carries_state=carries_state(read_config(folder)))
 
 
 def _check_files(called: str, folder: Path, names: list[str]) -> None:
@@ -83,14 +94,19 @@ def _check_files(called: str, folder: Path, names: list[str]) -> None:
     if index := _weight_index(folder):
         shards = sorted(set(index.values()))
         missing += [shard for shard in shards if not (folder / shard).is_file()]
-    elif not any(folder.glob("*.safetensors")):
+    elif not (folder / _WEIGHTS).is_file():
         pickled = sorted(name for name in names if _PICKLED.match(name))
         if pickled:
             raise bad_input(
                 f"{called}: the weights are pickled ({', '.join(pickled[:3])}), which can run code when they are read;"
                 " try a revision with *.safetensors, or convert them"
             )
-        missing.append("*.safetensors")
+        missing.append(_WEIGHTS)
+    if (folder / _ADAPTER).is_file():
+        raise bad_input(
+            f"{called}: the folder has an {_ADAPTER} too, and transformers would load that adapter into the base model; try"
+            " to remove it, or to name its folder in model.adapter"
+        )
     if missing:
         raise StageFailure(
             FailureClass.MODEL_MISSING,
@@ -100,10 +116,17 @@ def _check_files(called: str, folder: Path, names: list[str]) -> None:
 
 def _weight_index(folder: Path) -> dict[str, str]:
     try:
-        content = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    return dict(content["weight_map"])
+    except ValueError as error:
+        raise bad_input(f"{folder / _INDEX}: malformed JSON: {error}") from None
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+        raise bad_input(
+            f"{folder / _INDEX}: it has no weight_map from tensors to files; try to fetch it again"
+        )
+    return names
 
 
 def _read_config(called: str, folder: Path) -> dict[str, Any]:

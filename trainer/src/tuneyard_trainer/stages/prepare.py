@@ -54,7 +54,11 @@ def prepare(context: StageContext) -> PrepareFacts:
     report.refuse_if_leaked()
     warnings += warnings_of(report) + notes_of(splits)
     splits = hold_out(splits, job)
-    is_packed = job.training.packing and (model.attention_window is None or model.attention_window >= limit)
+    is_packed = (
+        job.training.packing
+        and not model.carries_state
+        and (model.attention_window is None or model.attention_window >= limit)
+    )
     packed = {name: _gather(split, limit, is_packed=is_packed) for name, split in splits.items()}
     evaluated = next((name for name in ("test", "validation") if name in splits), None)
     prompts = _prompts(splits[evaluated], job, tokenizer, model) if evaluated else []
@@ -114,6 +118,11 @@ def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer
     if job.training.packing and window is not None and window < min(asked, model.positions or asked):
         warnings.append(
             f"the records are not packed: packing would undo the model's attention window of {window} tokens"
+        )
+    if job.training.packing and model.carries_state:
+        warnings.append(
+            f"the records are not packed: layers of {model.model_type} carry a state from token to token, so that packed"
+            " records would see each other"
         )
     return warnings
 
