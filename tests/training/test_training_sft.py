@@ -95,3 +95,28 @@ def test_base_is_measured_before_its_weights_change_also_by_a_second_attempt(
     second = TrainFacts.model_validate(pods.run("train", job)[1].facts)
     assert second.resumed_from_step == first.steps
     assert second.evaluation == first.evaluation
+
+
+def test_a_whole_model_keeps_the_tensors_that_are_not_trained(tmp_path):
+    """DeepSeek V3 corrects its experts by a buffer, which is a part of its state."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from tuneyard_api.registry import StoredBase
+    from tuneyard_trainer.model.loading import save_tuned
+    from tuneyard_trainer.model.world import World
+
+    small = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8}
+    parts = {"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "n_shared_experts": 1}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    groups = {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+    config = AutoConfig.for_model("deepseek_v3", **small, **heads, **parts, **experts, **groups)
+    model = AutoModelForCausalLM.from_config(config)
+    name = next(name for name, _ in model.named_buffers() if name.endswith("e_score_correction_bias"))
+    correction = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    model.get_buffer(name).copy_(correction)
+    model.save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    save_tuned(base, tmp_path / "base", tmp_path / "tuned", StoredBase(name="base"), World())
+    state = AutoModelForCausalLM.from_pretrained(tmp_path / "tuned").state_dict()
+    assert set(state) == set(model.state_dict())
+    assert torch.equal(state[name], correction)

@@ -192,7 +192,7 @@ def save_tuned(model: Any, base: Path, folder: Path, stored: StoredBase, world: 
         if hasattr(model, "peft_config"):
             _write_adapter(model, tensors, temporary, stored)
         else:
-            _write_model(model, tensors, base, temporary)
+            _write_model(model, tensors, _kept_buffers(model), base, temporary)
 
 
 def _write_adapter(model: Any, tensors: dict[str, torch.Tensor], folder: Path, stored: StoredBase) -> None:
@@ -211,11 +211,19 @@ def _write_adapter(model: Any, tensors: dict[str, torch.Tensor], folder: Path, s
     save_file(contiguous, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
-def _write_model(model: Any, tensors: dict[str, torch.Tensor], base: Path, folder: Path) -> None:
-    """Writes the weights in the base model's type, with its configuration and tokenizer unchanged."""
+def _kept_buffers(model: Any) -> dict[str, torch.Tensor]:
+    """What belongs to a model's state and is not trained, such as the experts' correction of DeepSeek V3."""
+    state = set(model.state_dict())
+    return {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in state}
+
+
+def _write_model(
+    model: Any, tensors: dict[str, torch.Tensor], kept: dict[str, torch.Tensor], base: Path, folder: Path
+) -> None:
+    """Writes the weights in the base model's type and what is kept in its own, with configuration and tokenizer unchanged."""
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     name = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    state = {key: tensor.to(getattr(torch, name)) for key, tensor in tensors.items()}
+    state = kept | {key: tensor.to(getattr(torch, name)) for key, tensor in tensors.items()}
     model.save_pretrained(folder, state_dict=state, max_shard_size="5GB")
     for path in base.iterdir():
         if is_model_file(path.name) and not path.name.endswith((".safetensors", ".index.json")):
