@@ -111,7 +111,7 @@ class OperatorProcess:
             environment |= {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         if wait:
-            until("the operator is ready", lambda: "sees the cluster" in self.said(), 30)
+            until("the operator is ready", lambda: "knows the objects of the cluster" in self.said(), 30)
 
     def said(self) -> str:
         """The log since the last start."""
