@@ -72,7 +72,9 @@ def test_a_watch_whose_version_is_gone_lists_again(scene: Scene) -> None:
     scene.start("--resync-seconds", "3600")
     scene.finish()
     assert next(told) > 20
-    assert scene.operator.said().count("sees the cluster") == 1, "one watch lists again, and no other"
+    assert scene.operator.said().count("knows the objects of the cluster") == 1, (
+        "one watch lists again, and no other"
+    )
 
 
 def test_after_an_error_in_a_watch_all_watches_are_begun_anew(scene: Scene) -> None:
@@ -89,7 +91,7 @@ def test_after_an_error_in_a_watch_all_watches_are_begun_anew(scene: Scene) -> N
     scene.start()
     wait_until("it says so", lambda: "etcd is unwell" in scene.operator.said())
     scene.finish()
-    assert scene.operator.said().count("sees the cluster") == 2
+    assert scene.operator.said().count("knows the objects of the cluster") == 2
     assert "Traceback" not in scene.operator.said()
 
 

@@ -118,7 +118,11 @@ def operator(gitops: GitOpsStack, endpoint: StandInServer, tmp_path: Path) -> It
 
 def start(operator: OperatorProcess) -> None:
     operator.start("--resync-seconds", "5", wait=False)
-    until("the operator sees the cluster", lambda: "knows the objects of the cluster" in operator.said() or None, 120)
+    until(
+        "the operator sees the cluster",
+        lambda: "knows the objects of the cluster" in operator.said() or None,
+        120,
+    )
 
 
 def follow(stack: GitOpsStack, *jobs: str) -> None:
