@@ -38,20 +38,25 @@ def test_patience(losses, options, expected):
 
 
 @pytest.fixture
-def overfitting(tiny_llama, jsonl, job_of):
-    """A job whose validation loss soon rises: completions that nothing in the prompt tells."""
-    words = ["red", "cat", "moon", "hill", "rain", "town", "ship", "fox"]
-    data = jsonl(
-        [
-            {"prompt": f"say number {n} =", "completion": f" {words[n * n % 7]} {words[n * 3 % 8]}"}
-            for n in range(32)
+def overfitting(tiny_llama, jsonl, job_of, tmp_path):
+    """A job whose validation loss soon rises, however numbers are rounded: its answers are of words that no record teaches."""
+
+    def records(first, words):
+        return [
+            {"prompt": f"say number {n} =", "completion": f" {words[n * n % 4]} {words[n * 3 % 4]}"}
+            for n in range(first, first + 24)
         ]
-    )
+
+    data = jsonl(records(0, ["red", "cat", "moon", "hill"]))
+    held_out = tmp_path / "validation.jsonl"
+    lines = (json.dumps(record) + "\n" for record in records(100, ["rain", "town", "ship", "fox"]))
+    held_out.write_text("".join(lines))
 
     def build(**changes):
-        training = {"maxSteps": 40, "learningRate": 0.2, "schedule": "constant"} | changes.pop("training", {})
+        training = {"maxSteps": 40, "learningRate": 0.06, "schedule": "constant"} | changes.pop("training", {})
         checkpoint = {"everySteps": 4, "keep": 1} | changes.pop("checkpoint", {})
-        return job_of(tiny_llama, data, training=training, checkpoint=checkpoint, **changes)
+        dataset = {"validation": {"path": str(held_out)}, "validationFraction": 0.0}
+        return job_of(tiny_llama, data, training=training, checkpoint=checkpoint, dataset=dataset, **changes)
 
     return build
 
