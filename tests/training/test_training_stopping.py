@@ -53,7 +53,9 @@ def overfitting(tiny_llama, jsonl, job_of, tmp_path):
     held_out.write_text("".join(lines))
 
     def build(**changes):
-        training = {"maxSteps": 40, "learningRate": 0.06, "schedule": "constant"} | changes.pop("training", {})
+        training = {"maxSteps": 40, "learningRate": 0.06, "schedule": "constant"} | changes.pop(
+            "training", {}
+        )
         checkpoint = {"everySteps": 4, "keep": 1} | changes.pop("checkpoint", {})
         dataset = {"validation": {"path": str(held_out)}, "validationFraction": 0.0}
         return job_of(tiny_llama, data, training=training, checkpoint=checkpoint, dataset=dataset, **changes)

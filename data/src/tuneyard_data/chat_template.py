@@ -64,7 +64,8 @@ class ChatTemplate:
             ways = ((turns, True), ([last], True), (turns, False), ([last], False))
             read = ((chosen, asks, self._pieces(chat, chosen, asks=asks)) for chosen, asks in ways)
             taught, asks, pieces = next((way for way in read if way[2]), (turns, True, []))
-            prompt = self.render(chat, last, asks=True)
+            before = "".join(piece.text for piece in pieces[:-1])
+            prompt = before if asks else self.render(chat, last, asks=True)
         except jinja2.TemplateSyntaxError as error:
             raise DataRefused(f"the model's chat template, line {error.lineno}: {error.message}") from None
         except Exception as error:  # noqa: BLE001  a template can raise anything on a person's data

@@ -8,10 +8,9 @@ messages (TRL). Whatever a form says reaches the chat template or is refused by 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
-from tuneyard_data.records import Place, Record, RecordProblem, describe_value
+from tuneyard_data.records import Place, Record, RecordProblem, describe_value, did_you_mean, listed
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 COLUMNS = ("messages", "conversations")
@@ -103,16 +102,10 @@ def _messages_of(record: Record) -> tuple[Any, int, str]:
                 f"`prompt` is a list of messages, so `completion` must be one too (got {describe_value(completion)})",
             )
         return prompt + completion, len(prompt), "prompt"
-    listed = ", ".join(f"`{name}`" for name in values) or "none"
     raise RecordProblem(
-        record.place, f"column `messages` is missing; the columns are {listed}{_meant(values)}"
+        record.place,
+        f"column `messages` is missing; the columns are {listed(values)}{did_you_mean(['messages'], values, there=True)}",
     )
-
-
-def _meant(values: Mapping[str, Any]) -> str:
-    match = get_close_matches("messages", [str(name).lower() for name in values], n=1)
-    real = next((str(name) for name in values if match and str(name).lower() == match[0]), None)
-    return f"; did you mean `{real}`?" if real else ""
 
 
 def _message(message: Any, name: str, place: Place) -> tuple[dict[str, Any], bool]:
@@ -128,8 +121,7 @@ def _message(message: Any, name: str, place: Place) -> tuple[dict[str, Any], boo
     if role == "function":
         raise RecordProblem(place, f"{name}.role: `function` is the former name of `tool`; try role `tool`")
     if role not in ROLES:
-        match = get_close_matches(str(role).lower(), ROLES, n=1)
-        hint = f"; did you mean `{match[0]}`?" if match else ""
+        hint = did_you_mean([str(role)], ROLES, there=True)
         raise RecordProblem(
             place, f"{name}.role must be one of {', '.join(ROLES)} (got {describe_value(role)}){hint}"
         )

@@ -5,7 +5,9 @@ Problems are collected, not raised: all of a file is looked at before anything i
 """
 
 import json
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +153,18 @@ def skip_space(text: str, position: int) -> int:
     while position < len(text) and text[position] in " \t\r\n":
         position += 1
     return position
+
+
+def listed(columns: Iterable[Any]) -> str:
+    """`` `a`, `b` ``: names, for messages."""
+    return ", ".join(f"`{column}`" for column in columns) or "none"
+
+
+def did_you_mean(wanted: Iterable[Any], known: Collection[Any], *, there: bool = False) -> str:
+    """`; did you mean ...?` for the closest pair of names."""
+    for name in (name for name in wanted if name not in known):
+        lowered = {str(other).lower(): str(other) for other in known}
+        if match := get_close_matches(str(name).lower(), list(lowered), n=1):
+            meant = lowered[match[0]]
+            return f"; did you mean `{meant}`?" if there else f"; did you mean `{meant}` by `{name}`?"
+    return ""

@@ -4,16 +4,13 @@
 Templates of jobs are Jinja2 in a sandbox where an unknown column is an error.
 """
 
-from difflib import get_close_matches
-from typing import Any
-
 import jinja2
 from tuneyard_api.job import Template
 
 from tuneyard_data.chat_template import ChatTemplate
 from tuneyard_data.chats import is_chat
 from tuneyard_data.examples import Example, Piece, Renderer
-from tuneyard_data.records import Record, RecordProblem, describe_value
+from tuneyard_data.records import Record, RecordProblem, describe_value, did_you_mean, listed
 from tuneyard_data.refused import DataRefused
 from tuneyard_data.template_values import NotTextError, as_template_value, build_environment
 
@@ -35,7 +32,7 @@ def detect_format(first: Record, declared: str) -> str:
             return name
     known = [column for columns in _COLUMNS.values() for column in columns]
     raise DataRefused(
-        f"{first.place}: no known format: the columns are {_listed(first.values)}{_did_you_mean(first.values, known)};"
+        f"{first.place}: no known format: the columns are {listed(first.values)}{did_you_mean(first.values, known)};"
         " try columns `prompt` and `completion`, or `messages`, or `text`, or set dataset.template"
     )
 
@@ -84,10 +81,10 @@ def _template_renderer(template: Template) -> Renderer:
                 texts[name] = part.render(values)
             except jinja2.UndefinedError as error:
                 wanted = [word for word in str(error.message).split("'")[1:2] if word not in record.values]
-                hint = _did_you_mean(wanted, record.values, there=True)
+                hint = did_you_mean(wanted, record.values, there=True)
                 raise RecordProblem(
                     record.place,
-                    f"dataset.template.{name}: {error.message}; the columns are {_listed(record.values)}{hint}",
+                    f"dataset.template.{name}: {error.message}; the columns are {listed(record.values)}{hint}",
                 ) from None
             except NotTextError as error:
                 raise RecordProblem(record.place, f"dataset.template.{name}: {error}") from None
@@ -111,8 +108,8 @@ def _string(record: Record, column: str) -> str:
         ]
         raise RecordProblem(
             record.place,
-            f"column `{column}` is missing; the columns are {_listed(record.values)}"
-            f"{_did_you_mean([column], others, there=True)}",
+            f"column `{column}` is missing; the columns are {listed(record.values)}"
+            f"{did_you_mean([column], others, there=True)}",
         )
     value = record.values[column]
     if not isinstance(value, str):
@@ -122,17 +119,3 @@ def _string(record: Record, column: str) -> str:
     if not value.strip():
         raise RecordProblem(record.place_of(column), f"`{column}` is empty; try to leave the record out")
     return value
-
-
-def _listed(columns: Any) -> str:
-    return ", ".join(f"`{column}`" for column in columns) or "none"
-
-
-def _did_you_mean(wanted: Any, known: Any, *, there: bool = False) -> str:
-    """`; did you mean ...?` for the closest pair of names."""
-    for name in (name for name in wanted if name not in known):
-        lowered = {str(other).lower(): str(other) for other in known}
-        if match := get_close_matches(str(name).lower(), list(lowered), n=1):
-            meant = lowered[match[0]]
-            return f"; did you mean `{meant}`?" if there else f"; did you mean `{meant}` by `{name}`?"
-    return ""

@@ -47,15 +47,14 @@ class TextTokenizer:
         Raises:
             DataRefused: if they can't be used or name no token that ends an answer.
         """
-        self._folder = folder
-        for name in ("tokenizer_config.json", "generation_config.json", "config.json"):
-            _json_or_empty(folder / name)
+        names = ("tokenizer_config.json", "generation_config.json", "config.json")
+        _, *configs = (_json_or_empty(folder / name) for name in names)
         self._loaded = load_tokenizer(folder)
         self._backend: tokenizers.Tokenizer = self._loaded.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
         self._added_tokens = [str(token) for token in self._loaded.added_tokens_encoder]
-        self.stop_ids = self._find_stop_ids()
+        self.stop_ids = self._find_stop_ids(configs)
         if not self.stop_ids:
             raise DataRefused(
                 f"{folder}: no token ends an answer: neither tokenizer_config.json (eos_token) nor"
@@ -64,11 +63,11 @@ class TextTokenizer:
         self.end_id = self.stop_ids[0]
         """Token that is appended to the learned text, if the text does not end with a stop id itself."""
 
-    def _find_stop_ids(self) -> tuple[int, ...]:
+    def _find_stop_ids(self, configs: Sequence[dict[str, Any]]) -> tuple[int, ...]:
         """Every id that ends an answer, the tokenizer's own first: a serving program stops at each of them."""
         found = [self._loaded.eos_token_id]
-        for name in ("generation_config.json", "config.json"):
-            ids = _json_or_empty(self._folder / name).get("eos_token_id")
+        for config in configs:
+            ids = config.get("eos_token_id")
             found += ids if isinstance(ids, list) else [ids]
         size = self._backend.get_vocab_size(with_added_tokens=True)
         return tuple(dict.fromkeys(token for token in found if isinstance(token, int) and token < size))
@@ -101,7 +100,9 @@ class TextTokenizer:
     def tokenize(self, examples: Sequence[Example], *, learn_all: bool, limit: int) -> list[TokenizedRecord]:
         """Every example in at most `limit` tokens, cut at the end; as one batch, which uses all cores."""
         wholes = self._encode_all(examples, ["".join(p.text for p in each.pieces) for each in examples])
-        prompts = self._encode_all(examples, [each.pieces[0].text for each in examples])
+        prompts = self._encode_all(
+            examples, [each.pieces[0].text if len(each.pieces) > 1 else "" for each in examples]
+        )
         return [
             self._record(*each, learn_all=learn_all, limit=limit)
             for each in zip(examples, wholes, prompts, strict=True)
@@ -147,9 +148,12 @@ class TextTokenizer:
         Otherwise a token would belong to two pieces, or the prompt would not be what a serving program makes of it:
         then the prompt stands by itself, and each further piece continues it.
         """
+        if len(example.pieces) == 1:
+            yield whole.ids[: _end_of_text(whole)]
+            return
         first = prompt.ids[: _end_of_text(prompt)]
         cuts = _cuts(whole, [len(piece.text) for piece in example.pieces])
-        if cuts is not None and (len(example.pieces) == 1 or whole.ids[: cuts[0]] == first):
+        if cuts is not None and whole.ids[: cuts[0]] == first:
             yield from (whole.ids[start:end] for start, end in zip([0, *cuts], cuts, strict=False))
             return
         yield first

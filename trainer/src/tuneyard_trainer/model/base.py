@@ -77,10 +77,7 @@ def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
                 FailureClass.MODEL_MISSING, f"{called}: there is no such folder{_neighbours(folder)}"
             )
         names = sorted(path.name for path in folder.iterdir())
-    _check_files(called, folder, names)
-    check_weights(
-        called, [folder / name for name in sorted(set(_weight_index(folder).values()) or {_WEIGHTS})]
-    )
+    check_weights(called, _check_files(called, folder, names))
     config = _read_config(called, folder)
     model = BaseModel(folder, revision, config, _licence(folder))
     _check_runtime(called, model, job)
@@ -89,10 +86,11 @@ def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
     return replace(model, carries_state=carries_state(read_config(folder)))
 
 
-def _check_files(called: str, folder: Path, names: list[str]) -> None:
+def _check_files(called: str, folder: Path, names: list[str]) -> list[Path]:
+    """The files of the weights, all of them there."""
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
-    if index := _weight_index(folder):
-        shards = sorted(set(index.values()))
+    shards = sorted(set(_weight_index(folder).values()))
+    if shards:
         missing += [shard for shard in shards if not (folder / shard).is_file()]
     elif not (folder / _WEIGHTS).is_file():
         pickled = sorted(name for name in names if _PICKLED.match(name))
@@ -112,6 +110,7 @@ def _check_files(called: str, folder: Path, names: list[str]) -> None:
             FailureClass.MODEL_MISSING,
             f"{called}: missing {', '.join(missing[:8])}; there is {', '.join(names[:12]) or 'nothing'}",
         )
+    return [folder / name for name in shards or [_WEIGHTS]]
 
 
 def _weight_index(folder: Path) -> dict[str, str]:

@@ -38,9 +38,11 @@ def prepare(context: StageContext) -> PrepareFacts:
     model = find_base_model(job, context.model_cache)
     former = find_adapter(job.adapter, job.lora, model) if job.adapter else None
     tokenizer = TextTokenizer(model.folder)
-    warnings = _model_warnings(job, model, tokenizer)
-    warnings += former.warnings(job) if former else []
     limit = min(job.training.max_sequence_length, model.positions or job.training.max_sequence_length)
+    obstacles = _obstacles_to_packing(model, limit)
+    warnings = _model_warnings(job, model, tokenizer)
+    warnings += [f"the records are not packed: {reason}" for reason in obstacles if job.training.packing]
+    warnings += former.warnings(job) if former else []
     received = context.workspace / "received"
     files = find_data_files(job.dataset, context.model_cache, received)
     try:
@@ -54,11 +56,7 @@ def prepare(context: StageContext) -> PrepareFacts:
     report.refuse_if_leaked()
     warnings += warnings_of(report) + notes_of(splits)
     splits = hold_out(splits, job)
-    is_packed = (
-        job.training.packing
-        and not model.carries_state
-        and (model.attention_window is None or model.attention_window >= limit)
-    )
+    is_packed = job.training.packing and not obstacles
     packed = {name: _gather(split, limit, is_packed=is_packed) for name, split in splits.items()}
     evaluated = next((name for name in ("test", "validation") if name in splits), None)
     prompts = _prompts(splits[evaluated], job, tokenizer, model) if evaluated else []
@@ -114,17 +112,19 @@ def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer
         warnings.append(
             f"maxSequenceLength {asked} is above the model's {model.positions} positions, which are used"
         )
-    window = model.attention_window
-    if job.training.packing and window is not None and window < min(asked, model.positions or asked):
-        warnings.append(
-            f"the records are not packed: packing would undo the model's attention window of {window} tokens"
-        )
-    if job.training.packing and model.carries_state:
-        warnings.append(
-            f"the records are not packed: layers of {model.model_type} carry a state from token to token, so that packed"
-            " records would see each other"
-        )
     return warnings
+
+
+def _obstacles_to_packing(model: BaseModel, limit: int) -> list[str]:
+    """Why records of a model must not share a sequence of `limit` tokens."""
+    reasons, window = [], model.attention_window
+    if window is not None and window < limit:
+        reasons.append(f"packing would undo the model's attention window of {window} tokens")
+    if model.carries_state:
+        reasons.append(
+            f"layers of {model.model_type} carry a state from token to token, so that packed records would see each other"
+        )
+    return reasons
 
 
 def _gather(split: Loaded, limit: int, *, is_packed: bool) -> Split:
