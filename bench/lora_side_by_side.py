@@ -25,9 +25,9 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from random_models import ONE_BILLION, make_model
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
-_TINY = _REPOSITORY / "examples" / "models" / "tiny-llama"
 _RESULTS = _REPOSITORY / "bench" / "results"
 _LIMIT_SECONDS = 900
 """Of one row."""
@@ -46,17 +46,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
         "tie_word_embeddings": False,
     },
-    "1b": {
-        "vocab_size": 3072,
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 18,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 64,
-        "max_position_embeddings": 4096,
-        "tie_word_embeddings": True,
-    },
+    "1b": ONE_BILLION,
     "try": {
         "vocab_size": 3072,
         "hidden_size": 64,
@@ -104,20 +94,6 @@ _ALL = [
     Row("tuneyard", "1b", "sft", "short", 4, 2048),
     Row("before", "1b", "sft", "short", 4, 2048),
 ]
-
-
-def make_model(folder: Path, shape: str) -> None:
-    """A Llama of random weights with the tokenizer of this repository."""
-    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415  seconds
-
-    small = json.loads((_TINY / "config.json").read_text())
-    tokens = {name: small.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    torch.manual_seed(0)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = LlamaForCausalLM(LlamaConfig(**_SHAPES[shape], **tokens, dtype="bfloat16")).to(torch.bfloat16)
-    model.save_pretrained(folder)
-    for path in _TINY.glob("*token*"):
-        shutil.copy(path, folder)
 
 
 def make_texts(folder: Path, sequence: int, steps: int) -> None:
@@ -258,7 +234,11 @@ def main(  # noqa: PLR0917  click passes keywords
             make_texts(where / "datasets", sequence, steps)
         for row in rows:
             if not (where / "models" / row.shape).is_dir():
-                make_model(where / "models" / row.shape, row.shape)
+                make_model(
+                    where / "models" / row.shape,
+                    _SHAPES[row.shape],
+                    "cuda" if torch.cuda.is_available() else "cpu",
+                )
                 torch.cuda.empty_cache()
             print(f"--- {row.name}", flush=True)
             if row.stack in ("tuneyard", "before"):

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 import click
 import torch
+from random_models import ONE_BILLION, make_model
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _TINY = _REPOSITORY / "examples" / "models" / "tiny-llama"
@@ -29,18 +30,7 @@ _RESULTS = _REPOSITORY / "bench" / "results"
 _LIMIT_SECONDS = 1800
 """Of one training."""
 
-# Llama 3.2 1B but for its vocabulary, which is that of the tokenizer in this repository, and so its embedding.
-_ONE_BILLION = {
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 18,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": True,
-}
-_TRY = _ONE_BILLION | {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 16}
+_TRY = ONE_BILLION | {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 16}
 
 
 @dataclass(frozen=True)
@@ -91,22 +81,6 @@ class Arm:
                 "evaluation": {"maxPrompts": self.prompts, "maxNewTokens": 16},
             },
         }
-
-
-def make_model(folder: Path, shape: Mapping[str, Any]) -> int:
-    """A Llama of random weights with the tokenizer of this repository; returns its parameters."""
-    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415  seconds
-
-    small = json.loads((_TINY / "config.json").read_text())
-    tokens = {
-        name: small.get(name) for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
-    }
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**shape, **tokens)).to(torch.bfloat16)
-    model.save_pretrained(folder)
-    for path in _TINY.glob("*token*"):
-        shutil.copy(path, folder)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def run(arm: Arm, runtime: str, folder: Path) -> dict[str, Any]:
@@ -255,7 +229,7 @@ def main(gpus: tuple[int, ...], steps: int, quantized: bool, small: bool, out: P
             [sys.executable, _REPOSITORY / "examples" / "docstrings" / "build.py", folder / "datasets"],
             check=True,
         )
-        parameters = make_model(folder / "models" / "random", _TRY if small else _ONE_BILLION)
+        parameters = make_model(folder / "models" / "random", _TRY if small else ONE_BILLION)
         if quantized:
             what, parts = "quantized", {"quantized": quantize(folder, runtime, steps, sequence)}
         else:
