@@ -36,6 +36,16 @@ def _attribute(name: str) -> str:
     return re.sub("(?=[A-Z])", "_", name).lower()
 
 
+def _exclusive(first: str, second: str, field: str = "") -> Rule:
+    """A rule that at most one of two fields is given."""
+    return _rule(
+        f"!has(self.{first}) || !has(self.{second})",
+        lambda self: getattr(self, _attribute(first)) is None or getattr(self, _attribute(second)) is None,
+        f"{first} and {second} exclude each other (got both); try one",
+        field,
+    )
+
+
 def batch_refusal(batch: int, micro: int | None, gpus: int) -> str | None:
     """What is wrong with `batch` sequences a step on `gpus` GPUs, `micro` at a time, or None.
 
@@ -121,12 +131,7 @@ ADAPTER_IS_LORA = _rule(
     "an adapter is trained on by method lora (got {method}); try lora, or leave it out",
     field="model.adapter",
 )
-ONE_VALIDATION = _rule(
-    "!has(self.validation) || !has(self.validationFraction)",
-    lambda dataset: dataset.validation is None or dataset.validation_fraction is None,
-    "validation and validationFraction exclude each other (got both); try one",
-    field="validationFraction",
-)
+ONE_VALIDATION = _exclusive("validation", "validationFraction", field="validationFraction")
 SOMETHING_TO_COMPARE_ON = _rule(
     "!has(self.validationFraction) || self.validationFraction > 0.0 || has(self.validation) || has(self.test)",
     lambda dataset: (
@@ -135,17 +140,8 @@ SOMETHING_TO_COMPARE_ON = _rule(
     "some records are needed to compare base and tuned model on (got 0 and no test split); try 0.05",
     field="validationFraction",
 )
-ONE_LENGTH = _rule(
-    "!has(self.epochs) || !has(self.maxSteps)",
-    lambda training: training.epochs is None or training.max_steps is None,
-    "epochs and maxSteps exclude each other (got both); try one",
-    field="maxSteps",
-)
-TWO_REGISTRIES = _rule(
-    "!(has(self.pvc) && has(self.s3))",
-    lambda publish: publish.pvc is None or publish.s3 is None,
-    "pvc and s3 exclude each other (got both); try one",
-)
+ONE_LENGTH = _exclusive("epochs", "maxSteps", field="maxSteps")
+TWO_REGISTRIES = _exclusive("pvc", "s3")
 NO_DELETE_FROM_S3 = _rule(
     "self.deletionPolicy != 'Delete' || !has(self.publish.s3)",
     lambda spec: spec.deletion_policy != "Delete" or spec.publish.s3 is None,
@@ -161,11 +157,7 @@ NO_ADAPTER_FROM_S3 = _rule(
     " {model.adapter.published}); try model.adapter.pvc with a copy of it",
     field="model.adapter.published",
 )
-TWO_DEFAULT_REGISTRIES = _rule(
-    "!(has(self.registry) && has(self.registryS3))",
-    lambda defaults: defaults.registry is None or defaults.registry_s3 is None,
-    "registry and registryS3 exclude each other (got both); try one",
-)
+TWO_DEFAULT_REGISTRIES = _exclusive("registry", "registryS3")
 ONE_SERVER = _rule(
     "(has(self.model) ? 1 : 0) + (has(self.endpoint) ? 1 : 0) + (self.disabled ? 1 : 0) < 2",
     lambda serve: (serve.model is not None) + (serve.endpoint is not None) + serve.disabled < 2,  # noqa: PLR2004
@@ -232,12 +224,7 @@ BACKOFF_HAS_ROOM = Rule(
     sentence="maxBackoffSeconds is at least backoffSeconds",
     field="retry.maxBackoffSeconds",
 )
-ONE_WAY_TO_ASK_FOR_GPUS = _rule(
-    "!has(self.acceleratorResource) || !has(self.deviceClassName)",
-    lambda runtime: runtime.accelerator_resource is None or runtime.device_class_name is None,
-    "acceleratorResource and deviceClassName exclude each other (got both); try one",
-    field="deviceClassName",
-)
+ONE_WAY_TO_ASK_FOR_GPUS = _exclusive("acceleratorResource", "deviceClassName", field="deviceClassName")
 CPU_LIMIT_IS_ENOUGH = _rule(
     "!has(self.cpuLimit) || quantity(self.cpuLimit).compareTo(quantity(self.cpu)) >= 0",
     lambda stage: stage.cpu_limit is None or quantity_value(stage.cpu_limit) >= quantity_value(stage.cpu),
