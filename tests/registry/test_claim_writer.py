@@ -177,7 +177,7 @@ def work(root, scratch, number):
         with suppress_losses():
             registry.publish(version, content, str(number), replace=True)
         if number % 2:
-            registry.take_back("a", str(number))
+            registry.unpublish("a", str(number))
 
 
 @contextmanager

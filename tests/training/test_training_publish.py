@@ -149,7 +149,7 @@ def test_an_adapter_that_is_taken_back_in_the_very_moment_is_published_again(
 
     def sign_too(folder, uid):
         if late:
-            registry.take_back("demo-adapter", late.pop())
+            registry.unpublish("demo-adapter", late.pop())
         real(folder, uid)
 
     monkeypatch.setattr(claim, "sign_too", sign_too)

@@ -49,7 +49,7 @@ def fill(folder, *uids):
 
 
 def unpublish(registry, uid):
-    return ClaimRegistry(registry).take_back("a", uid)
+    return ClaimRegistry(registry).unpublish("a", uid)
 
 
 def names_in(folder):

@@ -10,6 +10,7 @@ of the same plan returns it), and with an exit code of `FailureClass`. SIGTERM m
 import hashlib
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -62,19 +63,33 @@ ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 """What PEFT, NIM and vLLM read of an adapter: `<registry>/<adapter>/` holds both."""
 
 
+class PublishedDigest:
+    """`sha256:` over name, length in bytes and content of each file; its text is the digest of what was added so far."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def add(self, name: str, length: int, blocks: Iterable[bytes]) -> None:
+        """Add one file; files are added in the order of their names."""
+        self._sha256.update(f"{name}\0{length}\0".encode())
+        for block in blocks:
+            self._sha256.update(block)
+
+    def __str__(self) -> str:
+        return f"sha256:{self._sha256.hexdigest()}"
+
+
 def published_digest(folder: Path, names: Iterable[str] = ADAPTER_FILES) -> str:
-    """`sha256:` over name, length in bytes and content of each file, in the order of their names.
+    """The PublishedDigest of files in a folder.
 
     Raises:
         OSError: a file can't be read.
     """
-    digest = hashlib.sha256()
+    digest = PublishedDigest()
     for name in sorted(names):
-        digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
         with (folder / name).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+            digest.add(name, (folder / name).stat().st_size, iter(partial(file.read, 1 << 20), b""))
+    return str(digest)
 
 
 class Stage(StrEnum):

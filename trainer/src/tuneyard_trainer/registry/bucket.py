@@ -6,7 +6,6 @@ the condition that it is still the one that was read, where the store knows cond
 first, so that nobody retires a version that is about to be named.
 """
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 from tuneyard_api.places import RegistryRetention, S3Prefix
-from tuneyard_api.pod_contract import FailureClass
+from tuneyard_api.pod_contract import FailureClass, PublishedDigest
 from tuneyard_api.registry import MARKS, MAX_JSON_BYTES, POINTER_SUFFIX, STORE, VERSION_FILE, Version
 
 from tuneyard_trainer.fetch.object_store import connect, said_by_store
@@ -117,18 +116,16 @@ class BucketRegistry:
         shutil.rmtree(self.staging)
 
     def _digest(self, version: Version) -> str:
-        """The digest of the stored files, as `published_digest` computes it, or _MISSING."""
-        digest = hashlib.sha256()
+        """The digest of the stored files, or _MISSING."""
+        digest = PublishedDigest()
         for name in sorted(version.files):
             with self._said(f"{version.path}/{name}") as key:
                 try:
                     answer = self.client.get_object(Bucket=self.place.bucket, Key=key)
                 except self.client.exceptions.NoSuchKey:
                     return _MISSING
-                digest.update(f"{name}\0{answer['ContentLength']}\0".encode())
-                for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
-                    digest.update(chunk)
-        return f"sha256:{digest.hexdigest()}"
+                digest.add(name, answer["ContentLength"], answer["Body"].iter_chunks(_CHUNK_BYTES))
+        return str(digest)
 
     def _pointer(self, name: str) -> tuple[Version | None, str]:
         """The version that the name points to, and the ETag of the pointer, if the store gives one.

@@ -97,7 +97,7 @@ class ClaimRegistry:
                 gone.append(digest)
         return gone
 
-    def take_back(self, name: str, uid: str) -> str:
+    def unpublish(self, name: str, uid: str) -> str:
         """Remove what the job of this uid has published under a name; returns one sentence on what was done.
 
         Raises:
@@ -117,7 +117,7 @@ class ClaimRegistry:
         if not mine:
             there = "holds what others published" if target.exists() else "is not there"
             return f"{target}: nothing of this job, the name {there}"
-        has_gone = [self._take_back(place, uid) for place in sorted(mine)]
+        has_gone = [self._unpublish(place, uid) for place in sorted(mine)]
         if not all(has_gone):
             return f"{target}: stays, another job has published the same"
         if target.exists():
@@ -215,7 +215,7 @@ class ClaimRegistry:
         _rename(folder, target)
         durable.sync_folder(self.root)
 
-    def _take_back(self, version: Path, uid: str) -> bool:
+    def _unpublish(self, version: Path, uid: str) -> bool:
         """Remove one version; False: it stays, as another job has published it too."""
         aside = _aside(version, uid)
         if not aside.exists():

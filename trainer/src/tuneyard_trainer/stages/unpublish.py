@@ -10,7 +10,7 @@ from tuneyard_trainer.registry.claim import ClaimRegistry
 def run_unpublish(target: Path, uid: str, termination_log: Path) -> int:
     """Runs the unpublish pod for `<registry>/<name>`: writes one sentence to the termination log and returns the exit code."""
     try:
-        said, code = ClaimRegistry(target.parent).take_back(target.name, uid), 0
+        said, code = ClaimRegistry(target.parent).unpublish(target.name, uid), 0
     except OSError as error:
         failure = classify(error)
         said, code = failure.message, exit_code(failure)
