@@ -57,7 +57,7 @@ def test_the_least_that_is_typed_becomes_a_job(server: Cluster, manifest: Callab
     assert spec["dataset"]["training"] == {"pvc": {"claimName": "datasets", "path": "docstrings/train.jsonl"}}
     assert not {"test", "validation"} & spec["dataset"].keys()
     assert "serve" not in spec
-    assert spec["publish"] == {"adapterName": "fine-tune-x"}
+    assert spec["publish"] == {"adapterName": "fine-tune-x", "replace": False}
     assert FineTuneJob.model_validate(job).spec.training.learning_rate == 2e-4
 
 

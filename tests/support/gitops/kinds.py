@@ -80,6 +80,8 @@ if st.state == "Failed" then hs.status = "Degraded" end
 hs.message = st.state
 return hs
 """
+EXISTING_GROUPS = frozenset({"external-secrets.io", "monitoring.coreos.com"})
+"""Groups of operators that a cluster may have before any tree: an environment names them as existing."""
 KINDS = (
     PROBE,
     *(Kind("apps.nvidia.com", "v1alpha1", name, chart="k8s-nim-operator", has_status=True) for name in NIM),
@@ -95,6 +97,7 @@ KINDS = (
     Kind("rbac.authorization.k8s.io", "v1", "Role"),
     Kind("rbac.authorization.k8s.io", "v1", "RoleBinding"),
     Kind("external-secrets.io", "v1", "ExternalSecret", has_status=True),
+    Kind("monitoring.coreos.com", "v1", "ServiceMonitor"),
     Kind("tuneyard.io", "v1alpha1", "FineTuneRuntime", namespaced=False),
     Kind("tuneyard.io", "v1alpha1", "FineTuneJob"),
     Kind("batch", "v1", "Job"),

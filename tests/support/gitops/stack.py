@@ -14,7 +14,7 @@ from tuneyard_local.parts import program
 
 from support.gitops.absent_operators import AbsentOperators
 from support.gitops.api_watch import MERGE, ApiWatch
-from support.gitops.kinds import APPLICATION, KINDS, PROBE, PROBE_HEALTH
+from support.gitops.kinds import APPLICATION, EXISTING_GROUPS, KINDS, PROBE, PROBE_HEALTH
 from support.gitops.rendered_trees import Change, Tree, render_tree
 from support.gitops.stand_in_charts import write_charts
 from support.gitops.write_history import History, breaches
@@ -118,7 +118,7 @@ class GitOpsStack:
 
     def _prepare(self, tree: Tree) -> None:
         """Prepares what every environment needs and none renders: the tests' own kinds and health checks."""
-        definitions = [k.definition() for k in KINDS if k is PROBE or k.group == "external-secrets.io"]
+        definitions = [k.definition() for k in KINDS if k is PROBE or k.group in EXISTING_GROUPS]
         health = {f"resource.customizations.health.{PROBE.group}_Probe": PROBE_HEALTH}
         self.cluster.apply(*definitions)
         self.add_settings("argocd-cm", health)
