@@ -23,7 +23,7 @@ from tuneyard_api.names import workspace_name
 from tuneyard_local import installation
 from tuneyard_local.storage import bind_folder
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 SMALL_DISK = "full-disk"
 
 

@@ -7,6 +7,7 @@ The queue is bounded: a request that finds it full is refused at once instead of
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -139,6 +140,8 @@ class Worker:
         return self.catalog
 
     def _load_engine(self) -> "Engine":
+        # On shared cores, threads that wait by spinning take time from the threads that they wait for.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from tuneyard_server.engine import Engine  # noqa: PLC0415  the server listens before PyTorch is imported
 
         return Engine(Path(self._settings.model), self._settings.threads)

@@ -20,7 +20,8 @@ from support.faults.history import Body, History, wait_until
 NAMESPACE, RUNTIME = "pod-faults", "hf-cpu-faults"
 STEPS, EVERY = 60, 5
 """Steps of a training that is interrupted, and between its checkpoints."""
-PATIENCE = 240
+PATIENCE = 480
+"""Seconds until what a script waits for is taken for lost; other trainings run beside it on the same cores."""
 
 
 def furnish(bench: Bench) -> Bench:
@@ -36,7 +37,7 @@ def build_patient(name: str, node: str = "node-0", **changes: Any) -> Body:
     """A job with many checkpoints and many attempts, pinned to a node."""
     fields: dict[str, Any] = {
         "runtime": {"name": RUNTIME},
-        "training": {"maxSteps": STEPS, "maxSequenceLength": 128},
+        "training": {"maxSteps": STEPS, "maxSequenceLength": 128, "globalBatchSize": 4},
         "checkpoint": {"everySteps": EVERY, "keep": 3},
         "retry": {"backoffSeconds": 1},
         "evaluation": {"maxPrompts": 1, "maxNewTokens": 2},
