@@ -234,7 +234,7 @@ class GitOpsStack:
                     self.api.send("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
                     self.api.send("DELETE", path)
         crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        spared = ("argoproj.io", PROBE.group, "external-secrets.io")
+        spared = {"argoproj.io", PROBE.group, *EXISTING_GROUPS}
 
         def foreign() -> list[str]:
             return [e["metadata"]["name"] for e in self.api.items(crds) if e["spec"]["group"] not in spared]
