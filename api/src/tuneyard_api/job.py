@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FineTuneJob as people write it: `spec` only holds fields that work.
+"""FineTuneJob as people write it: `spec` has only fields that take effect.
 
-Static defaults stand here and so in the CRD; `None` means "planned": `tuneyard_api.planner` fills it from
-the FineTuneRuntime and from arithmetic. Rules between fields stand in `job_rules`, as CEL for the CRD and as
-the same sentence in Python, so that a laptop and the API server answer alike.
+Static defaults are written here, and the CRD takes them from here. `None` means that `tuneyard_api.planner` computes
+the value from the FineTuneRuntime and from other fields. Rules between fields are in `job_rules`, as CEL for the CRD
+and as the same sentence in Python, so that a laptop and the API server give the same answer.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -50,10 +50,10 @@ class HuggingFaceSource(Contract):
     ]
     """`owner/name`."""
     revision: Annotated[str, Field(min_length=1, max_length=200, pattern=REVISION)] | None = None
-    """Branch, tag or commit; the commit that it meant is kept in status. Absent: of a base model, the revision that a
-    server of the runtime serves; else `main`."""
+    """Branch, tag or commit; status records the commit that it resolved to. Absent: for a base model, the revision that
+    a server of the runtime serves; otherwise `main`."""
     secret_ref: SecretKey | None = None
-    """Token for a gated repository; reaches the prepare pod alone."""
+    """Token for a gated repository; only the prepare pod gets it."""
 
 
 class AdapterSource(Contract):
@@ -79,9 +79,9 @@ class ModelSource(Contract):
     trust_remote_code: bool = False
     """Run Python that comes with the model; refused unless the runtime allows it."""
     adapter: AdapterSource | None = None
-    """Go on from this adapter instead of a new one; it must fit the model, and `lora` where that is given."""
+    """Continue training this adapter instead of a new one. It must fit the model and, if they are given, the options in `lora`."""
     quantization: Literal["nf4", "int8"] | None = None
-    """Keep the frozen base model in 4 (QLoRA) or 8 bits; the runtime must have it."""
+    """Quantize the frozen base model to 4 bits (QLoRA) or 8 bits; the runtime must support it."""
 
 
 class HuggingFaceFile(HuggingFaceSource):
@@ -107,7 +107,7 @@ class DataSource(Contract):
 
 
 class Template(Contract):
-    """How a record of any columns becomes prompt and completion: Jinja2, sandboxed, unknown columns are errors."""
+    """Jinja2 templates that make prompt and completion from a record's columns. They are sandboxed; an unknown column is an error."""
 
     prompt: Annotated[str, Field(min_length=1, max_length=8192)]
     """For example `{{ question }}\\nAnswer:`."""
@@ -116,24 +116,24 @@ class Template(Contract):
 
 
 class Dataset(Contract):
-    """What the model learns from and is measured on."""
+    """The records that the model is trained on and measured on."""
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.ONE_VALIDATION, job_rules.SOMETHING_TO_COMPARE_ON)
 
     training: DataSource
-    """Records to learn from."""
+    """Records for the training."""
     validation: DataSource | None = None
-    """Records to measure the loss on while training."""
+    """Records on which the loss is measured during the training."""
     validation_fraction: Annotated[float, Field(ge=0.0, le=0.5)] | None = None
-    """Share of the training records held out instead; 0.05 when neither is given."""
+    """Share of the training records that is held out instead; 0.05 if both are absent."""
     test: DataSource | None = None
-    """Records that base and tuned model are compared on; the validation records when absent."""
+    """Records on which the base model and the tuned model are compared; absent: the validation records."""
     format: Literal["auto", "chat", "promptCompletion", "text"] = "auto"
     """`chat`: a `messages` list; `promptCompletion`: `prompt` and `completion`; `text`: `text`."""
     template: Template | None = None
-    """Makes prompt and completion out of other columns."""
+    """Makes prompt and completion from other columns."""
     loss_on: Literal["completion", "all"] = "completion"
-    """Which tokens are learned; `text` records always learn all."""
+    """Which tokens count in the loss; in `text` records all of them do."""
 
 
 class Lora(Contract):
@@ -155,23 +155,23 @@ class Lora(Contract):
 
 
 class EarlyStopping(Contract):
-    """Ends a training whose validation loss does not get better any more."""
+    """Ends a training whose validation loss no longer improves."""
 
     patience: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Measurements in a row, one with each checkpoint, without a better one."""
+    """Number of validations in a row without an improvement; there is one with each checkpoint."""
     min_delta: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Nats per learned token by which a loss must be lower to be better."""
+    """Least decrease of the validation loss that counts as an improvement, in nats per learned token."""
 
 
 class Training(Contract):
-    """The optimisation."""
+    """Options of the optimization."""
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.ONE_LENGTH,)
 
     epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Passes over the training records; 1 when neither is given."""
+    """Passes over the training records; 1 if maxSteps is absent too."""
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Optimizer steps instead of epochs."""
+    """Number of optimizer steps, instead of epochs."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
     """Peak learning rate of AdamW."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -185,9 +185,9 @@ class Training(Contract):
     global_batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 8
     """Sequences in one optimizer step, over all GPUs."""
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Sequences in one forward pass of one GPU; planned when absent."""
+    """Sequences in one forward pass of one GPU; absent: planned."""
     max_sequence_length: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
-    """Tokens; longer records are cut and counted."""
+    """Longest sequence in tokens; longer records are cut, and the report counts them."""
     packing: bool = True
     """Put several records into one sequence, each attending only to itself."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -195,18 +195,18 @@ class Training(Contract):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 42
-    """Seeds data order, dropout and initial adapter."""
+    """Seed of the data order, the dropout and the initial adapter."""
     early_stopping: EarlyStopping | None = None
-    """Ends the training when the validation loss gets no better; absent: never."""
+    """Ends the training when the validation loss no longer improves; absent: never."""
 
 
 class Parallelism(Contract):
-    """Where the work is spread. Data parallel size = nodes x GPUs; the model is spread over all of them (FSDP2)."""
+    """Nodes and GPUs of the training. The data-parallel size is nodes x GPUs; FSDP2 shards the model over all of them."""
 
     nodes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Nodes, one training pod on each; more than one need a storage class for ReadWriteMany."""
+    """Number of nodes, each with one training pod; more than one needs a storage class for ReadWriteMany."""
     gpus_per_node: Annotated[int, Field(ge=1, le=16)] = 1
-    """GPUs, and so processes, of each training pod."""
+    """GPUs of each training pod; each GPU has one process."""
 
 
 class RuntimeRef(Contract):
@@ -217,25 +217,25 @@ class RuntimeRef(Contract):
 
 
 class Workspace(Contract):
-    """The claim that the stages of the job share."""
+    """The PersistentVolumeClaim that the stages of the job share."""
 
     size_gib: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Size in GiB; absent: estimated from model and method, and at least what the runtime says."""
+    """Size in GiB; absent: estimated from model and method, but at least the runtime's default."""
     storage_class_name: ObjectName | None = None
-    """Storage class; from the runtime, else the cluster's default."""
+    """Storage class; absent: the runtime's default, or the cluster's."""
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] | None = None
-    """Absent: ReadWriteMany for several nodes, else ReadWriteOnce."""
+    """Access mode; absent: ReadWriteMany for several nodes, otherwise ReadWriteOnce."""
 
 
 class Resources(Contract):
-    """What the training pod asks for besides GPUs (requests and limits alike for memory)."""
+    """CPU and memory of the training pod. Its memory limit equals its memory request."""
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.CORES_WITHIN_LIMIT,)
 
     cpu_cores: Annotated[float, Field(ge=0.001, le=1024)] | None = None
     """CPU cores requested."""
     cpu_limit_cores: Annotated[float, Field(ge=0.001, le=1024)] | None = None
-    """CPU cores at most, which a ResourceQuota on `limits.cpu` asks for; absent: as the runtime says."""
+    """CPU limit in cores, which a ResourceQuota on `limits.cpu` requires; absent: the runtime's."""
     memory_gib: Annotated[float, Field(ge=0.001, le=16_384)] | None = None
     """Memory in GiB, requested and limited."""
 
@@ -246,57 +246,57 @@ class Toleration(Contract):
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.TOLERATION_KEY, job_rules.TOLERATION_VALUE)
 
     key: TaintKey | None = None
-    """Taint key; absent with Exists: all taints."""
+    """Taint key; if it is absent and the operator is Exists, all taints are tolerated."""
     operator: Literal["Exists", "Equal"] = "Equal"
     """How the value is compared."""
     value: LabelValue | None = None
     """Taint value."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Taint effect; absent: all."""
+    """Taint effect; absent: all effects."""
 
 
 class Scheduling(Contract):
-    """Where the training pod may run."""
+    """Nodes on which the training pod may run."""
 
     gpu_product: Annotated[LabelValue, Field(min_length=1)] | None = None
     """Value of the node label `nvidia.com/gpu.product`."""
     node_selector: NodeLabels | None = None
     """Labels that the node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] | None = None
-    """Taints that are accepted."""
+    """Taints that the training pod tolerates."""
     priority_class_name: ObjectName | None = None
     """PriorityClass of the training pod."""
 
 
 class Checkpoint(Contract):
-    """What an interrupted training goes on from."""
+    """Checkpoints, from which an interrupted training continues."""
 
     every_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     """Optimizer steps between checkpoints."""
     keep: Annotated[int, Field(ge=1, le=100)] = 2
-    """Newest checkpoints kept, besides the one that is to be published."""
+    """Number of latest checkpoints that are kept, in addition to the one that will be published."""
     publish: Literal["best", "last"] = "best"
-    """What is evaluated and published: the checkpoint of the lowest validation loss, or the last one."""
+    """Checkpoint that is evaluated and published: the one with the lowest validation loss, or the last one."""
 
 
 class Evaluation(Contract):
-    """The comparison of base and tuned model on the test records."""
+    """Comparison of the base model and the tuned model on the test records."""
 
     max_prompts: Annotated[int, Field(ge=1, le=10_000)] = 64
-    """Test records that are generated for; the loss is over all of them."""
+    """Number of test records for which both models generate an answer. The loss is measured on all test records."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
     """Longest answer, in tokens; decoding is greedy."""
 
 
 class Publish(Contract):
-    """Registry of the adapter, or with method sft of the model; it is stored by name and digest. At most one of pvc and s3."""
+    """Registry that gets the adapter or, with method sft, the model, by name and digest. At most one of pvc and s3."""
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.TWO_REGISTRIES,)
 
     adapter_name: Label | None = None
-    """Name that the endpoint lists; the job's name when absent."""
+    """Name under which the server lists the adapter; absent: the job's name."""
     replace: bool = False
-    """If the name stands for another version, let it stand for this one; false: a name that is taken is refused."""
+    """Whether this version replaces another one that has the name; false: a name that is taken is refused."""
     pvc: ClaimSource | None = None
     """Registry on a claim; absent: the runtime's registry."""
     s3: S3Registry | None = None
@@ -304,7 +304,7 @@ class Publish(Contract):
 
 
 class Serve(Contract):
-    """The server that must answer with the adapter before the job has succeeded: at most one of model, endpoint, disabled."""
+    """Server that must answer with the adapter before the job succeeds. At most one of model, endpoint and disabled."""
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.ONE_SERVER,)
 
@@ -313,7 +313,7 @@ class Serve(Contract):
     endpoint: BaseUrl | None = None
     """Base URL of an OpenAI-compatible server of your own, without /v1, which reads the job's registry."""
     disabled: bool = False
-    """The job has succeeded when the adapter is published."""
+    """Whether the job succeeds without a server, as soon as the adapter is published."""
     timeout_seconds: Annotated[int, Field(ge=10, le=86_400)] = 600
     """How long the server may take to answer with the adapter."""
 
@@ -334,19 +334,19 @@ class FineTuneJobSpec(Contract):
     model: ModelSource
     """The base model."""
     dataset: Dataset
-    """The data."""
+    """The data set."""
     method: Annotated[str, Field(min_length=1, max_length=40, pattern=METHOD)]
-    """A method that the runtime has: `lora` trains an adapter, `sft` all weights."""
+    """Training method, which the runtime must support: `lora` trains an adapter, `sft` trains all weights."""
     lora: Lora | None = None
     """Options of method lora."""
     training: Training = Training()
-    """The optimisation."""
+    """Options of the optimization."""
     parallelism: Parallelism = Parallelism()
     """Nodes and GPUs."""
     runtime: RuntimeRef = RuntimeRef()
-    """What runs it."""
+    """FineTuneRuntime that runs the job."""
     workspace: Workspace = Workspace()
-    """Scratch space."""
+    """Storage that the stages of the job share."""
     resources: Resources = Resources()
     """CPU and memory of the training pod."""
     scheduling: Scheduling = Scheduling()
@@ -354,21 +354,21 @@ class FineTuneJobSpec(Contract):
     checkpoint: Checkpoint = Checkpoint()
     """Checkpoints."""
     suspend: bool = False
-    """Stop at the next checkpoint, give the GPUs back, and go on from there when this is false again."""
+    """Whether the training stops with a checkpoint and gives its GPUs back. When this is false again, it continues."""
     retry: Retry = Retry()
-    """Attempts."""
+    """Repetition of stages that fail."""
     deadlines: Deadlines = Deadlines()
-    """Longest times."""
+    """Time limits."""
     ttl: Ttl = Ttl()
-    """Clean-up after the end."""
+    """Clean-up after the job has ended."""
     deletion_policy: DeletionPolicy = "Retain"
-    """What becomes of the published adapter when the FineTuneJob is deleted; `Delete` removes it from a registry on a claim."""
+    """What happens to the published adapter when the FineTuneJob is deleted; `Delete` removes it from a registry on a claim."""
     evaluation: Evaluation = Evaluation()
     """Comparison with the base model."""
     publish: Publish = Publish()
     """Adapter registry."""
     serve: Serve | None = None
-    """Proof by a server; where the runtime serves no model and the job names no endpoint, it ends after publish."""
+    """Server that proves the adapter. If the runtime serves no model and the job names no endpoint, the job ends after publish."""
 
 
 class ObjectMeta(Contract):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FineTuneRuntime: what an image can do, and what a platform engineer wants every job to have."""
+"""FineTuneRuntime: what a trainer image supports, and what a platform engineer gives every job."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -29,7 +29,7 @@ _PLACES = (
 
 
 class EnvVar(Contract):
-    """An environment variable of every pod of the runtime. Never a secret: those are Secret references."""
+    """Environment variable of every pod of the runtime. A secret must not stand here; there are references to Secrets for it."""
 
     name: Annotated[str, Field(pattern=ENV_NAME, max_length=128)]
     """Name."""
@@ -43,16 +43,16 @@ class ClaimMount(Contract):
     claim_name: ObjectName
     """Name of the claim."""
     mount_path: Annotated[str, Field(pattern=MOUNT_PATH, max_length=256), job_rules.apart_from(_PLACES)]
-    """Where it appears."""
+    """Path of the mount in the pods."""
 
 
 class CaBundle(Contract):
-    """Authorities that every pod of the runtime trusts, from a ConfigMap of the job's namespace."""
+    """Certificate authorities that every pod of the runtime trusts, from a ConfigMap of the job's namespace."""
 
     config_map_name: ObjectName
     """Name of the ConfigMap."""
     key: ConfigKey = "ca.crt"
-    """Its key with the whole bundle as PEM: it takes the place of the image's authorities."""
+    """Key with the whole bundle in PEM, which replaces the certificate authorities of the image."""
 
 
 class StageResources(Contract):
@@ -63,18 +63,18 @@ class StageResources(Contract):
     cpu: CpuQuantity = "1"
     """CPU request."""
     cpu_limit: CpuQuantity | None = None
-    """CPU limit, which a ResourceQuota on `limits.cpu` asks for; absent: none, so that what a node has free is used."""
+    """CPU limit, which a ResourceQuota on `limits.cpu` requires; absent: none, so that the pod can use all free cores."""
     memory: MemoryQuantity = "4Gi"
     """Memory request and limit."""
 
 
 class RuntimeDefaults(Contract):
-    """What a job that does not say gets."""
+    """Values for fields that a job leaves out."""
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.TWO_DEFAULT_REGISTRIES,)
 
     workspace_size_gib: Annotated[int, Field(ge=1, le=65_536)] = 20
-    """Least workspace size in GiB of a job that does not say."""
+    """Least workspace size in GiB of a job that gives no size."""
     storage_class_name: ObjectName | None = None
     """Workspace storage class."""
     registry: ClaimSource | None = None
@@ -82,9 +82,9 @@ class RuntimeDefaults(Contract):
     registry_s3: S3Registry | None = None
     """Adapter registry in S3, which servers of any namespace can read."""
     hub_token: SecretKey | None = None
-    """Hub token of jobs that name none; where the job's namespace lacks the Secret, the hub is asked without one."""
+    """Hub token of jobs that name none. If the Secret is not in the job's namespace, the hub is asked without a token."""
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] = 1
-    """Micro batch when the job leaves it open; lowered until it divides."""
+    """Micro batch size of a job that gives none; it is lowered until it divides the sequences of a GPU."""
 
     @property
     def any_registry(self) -> Registry | None:
@@ -98,7 +98,7 @@ def _usual_resource(fields: dict[str, Any]) -> str | None:
 
 
 class FineTuneRuntimeSpec(Contract):
-    """One image and its abilities."""
+    """A trainer image, and what its jobs get."""
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.FIXED_IMAGE, job_rules.ONE_WAY_TO_ASK_FOR_GPUS)
 
@@ -111,34 +111,34 @@ class FineTuneRuntimeSpec(Contract):
     accelerator: Literal["nvidia", "none"]
     """`nvidia`: training without CUDA fails with AcceleratorMissing; `none`: trains on CPU."""
     device_class_name: ObjectName | None = None
-    """DeviceClass that GPUs are claimed by (dynamic resource allocation, Kubernetes 1.34) instead of an extended resource."""
+    """DeviceClass by which GPUs are claimed (dynamic resource allocation, Kubernetes 1.34) instead of an extended resource."""
     accelerator_resource: ResourceName | None = Field(default_factory=_usual_resource)
-    """Extended resource that a GPU is asked by; absent: `nvidia.com/gpu` with accelerator nvidia, else none is asked."""
+    """Extended resource by which a pod requests GPUs; absent: `nvidia.com/gpu` with accelerator nvidia, otherwise none."""
     methods: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(min_length=1, max_length=16)]
-    """Methods that the image has."""
+    """Training methods that the image supports."""
     model_families: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=64)] = ()
-    """`model_type` values of config.json that are accepted; empty: all."""
+    """Accepted values of `model_type` in config.json; empty: all."""
     precisions: Annotated[tuple[Literal["bf16", "fp32"], ...], Field(min_length=1, max_length=4)] = (
         "bf16",
         "fp32",
     )
-    """Precisions, best first."""
+    """Precisions that the image supports, in order of preference."""
     quantizations: Annotated[tuple[Literal["nf4", "int8"], ...], Field(max_length=4)] = ()
-    """Bits that the image can keep a base model in; empty: none."""
+    """Quantizations of the base model that the image supports; empty: none."""
     allow_trust_remote_code: bool = False
     """Whether a job may run Python that comes with a model."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
-    """Environment of every pod."""
+    """Environment variables of every pod."""
     ca_bundle: CaBundle | None = None
-    """Authorities for downloads; absent: the image's."""
+    """Certificate authorities for downloads; absent: those of the image."""
     mounts: Annotated[tuple[ClaimMount, ...], Field(max_length=8), job_rules.MOUNTS_APART] = ()
-    """Read-only claims of every pod."""
+    """Claims that every pod mounts read-only."""
     model_cache: ObjectName | None = None
-    """Claim that downloaded models are kept in, by revision; absent: the job's workspace."""
+    """Claim that keeps downloaded models by revision; absent: the job's workspace keeps them."""
     prepare_resources: StageResources = StageResources()
-    """Of prepare and publish pods."""
+    """CPU and memory of prepare and publish pods."""
     train_resources: StageResources = StageResources(cpu="4", memory="32Gi")
-    """Of training pods."""
+    """CPU and memory of training pods."""
     runtime_class_name: ObjectName | None = None
     """RuntimeClass of training pods, such as `nvidia`."""
     node_selector: NodeLabels | None = None
@@ -146,7 +146,7 @@ class FineTuneRuntimeSpec(Contract):
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     """Tolerations of training pods."""
     served_models: Annotated[tuple[ServedModel, ...], Field(max_length=32)] = ()
-    """Servers that read the runtime's registry and take adapters of their base model; empty: jobs end after publish."""
+    """Servers that read the runtime's registry and serve adapters of their base model; empty: jobs end after publish."""
     registry_retention: RegistryRetention | None = None
     """Earlier versions of an adapter that its registry keeps; absent: all."""
     defaults: RuntimeDefaults = RuntimeDefaults()
@@ -154,7 +154,7 @@ class FineTuneRuntimeSpec(Contract):
 
     @property
     def asks_for_gpus(self) -> bool:
-        """Whether training pods ask for GPUs, by either way."""
+        """Whether training pods request GPUs, by a resource or by a DeviceClass."""
         return self.accelerator_resource is not None or self.device_class_name is not None
 
 
