@@ -25,7 +25,7 @@ def pods(job: JobOnCluster) -> list[str]:
     return [pod["metadata"]["name"] for pod in job.children(f"/api/v1/namespaces/{job.namespace}/pods")]
 
 
-def test_suspended_it_holds_no_pod_and_resumed_it_goes_on(
+def test_suspended_it_holds_no_pod_and_resumed_it_continues(
     operator: OperatorProcess, job: JobOnCluster
 ) -> None:
     operator.start(*FLAGS)

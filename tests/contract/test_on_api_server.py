@@ -144,7 +144,7 @@ def test_the_api_server_fills_in_what_the_models_fill_in(
 
 
 @pytest.mark.parametrize(("accelerator", "resource"), [("nvidia", "nvidia.com/gpu"), ("none", None)])
-def test_a_runtime_is_filled_in_alike(server: Cluster, accelerator: str, resource: str | None) -> None:
+def test_a_runtime_is_filled_in_the_same_way(server: Cluster, accelerator: str, resource: str | None) -> None:
     written = runtime(
         f"for-{accelerator}", accelerator=accelerator, defaults={"registry": {"claimName": "r"}}
     )

@@ -55,7 +55,7 @@ def test_two_secrets_for_buckets_are_refused() -> None:
         ({"pvc": {"claimName": "mine", "path": "a"}}, "mine", "/sources/adapter/a"),
     ],
 )
-def test_an_adapter_to_go_on_from_reaches_the_prepare_pod_alone(
+def test_an_adapter_to_continue_from_reaches_the_prepare_pod_alone(
     adapter: dict[str, Any], claim: str, path: str
 ) -> None:
     model = MINIMAL["model"] | {"adapter": adapter}
@@ -68,7 +68,7 @@ def test_an_adapter_to_go_on_from_reaches_the_prepare_pod_alone(
     assert with_options == ResolvedAdapter(path=path, must_match_lora=True)
 
 
-def test_a_job_does_not_publish_over_the_adapter_that_it_goes_on_from() -> None:
+def test_a_job_does_not_publish_over_the_adapter_that_it_continues_from() -> None:
     job = make_job(name="old", model=MINIMAL["model"] | {"adapter": {"published": "old"}})
     assert problems(job, make_runtime()) == [
         (

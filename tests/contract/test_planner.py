@@ -127,7 +127,7 @@ def test_global_batch_is_micro_batch_times_gpus_times_accumulation(
 
 @settings(deadline=None)
 @given(batch=st.integers(1, 10_000), micro=st.none() | st.integers(1, 100), gpus=st.integers(1, 16))
-def test_what_a_refused_batch_is_told_to_try_works(batch: int, micro: int | None, gpus: int) -> None:
+def test_the_advice_for_a_refused_batch_works(batch: int, micro: int | None, gpus: int) -> None:
     message = batch_refusal(batch, micro, gpus)
     assert (message is None) == (batch % (gpus * (micro or 1)) == 0)
     if message is not None:

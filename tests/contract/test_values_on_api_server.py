@@ -155,7 +155,7 @@ def test_a_job_in_git_has_no_null_that_a_server_side_apply_refuses(
 
 
 @pytest.mark.cluster
-def test_a_client_that_sends_floats_is_told_the_rule(control_plane: Cluster, namespace: str) -> None:
+def test_a_client_that_sends_floats_gets_the_rule(control_plane: Cluster, namespace: str) -> None:
     install_kinds(control_plane)
     path = f"/apis/tuneyard.io/v1alpha1/namespaces/{namespace}/finetunejobs?dryRun=All&fieldValidation=Strict"
     written = {

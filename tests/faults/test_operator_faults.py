@@ -23,7 +23,7 @@ RETRIED = ["a-prepare-1", "a-publish-1", "a-train-1", "a-train-2"]
 CREATED, OK = 201, 200
 
 
-def test_killed_after_each_of_its_writes_it_goes_on_and_makes_nothing_twice(scene: Scene) -> None:
+def test_killed_after_each_of_its_writes_it_continues_and_makes_nothing_twice(scene: Scene) -> None:
     """Every life of the operator ends with the first write that changes something, before it learns of its answer."""
     lives: list[str] = []
 
@@ -152,7 +152,7 @@ def left(scene: Scene) -> list[str]:
     ]
 
 
-def test_edited_and_annotated_at_each_step_a_job_goes_on_as_it_was_started(scene: Scene) -> None:
+def test_edited_and_annotated_at_each_step_a_job_continues_as_it_was_started(scene: Scene) -> None:
     """Annotations are somebody else's writes between ours; an edited spec counts for nothing once the job has begun."""
     plans: set[str] = set()
     scene.player.plan = lambda *_: Fate(0.6)
@@ -179,7 +179,7 @@ def test_a_job_whose_job_is_deleted_by_hand_starts_the_stage_again(scene: Scene)
     scene.finish(jobs=["a-prepare-1", "a-publish-1", "a-train-2"])
 
 
-def test_while_the_kubelet_is_stopped_its_pod_is_waited_for_and_then_the_job_goes_on(scene: Scene) -> None:
+def test_while_the_kubelet_is_stopped_its_pod_is_waited_for_and_then_the_job_continues(scene: Scene) -> None:
     """The Job is gone and its pod is told to end, but nobody confirms that it did: it may still write."""
     scene.player.plan = lambda stage, number: None if (stage, number) == (Stage.TRAIN, 1) else Fate()
     scene.start()

@@ -181,7 +181,7 @@ def ward(bench: Bench, history: History, tmp_path_factory: pytest.TempPathFactor
     ward.close()
 
 
-def test_a_killed_trainer_goes_on_from_its_checkpoint(ward: Ward) -> None:
+def test_a_killed_trainer_continues_from_its_checkpoint(ward: Ward) -> None:
     first = ward.patient("killed").attempt("train", 1)
     assert first["failureClass"] == "Interrupted"
     assert "SIGKILL" in first["message"]
@@ -224,7 +224,7 @@ def test_a_preempted_pod_starts_again_when_there_is_room(ward: Ward) -> None:
     assert patient.disruption(1) == "PreemptionByScheduler"
 
 
-def test_while_a_node_is_away_nothing_else_is_started_and_then_it_goes_on(ward: Ward) -> None:
+def test_while_a_node_is_away_nothing_else_is_started_and_then_it_continues(ward: Ward) -> None:
     patient = ward.patient("unlucky")
     assert patient.attempt("train", 2)["failureClass"] == "Interrupted"
     assert patient.evidence["jobs meanwhile"] == 3, "prepare and two trainings: the pod may still be alive"

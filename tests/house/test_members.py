@@ -54,7 +54,7 @@ def test_a_member_is_linted_typed_held_to_contracts_and_built(member: str) -> No
     ],
     ids=["at the top", "inside a function", "for types alone"],
 )
-def test_a_circle_is_seen_wherever_its_import_stands(tmp_path: Path, way_back: str) -> None:
+def test_a_circle_is_seen_wherever_its_import_is(tmp_path: Path, way_back: str) -> None:
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack/__init__.py").touch()
     (tmp_path / "pack/first.py").write_text("from pack import second\n")

@@ -28,7 +28,7 @@ def test_picked_networks_overlap_neither_routes_nor_each_other(taken: list[Netwo
     assert all(picked.is_private and picked.prefixlen == 16 for picked in (pods, services))
 
 
-def test_a_machine_whose_private_network_is_all_taken_is_told_so() -> None:
+def test_a_machine_without_a_free_private_network_is_named() -> None:
     with pytest.raises(ClusterError, match="2 free /16 networks are needed"):
         pick_networks(2, [Network("10.0.0.0/8")], random.Random(0))
 

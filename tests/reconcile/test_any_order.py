@@ -81,7 +81,7 @@ CALLS_OF_A_LIFE = 12
 
 
 @pytest.mark.parametrize("call", range(CALLS_OF_A_LIFE))
-def test_killed_before_any_request_it_goes_on_from_there(call: int) -> None:
+def test_killed_before_any_request_it_continues_from_there(call: int) -> None:
     world = World()
     world.cluster.calls.clear()
     world.cluster.die_before = call

@@ -235,7 +235,7 @@ def mounted_plan(world: World, job: str) -> str:
     return name
 
 
-def test_a_job_that_an_older_operator_started_goes_on_with_what_it_was_started_with() -> None:
+def test_a_job_that_an_older_operator_started_continues_with_what_it_was_started_with() -> None:
     """That operator gave the ConfigMap another name: pods that it made still mount it."""
     world = World(spec=job_spec(ttl={"afterSuccessSeconds": 0}))
     world.settle()

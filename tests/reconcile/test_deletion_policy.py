@@ -149,7 +149,7 @@ def test_what_was_published_is_removed_and_then_the_job_goes_and_nothing_is_left
     assert {kind for kind, _, _ in world.cluster.objects} == {names.RUNTIME_KIND}
 
 
-def test_a_deletion_in_the_foreground_takes_plan_and_workspace_first_and_it_goes_on_without_them() -> None:
+def test_a_deletion_in_the_foreground_takes_plan_and_workspace_first_and_it_continues_without_them() -> None:
     world = succeeded()
     delete_finetunejob(world)
     for kind in ("Job", "ConfigMap", "PersistentVolumeClaim"):
@@ -220,7 +220,7 @@ def carry_on(world: World) -> None:
         look_again(world)
 
 
-def test_killed_before_each_of_its_calls_it_goes_on() -> None:
+def test_killed_before_each_of_its_calls_it_continues() -> None:
     writes = 0
     for number in range(60):
         world = succeeded()
@@ -309,7 +309,7 @@ def test_a_quota_that_has_room_again_is_used() -> None:
     assert world.registry == set()
 
 
-def test_a_job_that_fails_is_the_end_and_its_words_are_told() -> None:
+def test_a_job_that_fails_is_the_end_and_its_words_are_reported() -> None:
     world = succeeded()
     delete(world)
     unpublish(world, succeeds=False)

@@ -85,7 +85,7 @@ def test_a_refusal_keeps_the_api_server_s_words(status: int, cause: str) -> None
     assert caught.value.cause == cause
 
 
-def test_a_namespace_that_ends_is_told_apart_from_a_quota_also_for_events() -> None:
+def test_a_namespace_that_ends_is_distinguished_from_a_quota_also_for_events() -> None:
     refusal = {"message": "its words", "details": {"causes": [{"reason": "NamespaceTerminating"}]}}
     events = "/api/v1/namespaces/team/events"
     for path, work in (
@@ -287,7 +287,7 @@ def test_an_object_is_deleted_by_its_uid_and_one_that_is_gone_or_another_is_left
     assert counted == [("delete", "jobs", status)]
 
 
-def test_a_deletion_that_fails_is_told() -> None:
+def test_a_deletion_that_fails_is_reported() -> None:
     with pytest.raises(ClusterError, match="answered 500"):
         with_cluster(
             {f"DELETE {JOBS}/a": (500, {})}, lambda cluster: cluster.delete("Job", "team", "a", "uid-a")

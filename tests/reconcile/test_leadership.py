@@ -87,7 +87,7 @@ def test_of_two_that_see_it_expire_at_once_one_gets_it(race: Race) -> None:
     assert asyncio.run(both()) == [True, False]
 
 
-def test_the_same_name_goes_on_with_its_lease_at_once(race: Race) -> None:
+def test_the_same_name_continues_with_its_lease_at_once(race: Race) -> None:
     assert race.holds(race.replica("pod-a"))
     assert race.holds(race.replica("pod-a")), "a container that starts again in its pod"
     assert race.spec["leaseTransitions"] == 0
@@ -124,7 +124,7 @@ class Worker:
             self.at_work = False
 
 
-def test_who_can_t_renew_stops_working_before_others_may_begin_and_goes_on_later() -> None:
+def test_an_operator_that_can_t_renew_stops_working_before_others_may_begin_and_continues_later() -> None:
     world, worker = World(), Worker()
     leadership = Leadership(world.cluster, world, "system", "a", 0.6)
 

@@ -111,7 +111,7 @@ def test_a_name_that_a_resolver_loaded_is_loaded_again_by_version() -> None:
 
 
 @pytest.mark.parametrize(("adapter", "completed"), [(TUNED, True), (REPLACED, False)])
-def test_where_the_version_can_t_be_told_a_new_name_counts_and_a_replaced_one_does_not(
+def test_where_the_version_is_unknown_a_new_name_counts_and_a_replaced_one_does_not(
     adapter: AskedAdapter, completed: bool
 ) -> None:
     answers = {"POST /v1/completions": CHOICES, "GET /v1/models": listing("/adapters/tuned")}

@@ -94,7 +94,7 @@ def test_a_server_that_does_not_answer_before_the_training_may_still_come() -> N
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_the_server_is_told_whether_the_name_may_have_stood_for_another_version(replace: bool) -> None:
+def test_the_server_learns_whether_the_name_may_have_meant_another_version(replace: bool) -> None:
     world = World(spec=job_spec(publish={"replace": replace}))
     world.settle()
     for stage in Stage:

@@ -162,7 +162,7 @@ def test_a_pod_that_was_only_to_be_taken_away_and_ends_well_has_not_failed(two_p
     [("True", FailureClass.HUNG, 1), ("False", FailureClass.INTERRUPTED, 0)],
     ids=["a hang", "a lost node"],
 )
-def test_a_training_that_stands_still_because_a_node_is_silent_is_not_charged(
+def test_a_training_that_makes_no_progress_because_a_node_is_silent_is_not_charged(
     two_pods, ready: str, kind: FailureClass, charged: int
 ) -> None:
     """A node that loses its power closes no connection: the other pods wait for it."""

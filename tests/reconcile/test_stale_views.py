@@ -55,7 +55,7 @@ def test_an_operator_that_slept_through_a_stage_writes_nothing() -> None:
     assert world.status.state is State.SUCCEEDED
 
 
-def test_a_job_is_not_called_suspended_while_a_pod_runs_that_no_watch_has_told_of() -> None:
+def test_a_job_is_not_called_suspended_while_a_pod_runs_that_no_watch_has_reported() -> None:
     world = World(runtime=runtime_without_endpoint())
     world.settle()
     world.run_pod(world.make_pod("a-prepare-1"))

@@ -17,7 +17,7 @@ def micro_batch_of(world: World, job: str) -> list[str]:
     return [each["value"] for each in container["env"] if each["name"] == ENV_MICRO_BATCH]
 
 
-def test_out_of_memory_goes_on_with_half_the_micro_batch_until_it_is_1() -> None:
+def test_out_of_memory_continues_with_half_the_micro_batch_until_it_is_1() -> None:
     world, pod = in_training(training={"globalBatchSize": 8, "microBatchSize": 4})
     for attempt, (size, accumulation) in enumerate([(2, 4), (1, 8)], start=2):
         fail(world, pod, FailureClass.OUT_OF_MEMORY, f"a-train-{attempt - 1}")
@@ -78,7 +78,7 @@ def test_interruptions_are_bounded() -> None:
     assert world.conditions()["Succeeded"] == ("False", reasons.INTERRUPTED_TOO_OFTEN)
 
 
-def test_suspend_stops_at_a_checkpoint_and_resume_goes_on_from_there() -> None:
+def test_suspend_stops_at_a_checkpoint_and_resume_continues_from_there() -> None:
     world, pod = in_training()
     world.edit(suspend=True)
     world.deliver()

@@ -133,7 +133,7 @@ def test_a_copy_of_its_version_file_gives_the_name_back_to_an_earlier_version(wr
 
 
 @pytest.mark.parametrize("damage", ["altered", "cut", "gone"])
-def test_an_object_that_was_altered_after_its_digest_was_taken_is_told(writer, damage):
+def test_an_object_that_was_altered_after_its_digest_was_taken_is_reported(writer, damage):
     version = writer.publish("a", b"weights")
     key = f"{version.path}/{WEIGHTS}"
     if damage == "gone":
@@ -175,7 +175,7 @@ def test_an_object_that_is_altered_on_its_way_is_never_named(writer, damage):
     assert writer.read() == {"a": (version, b"weights")}
 
 
-def test_a_bucket_that_is_missing_is_told(writer):
+def test_a_bucket_that_is_missing_is_reported(writer):
     with pytest.raises(StageFailure) as refused:
         writer.publish("a", registry=writer.registry(bucket="no-such-bucket"))
     assert refused.value.failure_class is FailureClass.DATA_MISSING
@@ -185,7 +185,7 @@ def test_a_bucket_that_is_missing_is_told(writer):
     )
 
 
-def test_a_wrong_secret_is_told_with_the_permission_and_without_the_secret(writer):
+def test_a_wrong_secret_is_reported_with_the_permission_and_without_the_secret(writer):
     with pytest.raises(StageFailure) as refused:
         writer.publish("a", registry=writer.registry({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}))
     assert refused.value.failure_class is FailureClass.PERMISSION_DENIED
@@ -196,14 +196,14 @@ def test_a_wrong_secret_is_told_with_the_permission_and_without_the_secret(write
     assert writer.listed() == []
 
 
-def test_an_unknown_key_is_told(writer):
+def test_an_unknown_key_is_reported(writer):
     with pytest.raises(StageFailure) as refused:
         writer.publish("a", registry=writer.registry({"AWS_ACCESS_KEY_ID": "AKIAWRONG"}))
     assert refused.value.failure_class is FailureClass.PERMISSION_DENIED
     assert "try a secretRef whose keys are valid" in str(refused.value)
 
 
-def test_a_store_that_is_away_is_told(writer):
+def test_a_store_that_is_away_is_reported(writer):
     with pytest.raises(StageFailure, match="the store can't be reached") as refused:
         writer.publish("a", registry=writer.registry(endpoint="http://127.0.0.1:9"))
     assert refused.value.failure_class is FailureClass.UPSTREAM
@@ -366,7 +366,7 @@ def test_a_version_that_a_job_comes_back_to_while_it_is_retired_stays(writer, co
     assert f"{first.path}/{WEIGHTS}" in writer.listed()
 
 
-def test_retiring_that_is_killed_before_any_request_goes_on(writer):
+def test_retiring_that_is_killed_before_any_request_continues(writer):
     for number in range(40):
         writer.clear()
         first = writer.publish("a", b"one")

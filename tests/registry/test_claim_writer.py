@@ -284,7 +284,7 @@ def test_a_version_that_a_job_comes_back_to_while_it_is_retired_stays(registry, 
     read(registry)
 
 
-def test_retiring_that_is_killed_at_any_step_goes_on(registry, publish):
+def test_retiring_that_is_killed_at_any_step_continues(registry, publish):
     for number in range(60):
         shutil.rmtree(registry.root, ignore_errors=True)
         earlier, current = publish("a", b"one"), publish("a", b"two", replace=True)

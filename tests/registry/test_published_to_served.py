@@ -184,7 +184,7 @@ def fill(chain: Chain) -> Iterator[Callable[[], Path]]:
         subprocess.run(["umount", "--lazy", str(chain.target)], check=True)
 
 
-def test_on_a_full_disk_the_version_before_goes_on_answering_until_there_is_room(
+def test_on_a_full_disk_the_version_before_keeps_answering_until_there_is_room(
     chain: Chain, name: str, fill: Callable[[], Path]
 ) -> None:
     first_text, second_text = chain.right(name, 15), chain.right(name, 16)

@@ -143,7 +143,7 @@ def test_a_server_that_is_away_gets_everything_when_it_comes(bench):
     assert bench.run().adapters[0].loaded
 
 
-def test_what_the_server_refuses_is_told_in_its_words_and_tried_again(bench):
+def test_what_the_server_refuses_is_reported_in_its_words_and_tried_again(bench):
     publish(bench.registry, "a")
     publish(bench.registry, "b")
     bench.vllm.refuses = {"a": "LoRA rank 64 is greater than max_lora_rank 32."}
@@ -154,7 +154,7 @@ def test_what_the_server_refuses_is_told_in_its_words_and_tried_again(bench):
     assert bench.of("a").loaded
 
 
-def test_a_server_that_does_not_allow_loading_is_told_apart(bench):
+def test_a_server_that_does_not_allow_loading_is_recognized(bench):
     publish(bench.registry, "a")
     bench.vllm.allows_loading = False
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=true" in bench.of("a").problem
@@ -231,7 +231,7 @@ def test_tries_become_rarer_and_a_new_version_is_tried_at_once(bench):
     assert bench.served() == {"a": b"two"}
 
 
-def test_killed_at_any_step_it_goes_on_and_nothing_half_written_is_seen(tmp_path):
+def test_killed_at_any_step_it_continues_and_nothing_half_written_is_seen(tmp_path):
     """A copy, a switch and a removal in one pass, killed before each change of the disk."""
     with running(VllmStandIn()) as vllm:
         for step in range(200):

@@ -107,7 +107,7 @@ def test_an_object_that_is_not_what_its_digest_says_is_left_out(bench, store, pr
     assert bench.of("a").loaded
 
 
-def test_an_object_that_is_missing_is_told_by_its_address(bench, store, prefix, upload):
+def test_an_object_that_is_missing_is_reported_by_its_address(bench, store, prefix, upload):
     version = upload("a")
     store.client().delete_object(Bucket=BUCKET, Key=f"{prefix}/{version.path}/{WEIGHTS}")
     bench.start(source=source_of(store, prefix))
@@ -139,7 +139,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("changes", "said"), WRONG.values(), ids=WRONG.keys())
-def test_wrong_credentials_are_told_and_take_nothing_away(  # noqa: PLR0917  fixtures, and columns of the table
+def test_wrong_credentials_are_reported_and_take_nothing_away(  # noqa: PLR0917  fixtures, and columns of the table
     bench, store, prefix, upload, changes, said
 ):
     upload("a", b"one")

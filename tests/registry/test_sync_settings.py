@@ -47,7 +47,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("changes", "expected"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_told_with_the_name_of_its_variable(changes, expected):
+def test_a_mistake_is_reported_with_the_name_of_its_variable(changes, expected):
     environ = CLAIM | {f"TUNEYARD_SYNC_{name}": value for name, value in changes.items()}
     with pytest.raises(ValueError) as refused:
         Settings.of(environ)
@@ -55,7 +55,7 @@ def test_a_mistake_is_told_with_the_name_of_its_variable(changes, expected):
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_all_mistakes_are_told_at_once():
+def test_all_mistakes_are_reported_at_once():
     with pytest.raises(ValueError) as refused:
         Settings.of({"TUNEYARD_SYNC_SERVER": "x"})
     assert len(str(refused.value).splitlines()) == 3

@@ -83,7 +83,7 @@ def test_check_prints_findings_and_exits_with_1(root: Path, style: str, first: s
         assert json.loads(text)
 
 
-def test_check_says_first_how_it_stands_as_in_the_readme(root: Path) -> None:
+def test_check_gives_its_verdict_first_as_in_the_readme(root: Path) -> None:
     result = run(root, "check")
     assert (result.exit_code, result.stdout) == (0, "")
     first, *rest = result.stderr.splitlines()

@@ -31,7 +31,7 @@ def test_there_are_fixtures() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_rule_is_told_at_its_place(path: Path) -> None:
+def test_the_rule_is_reported_at_its_place(path: Path) -> None:
     text = path.read_text()
     expected = text.splitlines()[0].removeprefix("# expect: ")
     errors = [f for f in findings_of(text, path.name) if f.severity is Severity.ERROR]
@@ -52,7 +52,7 @@ WARNED = {
 
 
 @pytest.mark.parametrize("name", WARNED)
-def test_what_goes_on_at_one_s_own_risk_is_told(name: str) -> None:
+def test_what_continues_at_ones_own_risk_is_reported(name: str) -> None:
     line, told = WARNED[name]
     found = findings_of(f"{BASE}{line}\n")
     assert [str(f).partition(" ")[2] for f in found] == [told]
@@ -63,7 +63,7 @@ def test_hosts_that_are_reached_directly_by_default_are_names_that_everybody_rea
     assert findings_of(f'{BASE}proxy: {{https: "http://proxy:3128"}}\n') == []
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     text = BASE + "storag: 1\nsizing: huge\nargocs: {}\n"
     assert [(f.line, f.rule) for f in findings_of(text)] == [
         (6, "unknown-key"),

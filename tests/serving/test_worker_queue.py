@@ -72,7 +72,7 @@ async def until_ready(client: TestClient[Any, Any]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_one_at_a_time_in_order_and_one_too_many_is_told_to_come_back() -> None:
+def test_one_at_a_time_in_order_and_one_too_many_must_come_back() -> None:
     engine = HeldEngine()
 
     async def test(client: TestClient[Any, Any]) -> None:

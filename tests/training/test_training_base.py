@@ -46,7 +46,7 @@ def first_loss(folder):
     return next(line["loss"] for line in read_metrics(folder.parent / "metrics.jsonl") if "loss" in line)
 
 
-def test_training_goes_on_where_the_earlier_adapter_ended(trained, tmp_path):
+def test_training_continues_where_the_earlier_adapter_ended(trained, tmp_path):
     _, former = trained("first", training={"maxSteps": 6})
     adapter = {"path": str(former), "mustMatchLora": False}
     # A rate that moves nothing: what comes out is what went in.

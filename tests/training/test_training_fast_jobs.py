@@ -84,7 +84,7 @@ def test_losses_are_those_of_the_plain_path(llama_job, run_in, by_fast_path, pre
     assert facts[1].evaluation.tuned.loss == pytest.approx(facts[0].evaluation.tuned.loss, abs=nearness)
 
 
-def test_an_interrupted_training_goes_on_with_the_same_losses(llama_job, run_in, by_fast_path, monkeypatch):
+def test_an_interrupted_training_continues_with_the_same_losses(llama_job, run_in, by_fast_path, monkeypatch):
     """Also where the plain path begins and the fast path goes on: checkpoints are the same."""
     job = llama_job(maxSteps=6)
     _, expected = run_in("whole", job, "prepare", "train")
@@ -129,7 +129,7 @@ def test_the_published_adapter_has_the_evaluated_loss(tiny_llama, llama_job, run
     assert facts.evaluation.tuned.loss < facts.evaluation.base.loss - 0.5
 
 
-def test_the_fused_optimizer_goes_on_from_a_checkpoint(llama_job, run_in, monkeypatch):
+def test_the_fused_optimizer_continues_from_a_checkpoint(llama_job, run_in, monkeypatch):
     """A GPU's: its count of steps is on the device. A CPU has one too."""
     real = torch.optim.AdamW
     monkeypatch.setattr(

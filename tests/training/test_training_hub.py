@@ -111,7 +111,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("asked", "failure_class", "message"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_refusal_of_the_hub_is_told_in_the_jobs_words(filled, prepare, asked, failure_class, message):
+def test_refusal_of_the_hub_is_reported_in_the_jobs_words(filled, prepare, asked, failure_class, message):
     failure = prepare(**asked).failure
     assert (failure.failure_class, message in failure.message) == (failure_class, True), failure.message
 

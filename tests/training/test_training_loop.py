@@ -86,7 +86,7 @@ def test_labels_are_the_next_token_and_only_where_learned(job, pods):
 
 
 @pytest.mark.parametrize("looks", [2, 7, 9])
-def test_interrupted_training_goes_on_with_the_same_losses(job, pods_of, monkeypatch, looks):
+def test_interrupted_training_continues_with_the_same_losses(job, pods_of, monkeypatch, looks):
     """Wherever SIGTERM is seen first, and with dropout, whose random numbers must go on as well."""
     plan = job(
         training={"maxSteps": 6}, lora={"rank": 4, "alpha": 8, "dropout": 0.2}, checkpoint={"everySteps": 2}

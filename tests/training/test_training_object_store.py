@@ -141,7 +141,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("place", "environ", "expected", "message"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_refusal_of_the_store_is_told_in_the_jobs_words(  # noqa: PLR0917  columns of the table
+def test_refusal_of_the_store_is_reported_in_the_jobs_words(  # noqa: PLR0917  columns of the table
     store, tmp_path, place, environ, expected, message
 ):
     address, credentials = store

@@ -86,7 +86,7 @@ def alone(plan_of, tmp_path, pods):
     return build
 
 
-def test_two_processes_train_as_one_and_go_on_as_two_or_as_one(plan_of, alone, pods):
+def test_two_processes_train_as_one_and_continue_as_two_or_as_one(plan_of, alone, pods):
     whole = losses(alone("lora"))
     facts = run(pods, plan_of(2))
     assert (facts.processes, facts.resumed_from_step, facts.warnings) == (2, 0, ())
@@ -106,7 +106,7 @@ def test_two_processes_train_as_one_and_go_on_as_two_or_as_one(plan_of, alone, p
     assert (pods.workspace / "evaluation/samples.jsonl").read_text() == samples
 
 
-def test_two_processes_go_on_with_all_weights_where_one_stopped(plan_of, alone):
+def test_two_processes_continue_with_all_weights_where_one_stopped(plan_of, alone):
     workspace = alone("sft")
     whole, model = losses(workspace), (workspace.workspace / "model/model.safetensors")
     weights = load_file(model)

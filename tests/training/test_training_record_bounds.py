@@ -132,7 +132,7 @@ def test_no_mask_of_all_pairs_is_made(split, monkeypatch):
     assert len(made) == 1
 
 
-def test_a_layer_that_is_not_told_of_the_bounds_fails(split, monkeypatch):
+def test_a_layer_that_does_not_know_the_bounds_fails(split, monkeypatch):
     model = model_of(*FAMILIES["llama"])
     take_bounds(model)
     forward = transformers.models.llama.modeling_llama.LlamaAttention.forward

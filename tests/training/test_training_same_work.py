@@ -97,7 +97,7 @@ def test_a_result_and_the_work_of_another_plan_are_none(prepared, pods):
 
 
 @pytest.mark.torch
-def test_a_training_goes_on_with_another_micro_batch_without_preparing_again(
+def test_a_training_continues_with_another_micro_batch_without_preparing_again(
     pods, job_of, tiny_llama, training_data
 ):
     pytest.importorskip("torch")

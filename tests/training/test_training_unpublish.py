@@ -127,7 +127,7 @@ def test_the_name_goes_with_the_version_that_replaced_another_and_that_one_stays
 
 
 @pytest.mark.parametrize("others", [(), ("other",)])
-def test_killed_at_any_step_it_goes_on_and_the_name_never_holds_a_part(registry, put, others):
+def test_killed_at_any_step_it_continues_and_the_name_never_holds_a_part(registry, put, others):
     for number in range(80):
         shutil.rmtree(registry)
         registry.mkdir()
@@ -170,7 +170,7 @@ def test_a_job_that_publishes_the_same_in_the_very_moment_keeps_it(registry, put
     assert names_in(registry / "a" / publishers.MARKS) == ["other"]
 
 
-def test_a_publisher_that_comes_a_moment_later_is_told_to_publish_again(registry, put):
+def test_a_publisher_that_comes_a_moment_later_must_publish_again(registry, put):
     folder = put("a", "mine")
     unpublish(registry, "mine")
     with pytest.raises(FileNotFoundError):

@@ -136,7 +136,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize(("path", "failure_class", "message"), ANSWERS.values(), ids=ANSWERS.keys())
-def test_answer_of_the_server_is_told_in_the_jobs_words(site, tmp_path, path, failure_class, message):
+def test_answer_of_the_server_is_reported_in_the_jobs_words(site, tmp_path, path, failure_class, message):
     failure = refused(site, tmp_path, path)
     assert (failure[0], message in failure[1]) == (failure_class, True), failure[1]
 
