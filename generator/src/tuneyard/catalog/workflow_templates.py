@@ -103,15 +103,15 @@ def _fields(stack: Stack) -> list[Json]:
         _field("model", "Base model: owner/name of the hub, perhaps with @revision, or pvc:<claim>/<path>"),
         _field(
             "trainingData",
-            "Records to learn from (.jsonl, .json, .parquet): pvc:<claim>/<path>, owner/name/<path> of the hub, "
+            "Training records (.jsonl, .json, .parquet): pvc:<claim>/<path>, owner/name/<path> of the hub, "
             "or https://<file>#<sha256>",
         ),
-        _field("testData", "Records to compare base and tuned model on; empty: some are held out", ""),
-        _field("method", "lora trains an adapter, sft all weights", methods[0], methods),
-        _field("runtime", "What runs it", runtimes[0], runtimes),
+        _field("testData", "Records on which base and tuned model are compared; empty: some training records are held out", ""),
+        _field("method", "Training method: lora trains an adapter, sft trains all weights", methods[0], methods),
+        _field("runtime", "FineTuneRuntime that runs the job", runtimes[0], runtimes),
         _field("epochs", "Passes over the training records", "1"),
         _field("learningRate", "Peak learning rate", "2e-4"),
-        _field("maxSequenceLength", "Tokens; longer records are cut", "1024"),
+        _field("maxSequenceLength", "Longest sequence in tokens; longer records are cut", "1024"),
         _field("gpus", "GPUs, all on one node", "1"),
         _field("endpoint", "Address of the server that must answer with the result; empty: the runtime's", ""),
     ]  # fmt: skip
