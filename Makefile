@@ -61,7 +61,7 @@ verify: ## Fail when a generated file is stale
 test: setup lint type verify docs ## Set up, check, build the docs, and run every tier that this machine can run
 	@$(RUN) --group torch pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-test-all: ## Run also the long tests: the order on Argo CD must break without health check or waves (5 to 15 minutes more)
+test-all: ## Run also the long tests: Argo CD without health check or waves, two nodes, more of vLLM (20 to 30 minutes more)
 	@TUNEYARD_LONG=1 $(MAKE) --no-print-directory test
 
 test-unit: ## Run the tests that need no cluster and no PyTorch

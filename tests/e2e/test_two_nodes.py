@@ -19,7 +19,7 @@ from tuneyard_local.storage import folder_behind
 
 JOB_FILE = REPOSITORY / "examples" / "two-nodes.yaml"
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def train_pods(bench, job, attempt):
