@@ -161,8 +161,7 @@ def standing(bench: Bench, root: Path, setting: Setting) -> Iterator[RenderedTre
         cluster.apply(*rendered["namespaces"])
         namespaces = sorted({setting.jobs, setting.models})
         for namespace in namespaces:
-            account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
-            wait_until("the namespace's account", lambda path=account: cluster.get(path) is not None, 30)
+            wait_for_account(cluster, namespace)
             if setting.store is not None:
                 cluster.apply(build_registry_secret(setting.store, namespace))
         installation.bind_folders(cluster, bench.parts, setting.jobs)
@@ -177,6 +176,12 @@ def standing(bench: Bench, root: Path, setting: Setting) -> Iterator[RenderedTre
         for namespace in namespaces:
             cluster.kubectl("delete", "namespace", namespace, "--wait=false")
         cluster.kubectl("delete", "finetuneruntime", setting.runtime)
+
+
+def wait_for_account(cluster: Cluster, namespace: str) -> None:
+    """Waits for the account of a namespace's pods."""
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
+    wait_until("the namespace's account", lambda: cluster.get(path) is not None, 30)
 
 
 def is_ready(pod: dict[str, Any] | None) -> bool:
