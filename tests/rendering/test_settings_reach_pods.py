@@ -32,6 +32,8 @@ MODELS: list[dict[str, Any]] = [
     },
 ]
 
+HUB_MODEL = {"huggingFace": {"repo": "Qwen/Qwen2.5-7B"}}
+
 
 def rendered(**changes: Any) -> list[dict[str, Any]]:
     """Every object of an environment with a runtime, vLLM and a NIM."""
@@ -62,7 +64,7 @@ def frozen(objects: list[dict[str, Any]], **spec: Any) -> Frozen:
     """The plan of a job of the base model that vLLM serves."""
     runtime = FineTuneRuntime.model_validate(one(objects, "FineTuneRuntime", "hf"))
     job = {
-        "model": {"huggingFace": {"repo": "Qwen/Qwen2.5-7B"}},
+        "model": HUB_MODEL,
         "dataset": {"training": {"pvc": {"claimName": "data", "path": "train.jsonl"}}},
         "method": "lora",
         **spec,
@@ -190,7 +192,8 @@ def test_in_an_air_gap_nobody_asks_the_hub_unless_there_is_a_mirror(
 ) -> None:
     house = {"airGapped": True, "mirror": "registry.internal", "charts": "registry.internal/charts", **mirror}
     objects = rendered(registries=house)
-    for pod in (trainer(objects, Stage.PREPARE), vllm(objects)):
+    model = {"pvc": {"claimName": "weights", "path": "qwen"}} if offline else HUB_MODEL
+    for pod in (trainer(objects, Stage.PREPARE, model=model), vllm(objects)):
         assert (variables(pod).get("HF_HUB_OFFLINE") == "1") is offline
         assert ("HF_TOKEN" in variables(pod)) is not offline
 
