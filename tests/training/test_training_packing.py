@@ -35,7 +35,7 @@ def split_of(lengths, sequences):
     records = []
     for number, length in enumerate(lengths):
         learned = np.arange(length) >= length // 2
-        records.append(TokenizedRecord(np.full(length, number, dtype=np.int32), learned, length))
+        records.append(TokenizedRecord(np.full(length, number, dtype=np.int32), learned, length, 1))
     return Split.of(records, sequences)
 
 

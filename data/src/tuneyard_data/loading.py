@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads every record of every split into tokens, and reports all problems together."""
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from tuneyard_api.job import Template
 from tuneyard_api.pod_contract import ResolvedJob
 
+from tuneyard_data.chat_template import PlainChat
 from tuneyard_data.examples import Example, Renderer
-from tuneyard_data.near_duplicates import near_key
+from tuneyard_data.languages import language_of
+from tuneyard_data.near_duplicates import Keys, exact_key, near_key
+from tuneyard_data.personal_data import hints_in
 from tuneyard_data.reading import read_records
 from tuneyard_data.records import DataFile, Place, Problems, Record, RecordProblem
 from tuneyard_data.refused import DataRefused
@@ -18,6 +23,50 @@ from tuneyard_data.tokenization import TextTokenizer, TokenizedRecord
 
 _BATCH = 1000
 """Records that are tokenised at once."""
+MAX_PLACES = 5
+"""Number of places that are named for each finding; all places are counted."""
+_MAX_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How records are read: what a job says of its data set, and the tokens that a record may have."""
+
+    format: str = "auto"
+    template: Template | None = None
+    loss_on: str = "completion"
+    limit: int = 2048
+    is_kept: bool = True
+    """Whether texts and tokens stay in memory; without them, 96 bytes of each record do."""
+
+
+class Places:
+    """Where each record begins, in 16 bytes a record."""
+
+    def __init__(self) -> None:
+        self._files: list[str] = []
+        self._numbers = array("q")
+
+    def __len__(self) -> int:
+        return len(self._numbers) // 2
+
+    def append(self, place: Place) -> None:
+        """Adds the place of the next record."""
+        if not self._files or self._files[-1] != place.file:
+            self._files.append(place.file)
+        column = 0 if place.column is None else place.column
+        self._numbers.extend((place.line, column << 16 | len(self._files) - 1))
+
+    def __getitem__(self, index: int) -> Place:
+        line, rest = self._numbers[2 * index], self._numbers[2 * index + 1]
+        return Place(self._files[rest & 0xFFFF], line, rest >> 16 or None)
+
+    def take(self, chosen: list[int]) -> "Places":
+        """The places with these indices."""
+        taken = Places()
+        for index in chosen:
+            taken.append(self[index])
+        return taken
 
 
 @dataclass
@@ -29,14 +78,30 @@ class Loaded:
     """Name of its file in messages."""
     examples: list[Example] = field(default_factory=list)
     records: list[TokenizedRecord] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
+    places: Places = field(default_factory=Places)
     """Where each example begins."""
+    exact: Keys = field(default_factory=Keys)
+    """Of each example, a key of its text."""
+    near: Keys = field(default_factory=Keys)
+    """Of each example, a key of its text without regard to spelling."""
+    hints: Counter[str] = field(default_factory=Counter)
+    """Hints at personal data by kind."""
+    hint_places: dict[str, list[str]] = field(default_factory=dict)
+    """The first places of each kind."""
+    languages: Counter[str] = field(default_factory=Counter)
+    """Records by the language of what is learned."""
+    shown: list[tuple[Place, TokenizedRecord]] = field(default_factory=list)
+    """The first examples without a hint, in tokens."""
     read: int = 0
     """Records in the file."""
     dropped: int = 0
     """Records that had no learned token left after truncation."""
-    lengths: list[int] = field(default_factory=list)
-    """Number of tokens of every record before truncation."""
+    lengths: "array[int]" = field(default_factory=lambda: array("q"))
+    """Number of tokens of every record before truncation; of characters, where there is no model."""
+    learned: "array[int]" = field(default_factory=lambda: array("q"))
+    """Of every record, the place of its first token under the loss, counted from 0; its length if there is none."""
+    learned_tokens: int = 0
+    """Tokens under the loss after truncation."""
     notes: Counter[str] = field(default_factory=Counter)
     """Sentences about records that a person should know, each with the number of its records."""
 
@@ -47,51 +112,56 @@ class Loaded:
             name=name,
             examples=[self.examples[i] for i in chosen],
             records=[self.records[i] for i in chosen],
-            places=[self.places[i] for i in chosen],
+            places=self.places.take(chosen),
+            exact=Keys(self.exact[i] for i in chosen),
+            near=Keys(self.near[i] for i in chosen),
         )
 
 
 def load_splits(
-    job: ResolvedJob,
+    reading: Reading,
     files: list[DataFile],
-    tokenizer: TextTokenizer,
-    limit: int,
+    tokenizer: TextTokenizer | None,
     records_read: Callable[[int], None],
 ) -> dict[str, Loaded]:
     """Every record of every split; all problems of all splits are reported together.
 
-    `records_read` is called now and then with the number of records read from the current split.
+    Several files of one split are read one after the other. Without a tokenizer, chats are looked at without a chat
+    template, and lengths are characters. `records_read` is called now and then with the number of records read from
+    the current split.
 
     Raises:
         DataRefused: with all problems.
     """
     problems = Problems()
-    chat, decided = tokenizer.chat_template(), list[Renderer]()
+    chat = PlainChat() if tokenizer is None else tokenizer.chat_template()
+    decided = list[Renderer]()
 
     def render(record: Record) -> Example:
         # The first training record decides the format of every split.
         if not decided:
-            decided.append(renderer_of(job.dataset.format, job.dataset.template, chat, record))
+            decided.append(renderer_of(reading.format, reading.template, chat, record))
         return decided[0](record)
 
-    splits = {}
+    splits: dict[str, Loaded] = {}
     for file in files:
-        split = Loaded(file.split, file.name)
+        split = splits.setdefault(file.split, Loaded(file.split))
+        split.file = ", ".join(filter(None, (split.file, file.name)))
+        before = split.read
         for examples in _batches(_examples(file, render, problems, split)):
             # After the first problem the other records are only checked, not tokenised.
             if not problems.count:
-                _tokenize(examples, split, tokenizer, learn_all=job.dataset.loss_on == "all", limit=limit)
+                _look_at(examples, split, tokenizer, reading)
             records_read(split.read)
-        if not split.read and not problems.count:
+        if split.read == before and not problems.count:
             problems.add(file.name, f"the {file.split} data set is empty")
-        splits[file.split] = split
     problems.raise_if_any()
     for split in splits.values():
-        if not split.records:
+        if not len(split.places):
             raise DataRefused(
                 f"dataset.{split.name}: everything truncated: of {split.read} records none has a learned token"
-                f" within maxSequenceLength {limit}; they have {min(split.lengths)} to {max(split.lengths)} tokens;"
-                f" try maxSequenceLength {max(split.lengths)}, or shorter prompts"
+                f" within maxSequenceLength {reading.limit}; they have {min(split.lengths)} to {max(split.lengths)}"
+                f" tokens; try maxSequenceLength {max(split.lengths)}, or shorter prompts"
             )
     return splits
 
@@ -120,24 +190,44 @@ def _batches(examples: Iterator[tuple[Place, Example]]) -> Iterator[list[tuple[P
     yield batch
 
 
-def _tokenize(
-    placed: list[tuple[Place, Example]],
-    split: Loaded,
-    tokenizer: TextTokenizer,
-    *,
-    learn_all: bool,
-    limit: int,
+def _look_at(
+    placed: list[tuple[Place, Example]], split: Loaded, tokenizer: TextTokenizer | None, reading: Reading
 ) -> None:
-    records = tokenizer.tokenize([example for _, example in placed], learn_all=learn_all, limit=limit)
+    if tokenizer is None:
+        for place, example in placed:
+            split.lengths.append(len(example.text))
+            _note(split, place, example)
+        return
+    learn_all = reading.loss_on == "all"
+    records = tokenizer.tokenize([example for _, example in placed], learn_all=learn_all, limit=reading.limit)
     for (place, example), record in zip(placed, records, strict=True):
         split.lengths.append(record.full_length)
-        # Nothing precedes the first token, so it cannot be predicted.
-        if record.learned[1:].any():
-            split.examples.append(example)
-            split.places.append(place)
-            split.records.append(record)
-        else:
+        split.learned.append(record.first_learned)
+        if record.first_learned >= len(record.tokens):
             split.dropped += 1
+            continue
+        # Nothing precedes the first token, so it cannot be predicted.
+        split.learned_tokens += int(record.learned[1:].sum())
+        if _note(split, place, example) and len(split.shown) < _MAX_SHOWN:
+            split.shown.append((place, record))
+        if reading.is_kept:
+            split.examples.append(example)
+            split.records.append(record)
+
+
+def _note(split: Loaded, place: Place, example: Example) -> bool:
+    """Keeps what the report needs of an example, and returns whether it is without a hint at personal data."""
+    split.places.append(place)
+    split.exact.append(exact_key(example))
+    split.near.append(near_key(example))
+    split.languages[language_of("".join(piece.text for piece in example.pieces if piece.is_learned))] += 1
+    found = Counter(hints_in("\n".join(piece.text for piece in example.pieces)))
+    split.hints += found
+    for kind in found:
+        places = split.hint_places.setdefault(kind, [])
+        if len(places) < MAX_PLACES:
+            places.append(str(place))
+    return not found
 
 
 def notes_of(splits: Mapping[str, Loaded]) -> list[str]:
@@ -155,7 +245,7 @@ def hold_out(splits: dict[str, Loaded], job: ResolvedJob) -> dict[str, Loaded]:
     if not fraction:
         return splits
     training = splits["training"]
-    contents = [near_key(example) for example in training.examples]
+    contents = list(training.near)
     unique = list(dict.fromkeys(contents))
     if len(unique) < 2:  # noqa: PLR2004  one to learn from, one to measure on
         raise DataRefused(

@@ -31,6 +31,8 @@ class TokenizedRecord:
     """bool [length]: whether a token counts in the loss."""
     full_length: int
     """Number of tokens before truncation."""
+    first_learned: int
+    """Place of the first token that is predicted and counts in the loss, from 0; `full_length` if there is none."""
 
     @property
     def is_cut(self) -> bool:
@@ -97,6 +99,22 @@ class TextTokenizer:
         """Text with special tokens, for people who want to see them."""
         return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
+    def texts_of(self, ids: Sequence[int]) -> list[str]:
+        """The text that each token adds, special tokens included.
+
+        Tokens that hold a part of a character add nothing; the one that completes it adds the whole character.
+        """
+        texts, start, done = [], 0, 0
+        for end in range(1, len(ids) + 1):
+            before, upto = self.decode_all(ids[start:done]), self.decode_all(ids[start:end])
+            if upto.endswith("\ufffd") and end < len(ids):
+                texts.append("")
+                continue
+            texts.append(upto[len(before) :])
+            # Decoded behind the token before: by itself a token may lose the space that it begins with.
+            start, done = done, end
+        return texts
+
     def tokenize(self, examples: Sequence[Example], *, learn_all: bool, limit: int) -> list[TokenizedRecord]:
         """Every example in at most `limit` tokens, cut at the end; as one batch, which uses all cores."""
         wholes = self._encode_all(examples, ["".join(p.text for p in each.pieces) for each in examples])
@@ -136,8 +154,13 @@ class TextTokenizer:
         if not tokens or tokens[-1] not in self.stop_ids:
             tokens.append(self.end_id)
             learned.append(learn_all or example.pieces[-1].is_learned)
+        # Nothing precedes the first token, so it is never predicted.
+        first = learned.index(True, 1) if any(learned[1:]) else len(tokens)
         return TokenizedRecord(
-            np.asarray(tokens[:limit], dtype=np.int32), np.asarray(learned[:limit], dtype=bool), len(tokens)
+            np.asarray(tokens[:limit], dtype=np.int32),
+            np.asarray(learned[:limit], dtype=bool),
+            len(tokens),
+            first,
         )
 
     def _ids_of_pieces(

@@ -9,8 +9,7 @@ import shutil
 
 from tuneyard_api import durable
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob
-from tuneyard_data.loading import Loaded, hold_out, load_splits, notes_of
-from tuneyard_data.near_duplicates import exact_key
+from tuneyard_data.loading import Loaded, Reading, hold_out, load_splits, notes_of
 from tuneyard_data.packing import pack
 from tuneyard_data.preview import render_preview
 from tuneyard_data.refused import RecordsRefused
@@ -46,7 +45,9 @@ def prepare(context: StageContext) -> PrepareFacts:
     received = context.workspace / "received"
     files = find_data_files(job.dataset, context.model_cache, received)
     try:
-        splits = load_splits(job, files, tokenizer, limit, lambda read: board.update(step=read))
+        data = job.dataset
+        reading = Reading(data.format, data.template, data.loss_on, limit)
+        splits = load_splits(reading, files, tokenizer, lambda read: board.update(step=read))
     except RecordsRefused as refused:
         board.say(refused.report)
         raise
@@ -154,7 +155,7 @@ def _digest(splits: dict[str, Loaded]) -> str:
     """SHA-256 over the rendered records of each split in their order."""
     digest = hashlib.sha256()
     for name, split in splits.items():
-        digest.update(name.encode() + len(split.examples).to_bytes(8, "big"))
-        for example in split.examples:
-            digest.update(exact_key(example))
+        digest.update(name.encode() + len(split.exact).to_bytes(8, "big"))
+        for key in split.exact:
+            digest.update(key)
     return f"sha256:{digest.hexdigest()}"
