@@ -10,7 +10,7 @@ from collections import Counter
 from functools import cache
 
 UNKNOWN = "unknown"
-_LOOKED_AT = 400
+_LOOKED_AT = 200
 """Characters of a text that are looked at."""
 _LEAST_WORDS = 2
 _WORDS = {

@@ -192,7 +192,7 @@ def build_report(
         splits={
             name: SplitReport(
                 file=split.file,
-                records=split.read,
+                records=split.count,
                 lengths=_lengths(split, limit),
                 duplicates=_repetition(repeated(split.exact), repeated(split.near), split, split),
                 learned_tokens=split.learned_tokens,

@@ -94,7 +94,7 @@ def check_command(  # noqa: PLR0917  click passes them by name
     template = None
     if prompt is not None and completion is not None:
         template = Template(prompt=prompt, completion=completion)
-    reading = Reading(data_format, template, loss_on, max_sequence_length, is_kept=False)
+    reading = Reading(data_format, template, loss_on, max_sequence_length)
     splits = {"training": list(files)}
     splits |= {
         name: [path] for name, path in (("validation", validation), ("test", test)) if path is not None
