@@ -68,7 +68,7 @@ def family(request):
 def split():
     draw = np.random.default_rng(0)
     records = [
-        TokenizedRecord(draw.integers(2, 96, n).astype(np.int32), draw.random(n) < 0.7, n) for n in LENGTHS
+        TokenizedRecord(draw.integers(2, 96, n).astype(np.int32), draw.random(n) < 0.7, n, 1) for n in LENGTHS
     ]
     return lambda rows: Split.of(records, rows)
 
@@ -221,7 +221,7 @@ def test_shapes_of_batches(split, job_of, tmp_path, case):
 def test_a_long_training_on_a_gpu_meets_at_most_four_widths(job_of, tmp_path):
     draw = np.random.default_rng(0)
     records = [
-        TokenizedRecord(np.zeros(n, np.int32), np.ones(n, bool), n) for n in draw.integers(5, 3000, 300)
+        TokenizedRecord(np.zeros(n, np.int32), np.ones(n, bool), n, 1) for n in draw.integers(5, 3000, 300)
     ]
     split = Split.of(records, [[index] for index in range(300)])
     training = job_of(tmp_path, tmp_path, training={"maxSequenceLength": 4096}).training
