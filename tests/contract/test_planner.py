@@ -266,6 +266,31 @@ def test_all_problems_come_at_once_and_each_under_a_path_of_the_job() -> None:
     assert make_plan(make_job(), make_runtime()).hub_token is None
 
 
+def offline(value: str) -> list[dict[str, str]]:
+    return [{"name": "HF_HUB_OFFLINE", "value": value}]
+
+
+@pytest.mark.parametrize("value", ["1", "true", "Yes", "ON"])
+def test_where_no_hub_is_asked_a_job_that_names_one_is_refused(value: str) -> None:
+    hub = {"huggingFace": {"repo": "a/b"}}
+    data = {"huggingFace": {"repo": "c/d", "path": "x.jsonl"}}
+    dataset = {"training": data, "test": data}
+    assert problems(make_job(model=hub, dataset=dataset), make_runtime(env=offline(value))) == [
+        f"{path}: pods of runtime hf ask no hub (HF_HUB_OFFLINE is set; got {repo}); try pvc with a copy of it, or a"
+        " runtime with HF_ENDPOINT of a mirror"
+        for path, repo in (
+            ("spec.model.huggingFace", "a/b"),
+            ("spec.dataset.training.huggingFace", "c/d"),
+            ("spec.dataset.test.huggingFace", "c/d"),
+        )
+    ]
+
+
+def test_where_no_hub_is_asked_a_job_that_names_none_is_planned() -> None:
+    make_plan(make_job(), make_runtime(env=offline("1")))
+    make_plan(make_job(model={"huggingFace": {"repo": "a/b"}}), make_runtime(env=offline("0")))
+
+
 def test_one_hub_token_serves_model_and_data() -> None:
     token = {"name": "hub", "key": "read"}
     hub = {"huggingFace": {"repo": "a/b", "path": "t.jsonl", "secretRef": token}}

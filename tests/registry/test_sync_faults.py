@@ -208,6 +208,21 @@ def test_a_full_disk_keeps_out_only_what_does_not_fit(bench):
     assert set(bench.served()) == {"large", "small"}
 
 
+def test_a_file_in_the_way_of_a_name_keeps_out_that_name_alone_until_it_is_gone(bench):
+    publish(bench.registry, "a")
+    publish(bench.registry, "b", b"two")
+    in_the_way = bench.target / ".store" / "a"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("")
+    bench.start()
+    assert bench.of("a").loaded is False
+    assert bench.of("a").problem.startswith(f"{bench.target}: ")
+    assert bench.served() == visible(bench.target) == {"b": b"two"}
+    in_the_way.unlink()
+    bench.run(2)
+    assert set(bench.served()) == {"a", "b"}
+
+
 def test_tries_become_rarer_and_a_new_version_is_tried_at_once(bench):
     version = publish(bench.registry, "a")
     (bench.registry / version.path / WEIGHTS).write_bytes(b"cut")

@@ -26,11 +26,14 @@ from support.tiers import tier_of
 
 CLUSTER_PARTS = ControlPlaneOptions(fake_nodes=1).parts()
 PARTS_OF_FIXTURES = {
+    "airgapped_tree": "versitygw",
     "argo_expressions": "argo-expressions",
     "argocd_crds": "argo-cd",
     "helm_is_built": "helm",
 }
 """Requirements of a test beyond its tier, by the fixture that it requests."""
+VLLM_FIXTURES = {"open_tree", "airgapped_tree"}
+"""Fixtures of other tiers that need vLLM's environment."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -46,7 +49,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         *((*CONTROL_PLANE_PARTS, *argocd.PARTS) if "gitops" in tiers else ()),
         *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
     ]
-    needs_vllm = "vllm" in tiers or "open_tree" in fixtures
+    needs_vllm = "vllm" in tiers or not VLLM_FIXTURES.isdisjoint(fixtures)
     if not missing_parts(names) and not needs_vllm:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")

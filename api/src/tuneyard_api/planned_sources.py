@@ -4,7 +4,7 @@
 from collections.abc import Iterable
 
 from tuneyard_api import pod_contract as pod
-from tuneyard_api.job import DataSource, FineTuneJob, ModelSource, SecretKey
+from tuneyard_api.job import DataSource, FineTuneJob, HuggingFaceSource, ModelSource, SecretKey
 from tuneyard_api.places import ClaimSource, Registry
 from tuneyard_api.remote_files import S3Object
 
@@ -21,15 +21,16 @@ def splits(job: FineTuneJob) -> Iterable[tuple[str, DataSource]]:
             yield name, source
 
 
-def hub_tokens(job: FineTuneJob) -> list[tuple[str, SecretKey]]:
-    """Every secretRef of the job under its path, the model's first."""
+def hub_sources(job: FineTuneJob) -> list[tuple[str, HuggingFaceSource]]:
+    """Every repository of a hub that the job names under its path, the model's first."""
     sources = [("spec.model", job.spec.model.hugging_face)]
     sources += [(f"spec.dataset.{name}", split.hugging_face) for name, split in splits(job)]
-    return [
-        (f"{path}.huggingFace.secretRef", hub.secret_ref)
-        for path, hub in sources
-        if hub is not None and hub.secret_ref
-    ]
+    return [(f"{path}.huggingFace", hub) for path, hub in sources if hub is not None]
+
+
+def hub_tokens(job: FineTuneJob) -> list[tuple[str, SecretKey]]:
+    """Every secretRef of the job under its path, the model's first."""
+    return [(f"{path}.secretRef", hub.secret_ref) for path, hub in hub_sources(job) if hub.secret_ref]
 
 
 def s3_secrets(job: FineTuneJob) -> list[tuple[str, str]]:

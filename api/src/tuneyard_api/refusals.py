@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from tuneyard_api.job import FineTuneJob, Lora, Serve
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.places import Registry, S3Registry
-from tuneyard_api.planned_sources import hub_tokens, s3_secrets
+from tuneyard_api.planned_sources import hub_sources, hub_tokens, s3_secrets
 from tuneyard_api.quantities import quantity_value
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.serving import base_words, reads_registry_of, served_by, servers_of
 
+_OFFLINE = "HF_HUB_OFFLINE"
+_TRUE = frozenset({"1", "TRUE", "YES", "ON"})
+"""What huggingface_hub takes for true in upper case (constants.ENV_VARS_TRUE_VALUES)."""
 WHOLE_MODEL_METHODS = frozenset({"sft"})
 """Methods whose result is a model and no adapter."""
 
@@ -44,6 +47,7 @@ def every_problem(
         *_permission_problems(job, runtime),
         *_capability_problems(job, runtime),
         *_cpu_problems(job, runtime),
+        *_hub_problems(job, runtime),
         *_token_problems(job),
         *_s3_problems(job),
         *_early_stopping_problems(job),
@@ -170,6 +174,18 @@ def _s3_problems(job: FineTuneJob) -> Iterable[Problem]:
                 f"{path}.secretRef",
                 f"a job has one Secret for S3 (got {name}); try {secrets[0][1]}, as in {secrets[0][0]}",
             )
+
+
+def _hub_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
+    """Sources on a hub, where the runtime's pods ask none: the first stage would fail."""
+    if not any(each.name == _OFFLINE and each.value.upper() in _TRUE for each in runtime.spec.env):
+        return
+    for path, hub in hub_sources(job):
+        yield Problem(
+            path,
+            f"pods of runtime {runtime.metadata.name} ask no hub ({_OFFLINE} is set; got {hub.repo}); try pvc with a copy of"
+            " it, or a runtime with HF_ENDPOINT of a mirror",
+        )
 
 
 def _token_problems(job: FineTuneJob) -> Iterable[Problem]:

@@ -81,15 +81,15 @@ def moto_store(actions_before_login: int = 1) -> Iterator[Store]:
 
 
 @contextlib.contextmanager
-def versity_store(folder: Path) -> Iterator[Store]:
-    """Versitygw on a folder, as the local cluster builds it."""
+def versity_store(folder: Path, host: str = "127.0.0.1") -> Iterator[Store]:
+    """Versitygw on a folder, as the local cluster builds it; it answers at an address of this machine."""
     port = pick_ports(["versitygw"], random.SystemRandom())["versitygw"]
-    endpoint = f"http://127.0.0.1:{port}"
+    endpoint = f"http://{host}:{port}"
     credentials = {"AWS_ACCESS_KEY_ID": "owner", "AWS_SECRET_ACCESS_KEY": "owners-secret"}
     for name in ("data", "metadata"):
         (folder / name).mkdir(parents=True)
     environment = {"ROOT_ACCESS_KEY": "owner", "ROOT_SECRET_KEY": "owners-secret", "PATH": "/usr/bin"}
-    command = [str(program("versitygw")), "--port", f"127.0.0.1:{port}", "--health", "/health"]
+    command = [str(program("versitygw")), "--port", f"{host}:{port}", "--health", "/health"]
     # Metadata in files: not every temporary folder has extended attributes, and conditions need it.
     command += ["posix", "--sidecar", str(folder / "metadata"), str(folder / "data")]
     with _running(command, environment, endpoint, "/health") as process:
