@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stage `prepare` finds model and data, checks every record, and writes tokens.
 
-It needs neither GPU nor PyTorch, so that whatever is wrong with the input is said before a GPU is waited for.
+It needs no GPU, and PyTorch only in a short process of its own, so that whatever is wrong with the input is said before a GPU is waited for.
 """
 
 import hashlib
@@ -19,7 +19,9 @@ from tuneyard_data.tokenization import TextTokenizer
 
 from tuneyard_trainer.fetch.sources import find_data_files
 from tuneyard_trainer.model.base import BaseModel, find_base_model
+from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.former_adapter import find_adapter
+from tuneyard_trainer.model.module_tree import check_module_tree
 from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.pod.failures import bad_input
 from tuneyard_trainer.workspace.layout import FORMER_ADAPTER, PREPARED
@@ -56,6 +58,7 @@ def prepare(context: StageContext) -> PrepareFacts:
     report.refuse_if_leaked()
     warnings += warnings_of(report) + notes_of(splits)
     splits = hold_out(splits, job)
+    warnings += check_module_tree(job, model.folder)
     is_packed = job.training.packing and not obstacles
     packed = {name: _gather(split, limit, is_packed=is_packed) for name, split in splits.items()}
     evaluated = next((name for name in ("test", "validation") if name in splits), None)
@@ -118,12 +121,20 @@ def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer
 def _obstacles_to_packing(model: BaseModel, limit: int) -> list[str]:
     """Why records of a model must not share a sequence of `limit` tokens."""
     reasons, window = [], model.attention_window
-    if window is not None and window < limit:
+    family = Family.of(model.model_type)
+    if window is not None and window < limit and not family.keeps_windows():
         reasons.append(f"packing would undo the model's attention window of {window} tokens")
     if model.carries_state:
         reasons.append(
             f"layers of {model.model_type} carry a state from token to token, so that packed records would see each other"
         )
+    elif not family.ways:
+        why = (
+            "nothing in transformers keeps packed records apart in"
+            if family.is_measured
+            else "nobody measured"
+        )
+        reasons.append(f"{why} the family {model.model_type}")
     return reasons
 
 
