@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-TOKENS = 320
-"""Rows of every embedding."""
+TOKENS = 328
+"""Rows of every embedding: more than the tokenizer has, to which some families add tokens of their own."""
 _SIZES: Mapping[str, int] = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "text_vocab_size"), TOKENS),
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim"), 32),

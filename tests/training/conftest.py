@@ -275,3 +275,9 @@ def write_model(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "base"
 
     return write
+
+
+@pytest.fixture(name="write_tokenizer")
+def _write_tokenizer() -> Callable[..., None]:
+    """Writes the files of the small tokenizer into a folder."""
+    return write_tokenizer

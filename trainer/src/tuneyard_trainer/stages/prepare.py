@@ -120,22 +120,21 @@ def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer
 
 def _obstacles_to_packing(model: BaseModel, limit: int) -> list[str]:
     """Why records of a model must not share a sequence of `limit` tokens."""
-    reasons, window = [], model.attention_window
-    family = Family.of(model.model_type)
-    if window is not None and window < limit and not family.keeps_windows():
-        reasons.append(f"packing would undo the model's attention window of {window} tokens")
+    family, window = Family.of(model.model_type), model.attention_window
     if model.carries_state:
-        reasons.append(
+        return [
             f"layers of {model.model_type} carry a state from token to token, so that packed records would see each other"
-        )
-    elif not family.ways:
+        ]
+    if not family.ways:
         why = (
             "nothing in transformers keeps packed records apart in"
             if family.is_measured
             else "nobody measured"
         )
-        reasons.append(f"{why} the family {model.model_type}")
-    return reasons
+        return [f"{why} the family {model.model_type}"]
+    if window is not None and window < limit and not family.keeps_windows():
+        return [f"packing would undo the model's attention window of {window} tokens"]
+    return []
 
 
 def _gather(split: Loaded, limit: int, *, is_packed: bool) -> Split:
