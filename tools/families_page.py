@@ -21,6 +21,9 @@ Packed means that records share a sequence. It is done only where a record costs
 loss: by attention that is told where records begin (`bounds`), by transformers' own reading of positions (`positions`), or by a
 mask of all pairs of tokens (`mask`); the first that a device can compute is used.
 
+LoRA is put on linear layers, and on GPT-2's Conv1D. Experts that are one tensor of three dimensions get no adapter; the stage
+prepare warns of them with their share of the weights, and method `sft` trains them.
+
 | family | LoRA | all weights | packed by |
 | --- | --- | --- | --- |
 """

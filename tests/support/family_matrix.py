@@ -17,12 +17,11 @@ from unittest import mock
 
 import numpy as np
 import torch
-from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult
+from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob, Stage, StageResult
 from tuneyard_data.tokenization import TokenizedRecord
 from tuneyard_trainer.model import families as measured_families
 from tuneyard_trainer.model.loading import Device
 from tuneyard_trainer.model.record_bounds import take_bounds
-from tuneyard_trainer.training import batches
 from tuneyard_trainer.training.batches import Batch, collate, summed_loss
 from tuneyard_trainer.workspace.prepared import Split
 
@@ -101,7 +100,9 @@ def ways_of(model: Any) -> list[str]:
     for way in ("positions", "mask", "bounds"):
         if way == "bounds" and not take_bounds(model):
             continue
-        with mock.patch.object(batches.Family, "of", lambda _, way=way: measured_families.Family((way,))):
+        with mock.patch.object(
+            measured_families.Family, "of", lambda _, way=way: measured_families.Family((way,))
+        ):
             try:
                 kept[way] = _difference(model, packed, alone) <= _MOST
             except Exception:  # noqa: BLE001  a family may refuse any mask
@@ -168,8 +169,8 @@ def run_stages(base: Path, folder: Path, method: str) -> str:
         if result.failure is not None:
             words = result.failure.message.splitlines()[0].replace(str(folder.parent), "")[:300]
             return f"{stage}: {result.failure.failure_class}: {words}"
-        if stage is Stage.PREPARE and (facts := result.facts or {}).get("warnings"):
-            said = "; ".join(["works", *facts["warnings"]])
+        if stage is Stage.PREPARE and (warned := PrepareFacts.model_validate(result.facts).warnings):
+            said = "; ".join(["works", *warned])
     return said
 
 

@@ -3,14 +3,13 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
 TOKENS = 328
 """Rows of every embedding: more than the tokenizer has, to which some families add tokens of their own."""
-_SIZES: Mapping[str, int] = {
+_SIZES: dict[str, int] = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "text_vocab_size"), TOKENS),
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim"), 32),
     **dict.fromkeys(
@@ -55,7 +54,8 @@ _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     ),
     **dict.fromkeys(("minicpm3", "youtu", "dots3_note_text"), _ALL_HEADS),
     **dict.fromkeys(("helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "ministral"), {"head_dim": 8}),
-    **dict.fromkeys(("lfm2", "lfm2_moe"), _BLOCKS),
+    "lfm2": _BLOCKS,
+    "lfm2_moe": _BLOCKS,
     "deepseek_v2": {"num_experts_per_tok": 2, "num_key_value_heads": 4, "head_dim": 8},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
@@ -80,14 +80,14 @@ _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 def families() -> list[str]:
     """The model types of all causal language models that transformers has, sorted."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: PLC0415
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
 def tiny_config(model_type: str) -> Any:
     """The configuration of a family with two layers of width 32."""
-    from transformers import AutoConfig  # noqa: PLC0415
+    from transformers import AutoConfig
 
     kind = type(AutoConfig.for_model(model_type))
     return _shrunk(kind, _EXCEPTIONS.get(model_type, {}))
@@ -95,7 +95,7 @@ def tiny_config(model_type: str) -> Any:
 
 def size(config: Any) -> int:
     """Number of parameters of a configuration's model; nothing is allocated."""
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

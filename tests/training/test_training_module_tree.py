@@ -4,6 +4,7 @@
 import json
 
 import pytest
+from tuneyard_api.pod_contract import EXIT_CODES, FailureClass
 from tuneyard_trainer.model.module_tree import check_module_tree
 from tuneyard_trainer.pod.failures import StageFailure
 
@@ -32,12 +33,23 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize(("changes", "config", "message"), PROBLEMS.values(), ids=PROBLEMS.keys())
-def test_what_can_not_be_trained_is_refused(write_model, job_of, tmp_path, changes, config, message):
+@pytest.mark.parametrize("case", PROBLEMS.values(), ids=PROBLEMS.keys())
+def test_what_can_not_be_trained_is_refused(write_model, job_of, tmp_path, case):
+    changes, config, message = case
     folder = write_model()
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(StageFailure, match=message):
         check_module_tree(job_of(folder, tmp_path, **changes), folder)
+
+
+def test_the_stage_asks_though_it_hides_pytorch_from_itself(write_model, jsonl, job_of, pods):
+    folder = write_model()
+    (folder / "config.json").write_text(json.dumps(TINY))
+    records = jsonl([{"prompt": f"say number {n} =", "completion": " a"} for n in range(9)])
+    pods.give(job_of(folder, records, lora={"rank": 4, "alpha": 8, "targetModules": ["q_proj"]}))
+    assert pods.start("prepare").wait() == EXIT_CODES[FailureClass.BAD_INPUT]
+    assert "no linear layers named q_proj" in pods.result().failure.message
+    assert not (pods.workspace / "prepared").exists()
 
 
 def test_a_check_that_ends_by_itself_is_no_failure_of_the_job(job_of, tmp_path, monkeypatch):
@@ -69,7 +81,7 @@ def test_weights_that_were_written_otherwise_are_not_published(written):
     model, folder = written
     path = next(folder.glob("*.safetensors"))
     tensors = load_file(path)
-    name = sorted(tensors)[0]
+    name = min(tensors)
     tensors[name] = tensors[name] + 0.5
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(StageFailure, match="what was written is not what was evaluated"):

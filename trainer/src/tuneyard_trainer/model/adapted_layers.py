@@ -52,7 +52,7 @@ def said_of_unreached(base: Any, targets: list[str]) -> str | None:
     total, unreached = 0, dict[str, int]()
     for place, part in base.named_modules():
         for name, weight in part.named_parameters(recurse=False):
-            if weight.dim() < 2 or id(part) in outside or isinstance(part, torch.nn.Embedding):
+            if weight.dim() <= 1 or id(part) in outside or isinstance(part, torch.nn.Embedding):
                 continue
             total += weight.numel()
             if not (is_linear(part) and _last(place) in targets):
