@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stage `prepare` finds model and data, checks every record, and writes tokens.
 
-It needs neither GPU nor PyTorch, so that whatever is wrong with the input is said before a GPU is waited for.
+It needs no GPU, and PyTorch only in a short process of its own, so that whatever is wrong with the input is said before a GPU is waited for.
 """
 
 import hashlib
@@ -18,7 +18,9 @@ from tuneyard_data.tokenization import TextTokenizer
 
 from tuneyard_trainer.fetch.sources import find_data_files
 from tuneyard_trainer.model.base import BaseModel, find_base_model
+from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.former_adapter import find_adapter
+from tuneyard_trainer.model.module_tree import check_module_tree
 from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.pod.failures import bad_input
 from tuneyard_trainer.workspace.layout import FORMER_ADAPTER, PREPARED
@@ -57,6 +59,7 @@ def prepare(context: StageContext) -> PrepareFacts:
     report.refuse_if_leaked()
     warnings += warnings_of(report) + notes_of(splits)
     splits = hold_out(splits, job)
+    warnings += check_module_tree(job, model.folder)
     is_packed = job.training.packing and not obstacles
     ordered = {name: _sequences(split, limit, is_packed=is_packed) for name, split in splits.items()}
     evaluated = next((name for name in ("test", "validation") if name in splits), None)
@@ -121,14 +124,21 @@ def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer
 
 def _obstacles_to_packing(model: BaseModel, limit: int) -> list[str]:
     """Why records of a model must not share a sequence of `limit` tokens."""
-    reasons, window = [], model.attention_window
-    if window is not None and window < limit:
-        reasons.append(f"packing would undo the model's attention window of {window} tokens")
+    family, window = Family.of(model.model_type), model.attention_window
     if model.carries_state:
-        reasons.append(
+        return [
             f"layers of {model.model_type} carry a state from token to token, so that packed records would see each other"
+        ]
+    if not family.ways:
+        why = (
+            "nothing in transformers keeps packed records apart in"
+            if family.is_measured
+            else "nobody measured"
         )
-    return reasons
+        return [f"{why} the family {model.model_type}"]
+    if window is not None and window < limit and not family.keeps_windows():
+        return [f"packing would undo the model's attention window of {window} tokens"]
+    return []
 
 
 def _sequences(split: Loaded, limit: int, *, is_packed: bool) -> list[list[int]]:
