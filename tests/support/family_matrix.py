@@ -117,7 +117,10 @@ def _split(rows: Any, learned: int) -> Split:
     draw = np.random.default_rng(0)
     records = [
         TokenizedRecord(
-            draw.integers(2, 300, length).astype(np.int32), np.full(length, number == learned), length
+            draw.integers(2, 300, length).astype(np.int32),
+            np.full(length, number == learned),
+            length,
+            1 if number == learned else length,
         )
         for number, length in enumerate(_LENGTHS)
     ]

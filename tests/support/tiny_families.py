@@ -52,7 +52,7 @@ _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     **dict.fromkeys(
         ("axk1", "axk2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa"), _ALL_HEADS
     ),
-    **{name: _ALL_HEADS for name in ("minicpm3", "youtu", "dots3_note_text")},
+    **dict.fromkeys(("minicpm3", "youtu", "dots3_note_text"), _ALL_HEADS),
     **{name: {"head_dim": 8} for name in ("helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "ministral")},
     "lfm2": _BLOCKS,
     "lfm2_moe": _BLOCKS,

@@ -52,6 +52,11 @@ def test_the_stage_asks_though_it_hides_pytorch_from_itself(write_model, jsonl, 
     assert not (pods.workspace / "prepared").exists()
 
 
+def test_a_check_that_takes_too_long_is_no_failure_of_the_job(job_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("tuneyard_trainer.model.module_tree._MAX_SECONDS", 0.01)
+    assert "took more than 0.01 s" in check_module_tree(job_of(tmp_path, tmp_path), tmp_path)[0]
+
+
 def test_a_check_that_ends_by_itself_is_no_failure_of_the_job(job_of, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
     assert "ended with code 1" in check_module_tree(job_of(tmp_path, tmp_path), tmp_path)[0]

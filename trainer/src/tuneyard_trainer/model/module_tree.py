@@ -28,21 +28,26 @@ def check_module_tree(job: ResolvedJob, folder: Path) -> list[str]:
     # Stages that must stay small hide PyTorch from their own imports; the question is whether it is on the disk.
     if PathFinder.find_spec("torch") is None:
         return []
-    done = subprocess.run(
-        [sys.executable, "-m", "tuneyard_trainer.model.module_tree_process", str(folder)],
-        input=job.model_dump_json(),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-        timeout=_MAX_SECONDS,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "tuneyard_trainer.model.module_tree_process", str(folder)],
+            input=job.model_dump_json(),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=_MAX_SECONDS,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        )
+    except subprocess.TimeoutExpired:
+        return [_unchecked(f"took more than {_MAX_SECONDS} s")]
     if done.returncode:
-        return [
-            f"the model's modules could not be checked before the training: the check ended with code {done.returncode}"
-        ]
+        return [_unchecked(f"ended with code {done.returncode}")]
     said = json.loads(done.stdout.splitlines()[-1])
     if said["problem"]:
         raise bad_input(said["problem"])
     warnings: list[str] = said["warnings"]
     return warnings
+
+
+def _unchecked(why: str) -> str:
+    return f"the model's modules could not be checked before the training: the check {why}"
