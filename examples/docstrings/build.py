@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 FORMAT = 2
 """Counts changes of the records' format."""
 PROMPT_END = "\nSummary:"
-CHATS = {"train": None, "test": 24}
+CHATS = {"train": None, "test": 16}
 """Splits that are written as chats too, and how many of their records; of the short one a CPU has soon answered all."""
 MAX_BODY_LINES, MAX_BODY_CHARACTERS = 6, 240
 MAX_SIGNATURE_CHARACTERS = 160
