@@ -74,7 +74,7 @@ removals: ## Remove the handling of each fault in a copy and report whether its 
 	@$(RUN) --group torch python tools/removals.py $(ONLY)
 
 ##@ Measure it
-.PHONY: bench-operator bench-generator bench-trainer soak
+.PHONY: bench-operator bench-generator bench-trainer families soak
 bench-operator: ## Compare 500 FineTuneJobs with the same chain as plain Jobs: bench/results/operator.json
 	@$(RUN) python bench/operator_throughput.py
 
@@ -85,6 +85,10 @@ bench-generator: ## Compare rendering with kustomize and helm template: bench/re
 bench-trainer: ## Measure LoRA and full fine-tuning of 1.1 billion parameters on this machine's GPUs: bench/results/trainer-<gpu>-x<n>.json
 	@$(RUN) --group torch python bench/trainer_gpu.py
 	@$(RUN) --group torch python bench/lora_side_by_side.py
+
+families: ## Train a tiny model of every causal family, and write what keeps packed records apart in each (15 minutes)
+	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(RUN) --group torch python tests/support/family_matrix.py $(ONLY)
+	@$(RUN) python tools/families_page.py
 
 soak: ## Run 20 jobs on real nodes under 100 random kills (15 minutes, root): bench/results/soak.json
 	@PYTHONPATH=tests $(RUN) python bench/soak.py

@@ -14,6 +14,7 @@ GENERATORS = (
     ("-m", "tuneyard", "docs"),
     ("-m", "tuneyard", "render"),
     ("tools/terminal_picture.py",),
+    ("tools/families_page.py",),
 )
 
 

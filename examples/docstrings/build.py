@@ -6,7 +6,8 @@ sources of the Python that runs it and writes prompt (signature and first lines 
 line of the docstring). Nothing of it is committed. Splits are made by top-level module, so that a test prompt
 never comes from a file that was trained on. Standard library only; the same Python gives the same bytes.
 
-    python build.py OUT_DIR      writes train.jsonl, validation.jsonl, test.jsonl, manifest.json
+    python build.py OUT_DIR      writes train.jsonl, validation.jsonl, test.jsonl, manifest.json, and as chats, for models
+                                 with a chat template, chat/train.jsonl and a short chat/test.jsonl
 """
 
 import ast
@@ -21,9 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("train", "validation", "test")
-FORMAT = 1
+FORMAT = 2
 """Counts changes of the records' format."""
 PROMPT_END = "\nSummary:"
+CHATS = {"train": None, "test": 16}
+"""Splits that are written as chats too, and how many of their records; of the short one a CPU has soon answered all."""
 MAX_BODY_LINES, MAX_BODY_CHARACTERS = 6, 240
 MAX_SIGNATURE_CHARACTERS = 160
 COMPLETION_CHARACTERS = range(16, 81)
@@ -174,14 +177,27 @@ def build_splits(modules: Iterable[Module]) -> dict[str, list[Record]]:
     }
 
 
+def as_completion(record: Record) -> dict[str, str]:
+    """The record for a model that goes on with a text."""
+    return {"prompt": record.prompt, "completion": record.completion}
+
+
+def as_chat(record: Record) -> dict[str, list[dict[str, str]]]:
+    """The record for a model that answers: the code is the question, and nothing else asks for anything."""
+    question, answer = record.prompt.removesuffix(PROMPT_END), record.completion.strip()
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
 def write_data_set(out: Path, splits: dict[str, list[Record]]) -> dict[str, object]:
-    """Writes the three files and the manifest; returns the manifest."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Writes the files of records and the manifest; returns the manifest."""
+    (out / "chat").mkdir(parents=True, exist_ok=True)
+    written = [(f"{name}.jsonl", records, as_completion) for name, records in splits.items()]
+    written += [(f"chat/{name}.jsonl", splits[name][:count], as_chat) for name, count in CHATS.items()]
     files = {}
-    for name, records in splits.items():
-        text = "".join(json.dumps({"prompt": r.prompt, "completion": r.completion}) + "\n" for r in records)
-        (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
-        files[f"{name}.jsonl"] = {
+    for name, records, form in written:
+        text = "".join(json.dumps(form(record)) + "\n" for record in records)
+        (out / name).write_text(text, encoding="utf-8")
+        files[name] = {
             "records": len(records),
             "modules": sorted({record.module.top_level for record in records}),
             "sha256": hashlib.sha256(text.encode()).hexdigest(),

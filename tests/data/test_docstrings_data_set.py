@@ -41,7 +41,7 @@ def splits() -> dict[str, list[Any]]:
     return dict(BUILD.build_splits(BUILD.find_modules()))
 
 
-def read(path: Path) -> list[dict[str, str]]:
+def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
@@ -82,8 +82,15 @@ def test_the_corpus_of_the_base_model_holds_no_file_of_another_split() -> None:
 def test_a_second_process_writes_the_same_bytes(built: Path, tmp_path: Path) -> None:
     environment = {"PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, SCRIPT, tmp_path], check=True, timeout=120, env=environment)
-    names = sorted(path.name for path in built.iterdir())
-    assert names == ["manifest.json", "test.jsonl", "train.jsonl", "validation.jsonl"]
+    names = sorted(str(path.relative_to(built)) for path in built.rglob("*.json*"))
+    assert names == [
+        "chat/test.jsonl",
+        "chat/train.jsonl",
+        "manifest.json",
+        "test.jsonl",
+        "train.jsonl",
+        "validation.jsonl",
+    ]
     assert all((tmp_path / name).read_bytes() == (built / name).read_bytes() for name in names)
 
 
@@ -102,10 +109,23 @@ def test_records_are_plain_prompts_and_completions_within_their_bounds(built: Pa
             assert completion.strip() not in prompt, "the answer stands in the prompt"
 
 
+def test_chats_are_the_same_records_as_question_and_answer(built: Path) -> None:
+    for split, count in BUILD.CHATS.items():
+        chats = read(built / "chat" / f"{split}.jsonl")
+        records = read(built / f"{split}.jsonl")[:count]
+        assert len(chats) == len(records)
+        for chat, record in zip(chats, records, strict=True):
+            question, answer = chat["messages"]
+            assert (question["role"], answer["role"]) == ("user", "assistant")
+            assert f"{question['content']}\nSummary:" == record["prompt"]
+            assert f" {answer['content']}" == record["completion"]
+
+
 def test_the_manifest_agrees_with_the_files(built: Path) -> None:
     manifest = json.loads((built / "manifest.json").read_text())
     assert manifest["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert set(manifest["files"]) == {f"{name}.jsonl" for name in BUILD.SPLITS}
+    written = [*BUILD.SPLITS, *(f"chat/{name}" for name in BUILD.CHATS)]
+    assert set(manifest["files"]) == {f"{name}.jsonl" for name in written}
     for name, facts in manifest["files"].items():
         assert facts["sha256"] == hashlib.sha256((built / name).read_bytes()).hexdigest()
         assert facts["records"] == len(read(built / name))

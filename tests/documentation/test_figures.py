@@ -41,11 +41,9 @@ def test_the_soak_is_what_the_readme_says() -> None:
 
 
 def test_the_evaluation_is_what_the_readme_says() -> None:
-    found = json.loads(
-        (REPOSITORY / "examples/models/tiny-llama/evaluation.json").read_text(encoding="utf-8")
-    )
+    found = json.loads((REPOSITORY / "examples/smollm2/evaluation.json").read_text(encoding="utf-8"))
     base, tuned = (found["rougeL"][model] for model in ("base", "tuned"))
-    assert found["job"] == "examples/docstrings-lora.yaml"
+    assert found["job"] == "examples/smollm2-lora.yaml"
     assert (
         f"ROUGE-L of the job above rises from {base:.3f} to {tuned:.3f}, and the endpoint gives the same "
         f"{found['endpoint']['identicalAnswersTuned']} answers as the evaluation."

@@ -7,6 +7,7 @@ from pathlib import Path
 import documentation
 import pytest
 from support.pages import read_blocks
+from tuneyard_local.demo import main_job
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -81,7 +82,7 @@ def test_files_outside_of_docs_come_along_and_links_lead_to_them(
 
 def test_the_readme_shows_the_job_that_the_demo_applies() -> None:
     [job] = [block.text for block in read_blocks(REPOSITORY / "README.md") if block.language == "yaml"]
-    assert job == (REPOSITORY / "examples/docstrings-lora.yaml").read_text()
+    assert job == main_job.JOB_FILE.read_text()
 
 
 @pytest.mark.parametrize("page", sorted((REPOSITORY / "docs/adr").glob("*.md")), ids=lambda page: page.stem)

@@ -238,6 +238,8 @@ class Pods:
 def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pods]:
     # Stages settle their caches in the environment; the next test wants its own.
     with monkeypatch.context() as patch:
+        # Ten seconds of PyTorch for every preparation; test_training_module_tree.py has the real check.
+        patch.setattr("tuneyard_trainer.stages.prepare.check_module_tree", lambda *_: [])
         for name in (
             "HF_HOME",
             "MPLCONFIGDIR",
@@ -273,3 +275,9 @@ def write_model(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "base"
 
     return write
+
+
+@pytest.fixture(name="write_tokenizer")
+def _write_tokenizer() -> Callable[..., None]:
+    """Writes the files of the small tokenizer into a folder."""
+    return write_tokenizer

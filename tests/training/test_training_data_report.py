@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts
-from tuneyard_data.near_duplicates import normalised, repeated, shared
+from tuneyard_data.near_duplicates import Keys, normalised, repeated, shared
 from tuneyard_data.personal_data import hints_in, is_luhn
 
 GOOD = [{"prompt": f"say number {n} =", "completion": f" {n % 7}"} for n in range(20)]
@@ -73,9 +73,13 @@ def test_what_counts_as_another_spelling(one, other, alike):
 
 @given(st.lists(st.sampled_from([b"a", b"b", b"c", b"d"])), st.lists(st.sampled_from([b"a", b"b"])))
 def test_repeated_and_shared_records_are_counted_once_each(keys, others):
-    assert len(repeated(keys)) == len(keys) - len(set(keys))
-    assert all(first < at and keys[first] == keys[at] for at, first in repeated(keys))
-    assert [at for at, _ in shared(keys, others)] == [at for at, key in enumerate(keys) if key in others]
+    keys, others = ([key.ljust(32, b"\0") for key in some] for some in (keys, others))
+    pairs = repeated(Keys(keys))
+    assert len(pairs) == len(keys) - len(set(keys))
+    assert all(first < at and keys[first] == keys[at] for at, first in pairs)
+    assert [at for at, _ in shared(Keys(keys), Keys(others))] == [
+        at for at, key in enumerate(keys) if key in others
+    ]
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts
 
 GOOD = [{"prompt": f"say number {n} =", "completion": f" {n % 7}"} for n in range(20)]
@@ -38,3 +40,70 @@ def test_a_family_that_can_not_be_trained_is_known_without_a_gpu(write_model, js
         code, result = pods.run("prepare", job_of(folder, jsonl(GOOD), runtime={"modelFamilies": []}))
         assert code == EXIT_CODES[FailureClass.BAD_INPUT]
         assert message in result.failure.message
+
+
+def pointer(folder, name):
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+def stale_index(folder):
+    save_file({"a": np.zeros(1, np.float32)}, folder / "model.safetensors")
+    index = {"weight_map": {"a": "model.safetensors", "b": "model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def llama_cpp(folder):
+    (folder / "model.safetensors").rename(folder / "model-Q4_K_M.gguf")
+
+
+def with_config(**values):
+    return lambda folder: (folder / "config.json").write_text(json.dumps(values))
+
+
+UNUSABLE = {
+    "tokenizer.json is a pointer": (
+        lambda folder: pointer(folder, "tokenizer.json"),
+        FailureClass.MODEL_MISSING,
+        "tokenizer.json is the pointer that Git LFS leaves and not the file; try `git lfs pull` there",
+    ),
+    "config.json is a pointer": (
+        lambda folder: pointer(folder, "config.json"),
+        FailureClass.MODEL_MISSING,
+        "config.json is the pointer that Git LFS leaves",
+    ),
+    "an index of other files": (
+        stale_index,
+        FailureClass.BAD_INPUT,
+        "the index of the weights names b in model.safetensors, which does not have it; try to fetch both of one revision",
+    ),
+    "weights of llama.cpp": (llama_cpp, FailureClass.BAD_INPUT, "model-Q4_K_M.gguf is a model for llama.cpp"),
+    "fp8": (
+        with_config(model_type="llama", vocab_size=320, quantization_config={"quant_method": "fp8"}),
+        FailureClass.BAD_INPUT,
+        "stored in fewer bits (fp8); try its revision in bfloat16",
+    ),
+    "ModelOpt": (
+        lambda folder: (folder / "hf_quant_config.json").write_text("{}"),
+        FailureClass.BAD_INPUT,
+        "stored in fewer bits (hf_quant_config.json)",
+    ),
+    "Python of its own": (
+        with_config(model_type="llama", auto_map={"AutoModelForCausalLM": "m.M"}),
+        FailureClass.BAD_INPUT,
+        "it comes with its own Python",
+    ),
+    "layers that see later tokens": (
+        with_config(model_type="bert", vocab_size=320),
+        FailureClass.BAD_INPUT,
+        'a token of bert sees later tokens too; try a model that generates text, or "is_decoder": true',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_a_model_that_can_not_be_used_is_refused_with_what_helps(write_model, jsonl, job_of, pods, case):
+    spoil, failure_class, message = case
+    folder = write_model()
+    spoil(folder)
+    failure = pods.run("prepare", job_of(folder, jsonl(GOOD), runtime={"modelFamilies": []}))[1].failure
+    assert (failure.failure_class, message in failure.message) == (failure_class, True), failure.message

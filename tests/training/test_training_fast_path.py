@@ -95,7 +95,7 @@ def batch():
     draw = np.random.default_rng(0)
     lengths = [9, 3, 12, 7, 1, 20]
     records = [
-        TokenizedRecord(draw.integers(2, 96, n).astype(np.int32), draw.random(n) < 0.7, n) for n in lengths
+        TokenizedRecord(draw.integers(2, 96, n).astype(np.int32), draw.random(n) < 0.7, n, 1) for n in lengths
     ]
     return lambda rows: collate(Split.of(records, rows), range(len(rows)), CPU, Frame(3, 16, 64))
 

@@ -121,6 +121,67 @@ PROBLEMS = {
 }
 
 
+REFUSED = {
+    "use_dora": True,
+    "bias": "lora_only",
+    "lora_bias": True,
+    "modules_to_save": ["lm_head"],
+    "rank_pattern": {"q_proj": 8},
+    "alpha_pattern": {"q_proj": 8},
+    "layers_to_transform": [0],
+    "layers_pattern": "layers",
+    "trainable_token_indices": [1],
+    "fan_in_fan_out": True,
+    "layer_replication": [[0, 1]],
+    "target_parameters": ["mlp.experts.down_proj"],
+    "alora_invocation_tokens": [1],
+    "use_qalora": True,
+    "use_bdlora": {"a": 1},
+    "velora_config": {"a": 1},
+    "monteclora_config": {"a": 1},
+    "arrow_config": {"a": 1},
+    "kasa_config": {"a": 1},
+    "ensure_weight_tying": True,
+    "an_option_of_tomorrow": "new",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_option_that_is_not_kept_is_refused_by_name(go_on, name):
+    failure = go_on({**CONFIG, name: REFUSED[name]})[1].failure
+    assert failure.failure_class is FailureClass.BAD_INPUT
+    assert f"{name} is {json.dumps(REFUSED[name])}" in failure.message
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"])
+def test_an_adapter_that_changed_its_base_is_refused(go_on, start):
+    failure = go_on({**CONFIG, "init_lora_weights": start})[1].failure
+    assert f'init_lora_weights is "{start}", which changed the base model itself' in failure.message
+    assert "path_initial_model_for_weight_conversion" in failure.message
+
+
+def test_options_that_are_kept_are_kept(go_on, pods):
+    kept = {"use_rslora": True, "exclude_modules": ["lm_head"], "init_lora_weights": "gaussian"}
+    code, result = go_on({**CONFIG, **kept})
+    assert code == 0, result.failure
+    config = json.loads((pods.workspace / "prepared/former-adapter/adapter_config.json").read_text())
+    assert kept.items() <= config.items()
+
+
+def test_every_option_of_peft_is_known():
+    peft = pytest.importorskip("peft")
+    from tuneyard_trainer.model import former_adapter
+
+    known = former_adapter._PLAIN.keys() | former_adapter._KEPT
+    fields = peft.LoraConfig.__dataclass_fields__.keys()
+    assert fields <= known
+    # Default options of PEFT are those that are let through.
+    defaults = peft.LoraConfig().to_dict()
+    assert not list(
+        former_adapter._not_plain({name: defaults.get(name) for name in fields} | {"peft_type": "LORA"})
+    )
+
+
 @pytest.mark.parametrize(("adapter", "messages"), PROBLEMS.values(), ids=PROBLEMS.keys())
 def test_all_that_differs_is_said_at_once(go_on, pods, adapter, messages):
     _, result = go_on(**adapter)

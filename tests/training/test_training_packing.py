@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packing: nothing lost, nothing too long, few sequences; and the arithmetic of prepared splits."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from tuneyard_data.kept_tokens import KeptTokens
 from tuneyard_data.packing import pack
 from tuneyard_data.tokenization import TokenizedRecord
-from tuneyard_trainer.workspace.prepared import Split
+from tuneyard_trainer.workspace.prepared import Split, save_split
 
 LIMIT = 32
 LENGTHS = st.lists(st.integers(2, LIMIT), min_size=1, max_size=60)
@@ -31,12 +35,16 @@ def test_records_that_fill_each_other_share_sequences():
     assert pack([20, 12, 10, 22, 32], LIMIT) == [[0, 1], [2, 3], [4]]
 
 
-def split_of(lengths, sequences):
+def records_of(lengths):
     records = []
     for number, length in enumerate(lengths):
         learned = np.arange(length) >= length // 2
-        records.append(TokenizedRecord(np.full(length, number, dtype=np.int32), learned, length))
-    return Split.of(records, sequences)
+        records.append(TokenizedRecord(np.full(length, number, dtype=np.int32), learned, length, 1))
+    return records
+
+
+def split_of(lengths, sequences):
+    return Split.of(records_of(lengths), sequences)
 
 
 @given(LENGTHS)
@@ -54,9 +62,20 @@ def test_sequence_numbers_its_records_and_never_learns_a_first_token():
     assert learned.tolist() == [False, True, True, False, True]
 
 
-def test_split_comes_back_from_its_file(tmp_path):
-    split = split_of([3, 2, 5], [[0, 2], [1]])
-    split.save(tmp_path / "s.safetensors")
-    again = Split.load(tmp_path / "s.safetensors")
-    assert [part.tolist() for part in again.sequence(0)] == [part.tolist() for part in split.sequence(0)]
-    assert len(again) == 2
+@given(LENGTHS)
+def test_split_comes_back_from_its_file(lengths):
+    sequences, records = pack(lengths, LIMIT), records_of(lengths)
+    expected = Split.of(records, sequences)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = KeptTokens(Path(folder) / "kept")
+        for record in records:
+            kept.append(record)
+        kept.flush()
+        written = save_split(Path(folder) / "s.safetensors", kept.lengths(), kept.read, sequences)
+        again = Split.load(Path(folder) / "s.safetensors")
+    for name in ("tokens", "learned", "records", "sequences"):
+        assert getattr(again, name).tolist() == getattr(expected, name).tolist()
+        assert getattr(again, name).dtype == getattr(expected, name).dtype
+    assert written.sequences == len(expected)
+    assert written.tokens == len(expected.tokens)
+    assert written.learned == expected.learned_per_sequence().sum()

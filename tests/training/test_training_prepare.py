@@ -187,13 +187,26 @@ def test_model_with_fewer_positions_than_asked_is_used_to_its_end(model_files, j
     assert facts.warnings == ("maxSequenceLength 1024 is above the model's 256 positions, which are used",)
 
 
-def test_sliding_window_model_is_not_packed(tmp_path, write_model, jsonl, job_of, pods):
-    job = job_of(write_model(sliding_window=16), jsonl(GOOD))
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("llama", None),
+        ("falcon", "packing would undo the model's attention window of 16 tokens"),
+        ("gpt_oss", "nothing in transformers keeps packed records apart in the family gpt_oss"),
+    ],
+)
+def test_records_share_a_sequence_only_where_that_was_measured(write_model, jsonl, job_of, pods, case):
+    family, reason = case
+    job = job_of(write_model(model_type=family, sliding_window=16), jsonl(GOOD))
     facts = PrepareFacts.model_validate(pods.run("prepare", job)[1].facts)
-    assert facts.train_sequences == facts.train_records
-    assert facts.warnings[0].startswith(
-        "the records are not packed: packing would undo the model's attention window of 16 tokens"
-    )
+    assert (facts.train_sequences == facts.train_records) == bool(reason)
+    assert list(facts.warnings) == ([f"the records are not packed: {reason}"] if reason else [])
+
+
+def test_a_family_that_nobody_measured_is_not_packed(write_model, jsonl, job_of, pods, monkeypatch):
+    monkeypatch.setattr("tuneyard_trainer.model.families._measured", dict)
+    facts = PrepareFacts.model_validate(pods.run("prepare", job_of(write_model(), jsonl(GOOD)))[1].facts)
+    assert facts.warnings == ("the records are not packed: nobody measured the family llama",)
 
 
 def without(*names):

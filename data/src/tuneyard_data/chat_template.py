@@ -116,6 +116,23 @@ class ChatTemplate:
         return answer[: max(ends)] if ends else answer
 
 
+class PlainChat:
+    """Chats without the chat template of a model: one line for each message, as far as it has a text."""
+
+    def example(self, record: Record) -> Example:
+        """A chat whose assistant turns are learned.
+
+        Raises:
+            RecordProblem: for what can't be a chat.
+        """
+        chat = read_chat(record)
+        pieces = [
+            Piece(f"{message['role']}: {message.get('content') or ''}\n", is_learned)
+            for message, is_learned in zip(chat.messages, chat.learned, strict=True)
+        ]
+        return Example(tuple(pieces), None, reference_of(chat.messages))
+
+
 def _names(tools: list[Any] | None) -> list[Any]:
     functions = [tool.get("function", tool) for tool in tools or []]
     return [function["name"] for function in functions if isinstance(function, dict) and "name" in function]

@@ -32,5 +32,10 @@ class Example:
     notes: tuple[str, ...] = ()
     """What a person should know of this record, in sentences that many records share; counted over the data set."""
 
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(piece.text for piece in self.pieces)
+
 
 Renderer = Callable[[Record], Example]

@@ -1,23 +1,75 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads every record of every split into tokens, and reports all problems together."""
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
+from tuneyard_api.job import Template
 from tuneyard_api.pod_contract import ResolvedJob
 
+from tuneyard_data.chat_template import PlainChat
 from tuneyard_data.examples import Example, Renderer
-from tuneyard_data.near_duplicates import near_key
+from tuneyard_data.kept_tokens import KeptTokens
+from tuneyard_data.languages import language_of
+from tuneyard_data.near_duplicates import Keys, exact_key, near_key
+from tuneyard_data.personal_data import hints_in
 from tuneyard_data.reading import read_records
 from tuneyard_data.records import DataFile, Place, Problems, Record, RecordProblem
 from tuneyard_data.refused import DataRefused
 from tuneyard_data.templates import renderer_of
-from tuneyard_data.tokenization import TextTokenizer, TokenizedRecord
+from tuneyard_data.tokenization import Encoded, TextTokenizer, TokenizedRecord
 
 _BATCH = 1000
 """Records that are tokenised at once."""
+MAX_PLACES = 5
+"""Number of places that are named for each finding; all places are counted."""
+_MAX_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How records are read: what a job says of its data set, and the tokens that a record may have."""
+
+    format: str = "auto"
+    template: Template | None = None
+    loss_on: str = "completion"
+    limit: int = 2048
+    folder: Path | None = None
+    """Where tokens are kept until they are gathered; None keeps none. In memory are 100 bytes of each record."""
+
+
+class Places:
+    """Where each record begins, in 16 bytes a record."""
+
+    def __init__(self) -> None:
+        self._files: list[str] = []
+        self._numbers = array("q")
+
+    def __len__(self) -> int:
+        return len(self._numbers) // 2
+
+    def append(self, place: Place) -> None:
+        """Adds the place of the next record."""
+        if not self._files or self._files[-1] != place.file:
+            self._files.append(place.file)
+        column = 0 if place.column is None else place.column
+        self._numbers.extend((place.line, column << 16 | len(self._files) - 1))
+
+    def __getitem__(self, index: int) -> Place:
+        line, rest = self._numbers[2 * index], self._numbers[2 * index + 1]
+        return Place(self._files[rest & 0xFFFF], line, rest >> 16 or None)
+
+    def take(self, chosen: list[int]) -> "Places":
+        """The places with these indices."""
+        taken = Places()
+        for index in chosen:
+            taken.append(self[index])
+        return taken
 
 
 @dataclass
@@ -27,71 +79,132 @@ class Loaded:
     name: str
     file: str = ""
     """Name of its file in messages."""
-    examples: list[Example] = field(default_factory=list)
-    records: list[TokenizedRecord] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
+    sources: list[DataFile] = field(default_factory=list)
+    render: Renderer | None = None
+    tokens: KeptTokens | None = None
+    """Of each record that was read and not dropped."""
+    chosen: np.ndarray | None = None
+    """int64 [examples]: the record in `tokens` of each example; None: all in their order."""
+    places: Places = field(default_factory=Places)
     """Where each example begins."""
-    read: int = 0
+    exact: Keys = field(default_factory=Keys)
+    """Of each example, a key of its text."""
+    near: Keys = field(default_factory=Keys)
+    """Of each example, a key of its text without regard to spelling."""
+    hints: Counter[str] = field(default_factory=Counter)
+    """Hints at personal data by kind."""
+    hint_places: dict[str, list[str]] = field(default_factory=dict)
+    """The first places of each kind."""
+    languages: Counter[str] = field(default_factory=Counter)
+    """Records by the language of what is learned."""
+    shown: list[tuple[Place, TokenizedRecord]] = field(default_factory=list)
+    """The first examples without a hint, in tokens."""
+    count: int = 0
     """Records in the file."""
     dropped: int = 0
     """Records that had no learned token left after truncation."""
-    lengths: list[int] = field(default_factory=list)
-    """Number of tokens of every record before truncation."""
+    lengths: "array[int]" = field(default_factory=lambda: array("q"))
+    """Number of tokens of every record before truncation; of characters, where there is no model."""
+    learned: "array[int]" = field(default_factory=lambda: array("q"))
+    """Of every record, the place of its first token under the loss, counted from 0; its length if there is none."""
+    learned_tokens: int = 0
+    """Tokens under the loss after truncation."""
     notes: Counter[str] = field(default_factory=Counter)
     """Sentences about records that a person should know, each with the number of its records."""
 
-    def take(self, chosen: list[int], name: str) -> "Loaded":
-        """The part of the split with these indices."""
+    def take(self, chosen: np.ndarray, name: str) -> "Loaded":
+        """The part of the split with these indices, which ascend."""
         return replace(
             self,
             name=name,
-            examples=[self.examples[i] for i in chosen],
-            records=[self.records[i] for i in chosen],
-            places=[self.places[i] for i in chosen],
+            chosen=chosen,
+            places=self.places.take(chosen.tolist()),
+            exact=Keys(self.exact[i] for i in chosen.tolist()),
+            near=Keys(self.near[i] for i in chosen.tolist()),
         )
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.places)
+
+    def kept_lengths(self) -> np.ndarray:
+        """int64 [examples]: number of tokens after truncation."""
+        lengths = self._tokens.lengths()
+        return lengths if self.chosen is None else lengths[self.chosen]
+
+    def read(self, index: int) -> TokenizedRecord:
+        """The tokens of one example."""
+        return self._tokens.read(index if self.chosen is None else int(self.chosen[index]))
+
+    @property
+    def _tokens(self) -> KeptTokens:
+        if self.tokens is None:
+            raise ValueError("no tokens were kept")
+        return self.tokens
+
+    def examples(self) -> Iterator[Example]:
+        """The examples in their order, read once more."""
+        if self.render is None:
+            return
+        wanted = (self.places[index] for index in range(len(self)))
+        place = next(wanted, None)
+        for file in self.sources:
+            for record in read_records(file.path, file.name, Problems()):
+                if record.place == place:
+                    yield self.render(record)
+                    place = next(wanted, None)
+                    if place is None:
+                        return
 
 
 def load_splits(
-    job: ResolvedJob,
+    reading: Reading,
     files: list[DataFile],
-    tokenizer: TextTokenizer,
-    limit: int,
+    tokenizer: TextTokenizer | None,
     records_read: Callable[[int], None],
 ) -> dict[str, Loaded]:
     """Every record of every split; all problems of all splits are reported together.
 
-    `records_read` is called now and then with the number of records read from the current split.
+    Several files of one split are read one after the other. Without a tokenizer, chats are looked at without a chat
+    template, and lengths are characters. `records_read` is called now and then with the number of records read from
+    the current split.
 
     Raises:
         DataRefused: with all problems.
     """
     problems = Problems()
-    chat, decided = tokenizer.chat_template(), list[Renderer]()
+    chat = PlainChat() if tokenizer is None else tokenizer.chat_template()
+    decided = list[Renderer]()
 
     def render(record: Record) -> Example:
         # The first training record decides the format of every split.
         if not decided:
-            decided.append(renderer_of(job.dataset.format, job.dataset.template, chat, record))
+            decided.append(renderer_of(reading.format, reading.template, chat, record))
         return decided[0](record)
 
-    splits = {}
+    splits: dict[str, Loaded] = {}
     for file in files:
-        split = Loaded(file.split, file.name)
-        for examples in _batches(_examples(file, render, problems, split)):
-            # After the first problem the other records are only checked, not tokenised.
-            if not problems.count:
-                _tokenize(examples, split, tokenizer, learn_all=job.dataset.loss_on == "all", limit=limit)
-            records_read(split.read)
-        if not split.read and not problems.count:
+        split = splits.setdefault(file.split, Loaded(file.split, render=render))
+        if reading.folder is not None and split.tokens is None:
+            split.tokens = KeptTokens(reading.folder / f"{file.split}.tokens")
+        split.sources.append(file)
+        split.file = ", ".join(filter(None, (split.file, file.name)))
+        before = split.count
+        batches = _batches(_examples(file, render, problems, split))
+        for examples, encoded in _encoded(batches, tokenizer, problems):
+            _look_at(examples, encoded, split, tokenizer, reading)
+            records_read(split.count)
+        if split.count == before and not problems.count:
             problems.add(file.name, f"the {file.split} data set is empty")
-        splits[file.split] = split
     problems.raise_if_any()
     for split in splits.values():
-        if not split.records:
+        if split.tokens is not None:
+            split.tokens.flush()
+        if not len(split.places):
             raise DataRefused(
-                f"dataset.{split.name}: everything truncated: of {split.read} records none has a learned token"
-                f" within maxSequenceLength {limit}; they have {min(split.lengths)} to {max(split.lengths)} tokens;"
-                f" try maxSequenceLength {max(split.lengths)}, or shorter prompts"
+                f"dataset.{split.name}: everything truncated: of {split.count} records none has a learned token"
+                f" within maxSequenceLength {reading.limit}; they have {min(split.lengths)} to {max(split.lengths)}"
+                f" tokens; try maxSequenceLength {max(split.lengths)}, or shorter prompts"
             )
     return splits
 
@@ -100,7 +213,7 @@ def _examples(
     file: DataFile, render: Renderer, problems: Problems, split: Loaded
 ) -> Iterator[tuple[Place, Example]]:
     for record in read_records(file.path, file.name, problems):
-        split.read += 1
+        split.count += 1
         try:
             example = render(record)
         except RecordProblem as problem:
@@ -120,30 +233,78 @@ def _batches(examples: Iterator[tuple[Place, Example]]) -> Iterator[list[tuple[P
     yield batch
 
 
-def _tokenize(
+def _encoded(
+    batches: Iterator[list[tuple[Place, Example]]], tokenizer: TextTokenizer | None, problems: Problems
+) -> Iterator[tuple[list[tuple[Place, Example]], Sequence[Encoded]]]:
+    """Each batch with its encodings, which a thread makes while the records before and after are looked at.
+
+    After the first problem the other records are only checked, not tokenised.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        before: tuple[list[tuple[Place, Example]], Future[list[Encoded]]] | None = None
+        for batch in batches:
+            examples = [example for _, example in batch]
+            work = tokenizer.encode if tokenizer and not problems.count else _nothing
+            now = (batch, thread.submit(work, examples))
+            if before and not problems.count:
+                yield before[0], before[1].result()
+            before = now
+        if before and not problems.count:
+            yield before[0], before[1].result()
+
+
+def _nothing(_: Sequence[Example]) -> list[Encoded]:
+    return []
+
+
+def _look_at(
     placed: list[tuple[Place, Example]],
+    encoded: Sequence[Encoded],
     split: Loaded,
-    tokenizer: TextTokenizer,
-    *,
-    learn_all: bool,
-    limit: int,
+    tokenizer: TextTokenizer | None,
+    reading: Reading,
 ) -> None:
-    records = tokenizer.tokenize([example for _, example in placed], learn_all=learn_all, limit=limit)
+    if tokenizer is None:
+        for place, example in placed:
+            split.lengths.append(len(example.text))
+            _note(split, place, example)
+        return
+    learn_all = reading.loss_on == "all"
+    examples = [example for _, example in placed]
+    records = tokenizer.records_of(examples, encoded, learn_all=learn_all, limit=reading.limit)
     for (place, example), record in zip(placed, records, strict=True):
         split.lengths.append(record.full_length)
-        # Nothing precedes the first token, so it cannot be predicted.
-        if record.learned[1:].any():
-            split.examples.append(example)
-            split.places.append(place)
-            split.records.append(record)
-        else:
+        split.learned.append(record.first_learned)
+        if record.first_learned >= len(record.tokens):
             split.dropped += 1
+            continue
+        # Nothing precedes the first token, so it cannot be predicted.
+        split.learned_tokens += int(record.learned[1:].sum())
+        if _note(split, place, example) and len(split.shown) < _MAX_SHOWN:
+            split.shown.append((place, record))
+        if split.tokens is not None:
+            split.tokens.append(record)
+
+
+def _note(split: Loaded, place: Place, example: Example) -> bool:
+    """Keeps what the report needs of an example, and returns whether it is without a hint at personal data."""
+    split.places.append(place)
+    split.exact.append(exact_key(example))
+    split.near.append(near_key(example))
+    split.languages[language_of("".join(piece.text for piece in example.pieces if piece.is_learned))] += 1
+    found = Counter(hints_in("\n".join(piece.text for piece in example.pieces)))
+    split.hints += found
+    for kind in found:
+        places = split.hint_places.setdefault(kind, [])
+        if len(places) < MAX_PLACES:
+            places.append(str(place))
+    return not found
 
 
 def notes_of(splits: Mapping[str, Loaded]) -> list[str]:
     """What a person should know of records: one sentence each, with the number of records."""
     return [
-        f"dataset.{split.name}: {count} of {split.read} records: {note}"
+        f"dataset.{split.name}: {count} of {split.count} records: {note}"
         for split in splits.values()
         for note, count in split.notes.items()
     ]
@@ -155,8 +316,8 @@ def hold_out(splits: dict[str, Loaded], job: ResolvedJob) -> dict[str, Loaded]:
     if not fraction:
         return splits
     training = splits["training"]
-    contents = [near_key(example) for example in training.examples]
-    unique = list(dict.fromkeys(contents))
+    # Of each content the number, in the order in which contents first appear.
+    unique, contents = np.unique(training.near.first_copies(), return_inverse=True)
     if len(unique) < 2:  # noqa: PLR2004  one to learn from, one to measure on
         raise DataRefused(
             f"dataset.validationFraction: {fraction:g} of {len(unique)} different record can't be held out; try more"
@@ -164,12 +325,9 @@ def hold_out(splits: dict[str, Loaded], job: ResolvedJob) -> dict[str, Loaded]:
         )
     count = min(max(1, round(fraction * len(unique))), len(unique) - 1)
     order = np.random.default_rng(job.training.seed).permutation(len(unique))
-    held_out = {unique[index] for index in order[:count]}
-    sides: tuple[list[int], list[int]] = ([], [])
-    for index, content in enumerate(contents):
-        sides[content in held_out].append(index)
+    is_held_out = np.isin(contents, order[:count])
     return {
-        "training": training.take(sides[0], "training"),
-        "validation": training.take(sides[1], "validation"),
+        "training": training.take(np.flatnonzero(~is_held_out), "training"),
+        "validation": training.take(np.flatnonzero(is_held_out), "validation"),
         **{name: split for name, split in splits.items() if name == "test"},
     }

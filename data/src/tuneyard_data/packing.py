@@ -6,6 +6,7 @@ Records do not see each other: position ids begin anew with each, and attention 
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from heapq import heappop, heappush
 
 
 def pack(lengths: Sequence[int], limit: int) -> list[list[int]]:
@@ -17,14 +18,22 @@ def pack(lengths: Sequence[int], limit: int) -> list[list[int]]:
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     bins: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (tokens left, bin), sorted
+    rooms: list[int] = []  # the numbers of tokens that bins have left, sorted
+    with_room: dict[int, list[int]] = {}  # the bins of each, as a heap
     for index in order:
-        at = bisect_left(room, (lengths[index], -1))
-        if at == len(room):
+        at = bisect_left(rooms, lengths[index])
+        if at == len(rooms):
             bins.append([])
             left, number = limit, len(bins) - 1
         else:
-            left, number = room.pop(at)
+            left = rooms[at]
+            number = heappop(with_room[left])
+            if not with_room[left]:
+                del with_room[left], rooms[at]
         bins[number].append(index)
-        insort(room, (left - lengths[index], number))
+        left -= lengths[index]
+        if left not in with_room:
+            with_room[left] = []
+            insort(rooms, left)
+        heappush(with_room[left], number)
     return sorted(sorted(records) for records in bins)

@@ -40,12 +40,18 @@ def _is_card(text: str) -> bool:
     return len(digits) in _CARD_DIGITS and len(set(digits)) > 1 and is_luhn(digits)
 
 
-_KINDS: tuple[tuple[str, str, re.Pattern[str], Callable[[str], bool]], ...] = (
-    # A text without any of these is not searched further: most texts are spared the slow search.
-    ("e-mail address", "@", _EMAIL, lambda _: True),
-    ("card number", "", _CARD, _is_card),
-    ("phone number", "", _PHONE, lambda _: True),
-    ("key or token", "", _SECRET, lambda _: True),
+_ANY_EMAIL = re.compile("@")
+_ANY_NUMBER = re.compile(r"\d(?:\D{0,3}\d){5}")
+"""Any phone or card number: none has fewer digits, or more than `) (` between two."""
+_ANY_SECRET = re.compile(
+    "PRIVATE KEY|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|hf_|sk-|nvapi-|xox|AIza|eyJ"  # each begins a secret
+)
+_KINDS: tuple[tuple[str, re.Pattern[str], re.Pattern[str], Callable[[str], bool]], ...] = (
+    # A text without the first is not searched further: most texts are spared the slow search.
+    ("e-mail address", _ANY_EMAIL, _EMAIL, lambda _: True),
+    ("card number", _ANY_NUMBER, _CARD, _is_card),
+    ("phone number", _ANY_NUMBER, _PHONE, lambda _: True),
+    ("key or token", _ANY_SECRET, _SECRET, lambda _: True),
 )
 KINDS = tuple(kind for kind, *_ in _KINDS)
 
@@ -53,7 +59,7 @@ KINDS = tuple(kind for kind, *_ in _KINDS)
 def hints_in(text: str) -> Iterator[str]:
     """The kind of every hint in `text`, one of KINDS; a number is a card before it is a phone."""
     for kind, needed, pattern, is_meant in _KINDS:
-        if needed not in text:
+        if not needed.search(text):
             continue
         found = [match for match in pattern.finditer(text) if is_meant(match[0])]
         yield from (kind for _ in found)

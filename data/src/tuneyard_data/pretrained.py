@@ -5,7 +5,9 @@ This is the one module of the data reader that imports transformers. A process t
 first: then the import takes 3 s and 80 MB instead of 8 s and 700 MB (transformers 5.23, measured on one core).
 """
 
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,13 @@ _LAYER_KINDS = ("layer_types", "layers_block_type", "block_types")
 _STATE_KEYS = re.compile(r"(^|_)(mamba|ssm|lru|conv|conv1d|time_step)(_|$)")
 """Keys of a configuration whose model carries a state from token to token."""
 _STATE_FAMILIES = ("rwkv", "xlstm", "mamba")
+
+
+def hide_pytorch() -> None:
+    """Makes this process work as if PyTorch were not installed; before transformers is imported, or never."""
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    # Otherwise transformers says on standard error that there is none.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 def load_tokenizer(folder: Path) -> Any:

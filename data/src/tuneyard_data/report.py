@@ -13,24 +13,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
 
+import numpy as np
+from pydantic import Field
 from tuneyard_api.base import Contract
 from tuneyard_api.problems import clip
 
-from tuneyard_data.loading import Loaded
-from tuneyard_data.near_duplicates import exact_key, near_key, repeated, shared
-from tuneyard_data.personal_data import KINDS, hints_in
+from tuneyard_data.loading import MAX_PLACES, Loaded
+from tuneyard_data.near_duplicates import repeated, shared
+from tuneyard_data.personal_data import KINDS
 from tuneyard_data.preview import render_preview
 from tuneyard_data.refused import DataRefused
 from tuneyard_data.tokenization import TextTokenizer
 
 REPORT = "prepare-report.json"
-MAX_PLACES = 5
-"""Number of places that are named for each finding; all places are counted."""
 MAX_SHOWN_CHARACTERS = 4000
 _LONG_TAIL = 0.05
 """Share of truncated records above which there is a warning."""
 _TOO_MUCH_LEAKED = 0.5
 _BINS = 12
+_LIMITS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+"""Sequence lengths at which the report says what would be truncated."""
 
 
 class Bin(Contract):
@@ -41,8 +43,18 @@ class Bin(Contract):
     records: int
 
 
+class Truncation(Contract):
+    """What a maxSequenceLength of `limit` tokens would do."""
+
+    limit: int
+    cut: int
+    """Records that are longer."""
+    dropped: int
+    """Records of which nothing learned would be left."""
+
+
 class Lengths(Contract):
-    """Tokens of the records of a file, before cutting."""
+    """Tokens of the records of a file, before cutting; characters where there was no model."""
 
     shortest: int
     median: int
@@ -54,6 +66,8 @@ class Lengths(Contract):
     dropped: int
     """Records of which nothing learned was left within `limit`."""
     histogram: tuple[Bin, ...]
+    truncation: tuple[Truncation, ...] = ()
+    """The same for other limits, up to the first at which nothing is cut; empty without a model."""
 
 
 class Pair(Contract):
@@ -80,6 +94,10 @@ class SplitReport(Contract):
     records: int
     lengths: Lengths
     duplicates: Repetition
+    learned_tokens: int = 0
+    """Tokens under the loss after cutting; 0 without a model."""
+    languages: dict[str, int] = Field(default_factory=dict)
+    """Records by the language of what is learned, a guess; the most frequent first."""
 
 
 class Leak(Repetition):
@@ -155,36 +173,35 @@ class DataReport(Contract):
 
 
 def build_report(
-    splits: Mapping[str, Loaded], tokenizer: TextTokenizer, limit: int, plan_digest: str
+    splits: Mapping[str, Loaded], tokenizer: TextTokenizer | None, limit: int, plan_digest: str
 ) -> DataReport:
     """The report on what the files hold, before anything is held out."""
-    exact = {name: [exact_key(example) for example in split.examples] for name, split in splits.items()}
-    near = {name: [near_key(example) for example in split.examples] for name, split in splits.items()}
     leaks = []
     for name, of in (("validation", "training"), ("test", "training"), ("test", "validation")):
         if name in splits and of in splits:
             found = _repetition(
-                shared(exact[name], exact[of]),
-                shared(near[name], near[of]),
+                shared(splits[name].exact, splits[of].exact),
+                shared(splits[name].near, splits[of].near),
                 splits[name],
                 splits[of],
             )
             leaks.append(Leak(split=name, of=of, **found.model_dump(by_alias=False)))
-    hints, clean = _hints(splits)
     return DataReport(
         plan_digest=plan_digest,
-        shown=None if clean is None else _shown(splits["training"], clean, tokenizer),
+        shown=None if tokenizer is None else _shown(splits["training"], tokenizer),
         splits={
             name: SplitReport(
                 file=split.file,
-                records=split.read,
+                records=split.count,
                 lengths=_lengths(split, limit),
-                duplicates=_repetition(repeated(exact[name]), repeated(near[name]), split, split),
+                duplicates=_repetition(repeated(split.exact), repeated(split.near), split, split),
+                learned_tokens=split.learned_tokens,
+                languages=dict(split.languages.most_common()),
             )
             for name, split in splits.items()
         },
         leaks=tuple(leaks),
-        hints=hints,
+        hints=_hints(splits),
     )
 
 
@@ -214,7 +231,7 @@ def warnings_of(report: DataReport) -> list[str]:
             )
     if report.hints:
         kinds = ", ".join(f"{hint.count} x {hint.kind}" for hint in report.hints)
-        warnings.append(f"the data may hold personal data or secrets: {kinds}; places: {REPORT}")
+        warnings.append(f"the data may hold personal data or secrets: {kinds}; the report has the places")
     return warnings
 
 
@@ -223,16 +240,30 @@ def text_of(report: DataReport) -> str:
     lines = []
     for name, split in report.splits.items():
         lengths = split.lengths
+        has_tokens = bool(lengths.truncation)
         lines.append(
-            f"{name}: {split.file}: {split.records} records of {lengths.shortest} to {lengths.longest} tokens"
-            f" (half at most {lengths.median}, 95 of 100 at most {lengths.percentile_95}); limit {lengths.limit}:"
-            f" {lengths.cut} cut, {lengths.dropped} dropped"
+            f"{name}: {split.file}: {split.records} records of {lengths.shortest} to {lengths.longest}"
+            f" {'tokens' if has_tokens else 'characters'}"
+            f" (half at most {lengths.median}, 95 of 100 at most {lengths.percentile_95})"
+            + (
+                f"; limit {lengths.limit}: {lengths.cut} cut, {lengths.dropped} dropped;"
+                f" {split.learned_tokens} tokens learned"
+                if has_tokens
+                else ""
+            )
         )
         most = max(part.records for part in lengths.histogram)
         lines += [
             f"  {part.at_least:>7}-{part.at_most:<7} {part.records:>8} {'#' * ceil(40 * part.records / most)}"
             for part in lengths.histogram
         ]
+        lines += [
+            f"  limit {each.limit}: {each.cut} records cut, {each.dropped} dropped"
+            for each in lengths.truncation
+            if each.limit != lengths.limit
+        ]
+        languages = ", ".join(f"{count} {language}" for language, count in split.languages.items())
+        lines.append(f"  languages (a guess): {languages}")
         lines += _repetition_lines("duplicates", split.duplicates)
     for leak in report.leaks:
         lines += _repetition_lines(f"{leak.split} records in {leak.of}", leak)
@@ -260,27 +291,27 @@ def _repetition(
     return Repetition(exact=len(exact), near=len(merely_alike), first=first)
 
 
-def _hints(splits: Mapping[str, Loaded]) -> tuple[tuple[Hint, ...], int | None]:
-    """The hints of all splits, and the index of the first training record without any."""
-    counts: Counter[str] = Counter()
-    places: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    clean: int | None = None
-    for name, split in splits.items():
-        for at, (example, place) in enumerate(zip(split.examples, split.places, strict=True)):
-            found = Counter(hints_in("\n".join(piece.text for piece in example.pieces)))
-            counts += found
-            for kind in found:
-                if len(places[kind]) < MAX_PLACES:
-                    places[kind].append(str(place))
-            if clean is None and name == "training" and not found:
-                clean = at
-    hints = (Hint(kind=kind, count=counts[kind], first=tuple(places[kind])) for kind in KINDS if counts[kind])
-    return tuple(hints), clean
+def _hints(splits: Mapping[str, Loaded]) -> tuple[Hint, ...]:
+    """The hints of all splits."""
+    counts = sum((split.hints for split in splits.values()), Counter[str]())
+    places = {
+        kind: [place for split in splits.values() for place in split.hint_places.get(kind, ())]
+        for kind in counts
+    }
+    return tuple(
+        Hint(kind=kind, count=counts[kind], first=tuple(places[kind][:MAX_PLACES]))
+        for kind in KINDS
+        if counts[kind]
+    )
 
 
-def _shown(split: Loaded, at: int, tokenizer: TextTokenizer) -> ShownRecord:
-    text = render_preview([split.records[at]], tokenizer)
-    return ShownRecord(place=str(split.places[at]), text=clip(text, MAX_SHOWN_CHARACTERS))
+def _shown(split: Loaded, tokenizer: TextTokenizer) -> ShownRecord | None:
+    """The first record without a hint."""
+    if not split.shown:
+        return None
+    place, record = split.shown[0]
+    text = render_preview([record], tokenizer)
+    return ShownRecord(place=str(place), text=clip(text, MAX_SHOWN_CHARACTERS))
 
 
 def _lengths(split: Loaded, limit: int) -> Lengths:
@@ -295,12 +326,30 @@ def _lengths(split: Loaded, limit: int) -> Lengths:
         percentile_95=_percentile(ordered, 95),
         longest=ordered[-1],
         limit=limit,
-        cut=sum(length > limit for length in ordered),
+        cut=sum(length > limit for length in ordered) if split.learned else 0,
         dropped=split.dropped,
         histogram=tuple(
             Bin(at_least=number * width, at_most=(number + 1) * width - 1, records=counts[number])
             for number in range(min(counts), max(counts) + 1)
         ),
+        truncation=_truncation(split, ordered[-1]),
+    )
+
+
+def _truncation(split: Loaded, longest: int) -> tuple[Truncation, ...]:
+    if not split.learned:
+        return ()
+    lengths, firsts = np.asarray(split.lengths), np.asarray(split.learned)
+    # Up to the first limit at which nothing is cut.
+    count = 1 + sum(limit < longest for limit in _LIMITS)
+    return tuple(
+        Truncation(
+            limit=limit,
+            cut=int((lengths > limit).sum()),
+            # A record without any learned token is dropped at every limit.
+            dropped=int((firsts >= np.minimum(lengths, limit)).sum()),
+        )
+        for limit in _LIMITS[:count]
     )
 
 

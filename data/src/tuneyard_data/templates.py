@@ -7,7 +7,7 @@ Templates of jobs are Jinja2 in a sandbox where an unknown column is an error.
 import jinja2
 from tuneyard_api.job import Template
 
-from tuneyard_data.chat_template import ChatTemplate
+from tuneyard_data.chat_template import ChatTemplate, PlainChat
 from tuneyard_data.chats import is_chat
 from tuneyard_data.examples import Example, Piece, Renderer
 from tuneyard_data.records import Record, RecordProblem, describe_value, did_you_mean, listed
@@ -38,7 +38,7 @@ def detect_format(first: Record, declared: str) -> str:
 
 
 def renderer_of(
-    declared: str, template: Template | None, chat: ChatTemplate | None, first: Record
+    declared: str, template: Template | None, chat: ChatTemplate | PlainChat | None, first: Record
 ) -> Renderer:
     """The renderer that turns each record into an Example; the first record decides the format.
 

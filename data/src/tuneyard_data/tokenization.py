@@ -3,7 +3,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -31,11 +31,24 @@ class TokenizedRecord:
     """bool [length]: whether a token counts in the loss."""
     full_length: int
     """Number of tokens before truncation."""
+    first_learned: int
+    """Place of the first token that is predicted and counts in the loss, from 0; `full_length` if there is none."""
 
     @property
     def is_cut(self) -> bool:
         """Whether it was longer than allowed."""
         return self.full_length > len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the tokenizer's own code makes of an example."""
+
+    whole: tokenizers.Encoding
+    prompt: tokenizers.Encoding
+    """Of the prompt from `start` on."""
+    start: int
+    """A character of the prompt."""
 
 
 class TextTokenizer:
@@ -60,6 +73,11 @@ class TextTokenizer:
                 f"{folder}: no token ends an answer: neither tokenizer_config.json (eos_token) nor"
                 " generation_config.json nor config.json (eos_token_id) names one that the tokenizer has"
             )
+        self._splitting = {
+            token.content: number
+            for number, token in self._backend.get_added_tokens_decoder().items()
+            if number in self.stop_ids and token.special and not _looks_around(token)
+        }
         self.end_id = self.stop_ids[0]
         """Token that is appended to the learned text, if the text does not end with a stop id itself."""
 
@@ -97,15 +115,46 @@ class TextTokenizer:
         """Text with special tokens, for people who want to see them."""
         return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
+    def texts_of(self, ids: Sequence[int]) -> list[str]:
+        """The text that each token adds, special tokens included.
+
+        Tokens that hold a part of a character add nothing; the one that completes it adds the whole character.
+        """
+        texts, start, done = [], 0, 0
+        for end in range(1, len(ids) + 1):
+            before, upto = self.decode_all(ids[start:done]), self.decode_all(ids[start:end])
+            if upto.endswith("\ufffd") and end < len(ids):
+                texts.append("")
+                continue
+            texts.append(upto[len(before) :])
+            # Decoded behind the token before: by itself a token may lose the space that it begins with.
+            start, done = done, end
+        return texts
+
     def tokenize(self, examples: Sequence[Example], *, learn_all: bool, limit: int) -> list[TokenizedRecord]:
         """Every example in at most `limit` tokens, cut at the end; as one batch, which uses all cores."""
-        wholes = self._encode_all(examples, ["".join(p.text for p in each.pieces) for each in examples])
+        return self.records_of(examples, self.encode(examples), learn_all=learn_all, limit=limit)
+
+    def encode(self, examples: Sequence[Example]) -> list["Encoded"]:
+        """The first half of `tokenize`, without Python's lock: another thread can work meanwhile."""
+        wholes = self._encode_all(examples, [each.text for each in examples])
+        starts = [self._last_seam(each) for each in examples]
         prompts = self._encode_all(
-            examples, [each.pieces[0].text if len(each.pieces) > 1 else "" for each in examples]
+            examples,
+            [
+                each.pieces[0].text[start:] if len(each.pieces) > 1 else ""
+                for each, start in zip(examples, starts, strict=True)
+            ],
         )
+        return list(map(Encoded, wholes, prompts, starts))
+
+    def records_of(
+        self, examples: Sequence[Example], encoded: Sequence["Encoded"], *, learn_all: bool, limit: int
+    ) -> list[TokenizedRecord]:
+        """The second half of `tokenize`."""
         return [
             self._record(*each, learn_all=learn_all, limit=limit)
-            for each in zip(examples, wholes, prompts, strict=True)
+            for each in zip(examples, encoded, strict=True)
         ]
 
     def _encode_all(self, examples: Sequence[Example], texts: Sequence[str]) -> list[tokenizers.Encoding]:
@@ -118,47 +167,60 @@ class TextTokenizer:
             found.update(zip(places, encoded, strict=True))
         return [found[i] for i in range(len(texts))]
 
+    def _last_seam(self, example: Example) -> int:
+        """Where the last token begins in the prompt that splits it in any text; 0 if there is none.
+
+        What follows such a token is tokenised by itself, so that only this part has to be compared with the whole text.
+        """
+        if not example.has_special_tokens or len(example.pieces) == 1:
+            return 0
+        return max(0, *(example.pieces[0].text.rfind(text) for text in self._splitting), 0)
+
     def _record(
-        self,
-        example: Example,
-        whole: tokenizers.Encoding,
-        prompt: tokenizers.Encoding,
-        *,
-        learn_all: bool,
-        limit: int,
+        self, example: Example, encoded: "Encoded", *, learn_all: bool, limit: int
     ) -> TokenizedRecord:
-        tokens: list[int] = []
-        learned: list[bool] = []
-        pieces = self._ids_of_pieces(example, whole, prompt)
-        for piece, ids in zip(example.pieces, pieces, strict=True):
-            tokens += ids
-            learned += [learn_all or piece.is_learned] * len(ids)
+        pieces = self._ids_of_pieces(example, encoded)
+        tokens = pieces[0] if len(pieces) == 1 else [token for ids in pieces for token in ids]
+        flags = [learn_all or piece.is_learned for piece in example.pieces]
+        counts = [len(ids) for ids in pieces]
         if not tokens or tokens[-1] not in self.stop_ids:
-            tokens.append(self.end_id)
-            learned.append(learn_all or example.pieces[-1].is_learned)
+            tokens = [*tokens, self.end_id]
+            counts[-1] += 1
+        learned = np.repeat(flags, counts)
+        # Nothing precedes the first token, so it is never predicted.
+        predicted = learned[1:]
+        first = 1 + int(predicted.argmax()) if predicted.any() else len(tokens)
         return TokenizedRecord(
-            np.asarray(tokens[:limit], dtype=np.int32), np.asarray(learned[:limit], dtype=bool), len(tokens)
+            np.asarray(tokens[:limit], dtype=np.int32), learned[:limit], len(tokens), first
         )
 
-    def _ids_of_pieces(
-        self, example: Example, whole: tokenizers.Encoding, prompt: tokenizers.Encoding
-    ) -> Iterator[Sequence[int]]:
+    def _ids_of_pieces(self, example: Example, encoded: "Encoded") -> list[Sequence[int]]:
         """The ids of each piece: those of the whole text, if tokens end where pieces do.
 
         Otherwise a token would belong to two pieces, or the prompt would not be what a serving program makes of it:
         then the prompt stands by itself, and each further piece continues it.
         """
+        whole = encoded.whole
         if len(example.pieces) == 1:
-            yield whole.ids[: _end_of_text(whole)]
-            return
-        first = prompt.ids[: _end_of_text(prompt)]
+            return [whole.ids[: _end_of_text(whole)]]
         cuts = _cuts(whole, [len(piece.text) for piece in example.pieces])
-        if cuts is not None and whole.ids[: cuts[0]] == first:
-            yield from (whole.ids[start:end] for start, end in zip([0, *cuts], cuts, strict=False))
-            return
-        yield first
-        for before, piece in pairwise(example.pieces):
-            yield self._continuation(before.text, piece.text)
+        if cuts is not None:
+            ids = whole.ids
+            if self._begins_alike(example, encoded, ids, cuts[0]):
+                return [ids[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
+        first = self.prompt_ids(example.pieces[0].text, has_special_tokens=example.has_special_tokens)
+        rest = [self._continuation(before.text, piece.text) for before, piece in pairwise(example.pieces)]
+        return [first, *rest]
+
+    def _begins_alike(self, example: Example, encoded: "Encoded", ids: list[int], cut: int) -> bool:
+        """Whether the whole text begins with the tokens of the prompt alone, which are `cut`."""
+        prompt = encoded.prompt.ids[: _end_of_text(encoded.prompt)]
+        if encoded.start == 0:
+            return bool(ids[:cut] == prompt)
+        at = encoded.whole.char_to_token(encoded.start)
+        if at is not None and prompt[0] in self._splitting.values() and ids[at] == prompt[0]:
+            return bool(ids[at:cut] == prompt)
+        return ids[:cut] == self.prompt_ids(example.pieces[0].text, has_special_tokens=True)
 
     def _continuation(self, before: str, text: str) -> list[int]:
         """The ids of a text that follows another.
@@ -182,14 +244,30 @@ def _cuts(encoding: tokenizers.Encoding, lengths: Sequence[int]) -> list[int] | 
     or to none.
     """
     end = _end_of_text(encoding)
+    seams = list(accumulate(lengths))
+    quick = [_cut_at(encoding, seam) for seam in seams[:-1]]
+    if all(quick) and encoding.char_to_token(seams[-1] - 1) == end - 1:
+        return [*map(int, filter(None, quick)), end]
     ends = list(accumulate((stop for _, stop in encoding.offsets[:end]), max))
     cuts = []
-    for seam in accumulate(lengths):
+    for seam in seams:
         cut = bisect_right(ends, seam)
         if seam and (cut == 0 or ends[cut - 1] != seam):
             return None
         cuts.append(cut)
     return cuts if cuts[-1] == end else None
+
+
+def _cut_at(encoding: tokenizers.Encoding, seam: int) -> int | None:
+    """How many tokens end with a character, where the next one begins another token; else None."""
+    last = encoding.char_to_token(seam - 1) if seam else None
+    following = encoding.char_to_token(seam)
+    return following if last is not None and following == last + 1 else None
+
+
+def _looks_around(token: tokenizers.AddedToken) -> bool:
+    """Whether a token takes what stands beside it into account, or the text is changed before it is looked for."""
+    return bool(token.lstrip or token.rstrip or token.single_word or token.normalized)
 
 
 def _end_of_text(encoding: tokenizers.Encoding) -> int:

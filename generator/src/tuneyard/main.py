@@ -30,6 +30,7 @@ _COMMANDS = {
         "tuneyard.commands.schemas",
         "Add schemas of custom resources and values of charts for `check`.",
     ),
+    "data": ("tuneyard.commands.data", "Check data sets of fine-tuning jobs, without a cluster."),
     "docs": ("tuneyard.commands.docs", "Write the sample file and the reference pages."),
 }
 

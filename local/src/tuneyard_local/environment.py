@@ -67,6 +67,13 @@ def is_pods_python() -> bool:
     return f"{sys.version_info.major}.{sys.version_info.minor}" == PODS_PYTHON
 
 
+def find_python() -> str | None:
+    """The interpreter outside of any virtual environment that can run what is installed for pods, on this machine."""
+    if is_pods_python():
+        return str(Path(sys.base_prefix) / "bin" / f"python{PODS_PYTHON}")
+    return shutil.which(f"python{PODS_PYTHON}")
+
+
 def build_environment(
     what: str,
     requirements: str,

@@ -30,13 +30,28 @@ SYSTEM_NAMESPACE = "tuneyard-system"
 RELEASE = "tuneyard-operator"
 CHART = REPOSITORY / "charts" / "tuneyard-operator"
 CRDS = REPOSITORY / "manifests" / "crds"
-MODELS = REPOSITORY / "examples" / "models"
 RUNTIME = "hf-cpu"
+MODELS = REPOSITORY / "examples" / "models"
 BASE_MODEL = "tiny-llama"
 SERVICE, SERVICE_PORT = "llm", 8000
 MAX_LORA_RANK = 64
 _EXCERPT = 3000
 """Characters of what pods say that an error carries."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The model that jobs tune and the endpoint serves; by default the tiny Llama of tests."""
+
+    name: str = BASE_MODEL
+    """Its folder in the claim `models`, and its name at the endpoint."""
+    folder: Path = MODELS
+    """The folder behind the claim `models`."""
+    micro_batch: int = 8
+    """Sequences of one forward pass that fit into the memory of a training pod."""
+
+
+TINY_LLAMA = BaseModel()
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,7 @@ class BuiltParts:
     server: Image
     pytorch: Path
     datasets: Path
+    model: BaseModel = TINY_LLAMA
 
 
 def build(progress: Progress) -> BuiltParts:
@@ -73,9 +89,9 @@ def install(cluster: Cluster, parts: BuiltParts, namespace: str, progress: Progr
     load_images(cluster, parts.operator, parts.trainer, parts.server)
     progress.say("images are on the nodes")
     install_operator(cluster, parts.operator)
-    cluster.apply(build_runtime(parts.trainer, namespace))
+    cluster.apply(build_runtime(parts.trainer, namespace, parts.model))
     make_namespace(cluster, parts, namespace)
-    cluster.apply(*build_endpoint(namespace, parts.server))
+    cluster.apply(*build_endpoint(namespace, parts.server, parts.model))
     with ThreadPoolExecutor() as pool:
         waits = [(SYSTEM_NAMESPACE, RELEASE), (namespace, SERVICE)]
         list(pool.map(lambda wait: wait_for_deployment(cluster, *wait), waits))
@@ -106,7 +122,7 @@ def install_operator(cluster: Cluster, image: Image) -> None:
         raise ClusterError(f"helm upgrade: {result.stderr.strip()}")
 
 
-def build_runtime(trainer: Image, namespace: str) -> dict[str, Any]:
+def build_runtime(trainer: Image, namespace: str, model: BaseModel = TINY_LLAMA) -> dict[str, Any]:
     """The FineTuneRuntime `hf-cpu`: trains on CPU, takes fake GPUs so that scheduling is real; served in `namespace`."""
     return {
         "apiVersion": "tuneyard.io/v1alpha1",
@@ -125,16 +141,16 @@ def build_runtime(trainer: Image, namespace: str) -> dict[str, Any]:
             "trainResources": {"cpu": "500m", "memory": "3Gi"},
             "defaults": {
                 "workspaceSizeGiB": 1,
-                "microBatchSize": 8,
+                "microBatchSize": model.micro_batch,
                 "registry": {"claimName": "adapters"},
             },
             "servedModels": [
                 {
-                    "name": BASE_MODEL,
-                    "base": {"pvc": {"claimName": "models", "path": BASE_MODEL}},
+                    "name": model.name,
+                    "base": {"pvc": {"claimName": "models", "path": model.name}},
                     "endpoint": f"http://{SERVICE}.{namespace}.svc.cluster.local:{SERVICE_PORT}",
                     "server": "vllm",
-                    "listedAs": BASE_MODEL,
+                    "listedAs": model.name,
                     "maxLoraRank": MAX_LORA_RANK,
                 }
             ],
@@ -170,12 +186,12 @@ def make_namespace(cluster: Cluster, parts: BuiltParts, namespace: str) -> None:
 
 def bind_folders(cluster: Cluster, parts: BuiltParts, namespace: str) -> None:
     """Bind folders of this machine to claims of a namespace: PyTorch, the base model, the data set."""
-    folders = {"pytorch": parts.pytorch, "models": MODELS, "datasets": parts.datasets}
+    folders = {"pytorch": parts.pytorch, "models": parts.model.folder, "datasets": parts.datasets}
     for claim, folder in folders.items():
         bind_folder(cluster, namespace, claim, folder, read_only=True)
 
 
-def build_endpoint(namespace: str, server: Image) -> list[dict[str, Any]]:
+def build_endpoint(namespace: str, server: Image, model: BaseModel = TINY_LLAMA) -> list[dict[str, Any]]:
     """The small server, which serves adapters as vLLM does, and its Service.
 
     It finds what jobs publish in their registry itself. Its working directory is that of base models, so that the string
@@ -199,8 +215,8 @@ def build_endpoint(namespace: str, server: Image) -> list[dict[str, Any]]:
                     {"name": "VLLM_LORA_RESOLVER_CACHE_DIR", "value": mounts["adapters"]},
                 ],
                 "args": [
-                    f"--model={BASE_MODEL}",
-                    f"--served-model-name={BASE_MODEL}",
+                    f"--model={model.name}",
+                    f"--served-model-name={model.name}",
                     f"--port={SERVICE_PORT}",
                     "--max-cpu-loras=16",
                     f"--max-lora-rank={MAX_LORA_RANK}",

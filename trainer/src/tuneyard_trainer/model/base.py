@@ -11,10 +11,14 @@ from tuneyard_api.pod_contract import FailureClass, ResolvedJob
 from tuneyard_data.pretrained import carries_state, read_config
 
 from tuneyard_trainer.fetch.hub import fetch_model
-from tuneyard_trainer.model.weights import check_weights
+from tuneyard_trainer.model.families import Family
+from tuneyard_trainer.model.weights import check_pointer, check_weights
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 _WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
+_READ_AS_TEXT = ("config.json", "tokenizer.json", "tokenizer_config.json", _INDEX)
+_QUANTIZED = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+"""Files beside weights in formats of fewer bits (GPTQ, AWQ, ModelOpt)."""
 _PICKLED = re.compile(r"(pytorch_model.*\.bin|.*\.(pt|pth|ckpt|pkl))$")
 
 
@@ -77,13 +81,39 @@ def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
                 FailureClass.MODEL_MISSING, f"{called}: there is no such folder{_neighbours(folder)}"
             )
         names = sorted(path.name for path in folder.iterdir())
-    check_weights(called, _check_files(called, folder, names))
+    check_weights(called, _check_files(called, folder, names), _weight_index(folder))
     config = _read_config(called, folder)
+    _check_format(called, folder, config)
     model = BaseModel(folder, revision, config, _licence(folder))
     _check_runtime(called, model, job)
     if "auto_map" in config:
         return model  # only its own Python knows what it is
-    return replace(model, carries_state=carries_state(read_config(folder)))
+    values = read_config(folder)
+    _check_family(called, model, values)
+    return replace(model, carries_state=carries_state(values))
+
+
+def _check_format(called: str, folder: Path, config: dict[str, Any]) -> None:
+    """The weights are plain numbers, and not some format of fewer bits, in which nothing can be trained here."""
+    own = config.get("quantization_config")
+    kind = str(own.get("quant_method") or "quantized") if isinstance(own, dict) else None
+    kind = kind or next((name for name in _QUANTIZED if (folder / name).is_file()), None)
+    if kind:
+        raise bad_input(
+            f"{called}: its weights are stored in fewer bits ({kind}); try its revision in bfloat16, with"
+            " model.quantization: nf4 if it must fit into less memory"
+        )
+
+
+def _check_family(called: str, model: BaseModel, values: dict[str, Any]) -> None:
+    family = Family.of(model.model_type)
+    if family.refused:
+        raise bad_input(f"{called}: {family.refused}; try a model of another family")
+    if not family.is_causal and not values.get("is_decoder"):
+        raise bad_input(
+            f"{called}: with this config.json a token of {model.model_type} sees later tokens too; try a model that generates"
+            ' text, or "is_decoder": true in config.json if it was trained so'
+        )
 
 
 def _check_files(called: str, folder: Path, names: list[str]) -> list[Path]:
@@ -99,7 +129,16 @@ def _check_files(called: str, folder: Path, names: list[str]) -> list[Path]:
                 f"{called}: the weights are pickled ({', '.join(pickled[:3])}), which can run code when they are read;"
                 " try a revision with *.safetensors, or convert them"
             )
+        packed = sorted(name for name in names if name.endswith(".gguf"))
+        if packed:
+            raise bad_input(
+                f"{called}: {packed[0]} is a model for llama.cpp, which can't be trained; try the repository that it was"
+                " converted from, with *.safetensors"
+            )
         missing.append(_WEIGHTS)
+    for name in _READ_AS_TEXT:
+        if (folder / name).is_file():
+            check_pointer(called, folder / name)
     if (folder / _ADAPTER).is_file():
         raise bad_input(
             f"{called}: the folder has an {_ADAPTER} too, and transformers would load that adapter into the base model; try"

@@ -30,18 +30,49 @@ from tuneyard_trainer.workspace.layout import FORMER_ADAPTER
 Shapes = Mapping[str, tuple[int, ...]]
 
 _FACTOR = re.compile(r"^base_model\.model\.(.+)\.lora_([AB])\.weight$")
-_PLAIN = {
+_PLAIN: Mapping[str, Any] = {
     "peft_type": "LORA",
     "bias": "none",
-    "use_dora": False,
     "modules_to_save": None,
     "rank_pattern": {},
     "alpha_pattern": {},
-    "fan_in_fan_out": False,
     "layers_to_transform": None,
+    "layers_pattern": None,
     "trainable_token_indices": None,
+    "fan_in_fan_out": False,
+    "use_dora": False,
+    "use_qalora": False,
+    "use_bdlora": None,
+    "lora_bias": False,
+    "layer_replication": None,
+    "target_parameters": None,
+    "alora_invocation_tokens": None,
+    "velora_config": None,
+    "monteclora_config": None,
+    "arrow_config": None,
+    "kasa_config": None,
+    "ensure_weight_tying": False,
 }
-"""The only kind of adapter that is trained here and that vLLM serves: LoRA of one rank, with no other options."""
+"""Options of an adapter that must be as they are by default: it then is what vLLM serves, LoRA of one rank on linear layers."""
+_KEPT = frozenset(
+    {
+        *(
+            "r",
+            "lora_alpha",
+            "lora_dropout",
+            "use_rslora",
+            "target_modules",
+            "exclude_modules",
+            "init_lora_weights",
+        ),
+        *("task_type", "auto_mapping", "inference_mode", "runtime_config", "peft_version"),
+        *("base_model_name_or_path", "revision", "megatron_config", "megatron_core", "qalora_group_size"),
+        *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+    }
+)
+"""Options that are kept as the adapter has them, or that only say where it came from."""
+_SAFE_STARTS = (True, False, "gaussian", "eva", "orthogonal", None)
+"""Values of init_lora_weights that leave the base model as it is; the others subtract the start of the adapter from it."""
 _MAX_SHOWN = 8
 
 
@@ -145,6 +176,15 @@ def _not_plain(config: Mapping[str, Any]) -> Iterator[str]:
         value = config.get(name, plain)
         if value != plain and (value or plain):
             yield f"{name} is {json.dumps(value)}, and only {json.dumps(plain)} can be trained and served"
+    start = config.get("init_lora_weights")
+    if start not in _SAFE_STARTS:
+        yield (
+            f"init_lora_weights is {json.dumps(start)}, which changed the base model itself; try to convert the adapter with"
+            " path_initial_model_for_weight_conversion of PEFT's save_pretrained"
+        )
+    for name in sorted(config.keys() - _PLAIN.keys() - _KEPT):
+        if config[name]:
+            yield f"{name} is {json.dumps(config[name])}, and this trainer does not know that option"
 
 
 def _unlike_job(config: Mapping[str, Any], lora: Lora) -> Iterator[str]:

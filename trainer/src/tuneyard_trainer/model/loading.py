@@ -15,6 +15,8 @@ from tuneyard_api import durable
 from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FailureClass, ResolvedJob
 from tuneyard_api.registry import StoredBase
 
+from tuneyard_trainer.model.adapted_layers import target_modules
+from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.quantized import hold_weights_still, quantization_options
 from tuneyard_trainer.model.record_bounds import take_bounds
 from tuneyard_trainer.model.resume_adapter import with_former_adapter
@@ -115,13 +117,13 @@ def load_model(
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=job.runtime.trust_remote_code,
-        attn_implementation="sdpa",
         **quantization_options(job, device.torch_device, device.weights),
     )
-    if device.torch_device.type != "cuda" or device.is_autocast:
-        take_bounds(
-            base
-        )  # in float32 a GPU has no kernel for bounds, and a mask is faster than records in turn
+    ways = Family.of(base.config.model_type).ways
+    has_kernel = device.torch_device.type != "cuda" or device.is_autocast
+    # In float32 a GPU has no kernel for bounds, and every other way is faster than records in turn.
+    if "bounds" in ways and (has_kernel or ways == ("bounds",)):
+        take_bounds(base)
     if job.quantization is not None:
         hold_weights_still(base)  # It is on its device already and may not be moved.
     model = base if is_whole else _with_adapter(base, job, former)
@@ -146,28 +148,12 @@ def _with_adapter(base: Any, job: ResolvedJob, former: Path | None) -> Any:
         r=job.lora.rank,
         lora_alpha=job.lora.alpha,
         lora_dropout=job.lora.dropout,
-        target_modules=_target_modules(base, job),
+        target_modules=target_modules(base, job),
     )
     with warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5 for a property under its old name.
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
         return get_peft_model(base, config)
-
-
-def _target_modules(base: Any, job: ResolvedJob) -> list[str]:
-    """Last names of the layers that get an adapter, as vLLM and NIM read them.
-
-    Those asked for, else every linear layer but the output head.
-    """
-    linear = {name for name, part in base.named_modules() if isinstance(part, torch.nn.Linear)}
-    head = {name for name, part in base.named_modules() if part is base.get_output_embeddings()}
-    names = sorted({name.rsplit(".", 1)[-1] for name in linear - head})
-    asked = list(job.lora.target_modules or ())
-    if unknown := [name for name in asked if name not in {part.rsplit(".", 1)[-1] for part in linear}]:
-        raise bad_input(
-            f"lora.targetModules: the model has no linear layers named {', '.join(unknown)}; try {', '.join(names)}"
-        )
-    return asked or names
 
 
 def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:

@@ -19,7 +19,9 @@ def take_bounds(base: Any) -> bool:
     from transformers.masking_utils import sdpa_mask  # noqa: PLC0415
 
     has_dropout = bool(getattr(base.config, "attention_dropout", 0) or getattr(base.config, "attn_pdrop", 0))
-    if not base._supports_attention_backend or has_dropout:  # noqa: SLF001  how transformers tells
+    # What has eager attention alone computes more than PyTorch's attention does, such as sinks.
+    is_plain = base._supports_attention_backend and base._supports_sdpa  # noqa: SLF001  how transformers tells
+    if not is_plain or has_dropout:
         return False
     AttentionInterface.register(_NAME, _attention)
     AttentionMaskInterface.register(_NAME, sdpa_mask)

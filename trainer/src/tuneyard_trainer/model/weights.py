@@ -2,6 +2,7 @@
 """Checks the files of a base model's weights by their headers, so that what can't be loaded is known without a GPU."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from tuneyard_api.pod_contract import FailureClass
@@ -13,40 +14,54 @@ _MAX_HEADER_BYTES = 100_000_000
 """As the library safetensors has it."""
 
 
-def check_weights(called: str, files: list[Path]) -> None:
-    """Every file is a whole safetensors file; reads no more than the headers.
+def check_pointer(called: str, file: Path) -> None:
+    """The file is itself, and not what Git LFS leaves in its place.
 
     Raises:
-        StageFailure: ModelMissing for a pointer of Git LFS and for a file that is cut, BadInput for what is no safetensors.
+        StageFailure: ModelMissing.
+    """
+    with file.open("rb") as stream:
+        if stream.read(len(_LFS)) == _LFS:
+            raise StageFailure(
+                FailureClass.MODEL_MISSING,
+                f"{called}: {file.name} is the pointer that Git LFS leaves and not the file; try `git lfs pull` there",
+            )
+
+
+def check_weights(called: str, files: list[Path], index: Mapping[str, str]) -> None:
+    """Every file is a whole safetensors file that has its tensors of the index; reads no more than the headers.
+
+    Raises:
+        StageFailure: ModelMissing for a pointer of Git LFS and for a file that is cut, BadInput for what is no safetensors
+            and for an index of other files.
     """
     for file in files:
+        check_pointer(called, file)
         size = file.stat().st_size
         with file.open("rb") as stream:
-            head = stream.read(len(_LFS))
-            if head == _LFS:
-                raise StageFailure(
-                    FailureClass.MODEL_MISSING,
-                    f"{called}: {file.name} is the pointer that Git LFS leaves and not the file; try `git lfs pull` there",
-                )
-            length = int.from_bytes(head[:8], "little")
+            length = int.from_bytes(stream.read(8), "little")
             if not 0 < length <= _MAX_HEADER_BYTES:
                 raise bad_input(f"{called}: {file.name} is no safetensors file; try to fetch it again")
-            stream.seek(8)
             header = stream.read(length)
-        expected = 8 + length + (_end_of_tensors(header) if len(header) == length else 0)
+        tensors = _tensors(header) if len(header) == length else {}
+        expected = 8 + length + max(tensors.values(), default=0)
         if len(header) < length or size < expected:
             raise StageFailure(
                 FailureClass.MODEL_MISSING,
                 f"{called}: {file.name} is cut: it has {size} bytes, and its header needs {expected}; try to fetch it again",
             )
+        absent = sorted(name for name, place in index.items() if place == file.name and name not in tensors)
+        if absent:
+            raise bad_input(
+                f"{called}: the index of the weights names {absent[0]} in {file.name}, which does not have it; try to fetch"
+                " both of one revision"
+            )
 
 
-def _end_of_tensors(header: bytes) -> int:
-    """Bytes of all tensors behind a header; 0 if it can't be read."""
+def _tensors(header: bytes) -> dict[str, int]:
+    """The end of each tensor, in bytes behind the header; none if the header can't be read."""
     try:
         entries = json.loads(header)
-        return max(
-            (entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0
-        )
+        return {name: entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"}
     except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-        return 0
+        return {}

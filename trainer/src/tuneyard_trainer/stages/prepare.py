@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stage `prepare` finds model and data, checks every record, and writes tokens.
 
-It needs neither GPU nor PyTorch, so that whatever is wrong with the input is said before a GPU is waited for.
+It needs no GPU, and PyTorch only in a short process of its own, so that whatever is wrong with the input is said before a GPU is waited for.
 """
 
 import hashlib
@@ -9,8 +9,7 @@ import shutil
 
 from tuneyard_api import durable
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob
-from tuneyard_data.loading import Loaded, hold_out, load_splits, notes_of
-from tuneyard_data.near_duplicates import exact_key
+from tuneyard_data.loading import Loaded, Reading, hold_out, load_splits, notes_of
 from tuneyard_data.packing import pack
 from tuneyard_data.preview import render_preview
 from tuneyard_data.refused import RecordsRefused
@@ -19,11 +18,13 @@ from tuneyard_data.tokenization import TextTokenizer
 
 from tuneyard_trainer.fetch.sources import find_data_files
 from tuneyard_trainer.model.base import BaseModel, find_base_model
+from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.former_adapter import find_adapter
+from tuneyard_trainer.model.module_tree import check_module_tree
 from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.pod.failures import bad_input
 from tuneyard_trainer.workspace.layout import FORMER_ADAPTER, PREPARED
-from tuneyard_trainer.workspace.prepared import Index, Prompt, Split, save_prompts
+from tuneyard_trainer.workspace.prepared import Index, Prompt, save_prompts, save_split
 from tuneyard_trainer.workspace.same_work import inputs_of
 
 
@@ -46,7 +47,9 @@ def prepare(context: StageContext) -> PrepareFacts:
     received = context.workspace / "received"
     files = find_data_files(job.dataset, context.model_cache, received)
     try:
-        splits = load_splits(job, files, tokenizer, limit, lambda read: board.update(step=read))
+        data = job.dataset
+        reading = Reading(data.format, data.template, data.loss_on, limit, context.workspace)
+        splits = load_splits(reading, files, tokenizer, lambda read: board.update(step=read))
     except RecordsRefused as refused:
         board.say(refused.report)
         raise
@@ -56,16 +59,20 @@ def prepare(context: StageContext) -> PrepareFacts:
     report.refuse_if_leaked()
     warnings += warnings_of(report) + notes_of(splits)
     splits = hold_out(splits, job)
+    warnings += check_module_tree(job, model.folder)
     is_packed = job.training.packing and not obstacles
-    packed = {name: _gather(split, limit, is_packed=is_packed) for name, split in splits.items()}
+    ordered = {name: _sequences(split, limit, is_packed=is_packed) for name, split in splits.items()}
     evaluated = next((name for name in ("test", "validation") if name in splits), None)
     prompts = _prompts(splits[evaluated], job, tokenizer, model) if evaluated else []
     shutil.rmtree(context.workspace / PREPARED, ignore_errors=True)
     with durable.folder_being_written(context.workspace / PREPARED) as folder:
-        for name, split in packed.items():
-            split.save(folder / f"{name}.safetensors")
+        gathered = {
+            name: save_split(folder / f"{name}.safetensors", split.kept_lengths(), split.read, ordered[name])
+            for name, split in splits.items()
+        }
         save_prompts(folder / "prompts.jsonl", prompts)
-        preview = render_preview(splits["training"].records[:3], tokenizer)
+        shown = splits["training"]
+        preview = render_preview([shown.read(index) for index in range(min(3, len(shown)))], tokenizer)
         (folder / "preview.txt").write_text(preview, encoding="utf-8")
         index = Index(
             plan_digest=context.plan_digest,
@@ -82,16 +89,16 @@ def prepare(context: StageContext) -> PrepareFacts:
     shutil.rmtree(received, ignore_errors=True)
     for warning in warnings:
         board.say(f"warning: {warning}")
-    training = packed["training"]
+    training = gathered["training"]
     return PrepareFacts(
         model_revision=model.revision,
         model_type=model.model_type,
-        train_records=len(splits["training"].records),
-        validation_records=len(splits["validation"].records) if "validation" in splits else 0,
-        test_records=len(splits["test"].records) if "test" in splits else 0,
-        train_sequences=len(training),
-        train_tokens=len(training.tokens),
-        learned_tokens=int(training.learned_per_sequence().sum()),
+        train_records=len(splits["training"]),
+        validation_records=len(splits["validation"]) if "validation" in splits else 0,
+        test_records=len(splits["test"]) if "test" in splits else 0,
+        train_sequences=training.sequences,
+        train_tokens=training.tokens,
+        learned_tokens=training.learned,
         truncated_records=sum(length > limit for length in splits["training"].lengths),
         duplicate_records=report.duplicates,
         leaked_records=report.leaked,
@@ -117,32 +124,36 @@ def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer
 
 def _obstacles_to_packing(model: BaseModel, limit: int) -> list[str]:
     """Why records of a model must not share a sequence of `limit` tokens."""
-    reasons, window = [], model.attention_window
-    if window is not None and window < limit:
-        reasons.append(f"packing would undo the model's attention window of {window} tokens")
+    family, window = Family.of(model.model_type), model.attention_window
     if model.carries_state:
-        reasons.append(
+        return [
             f"layers of {model.model_type} carry a state from token to token, so that packed records would see each other"
+        ]
+    if not family.ways:
+        why = (
+            "nothing in transformers keeps packed records apart in"
+            if family.is_measured
+            else "nobody measured"
         )
-    return reasons
+        return [f"{why} the family {model.model_type}"]
+    if window is not None and window < limit and not family.keeps_windows():
+        return [f"packing would undo the model's attention window of {window} tokens"]
+    return []
 
 
-def _gather(split: Loaded, limit: int, *, is_packed: bool) -> Split:
-    lengths = [len(record.tokens) for record in split.records]
-    return Split.of(
-        split.records, pack(lengths, limit) if is_packed else [[index] for index in range(len(lengths))]
-    )
+def _sequences(split: Loaded, limit: int, *, is_packed: bool) -> list[list[int]]:
+    """The records of each sequence."""
+    lengths = split.kept_lengths().tolist()
+    return pack(lengths, limit) if is_packed else [[index] for index in range(len(lengths))]
 
 
 def _prompts(split: Loaded, job: ResolvedJob, tokenizer: TextTokenizer, model: BaseModel) -> list[Prompt]:
     """The first records that have a prompt and leave the model room to answer."""
     room = (model.positions or job.training.max_sequence_length) - job.evaluation.max_new_tokens
     prompts: list[Prompt] = []
-    for example in split.examples:
-        if len(prompts) == job.evaluation.max_prompts:
-            break
-        if example.prompt is None:
-            continue
+    for example in split.examples():
+        if len(prompts) == job.evaluation.max_prompts or example.prompt is None:
+            break  # plain text has no prompt in any record
         ids = tokenizer.prompt_ids(example.prompt, has_special_tokens=example.has_special_tokens)
         if 0 < len(ids) <= room:
             messages = None if example.messages is None else list(example.messages)
@@ -154,7 +165,7 @@ def _digest(splits: dict[str, Loaded]) -> str:
     """SHA-256 over the rendered records of each split in their order."""
     digest = hashlib.sha256()
     for name, split in splits.items():
-        digest.update(name.encode() + len(split.examples).to_bytes(8, "big"))
-        for example in split.examples:
-            digest.update(exact_key(example))
+        digest.update(name.encode() + len(split.exact).to_bytes(8, "big"))
+        for key in split.exact:
+            digest.update(key)
     return f"sha256:{digest.hexdigest()}"

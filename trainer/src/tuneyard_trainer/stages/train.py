@@ -21,6 +21,8 @@ from tuneyard_trainer.workspace.layout import (
 from tuneyard_trainer.workspace.prepared import Index, Split, load_prompts
 from tuneyard_trainer.workspace.same_work import inputs_of, lineage_of
 
+_READ_BACK_TOKENS = 128
+"""Tokens of which what was written is compared with what was evaluated."""
 MAX_WARNINGS = 5
 """Number of warnings of a training that its facts keep; all warnings are in the log."""
 
@@ -41,6 +43,7 @@ def train_here(context: StageContext) -> TrainFacts:
 
     from tuneyard_trainer.evaluation.compare import Evaluation, compare  # noqa: PLC0415
     from tuneyard_trainer.model.loading import choose_device, load_model, save_tuned  # noqa: PLC0415
+    from tuneyard_trainer.model.reloaded import check_written  # noqa: PLC0415
     from tuneyard_trainer.model.world import joined_world  # noqa: PLC0415
     from tuneyard_trainer.training.batches import Frame  # noqa: PLC0415
     from tuneyard_trainer.training.checkpoints import Checkpoints  # noqa: PLC0415
@@ -90,6 +93,9 @@ def train_here(context: StageContext) -> TrainFacts:
         ).run()
         save_tuned(model, folder, tuned_folder(workspace, job), stored_base(job, index.model_revision), world)
         tuned = evaluation and evaluation.tuned()
+        if world.size == 1:
+            first, _, _ = splits["training"].sequence(0)
+            check_written(model, tuned_folder(workspace, job), first[:_READ_BACK_TOKENS].tolist(), device)
         comparison: EvaluationFacts | None = None
         if base and tuned and world.is_first:
             comparison = compare(workspace / SAMPLES, prompts, base, tuned)

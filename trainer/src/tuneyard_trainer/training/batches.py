@@ -13,6 +13,7 @@ from torch.nn import functional
 from tuneyard_api.pod_contract import ResolvedTraining
 
 from tuneyard_trainer.fast.attention import Bounds
+from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.loading import Device
 from tuneyard_trainer.model.record_bounds import bounds_arguments, takes_bounds
 from tuneyard_trainer.workspace.prepared import Split
@@ -165,6 +166,8 @@ def summed_loss(model: torch.nn.Module, batch: Batch, device: Device) -> torch.T
             use_cache=False,
             **_attention_arguments(model, batch),
         ).logits
+    if logits.shape[1] != len(columns):  # some families compute all columns, whatever they are asked for
+        logits = logits[:, columns]
     labels = batch.labels[:, columns]
     return functional.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
@@ -177,4 +180,6 @@ def _attention_arguments(model: torch.nn.Module, batch: Batch) -> dict[str, Any]
         return {"attention_mask": None}
     if takes_bounds(model):
         return bounds_arguments(batch.bounds)
+    if "positions" in Family.of(model.config.model_type).ways:
+        return {"attention_mask": None}
     return {"attention_mask": block_diagonal(batch.bounds, len(batch.tokens))}

@@ -2,12 +2,14 @@
 """The output of prepare for train: splits as safetensors, prompts as JSON lines, and a small index."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult
 from tuneyard_data.tokenization import TokenizedRecord
 
@@ -68,14 +70,55 @@ class Split:
         numbers = np.repeat(np.arange(1, last - first + 1), np.diff(self.records[first : last + 1]))
         return self.tokens[start:end].astype(np.int64), learned, numbers
 
-    def save(self, path: Path) -> None:
-        """Writes the split as safetensors."""
-        save_file(asdict(self), path)
-
     @classmethod
     def load(cls, path: Path) -> "Split":
         """Reads a split that `save` wrote."""
         return cls(**load_file(path))
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What was written of a split."""
+
+    sequences: int
+    tokens: int
+    learned: int
+    """Tokens that are predicted and count in the loss."""
+
+
+def save_split(
+    path: Path, lengths: np.ndarray, read: Callable[[int], TokenizedRecord], sequences: list[list[int]]
+) -> Gathered:
+    """Writes a Split as safetensors, in the order of `sequences`, which hold indices of records.
+
+    `lengths` is int64 [records]; `read` gives one record. Memory does not
+    grow with the number of tokens.
+    """
+    order = np.fromiter(chain.from_iterable(sequences), dtype=np.int64)
+    records = np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int64)
+    starts = np.cumsum([0, *map(len, sequences)], dtype=np.int64)
+    total, learned_tokens = int(records[-1]), 0
+    # The order of safetensors' own writer, so that each tensor begins where its type may.
+    layout = {"records": ("I64", records.shape, 8), "sequences": ("I64", starts.shape, 8)}
+    layout |= {"tokens": ("I32", (total,), 4), "learned": ("U8", (total,), 1)}
+    header, at, places = {}, 0, {}
+    for name, (dtype, shape, size) in layout.items():
+        places[name], end = at, at + shape[0] * size
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    begin = 8 + len(text)
+    with path.open("wb") as file, path.open("r+b") as second:
+        file.write(len(text).to_bytes(8, "little") + text + records.tobytes() + starts.tobytes())
+        second.seek(begin + places["learned"])
+        for index in order.tolist():
+            record = read(index)
+            file.write(record.tokens.data)
+            second.write(record.learned.view(np.uint8).data)
+            # The first token of a record is never predicted.
+            learned_tokens += int(np.count_nonzero(record.learned[1:]))
+    return Gathered(len(sequences), total, learned_tokens)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guesses the language of a text by its script and, in Latin script, by its commonest words.
+
+A guess for people: it shows a data set that holds other languages than was thought. It knows few languages.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from functools import cache
+
+UNKNOWN = "unknown"
+_LOOKED_AT = 200
+"""Characters of a text that are looked at."""
+_LEAST_WORDS = 2
+_WORDS = {
+    "English": "the and of to is in that it for you with are this was not as be have on",
+    "German": "der die das und ist nicht ein eine ich sie zu den mit auf für von es dem wie auch",
+    "French": "le la les des et est une du que dans pour pas qui sur vous au ce il avec je",
+    "Spanish": "el los las una es que en por con para del se como su más pero y lo al está",
+    "Italian": "il di che è un una per non sono della del con gli si nel più come questo ma anche",
+    "Portuguese": "o os uma que não em para com do da dos por mais como é ao são você se um",
+    "Dutch": "het een van en is dat niet op te zijn voor met die aan er maar ook je wordt bij",
+}
+_LANGUAGES_OF: dict[str, list[str]] = {}
+for _language, _words in _WORDS.items():
+    for _word in _words.split():
+        _LANGUAGES_OF.setdefault(_word, []).append(_language)
+_LATIN_WORD = re.compile(r"[^\W\d_]+")
+
+
+def language_of(text: str) -> str:
+    """`English`, or `Cyrillic script` for other scripts than Latin, or UNKNOWN."""
+    part = text[:_LOOKED_AT]
+    if not part.isascii():
+        scripts = Counter(_script_of(character) for character in part if character.isalpha())
+        if scripts and (script := scripts.most_common(1)[0][0]) != "Latin":
+            return f"{script} script"
+    found = Counter(
+        language for word in _LATIN_WORD.findall(part.lower()) for language in _LANGUAGES_OF.get(word, ())
+    )
+    first, second = [*found.most_common(2), ("", 0), ("", 0)][:2]
+    return first[0] if first[1] >= _LEAST_WORDS and first[1] > second[1] else UNKNOWN
+
+
+@cache
+def _script_of(character: str) -> str:
+    """Unicode begins the name of a letter with its script."""
+    return unicodedata.name(character, "unknown").split()[0].title()

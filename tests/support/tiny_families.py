@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny model of random weights for every causal family of transformers: the family's own configuration, shrunk."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+TOKENS = 328
+"""Rows of every embedding: more than the tokenizer has, to which some families add tokens of their own."""
+_SIZES: dict[str, int] = {
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "text_vocab_size"), TOKENS),
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim"), 32),
+    **dict.fromkeys(
+        ("emb_dim", "lru_width", "attention_hidden_size", "dim_model", "decoder_hidden_size"), 32
+    ),
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"), 2),
+    **dict.fromkeys(("encoder_layers", "num_decoder_layers", "num_encoder_layers", "num_blocks"), 2),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "decoder_attention_heads", "num_heads"), 4),
+    **dict.fromkeys(("encoder_attention_heads", "num_decoder_attention_heads", "linear_num_value_heads"), 4),
+    **dict.fromkeys(("swa_num_attention_heads", "mamba_num_heads", "mamba_n_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "num_global_key_value_heads", "n_kv_heads"), 2),
+    **dict.fromkeys(("swa_num_key_value_heads", "linear_num_key_heads", "num_kv_heads"), 2),
+    **dict.fromkeys(("intermediate_size", "d_inner", "n_inner", "ffn_dim", "d_ff", "ffn_hidden_size"), 48),
+    **dict.fromkeys(("decoder_ffn_dim", "encoder_ffn_dim", "shared_expert_intermediate_size"), 48),
+    **dict.fromkeys(("intermediate_size_mlp", "mlp_intermediate_size", "shared_intermediate_size"), 48),
+    **dict.fromkeys(("moe_intermediate_size", "expert_ffn_hidden_size", "dense_intermediate_size"), 24),
+    **dict.fromkeys(("moe_shared_expert_intermediate_size", "dim_ff", "feed_forward_size"), 24),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "moe_k", "num_experts_per_token", "moe_topk"), 2),
+    **dict.fromkeys(("n_group", "topk_group", "moe_num_shared_experts"), 1),
+    **dict.fromkeys(("head_dim", "global_head_dim", "attention_head_dim", "v_head_dim", "dim_head"), 16),
+    **dict.fromkeys(("qk_nope_head_dim", "kv_channels", "mamba_head_dim", "mamba_d_head"), 16),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "mamba_d_state", "state_size"), 16),
+    **dict.fromkeys(("swa_head_dim", "swa_v_head_dim", "index_head_dim", "ssm_state_size"), 16),
+    **dict.fromkeys(("qk_rope_head_dim", "rotary_dim", "index_n_heads"), 8),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "o_lora_rank", "hidden_size_per_layer_input"), 16),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"), 256),
+    **dict.fromkeys(("max_target_positions", "max_source_positions", "context_length"), 256),
+    **dict.fromkeys(("n_ctx", "decoder_start_token_id"), 256),
+    **dict.fromkeys(("sliding_window", "attention_window_size", "attention_chunk_size"), 24),
+    "first_k_dense_replace": 1,
+    "decoder_start_token_id": 0,
+}
+"""Small values by the names that configurations give to sizes."""
+_TOKEN_IDS = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1}
+_ALL_HEADS = {"num_key_value_heads": 4}
+_BLOCKS = {"layer_types": ["conv", "full_attention"]}
+_STATE = {"num_heads": 4, "head_dim": 16, "n_groups": 2}
+_EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
+    **dict.fromkeys(
+        ("axk1", "axk2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa"), _ALL_HEADS
+    ),
+    **dict.fromkeys(("minicpm3", "youtu", "dots3_note_text"), _ALL_HEADS),
+    **{name: {"head_dim": 8} for name in ("helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "ministral")},
+    "lfm2": _BLOCKS,
+    "lfm2_moe": _BLOCKS,
+    "deepseek_v2": {"num_experts_per_tok": 2, "num_key_value_heads": 4, "head_dim": 8},
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "intermediate_size": 48, "activation_sparsity_pattern": None},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2, "window_size": 24},
+    "kimi_linear": {"linear_head_dim": 16, "linear_num_heads": 4, "num_key_value_heads": 4},
+    "longcat_flash": {"num_key_value_heads": 4, "head_dim": 8, "zero_expert_num": 2},
+    "mamba2": _STATE,
+    "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
+    "nemotron_h": {"n_groups": 2, "mamba_num_heads": 4, "mamba_head_dim": 16},
+    "reformer": {"is_decoder": True},
+    "roc_bert": {
+        "pronunciation_embed_dim": 32,
+        "pronunciation_vocab_size": 50,
+        "shape_embed_dim": 32,
+        "shape_vocab_size": 50,
+    },
+    "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
+    "zamba2": {"num_hidden_layers": 8, "mamba_headdim": 16, "n_mamba_heads": 4, "mamba_ngroups": 1},
+}
+
+
+def families() -> list[str]:
+    """The model types of all causal language models that transformers has, sorted."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def tiny_config(model_type: str) -> Any:
+    """The configuration of a family with two layers of width 32."""
+    from transformers import AutoConfig
+
+    kind = type(AutoConfig.for_model(model_type))
+    return _shrunk(kind, _EXCEPTIONS.get(model_type, {}))
+
+
+def size(config: Any) -> int:
+    """Number of parameters of a configuration's model; nothing is allocated."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _shrunk(kind: Any, exceptions: Mapping[str, Any]) -> Any:
+    options = {name: value for name, value in _defaults(kind) if name in _SIZES or name in _TOKEN_IDS}
+    aliases = set(getattr(kind, "attribute_map", {}))
+    small = {
+        name: (_SIZES | _TOKEN_IDS)[name]
+        for name, default in options.items()
+        if name not in aliases
+        and not isinstance(default, (list, dict, tuple))
+        and not (default is None and name in _SIZES)
+    }
+    for name, part in getattr(kind, "sub_configs", {}).items():
+        if hasattr(part, "model_type"):
+            small[name] = _shrunk(part, {}).to_dict()
+    return kind(**(small | dict(exceptions)))
+
+
+def _defaults(kind: Any) -> Iterator[tuple[str, Any]]:
+    for name, parameter in inspect.signature(kind.__init__).parameters.items():
+        if parameter.default is not parameter.empty:
+            yield name, parameter.default

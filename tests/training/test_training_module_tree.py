@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What needs the modules of a model is known before a GPU is asked for, in a process of its own; and what was written is read back."""
+
+import json
+
+import pytest
+from tuneyard_api.pod_contract import EXIT_CODES, FailureClass
+from tuneyard_trainer.model.module_tree import check_module_tree
+from tuneyard_trainer.pod.failures import StageFailure
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+from tuneyard_trainer.model.loading import Device, load_model, save_tuned  # noqa: E402
+from tuneyard_trainer.model.reloaded import check_written  # noqa: E402
+from tuneyard_trainer.model.world import World  # noqa: E402
+from tuneyard_trainer.workspace.layout import stored_base  # noqa: E402
+
+pytestmark = pytest.mark.torch
+CPU = Device(torch.device("cpu"), torch.float32, is_autocast=False)
+TINY = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 320, "model_type": "gpt2"}
+PROBLEMS = {
+    "layers that it lacks": (
+        {"lora": {"targetModules": ["q_proj"]}},
+        TINY,
+        "no linear layers named q_proj; try c_attn, c_fc, c_proj",
+    ),
+    "a model that transformers can not build": (
+        {},
+        TINY | {"n_head": 3},
+        "transformers can't build this model",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PROBLEMS.values(), ids=PROBLEMS.keys())
+def test_what_can_not_be_trained_is_refused(write_model, job_of, tmp_path, case):
+    changes, config, message = case
+    folder = write_model()
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StageFailure, match=message):
+        check_module_tree(job_of(folder, tmp_path, **changes), folder)
+
+
+def test_the_stage_asks_though_it_hides_pytorch_from_itself(write_model, jsonl, job_of, pods):
+    folder = write_model()
+    (folder / "config.json").write_text(json.dumps(TINY))
+    records = jsonl([{"prompt": f"say number {n} =", "completion": " a"} for n in range(9)])
+    pods.give(job_of(folder, records, lora={"rank": 4, "alpha": 8, "targetModules": ["q_proj"]}))
+    assert pods.start("prepare").wait() == EXIT_CODES[FailureClass.BAD_INPUT]
+    assert "no linear layers named q_proj" in pods.result().failure.message
+    assert not (pods.workspace / "prepared").exists()
+
+
+def test_a_check_that_takes_too_long_is_no_failure_of_the_job(job_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("tuneyard_trainer.model.module_tree._MAX_SECONDS", 0.01)
+    assert "took more than 0.01 s" in check_module_tree(job_of(tmp_path, tmp_path), tmp_path)[0]
+
+
+def test_a_check_that_ends_by_itself_is_no_failure_of_the_job(job_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    assert "ended with code 1" in check_module_tree(job_of(tmp_path, tmp_path), tmp_path)[0]
+
+
+@pytest.fixture(params=["lora", "sft"])
+def written(request, tiny_llama, training_data, job_of, tmp_path):
+    """A model with weights unlike the base's, and the folder in which it was saved."""
+    job = job_of(tiny_llama, training_data(8), method=request.param)
+    model = load_model(tiny_llama, job, CPU, World())
+    draw = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0, 0.2, generator=draw)
+    save_tuned(model, tiny_llama, tmp_path / "tuned", stored_base(job, None), World())
+    return model, tmp_path / "tuned"
+
+
+def test_what_was_written_is_what_was_evaluated(written):
+    model, folder = written
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    check_written(model, folder, list(range(2, 40)), CPU)
+    assert trained == [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def test_weights_that_were_written_otherwise_are_not_published(written):
+    model, folder = written
+    path = next(folder.glob("*.safetensors"))
+    tensors = load_file(path)
+    name = min(tensors)
+    tensors[name] = tensors[name] + 0.5
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(StageFailure, match="what was written is not what was evaluated"):
+        check_written(model, folder, list(range(2, 40)), CPU)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/reference/families.md from what `make families` measured; `--check` fails when the page is stale."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[1]
+_TABLE = _ROOT / "trainer/src/tuneyard_trainer/model/families.json"
+_PAGE = _ROOT / "docs/reference/families.md"
+_UNPACKED = "the records are not packed: "
+_HEAD = """# Model families
+
+`make families` makes a tiny model of random weights for a causal family that transformers {version} has, and takes it
+through the trainer's own stages on a CPU: prepared, trained for two steps with LoRA and with all weights, saved, read back
+from disk with equal results, published. This page shows what it measured; a family that is not here was not measured: it
+can be trained, and its records are not packed. `refused` gives the words of the stage prepare, before a GPU is asked for.
+
+Packed means that records share a sequence. It is done only where a record costs the same alone and packed, to 1e-4 of its
+loss: by attention that is told where records begin (`bounds`), by transformers' own reading of positions (`positions`), or by a
+mask of all pairs of tokens (`mask`); the first that a device can compute is used.
+
+LoRA is put on linear layers, and on GPT-2's Conv1D. Experts that are one tensor of three dimensions get no adapter; the stage
+prepare warns of them with their share of the weights, and method `sft` trains them.
+
+| family | LoRA | all weights | packed by |
+| --- | --- | --- | --- |
+"""
+
+
+def page(content: dict[str, Any]) -> str:
+    """The page, in Markdown."""
+    rows = [_row(family, row) for family, row in sorted(content["families"].items())]
+    return _HEAD.format(version=content["transformers"]) + "".join(rows)
+
+
+def _row(family: str, row: dict[str, Any]) -> str:
+    if "tried" in row:
+        return (
+            f"| `{family}` | not measured | not measured | not packed: no tiny model of it could be made |\n"
+        )
+    warned = [part for part in row["lora"].split("; ") if part.startswith(_UNPACKED)]
+    ways = ", ".join(row["packing"]) or "not packed"
+    packed = f"not packed: {warned[0].removeprefix(_UNPACKED)}" if warned else ways
+    return f"| `{family}` | {_outcome(row['lora'])} | {_outcome(row['sft'])} | {packed} |\n"
+
+
+def _outcome(said: str) -> str:
+    if said.startswith("works"):
+        rest = [part for part in said.split("; ")[1:] if not part.startswith(_UNPACKED)]
+        return "; ".join(["works", *rest])
+    stage, failure, words = said.split(": ", 2)
+    words = words.split(": ", 1)[1] if words.startswith("model ") else words
+    called = "refused" if stage == "prepare" else f"fails in {stage}, {failure}"
+    return f"{called}: {words}".replace("|", "\\|")
+
+
+def main() -> int:
+    """Exit code 1 if `--check` finds another page."""
+    made = page(json.loads(_TABLE.read_text(encoding="utf-8")))
+    if "--check" in sys.argv[1:]:
+        return int(not _PAGE.is_file() or _PAGE.read_text(encoding="utf-8") != made)
+    _PAGE.write_text(made, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

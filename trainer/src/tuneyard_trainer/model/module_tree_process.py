@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process of `module_tree`: builds a model on PyTorch's meta device, without weights, and says what it finds."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from tuneyard_api.pod_contract import ResolvedJob
+
+from tuneyard_trainer.model.adapted_layers import said_of_unreached, target_modules
+from tuneyard_trainer.pod.failures import StageFailure, bad_input
+
+
+def _checked(job: ResolvedJob, folder: Path) -> list[str]:
+    trusted = job.runtime.trust_remote_code
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trusted)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
+    except Exception as error:  # noqa: BLE001  a configuration can be wrong in any way
+        words = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise bad_input(
+            f"{folder / 'config.json'}: transformers can't build this model: {words}; try another revision, or a model of"
+            " another family"
+        ) from None
+    if job.method != "lora" or job.adapter:
+        return []
+    unreached = said_of_unreached(model, target_modules(model, job))
+    return [unreached] if unreached and job.lora.target_modules is None else []
+
+
+def main() -> None:
+    """Reads a job on standard input and writes one line of JSON."""
+    job = ResolvedJob.model_validate_json(sys.stdin.read())
+    try:
+        said: dict[str, Any] = {"problem": None, "warnings": _checked(job, Path(sys.argv[1]))}
+    except StageFailure as failure:
+        said = {"problem": str(failure), "warnings": []}
+    print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    main()
