@@ -192,8 +192,8 @@ def test_in_an_air_gap_nobody_asks_the_hub_unless_there_is_a_mirror(
 ) -> None:
     house = {"airGapped": True, "mirror": "registry.internal", "charts": "registry.internal/charts", **mirror}
     objects = rendered(registries=house)
-    model = {"pvc": {"claimName": "weights", "path": "qwen"}} if offline else HUB_MODEL
-    for pod in (trainer(objects, Stage.PREPARE, model=model), vllm(objects)):
+    copied = {"model": {"pvc": {"claimName": "weights", "path": "qwen"}}, "serve": {"disabled": True}}
+    for pod in (trainer(objects, Stage.PREPARE, **(copied if offline else {})), vllm(objects)):
         assert (variables(pod).get("HF_HUB_OFFLINE") == "1") is offline
         assert ("HF_TOKEN" in variables(pod)) is not offline
 
