@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from tuneyard_api import pod_contract as pod
 from tuneyard_api import reasons
-from tuneyard_api.job import FineTuneJob, Lora, ModelSource, SecretKey
+from tuneyard_api.job import FineTuneJob, Lora
+from tuneyard_api.job_inputs import ModelSource, SecretKey
 from tuneyard_api.names import workspace_name
 from tuneyard_api.places import ClaimSource, Registry, S3Prefix, S3Registry
 from tuneyard_api.planned_sources import (

@@ -17,7 +17,8 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from tuneyard_api.base import Contract, Tolerant
-from tuneyard_api.job import Checkpoint, EarlyStopping, Evaluation, Lora, Template
+from tuneyard_api.job import Checkpoint, EarlyStopping, Evaluation, Lora
+from tuneyard_api.job_inputs import Template
 from tuneyard_api.places import RegistryRetention, S3Prefix
 from tuneyard_api.remote_files import HttpFile, S3Object
 

@@ -8,7 +8,8 @@ from pydantic import ConfigDict, Field
 from tuneyard_api import job_rules
 from tuneyard_api import pod_contract as pod
 from tuneyard_api.base import Contract, ObjectName, Rule
-from tuneyard_api.job import ObjectMeta, SecretKey, Toleration
+from tuneyard_api.job import ObjectMeta, Toleration
+from tuneyard_api.job_inputs import SecretKey
 from tuneyard_api.places import ClaimSource, Registry, RegistryRetention, S3Registry
 from tuneyard_api.pod_values import (
     ENV_NAME,

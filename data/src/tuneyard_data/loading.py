@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from tuneyard_api.job import Template
+from tuneyard_api.job_inputs import Template
 from tuneyard_api.pod_contract import ResolvedJob
 
 from tuneyard_data.chat_template import PlainChat

@@ -5,7 +5,7 @@ Templates of jobs are Jinja2 in a sandbox where an unknown column is an error.
 """
 
 import jinja2
-from tuneyard_api.job import Template
+from tuneyard_api.job_inputs import Template
 
 from tuneyard_data.chat_template import ChatTemplate, PlainChat
 from tuneyard_data.chats import is_chat

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tuneyard_api.job import Template
+from tuneyard_api.job_inputs import Template
 
 if TYPE_CHECKING:
     from tuneyard_data.checking import Checked
