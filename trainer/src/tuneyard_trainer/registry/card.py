@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import jinja2
+from tuneyard_api.methods import LORA_METHODS
 from tuneyard_api.pod_contract import PrepareFacts, StageResult, TrainFacts
 from tuneyard_api.registry import Version
 
@@ -35,7 +36,8 @@ def render_card(context: StageContext, trained: StageResult, version: Version, *
     return environment.from_string(template).render(
         job=context.job,
         lora=lora_as_trained(context.job, context.workspace / PREPARED),
-        is_model=context.job.method == "sft",
+        is_model=context.job.kind.result == "model",
+        has_lora=context.job.method in LORA_METHODS,
         base=version.base.repo or version.base.name,
         index=index,
         data=PrepareFacts.model_validate(prepared.facts) if prepared else None,

@@ -40,7 +40,7 @@ def prepare(context: StageContext) -> PrepareFacts:
     former = find_adapter(job.adapter, job.lora, model) if job.adapter else None
     tokenizer = TextTokenizer(model.folder)
     limit = min(job.training.max_sequence_length, model.positions or job.training.max_sequence_length)
-    obstacles = _obstacles_to_packing(model, limit)
+    obstacles = _obstacles_to_packing(job, model, limit)
     warnings = _model_warnings(job, model, tokenizer)
     warnings += [f"the records are not packed: {reason}" for reason in obstacles if job.training.packing]
     warnings += former.warnings(job) if former else []
@@ -122,8 +122,10 @@ def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer
     return warnings
 
 
-def _obstacles_to_packing(model: BaseModel, limit: int) -> list[str]:
-    """Why records of a model must not share a sequence of `limit` tokens."""
+def _obstacles_to_packing(job: ResolvedJob, model: BaseModel, limit: int) -> list[str]:
+    """Why records of a job must not share a sequence of `limit` tokens."""
+    if job.method == "dpo":
+        return ["method dpo compares the two answers of each"]
     family, window = Family.of(model.model_type), model.attention_window
     if model.carries_state:
         return [
@@ -144,7 +146,9 @@ def _obstacles_to_packing(model: BaseModel, limit: int) -> list[str]:
 def _sequences(split: Loaded, limit: int, *, is_packed: bool) -> list[list[int]]:
     """The records of each sequence."""
     lengths = split.kept_lengths().tolist()
-    return pack(lengths, limit) if is_packed else [[index] for index in range(len(lengths))]
+    if is_packed:
+        return pack(lengths, limit)
+    return [list(range(at, at + split.sides)) for at in range(0, len(lengths), split.sides)]
 
 
 def _prompts(split: Loaded, job: ResolvedJob, tokenizer: TextTokenizer, model: BaseModel) -> list[Prompt]:

@@ -153,9 +153,27 @@ def block_diagonal(bounds: Bounds, rows: int) -> torch.Tensor:
 
 
 def summed_loss(model: torch.nn.Module, batch: Batch, device: Device) -> torch.Tensor:
-    """Cross entropy in nats, summed over the learned tokens of the batch.
+    """Cross entropy in nats, summed over the learned tokens of the batch."""
+    logits, labels = _learned_logits(model, batch, device)
+    return functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
 
-    Only the columns where some row learns go through the output head: with long prompts that saves most logits.
+
+def summed_by_row(model: torch.nn.Module, batch: Batch, device: Device) -> torch.Tensor:
+    """Cross entropy in nats, summed over the learned tokens of each row: float32 [B]."""
+    logits, labels = _learned_logits(model, batch, device)
+    return functional.cross_entropy(
+        logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+    ).sum(dim=1)
+
+
+def _learned_logits(
+    model: torch.nn.Module, batch: Batch, device: Device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [B, C, words] and labels [B, C] of the C columns where some row learns.
+
+    Only they go through the output head: with long prompts that saves most logits.
     """
     columns = (batch.labels != IGNORED).any(dim=0).nonzero().flatten()
     with device.autocast():
@@ -168,10 +186,7 @@ def summed_loss(model: torch.nn.Module, batch: Batch, device: Device) -> torch.T
         ).logits
     if logits.shape[1] != len(columns):  # some families compute all columns, whatever they are asked for
         logits = logits[:, columns]
-    labels = batch.labels[:, columns]
-    return functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+    return logits, batch.labels[:, columns]
 
 
 def _attention_arguments(model: torch.nn.Module, batch: Batch) -> dict[str, Any]:
