@@ -119,7 +119,7 @@ def test_only_adapters_of_the_servers_base_are_taken(bench):
     assert status.others == {
         "old": "an adapter of org/tiny at v0; the server has org/tiny at v1",
         "other": "an adapter of tiny; the server has org/tiny at v1",
-        "whole": "a whole model",
+        "whole": "no adapter, but what method sft makes",
     }
 
 

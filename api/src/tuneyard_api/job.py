@@ -54,6 +54,13 @@ class Dpo(Contract):
     chosen answer has gained on the rejected one."""
 
 
+class PTuning(Contract):
+    """P-tuning (Liu et al. 2021): virtual tokens before each record."""
+
+    virtual_tokens: Annotated[int, Field(ge=1, le=1024)] = 20
+    """Number of virtual tokens; they count in the model's positions, not in maxSequenceLength."""
+
+
 class EarlyStopping(Contract):
     """Ends a training whose validation loss no longer improves."""
 
@@ -224,6 +231,7 @@ class FineTuneJobSpec(Contract):
     rules: ClassVar[tuple[Rule, ...]] = (
         job_rules.OPTIONS_OF_METHOD,
         job_rules.DPO_OPTIONS,
+        job_rules.P_TUNING_OPTIONS,
         job_rules.DPO_COMPARES_ANSWERS,
         job_rules.PREFERENCES_ARE_FOR_DPO,
         job_rules.QUANTIZED_IS_FROZEN,
@@ -242,11 +250,13 @@ class FineTuneJobSpec(Contract):
     """The data set."""
     method: Annotated[str, Field(min_length=1, max_length=40, pattern=METHOD)]
     """Training method, which the runtime must support: `lora` trains an adapter, `sft` trains all weights, `dpo`
-    trains an adapter by preferences, with learning rates of about 5e-6."""
+    trains an adapter by preferences, `ia3` a few scales, `pTuning` virtual tokens."""
     lora: Lora | None = None
     """Options of the adapter of methods lora and dpo."""
     dpo: Dpo | None = None
     """Options of method dpo."""
+    p_tuning: PTuning | None = None
+    """Options of method pTuning."""
     training: Training = Training()
     """Options of the optimization."""
     parallelism: Parallelism = Parallelism()

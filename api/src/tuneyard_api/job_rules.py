@@ -96,6 +96,12 @@ DPO_OPTIONS = _rule(
     "the options of dpo go with method dpo (got method {method}); try leaving them out",
     field="dpo",
 )
+P_TUNING_OPTIONS = _rule(
+    "!has(self.pTuning) || self.method == 'pTuning'",
+    lambda spec: spec.p_tuning is None or spec.method == "pTuning",
+    "the options of pTuning go with method pTuning (got method {method}); try leaving them out",
+    field="pTuning",
+)
 DPO_COMPARES_ANSWERS = _rule(
     "self.method != 'dpo' || (self.dataset.format in ['auto', 'preference'] && !has(self.dataset.template)"
     " && self.dataset.lossOn == 'completion')",

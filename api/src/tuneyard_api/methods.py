@@ -29,6 +29,10 @@ METHODS = (
     Method("lora", "an adapter: two thin factors beside each linear layer", "adapter"),
     Method("dpo", "an adapter as lora, by pairs of a chosen and a rejected answer", "adapter"),
     Method("sft", "all weights", "model"),
+    Method(
+        "ia3", "one number for each key, value and input of the last layer of an MLP", "model", is_merged=True
+    ),
+    Method("pTuning", "virtual tokens before each record, by a small network that makes them", "prompt"),
 )
 LORA_METHODS = ("lora", "dpo")
 """Methods that train a LoRA adapter, by the options of `spec.lora`."""

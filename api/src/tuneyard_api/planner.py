@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tuneyard_api import pod_contract as pod
 from tuneyard_api import reasons
-from tuneyard_api.job import Dpo, FineTuneJob, Lora
+from tuneyard_api.job import Dpo, FineTuneJob, Lora, PTuning
 from tuneyard_api.job_inputs import ModelSource, SecretKey
 from tuneyard_api.names import workspace_name
 from tuneyard_api.places import ClaimSource, Registry, S3Prefix, S3Registry
@@ -146,6 +146,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         method=spec.method,
         lora=spec.lora or Lora(),
         dpo=(spec.dpo or Dpo()) if spec.method == "dpo" else None,
+        p_tuning=(spec.p_tuning or PTuning()) if spec.method == "pTuning" else None,
         training=_resolved_training(job, micro),
         nodes=spec.parallelism.nodes,
         gpus_per_node=spec.parallelism.gpus_per_node,

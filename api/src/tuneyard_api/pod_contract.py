@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from tuneyard_api.base import Contract, Tolerant
-from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora
+from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning
 from tuneyard_api.job_inputs import Template
 from tuneyard_api.methods import Method, method_of
 from tuneyard_api.places import RegistryRetention, S3Prefix
@@ -231,6 +231,8 @@ class ResolvedJob(Contract):
     lora: Lora
     dpo: Dpo | None = None
     """Options of method dpo."""
+    p_tuning: PTuning | None = None
+    """Options of method pTuning."""
     training: ResolvedTraining
     nodes: int = 1
     gpus_per_node: int = 1

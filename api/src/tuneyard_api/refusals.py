@@ -16,7 +16,11 @@ from tuneyard_api.serving import base_words, reads_registry_of, served_by, serve
 _OFFLINE = "HF_HUB_OFFLINE"
 _TRUE = frozenset({"1", "TRUE", "YES", "ON"})
 """What huggingface_hub takes for true in upper case (constants.ENV_VARS_TRUE_VALUES)."""
-_PUBLISHED: dict[Result, str] = {"model": "a whole model"}
+_PUBLISHED: dict[Result, tuple[str, str]] = {
+    "model": ("a whole model", "models"),
+    "prompt": ("virtual tokens", "prompts"),
+}
+"""What a method leaves behind that is no adapter of a server, and what a claim for it holds."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def every_problem(
         *_batch_problems(job),
         *_permission_problems(job, runtime),
         *_capability_problems(job, runtime),
+        *_process_problems(job),
         *_cpu_problems(job, runtime),
         *_hub_problems(job, runtime),
         *_token_problems(job),
@@ -136,6 +141,16 @@ def _capability_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable
             "spec.model.quantization",
             f"a base model in fewer bits trains on one GPU (got {asked} on {gpus}); try parallelism.gpusPerNode 1 and"
             " nodes 1, or leave it out",
+        )
+
+
+def _process_problems(job: FineTuneJob) -> Iterable[Problem]:
+    """Problems of methods that one process alone can train."""
+    gpus = processes(job)
+    if job.spec.method == "pTuning" and gpus > 1:
+        yield Problem(
+            "spec.parallelism",
+            f"method pTuning trains on one GPU (got {gpus}); try gpusPerNode 1 and nodes 1, or method lora",
         )
 
 
@@ -251,19 +266,25 @@ def _unserved_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[P
     if is_for_adapter_servers(job, runtime):
         return
     method, served, serve = method_of_job(job), runtime.spec.served_models, job.spec.serve
-    said = f"method {method.name}{' with lora.dora' if (job.spec.lora or Lora()).dora else ''} publishes {_PUBLISHED[method.result]}"
-    if serve is not None and serve.endpoint is None and not serve.disabled:
+    result, claim = _PUBLISHED[method.result]
+    said = f"method {method.name}{' with lora.dora' if (job.spec.lora or Lora()).dora else ''} publishes {result}"
+    asked = None if serve is None or serve.disabled else serve.endpoint or serve.model or "none"
+    if asked is not None and method.result == "prompt":
         yield Problem(
             "spec.serve",
-            f"{said}, which a server of adapters does not load"
-            f" (got {serve.model or 'none'}); try the address of a server that is started on the published folder, or"
-            " leave serve out",
+            f"{said}, which neither vLLM nor NIM loads (got {asked}); try leaving serve out, or method lora",
+        )
+    elif asked is not None and serve is not None and serve.endpoint is None:
+        yield Problem(
+            "spec.serve",
+            f"{said}, which a server of adapters does not load (got {asked}); try the address of a server that is"
+            " started on the published folder, or leave serve out",
         )
     if runtime.spec.defaults.any_registry is not None and not publishes_elsewhere(job, runtime) and served:
         yield Problem(
             "spec.publish",
-            f"{said}, and the registry of runtime {runtime.metadata.name} is read by"
-            f" {served[0].name} for adapters (got {registry_of(job, runtime)}); try publish.pvc with a claim for models",
+            f"{said}, and the registry of runtime {runtime.metadata.name} is read by {served[0].name} for adapters (got"
+            f" {registry_of(job, runtime)}); try publish.pvc with a claim for {claim}",
         )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model on its device, or spread over several: all of it trained (sft), or a LoRA adapter alone (lora)."""
+"""The model on its device, or spread over several: all of it trained (sft), or an adapter alone (all other methods)."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tuneyard_api.methods import METHODS
 from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FailureClass, ResolvedJob
 from tuneyard_api.registry import StoredBase
 
-from tuneyard_trainer.model.adapter_config import build_adapter_config
+from tuneyard_trainer.model.adapter_config import build_adapter_config, make_prompts_exact
 from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.peft_warnings import peft_is_strict
 from tuneyard_trainer.model.quantized import hold_weights_still, quantization_options
@@ -94,7 +94,7 @@ def _has_bf16() -> bool:
 def load_model(
     folder: Path, job: ResolvedJob, device: Device, world: World, former: Path | None = None
 ) -> Any:
-    """The model to train, the same in every process: with method lora a PeftModel.
+    """The model to train, the same in every process: with all methods but sft a PeftModel.
 
     Its adapter is new, or the one in `former` if the job continues one.
 
@@ -144,7 +144,10 @@ def _with_adapter(base: Any, job: ResolvedJob, former: Path | None) -> Any:
     torch.manual_seed(job.training.seed)
     config = build_adapter_config(base, job)
     with peft_is_strict():
-        return get_peft_model(base, config)
+        model = get_peft_model(base, config)
+    if job.p_tuning is not None:
+        make_prompts_exact(model)
+    return model
 
 
 def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:

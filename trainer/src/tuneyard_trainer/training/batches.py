@@ -13,6 +13,7 @@ from torch.nn import functional
 from tuneyard_api.pod_contract import ResolvedTraining
 
 from tuneyard_trainer.fast.attention import Bounds
+from tuneyard_trainer.model.adapter_config import prompt_length
 from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.loading import Device
 from tuneyard_trainer.model.record_bounds import bounds_arguments, takes_bounds
@@ -176,16 +177,18 @@ def _learned_logits(
     Only they go through the output head: with long prompts that saves most logits.
     """
     columns = (batch.labels != IGNORED).any(dim=0).nonzero().flatten()
+    virtual = prompt_length(model)
     with device.autocast():
         logits = model(
             input_ids=batch.tokens,
-            position_ids=batch.positions,
-            logits_to_keep=columns,
+            # Behind virtual tokens PEFT lets the model count by itself; nothing is packed there.
+            position_ids=None if virtual else batch.positions,
+            logits_to_keep=columns + virtual,
             use_cache=False,
             **_attention_arguments(model, batch),
         ).logits
     if logits.shape[1] != len(columns):  # some families compute all columns, whatever they are asked for
-        logits = logits[:, columns]
+        logits = logits[:, columns + virtual]
     return logits, batch.labels[:, columns]
 
 
