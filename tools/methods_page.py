@@ -33,6 +33,7 @@ _SERVERS = {
     ),
     "prompt": ("no", "no", "no"),
 }
+_NOT_MEASURED = "not measured"
 _HEAD = """# Training methods
 
 `spec.method` names the method; the runtime must list it. The CRD checks that options go with their method.
@@ -81,7 +82,7 @@ def page() -> str:
     )
     body = []
     for family, row in sorted(measured["families"].items()):
-        cells = families["families"][family] | row
+        cells = families["families"].get(family, dict.fromkeys(("lora", "sft"), _NOT_MEASURED)) | row
         body.append(f"| `{family}` | {' | '.join(_outcome(cells[column]) for column in columns)} |\n")
     return _HEAD + "".join(rows) + head + "".join(body)
 
@@ -99,8 +100,8 @@ def _method_row(name: str, method: Method) -> str:
 
 
 def _outcome(said: str) -> str:
-    if said.startswith("works"):
-        return "works"
+    if said.startswith(("works", _NOT_MEASURED)):
+        return said.partition(";")[0]
     stage, failure, words = said.split(": ", 2)
     words = words.removeprefix("method: ")
     return f"refused: {words}" if stage == "prepare" else f"fails in {stage}, {failure}: {words}"

@@ -20,7 +20,7 @@ from support.family_matrix import run_stages, tiny_model
 
 TABLE = Path(__file__).with_name("method_matrix.json")
 FAMILIES = (
-    *("falcon", "gemma2", "gemma3_text", "gpt2", "gpt_bigcode", "llama", "mistral", "mixtral"),
+    *("falcon", "gemma2", "gemma3_text", "gpt2", "llama", "mistral", "mixtral"),
     *("nemotron", "phi3", "qwen2", "qwen3", "starcoder2"),
 )
 _PAIRS = [{"prompt": f"say number {n} =", "chosen": " red", "rejected": f" cat {n % 7}"} for n in range(12)]

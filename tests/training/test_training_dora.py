@@ -53,6 +53,10 @@ def test_the_published_model_is_what_was_evaluated_and_any_program_loads_it(trai
 
     facts, published = trained
     assert facts.evaluation.tuned.loss < facts.evaluation.base.loss
+    assert (facts.path, facts.path_reason) == (
+        "plain",
+        "lora.dora trains magnitudes, which it does not compute",
+    )
     folder = Path(published.path)
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
