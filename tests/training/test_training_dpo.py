@@ -160,6 +160,17 @@ def test_a_job_learns_to_prefer_what_was_chosen_and_publishes_an_adapter(dpo_job
 
 
 @pytest.mark.filterwarnings(AS_PEFT_WARNS)
+def test_preferences_are_learned_on_a_base_in_4_bits(dpo_job, pods):
+    pytest.importorskip("bitsandbytes")
+    job = dpo_job(preferences(24), quantization="nf4", training={"maxSteps": 8, "learningRate": 0.01})
+    assert pods.run("prepare", job)[0] == 0
+    code, result = pods.run("train", job)
+    assert code == 0, result.failure
+    scores = TrainFacts.model_validate(result.facts).evaluation.preferences
+    assert scores.reward_accuracy == 1.0
+
+
+@pytest.mark.filterwarnings(AS_PEFT_WARNS)
 def test_an_interrupted_training_goes_on_to_the_same_adapter(dpo_job, pods, tmp_path):
     """Its reference is no state: it is the base model at every step."""
     job = dpo_job(preferences(24), training={"maxSteps": 4, "learningRate": 0.01})
