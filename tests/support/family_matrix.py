@@ -213,7 +213,7 @@ def _job(
         "packing": True,
         "precision": "auto",
     }
-    content = {
+    content: dict[str, Any] = {
         "name": "demo",
         "namespace": "team",
         "uid": "1",
