@@ -51,7 +51,8 @@ _MERGED = """
   with what was evaluated. The adapter stays in the workspace, as plain PEFT reads it.
 - vLLM refuses adapters with `use_dora`, and needs the rank of an adapter, which neither IA3 nor virtual tokens have. NIM reads
   adapters of LoRA alone.
-- `dpo` compares the model with itself without the adapter, so that no second model is held. Its validation loss is that of
+- `dpo` compares the model with itself without the adapter, so that no second model is held. Batches count pairs, and a pair is
+  two rows. Its validation loss is that of
   pairs; the evaluation gives the loss of the chosen answers, and how often each model prefers the chosen answer.
 - A quantized base model goes with `lora` and `dpo`, but not with `lora.dora`, as a quantized model can't be merged into.
 - `pTuning` trains on one GPU. Bottleneck adapters (Houlsby et al. 2019) are not offered: PEFT does not have

@@ -135,6 +135,7 @@ def test_a_job_learns_to_prefer_what_was_chosen_and_publishes_an_adapter(dpo_job
         assert code == 0, results[stage].failure
     prepared = PrepareFacts.model_validate(results["prepare"].facts)
     assert (prepared.train_records, prepared.train_sequences, prepared.validation_records) == (30, 30, 10)
+    assert "training.learningRate 0.01 is high for method dpo; people begin with 5e-6" in prepared.warnings
     assert any("method dpo compares the two answers of each" in each for each in prepared.warnings)
     facts = TrainFacts.model_validate(results["train"].facts)
     assert (

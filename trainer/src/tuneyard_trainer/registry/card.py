@@ -47,8 +47,8 @@ def render_card(context: StageContext, trained: StageResult, version: Version, *
     )
 
 
-def draw_loss_curve(metrics: Path, picture: Path) -> bool:
-    """Training and validation loss over steps as a PNG; False if there is nothing to draw."""
+def draw_loss_curve(metrics: Path, picture: Path, unit: str = "nats per learned token") -> bool:
+    """Training and validation loss over steps as a PNG, in this unit; False if there is nothing to draw."""
     lines = read_metrics(metrics)
     if not lines:
         return False
@@ -64,7 +64,7 @@ def draw_loss_curve(metrics: Path, picture: Path) -> bool:
         if points:
             axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, markersize=4, label=label)
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss, nats per learned token")
+    axes.set_ylabel(f"loss, {unit}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(picture, metadata={"Software": None})

@@ -27,6 +27,9 @@ from tuneyard_trainer.workspace.layout import FORMER_ADAPTER, PREPARED
 from tuneyard_trainer.workspace.prepared import Index, Prompt, save_prompts, save_split
 from tuneyard_trainer.workspace.same_work import inputs_of
 
+_HIGH_FOR_PREFERENCES = 1e-4
+"""Learning rates above it unlearn how to answer, and the default of other methods is."""
+
 
 def prepare(context: StageContext) -> PrepareFacts:
     """Runs the stage; `<workspace>/prepared` is there whole or not at all.
@@ -135,6 +138,10 @@ def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer
         virtual = " beside the virtual tokens" if room < model.positions else ""
         warnings.append(
             f"maxSequenceLength {asked} is above the model's {room} positions{virtual}, which are used"
+        )
+    if job.method == "dpo" and job.training.learning_rate > _HIGH_FOR_PREFERENCES:
+        warnings.append(
+            f"training.learningRate {job.training.learning_rate:g} is high for method dpo; people begin with 5e-6"
         )
     return warnings
 
