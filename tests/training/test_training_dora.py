@@ -126,3 +126,31 @@ def test_a_merged_model_that_differs_from_the_adapter_is_not_published(
     code, result = pods.run("train", job)
     assert code == 1
     assert "the merged model is not what was evaluated" in result.failure.message
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT 0.21, transformers 5
+def test_a_base_in_bfloat16_stays_in_it_and_its_rounding_is_no_difference(
+    tiny_llama, training_data, job_of, pods, tmp_path
+):
+    """As models from a hub are; the training computes in bfloat16 too, as on a GPU."""
+    from transformers import AutoModelForCausalLM
+
+    base = tmp_path / "half"
+    shutil.copytree(tiny_llama, base)
+    AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.bfloat16).save_pretrained(base)
+    job = job_of(
+        base,
+        training_data(40),
+        lora={"rank": 4, "alpha": 8, "dora": True},
+        training={"maxSteps": 20, "learningRate": 0.01, "precision": "bf16"},
+        runtime={"precisions": ["bf16"]},
+    )
+    for stage in ("prepare", "train"):
+        code, result = pods.run(stage, job)
+        assert code == 0, result.failure
+    facts = TrainFacts.model_validate(result.facts)
+    model = AutoModelForCausalLM.from_pretrained(pods.workspace / "model")
+    assert model.dtype == torch.bfloat16
+    assert math.isclose(
+        held_out_loss(model.float(), pods.workspace), facts.evaluation.tuned.loss, rel_tol=0.02
+    )

@@ -119,9 +119,12 @@ def test_two_processes_continue_with_all_weights_where_one_stopped(plan_of, alon
     assert all(torch.allclose(again[name], weights[name], atol=1e-4) for name in weights)
 
 
-@pytest.mark.parametrize("method", ["dpo", "ia3", "dora"])
+@pytest.mark.parametrize(
+    "method",
+    ["dpo", pytest.param("ia3", marks=pytest.mark.long), pytest.param("dora", marks=pytest.mark.long)],
+)
 def test_two_processes_train_every_adapter_as_one_does(plan_of, tmp_path, pods, method):
-    """FSDP2 sees neither that DPO switches the adapter off and on, nor that DoRA reads the weights of a layer."""
+    """DPO switches the adapter off and on between two passes, and DoRA reads the weights of a layer."""
     data = tmp_path / "pairs.jsonl"
     records = [{"prompt": f"say {n} =", "chosen": " red", "rejected": f" cat {n}"} for n in range(12)]
     data.write_text("".join(json.dumps(record) + "\n" for record in records))

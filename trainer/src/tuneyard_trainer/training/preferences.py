@@ -66,20 +66,9 @@ def one_by_one(split: Split) -> Split:
 
 @contextmanager
 def without_adapter(model: Any) -> Iterator[None]:
-    """The model as it was before the training, without dropout.
-
-    PEFT's own context also freezes the adapter and thaws it again, which FSDP2 does not see in time.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415  seconds
-
-    layers = [part for part in model.modules() if isinstance(part, BaseTunerLayer)]
+    """The model as it was before the training, without dropout."""
     was_training = model.training
     model.eval()
-    for layer in layers:
-        layer._disable_adapters = True  # noqa: SLF001  what PEFT's own context sets
-    try:
+    with model.disable_adapter():
         yield
-    finally:
-        for layer in layers:
-            layer._disable_adapters = False  # noqa: SLF001
-        model.train(was_training)
+    model.train(was_training)
