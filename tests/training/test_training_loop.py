@@ -230,7 +230,7 @@ def test_unknown_target_module_is_answered_with_those_there_are(job, pods):
     assert pods.run("prepare", plan)[0] == 0
     code, result = pods.run("train", plan)
     assert code == EXIT_CODES[FailureClass.BAD_INPUT]
-    assert "no linear layers named query; try down_proj, gate_proj, k_proj" in result.failure.message
+    assert "are named query; try down_proj, gate_proj, k_proj" in result.failure.message
 
 
 def test_gradient_checkpointing_changes_no_loss(job, pods_of):

@@ -23,7 +23,7 @@ PROBLEMS = {
     "layers that it lacks": (
         {"lora": {"targetModules": ["q_proj"]}},
         TINY,
-        "no linear layers named q_proj; try c_attn, c_fc, c_proj",
+        "no linear layers that take an adapter and are named q_proj; try c_attn, c_fc, c_proj",
     ),
     "a model that transformers can not build": (
         {},
@@ -48,7 +48,7 @@ def test_the_stage_asks_though_it_hides_pytorch_from_itself(write_model, jsonl, 
     records = jsonl([{"prompt": f"say number {n} =", "completion": " a"} for n in range(9)])
     pods.give(job_of(folder, records, lora={"rank": 4, "alpha": 8, "targetModules": ["q_proj"]}))
     assert pods.start("prepare").wait() == EXIT_CODES[FailureClass.BAD_INPUT]
-    assert "no linear layers named q_proj" in pods.result().failure.message
+    assert "that take an adapter and are named q_proj" in pods.result().failure.message
     assert not (pods.workspace / "prepared").exists()
 
 
