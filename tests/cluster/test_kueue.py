@@ -159,7 +159,7 @@ def test_a_job_whose_place_is_taken_away_goes_on_with_the_same_attempt(
     own.succeed(Stage.PREPARE)
     waiting = is_queued(lent, "reclamation within the cohort")
     assert waiting.message.startswith(f"ClusterQueue {borrower.name}: ")
-    assert pod not in [each["metadata"]["name"] for each in pods(lent, Stage.TRAIN)]
+    until("its pod to go", lambda: not pods(lent, Stage.TRAIN))
     assert suspended(lent, "a-train-1")
     queue_operator.kill()
     end_well(own, [own.pod(Stage.TRAIN)])
