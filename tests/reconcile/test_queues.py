@@ -114,6 +114,7 @@ def test_the_pending_deadline_runs_only_once_the_queue_has_let_the_job_go() -> N
     world.advance(DAY)
     world.one_pass()
     assert world.status.state is State.QUEUED
+    assert "list warnings" not in world.cluster.calls, "the queue says why; no event does"
     let_go(world, "a-train-1")
     world.settle()
     world.advance(599)
@@ -142,6 +143,43 @@ def test_a_job_that_is_let_go_while_nobody_has_begun_it_is_not_late() -> None:
     for _ in range(3):
         world.deliver()
         world.one_pass()
+    assert world.status.state is State.TRAINING, world.status.message
+
+
+def without_its_place() -> World:
+    """A training of a day has lost its place and its pods, and the operator has not looked since."""
+    world, pod = in_training(scheduling={"queue": "gpus"}, deadlines={"pendingSeconds": 600})
+    let_go(world, "a-train-1")
+    world.settle()
+    world.one_pass()
+    world.advance(DAY)
+    take_place(world, "a-train-1")
+    world.end_pod(pod, exit_code=20, reason="Error")
+    world.collect_garbage()
+    return world
+
+
+def test_a_place_that_was_taken_away_after_a_day_is_not_late() -> None:
+    world = without_its_place()
+    world.settle()
+    assert world.status.state is State.QUEUED, world.status.message
+
+
+def test_a_place_that_was_given_back_before_the_operator_looked_is_not_late() -> None:
+    world = without_its_place()
+    let_go(world, "a-train-1")
+    world.settle()
+    assert world.status.state is State.TRAINING, world.status.message
+    world.advance(600)
+    world.one_pass()
+    assert world.conditions()["Succeeded"] == ("False", reasons.PENDING_DEADLINE)
+
+
+def test_a_place_that_was_given_back_and_that_nobody_has_begun_is_not_late() -> None:
+    world = without_its_place()
+    body = world.cluster.objects["Job", "team", "a-train-1"]
+    world.cluster.store("Job", {**body, "spec": {**body["spec"], "suspend": False}})
+    world.settle()
     assert world.status.state is State.TRAINING, world.status.message
 
 
@@ -207,6 +245,7 @@ def test_what_a_pod_says_while_it_loses_its_place_is_no_failure_of_the_next_run(
     world.settle()
     take_place(world, "a-train-1")
     world.settle()
+    world.one_pass()
     assert world.status.attempts[-1].failure_class is None
     world.advance(DAY)
     let_go(world, "a-train-1")
@@ -238,10 +277,13 @@ def test_several_nodes_start_again_together_when_one_had_ended() -> None:
 
 def test_a_person_suspends_a_job_that_is_queued() -> None:
     world = in_queue()
+    world.advance(DAY)
     world.edit(suspend=True)
     world.settle()
     assert world.status.state is State.SUSPENDED
     assert "a-train-1" not in world.jobs()
+    stopped = world.status.attempts[-1]
+    assert (stopped.outcome, stopped.queued_since, stopped.queued_seconds) == ("Stopped", None, DAY)
     world.edit(suspend=False)
     world.settle()
     world.one_pass()

@@ -164,20 +164,11 @@ class Kueue:
         return "tls.crt" in data
 
     def _has_webhooks(self) -> bool:
-        """Whether a LocalQueue is taken, which both kinds of webhooks and a conversion look at."""
+        """Whether the controller takes a flavor, which its webhooks see first."""
         self.cluster.processes.require_alive()
-        queue = {
-            "apiVersion": f"{GROUP}/v1beta2",
-            "kind": "LocalQueue",
-            "metadata": {"name": "probe", "namespace": NAMESPACE},
-            "spec": {"clusterQueue": "probe"},
-        }
-        return (
-            self.cluster.kubectl(
-                "create", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(queue)
-            ).returncode
-            == 0
-        )
+        flavor = {"apiVersion": f"{GROUP}/v1beta2", "kind": "ResourceFlavor", "metadata": {"name": "probe"}}
+        answer = self.cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(flavor))
+        return answer.returncode == 0
 
 
 def _call_this_machine(entry: Any, port: int) -> None:
