@@ -160,7 +160,10 @@ def test_twelve_jobs_share_four_gpus_whatever_is_killed(
                 nodes, gpus = SHAPES[job.name]
                 strict = {"maxAttempts": 1, "maxInterruptions": 0}
                 parallelism = {"nodes": nodes, "gpusPerNode": gpus}
-                job.apply(job_spec(parallelism=parallelism, retry=strict, serve={"disabled": True}))
+                batch = {"globalBatchSize": 12}
+                job.apply(
+                    job_spec(parallelism=parallelism, training=batch, retry=strict, serve={"disabled": True})
+                )
             until("two to succeed", lambda: done() >= 2, 200)
             kueue.kill()
             until("another pod to end without Kueue", lambda: done() >= 3 or samples.gpus[-1] < QUOTA, 60)

@@ -31,9 +31,8 @@ def why_held(job: SeenJob, queue: SeenQueue | None) -> Verdict:
     """What a suspended Job waits for."""
     seen = queue or SeenQueue()
     if not job.queue:
-        return _verdict(
-            "Job", job.name, "is suspended, and is in no queue; somebody has set its spec.suspend"
-        )
+        who = "somebody has set its spec.suspend, or Kueue holds every Job that names no queue"
+        return _verdict("Job", job.name, f"is suspended and in no queue: {who}; try scheduling.queue")
     if not seen.is_served:
         missing = "this cluster has no Kueue, which would let the job go; try installing it, or a job without scheduling.queue"
         return _verdict("LocalQueue", job.queue, missing)
