@@ -70,7 +70,7 @@ def parse_job(body: Object) -> SeenJob | None:
         pods_made=any(status.get(count) for count in ("active", "succeeded", "failed", "terminating")),
         deleting=bool(metadata.get("deletionTimestamp")),
         queue=queue,
-        suspended=bool(body["spec"].get("suspend")),
+        suspended=bool((body.get("spec") or {}).get("suspend")),
         started=read_time(status["startTime"]) if queue and status.get("startTime") else None,
     )
 
@@ -153,7 +153,7 @@ def may_unpublish(body: Object) -> bool:
 
 def parse_queue(workload: Object | None, local_queue: Object | None) -> SeenQueue:
     """What a Workload, and the LocalQueue that it is in, say of the Job that they hold back."""
-    target = local_queue["spec"].get("clusterQueue") if local_queue is not None else None
+    target = (local_queue.get("spec") or {}).get("clusterQueue") if local_queue is not None else None
     if workload is None:
         return SeenQueue(cluster_queue=target)
     return SeenQueue(workload["metadata"]["name"], target, _why_not_admitted(workload))
@@ -163,7 +163,7 @@ def _why_not_admitted(workload: Object) -> str:
     """Kueue evicts, looks for quota, then for checks: each says why in a condition of its own."""
     status = workload.get("status") or {}
     conditions = {str(each["type"]): each for each in status.get("conditions") or ()}
-    if not workload["spec"].get("active", True):
+    if (workload.get("spec") or {}).get("active") is False:
         return "the Workload is deactivated (its spec.active is false)"
     said = []
     evicted, quota = conditions.get("Evicted") or {}, conditions.get("QuotaReserved") or {}
@@ -171,7 +171,10 @@ def _why_not_admitted(workload: Object) -> str:
         said.append(evicted.get("message") or evicted.get("reason") or "")
     if quota.get("status") == "True":
         checks = [each for each in status.get("admissionChecks") or () if each.get("state") != "Ready"]
-        said += [f"admission check {each['name']}: {each.get('message') or each['state']}" for each in checks]
+        said += [
+            f"admission check {each.get('name')}: {each.get('message') or each.get('state')}"
+            for each in checks
+        ]
     else:
         said.append(quota.get("message") or "")
     return "; ".join(dict.fromkeys(filter(None, said)))
