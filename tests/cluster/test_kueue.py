@@ -189,6 +189,7 @@ def test_a_named_queue_holds_the_training_alone_and_may_come_later(
     assert len(kueue.workloads(team.name)) == 1, "neither prepare nor publish went through a queue"
 
 
+@pytest.mark.long
 def test_the_priority_class_of_a_job_is_its_place_in_the_queue(
     queue_operator: OperatorProcess, queue_cluster: Cluster, kueue: Kueue
 ) -> None:

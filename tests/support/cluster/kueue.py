@@ -131,7 +131,7 @@ class Kueue:
         ]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        objects = [entry for entry in yaml.safe_load_all(done.stdout) if entry]
+        objects = [entry for entry in yaml.load_all(done.stdout, yaml.CSafeLoader) if entry]
         for entry in objects:
             _call_this_machine(entry, self._ports["webhook"])
         service = {
