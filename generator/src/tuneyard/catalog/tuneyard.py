@@ -22,7 +22,7 @@ NAMESPACE = "tuneyard-system"
 KUEUE = "kueue.x-k8s.io/v1beta2"
 """The version that Kueue stores since 0.16; what is written in an older one would come back changed."""
 DEFAULT_QUEUE = "default"
-"""The LocalQueue into which Kueue puts a Job that names none; those of FineTuneJobs name none."""
+"""The LocalQueue into which Kueue puts a Job that names none, which `scheduling.queue` of a FineTuneJob may."""
 
 
 def _operator(stack: Stack) -> Json:
@@ -102,23 +102,10 @@ def _network_policy(stack: Stack, name: str) -> Json:
 
 
 def _queues(stack: Stack) -> list[Json]:
-    tuning, scheduler = stack.environment.fine_tuning, stack.providers["scheduler"].name
-    if scheduler == "kube-scheduler":
+    """Kueue's queues. Volcano is there for NeMo Customizer: FineTuneJobs run on the default scheduler and use none of its."""
+    tuning = stack.environment.fine_tuning
+    if stack.providers["scheduler"].name != "kueue":
         return []
-    if scheduler == "volcano":
-        return [
-            {
-                "apiVersion": "scheduling.volcano.sh/v1beta1",
-                "kind": "Queue",
-                "metadata": build_metadata(namespace.name),
-                "spec": {
-                    "weight": 1,
-                    "reclaimable": True,
-                    "capability": {gpu_resource(stack) or WHOLE_GPU: str(namespace.gpus)},
-                },
-            }
-            for namespace in tuning.namespaces
-        ]
     flavor = {
         "apiVersion": KUEUE,
         "kind": "ResourceFlavor",
