@@ -7,6 +7,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from support.registry.writing import DESCRIPTION
+from tuneyard_api.pod_contract import ADAPTER_FILES, published_digest
+from tuneyard_api.registry import VERSION_FILE
+from tuneyard_sync.sources import FolderSource
 from tuneyard_trainer.record import samples as reading
 from tuneyard_trainer.record.curve import draw_curve, evenly
 from tuneyard_trainer.record.intervals import of_mean, of_share
@@ -90,6 +94,22 @@ def test_what_was_measured_is_kept_beside_the_adapter(published, pods):
         ("prepare-report.json", "prepare-report.json"),
     ):
         assert (folder / kept).read_bytes() == (pods.workspace / of).read_bytes()
+
+
+def test_readers_of_the_adapter_see_no_more_than_before(published, tmp_path):
+    """adapter-sync copies two files; what goes with a model leaves the record out; and the version stays whole."""
+    folder = published([answer(1)])
+    beside = {path.name for path in folder.iterdir() if path.is_file()} - {*ADAPTER_FILES, VERSION_FILE}
+    assert beside == {*DESCRIPTION, "loss.png"}
+    assert not [name for name in beside if layout.is_model_file(name)]
+    source = FolderSource(folder.parent)
+    version = source.pointers()["demo-adapter"]
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    source.fetch(version, copy)
+    assert sorted(path.name for path in copy.iterdir()) == sorted(ADAPTER_FILES)
+    assert published_digest(copy, version.files) == version.digest == layout.tuned_digest(folder)
+    assert layout.tuned_files(folder) == sorted(ADAPTER_FILES)
 
 
 def test_the_report_says_what_was_trained_on_what_and_how_it_went(published):

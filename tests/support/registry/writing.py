@@ -10,6 +10,16 @@ from tuneyard_trainer.registry.content import Content
 
 from support.registry.adapters import TINY
 
+DESCRIPTION = (
+    "README.md",
+    "metrics.jsonl",
+    "prepare-report.json",
+    "report.html",
+    "report.md",
+    "samples.jsonl",
+)
+"""tests/training/test_training_record.py holds this against what publish writes."""
+
 
 def adapter(
     folder: Path, name: str, weights: bytes = b"weights", job: str = "mine", base: StoredBase = TINY
@@ -29,8 +39,10 @@ def adapter(
         rank=8,
         job=Publisher(namespace="team", name=f"job-{job}", uid=job),
     )
-    return version, Content(folder, lambda target: write_card(target, version))
+    return version, Content(folder, lambda target: write_description(target, version))
 
 
-def write_card(folder: Path, version: Version) -> None:
-    (folder / "README.md").write_text(f"# {version.name}\n")
+def write_description(folder: Path, version: Version) -> None:
+    """All that a version holds beside the files of its digest, by the names that publish gives it."""
+    for name in DESCRIPTION:
+        (folder / name).write_text(f"{name} of {version.name}\n")
