@@ -3,6 +3,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -181,6 +183,43 @@ def test_markup_in_records_answers_and_warnings_means_nothing_in_the_report(publ
     assert "alert" not in card.replace(said[1], "")
 
 
+def test_a_browser_shows_the_report_and_runs_nothing(published, tmp_path):
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("no chromium on this machine")
+    folder = published(
+        [answer(n, MARKUP, MARKUP) for n in range(3)],
+        metrics=[{"step": step, "loss": 3 / step} for step in range(1, 50)],
+    )
+    picture = tmp_path / "report.png"
+    shown = subprocess.run(
+        [
+            *(
+                browser,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                f"--user-data-dir={tmp_path / 'profile'}",
+            ),
+            *(
+                "--window-size=1000,2000",
+                f"--screenshot={picture}",
+                "--dump-dom",
+                f"file://{folder}/report.html",
+            ),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    page = Page(shown)
+    assert not {"script", "img", "a"} & set(page.tags)
+    assert page.tags.count("section") == 3
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 30_000, "an empty page is far smaller"
+
+
 def test_long_runs_are_thinned_and_the_report_says_so(published, monkeypatch):
     monkeypatch.setattr("tuneyard_trainer.record.keep.MAX_METRICS", 100)
     monkeypatch.setattr(reading, "KEPT_BYTES", 20_000)
@@ -255,6 +294,7 @@ def test_means_have_bootstrap_intervals_that_hold_the_mean():
     )
     assert of_mean(values) == interval
     assert of_mean([1.0]) is None
+    assert of_mean([0.5, 0.5, 0.5]) is None, "nothing differs, so nothing is known of how means would"
     assert of_share(0, 0) is None
 
 

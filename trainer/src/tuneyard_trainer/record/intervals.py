@@ -33,8 +33,8 @@ def of_share(hits: int, of: int) -> Interval | None:
 
 
 def of_mean(values: Sequence[float]) -> Interval | None:
-    """The percentile bootstrap interval of a mean (Efron 1979); None of fewer than two values."""
-    if len(values) < 2:  # noqa: PLR2004  one value says nothing of how values differ
+    """The percentile bootstrap interval of a mean (Efron 1979); None where no two values differ."""
+    if not values or min(values) == max(values):
         return None
     array, random = np.asarray(values, dtype=np.float64), np.random.default_rng(_SEED)
     means = [float(array[random.integers(0, len(array), len(array))].mean()) for _ in range(_RESAMPLES)]

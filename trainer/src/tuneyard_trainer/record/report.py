@@ -162,7 +162,7 @@ def _plan_and_reality(findings: Findings) -> list[tuple[str, str, str]]:
         ("optimizer steps", "not known" if steps is None else f"{steps}", f"{trained.steps}{ended}{resumed}"),
         ("epochs", "by steps" if plan.epochs is None else f"{plan.epochs:g}", f"{trained.epochs:g}"),
         ("sequences in a step", f"{plan.global_batch_size}", ""),
-        ("sequences at a time", f"{plan.micro_batch_size} in each of {processes} processes", ""),
+        ("sequences at a time", f"{plan.micro_batch_size} in each process", ""),
         ("processes", f"{processes}", f"{trained.processes}"),
         ("tokens", "", f"{trained.trained_tokens}"),
         ("tokens per second", "", f"{trained.tokens_per_second:g}"),
