@@ -46,7 +46,7 @@ TERMINATION_LOG = "/dev/termination-log"
 MAX_RESULT_BYTES = 4096
 MAX_MESSAGE = 1500
 """Longest message of a failure, in characters."""
-PROGRESS_PORT = 9470
+PROGRESS_PORT, PROGRESS_PORT_NAME = 9470, "progress"
 """GET /progress: Progress as JSON; GET /metrics: Prometheus text. Live and best effort."""
 
 ENV_JOB_FILE, ENV_WORKSPACE, ENV_ATTEMPT = "TUNEYARD_JOB_FILE", "TUNEYARD_WORKSPACE", "TUNEYARD_ATTEMPT"
