@@ -9,7 +9,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from support.registry.writing import DESCRIPTION
+from tuneyard.main import cli
 from tuneyard_api.pod_contract import ADAPTER_FILES, published_digest
 from tuneyard_api.registry import VERSION_FILE
 from tuneyard_sync.sources import FolderSource
@@ -218,6 +220,19 @@ def test_a_browser_shows_the_report_and_runs_nothing(published, tmp_path):
     assert page.tags.count("section") == 3
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size > 30_000, "an empty page is far smaller"
+
+
+def test_the_command_prints_the_report_or_writes_its_page(published, tmp_path):
+    folder = published([answer(1)])
+    run = CliRunner()
+    shown = run.invoke(cli, ["report", str(folder)])
+    assert (shown.exit_code, shown.stdout_bytes) == (0, (folder / "report.md").read_bytes())
+    page = tmp_path / "page.html"
+    assert run.invoke(cli, ["report", str(folder), "--html", str(page)]).exit_code == 0
+    assert page.read_bytes() == (folder / "report.html").read_bytes()
+    wrong = run.invoke(cli, ["report", str(folder.parent)])
+    assert wrong.exit_code == 1
+    assert "there is no report; try the folder of a published name" in wrong.output
 
 
 def test_long_runs_are_thinned_and_the_report_says_so(published, monkeypatch):
