@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.registry.adapters import DESCRIPTION
 from support.registry.s3_stores import BUCKET
-from support.registry.writing import DESCRIPTION, adapter
+from support.registry.writing import adapter
 from tuneyard_api.places import RegistryRetention, S3Prefix
 from tuneyard_api.pod_contract import ADAPTER_FILES, FailureClass
 from tuneyard_api.registry import VERSION_FILE, Version

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from support.registry.writing import DESCRIPTION
+from support.registry.adapters import DESCRIPTION
 from tuneyard.main import cli
 from tuneyard_api.pod_contract import ADAPTER_FILES, published_digest
 from tuneyard_api.registry import VERSION_FILE

@@ -8,17 +8,7 @@ from tuneyard_api.pod_contract import ADAPTER_FILES, published_digest
 from tuneyard_api.registry import Publisher, StoredBase, Version
 from tuneyard_trainer.registry.content import Content
 
-from support.registry.adapters import TINY
-
-DESCRIPTION = (
-    "README.md",
-    "metrics.jsonl",
-    "prepare-report.json",
-    "report.html",
-    "report.md",
-    "samples.jsonl",
-)
-"""tests/training/test_training_record.py holds this against what publish writes."""
+from support.registry.adapters import DESCRIPTION, TINY
 
 
 def adapter(
