@@ -323,6 +323,7 @@ def test_the_curve_is_inside_its_picture_and_each_series_has_its_line():
     assert page.tags.count("circle") == 1
     assert all(0 <= x <= 720 and 0 <= y <= 320 for x, y in points)
     assert draw_curve([]) is None
+    assert draw_curve([{"step": 1, "loss": float("nan")}]) is None
 
 
 @pytest.mark.parametrize(
@@ -347,6 +348,21 @@ def test_a_fence_is_longer_than_any_in_the_text():
         readable("a\x00\x1b\ud800b\tc\n")
         == "a\N{REPLACEMENT CHARACTER}" + "\N{REPLACEMENT CHARACTER}" * 2 + "b\tc\n"
     )
+
+
+def test_answers_are_read_up_to_a_torn_line(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps(answer(0)) + "\n" + '{"prompt": "a"}\n' + json.dumps(answer(1)) + "\n")
+    assert read_samples(path).total == 1
+    assert read_samples(tmp_path / "none").total == 0
+
+
+def test_without_the_answers_the_scores_have_no_intervals(published):
+    folder = published()
+    text = (folder / "report.md").read_text()
+    assert "| exact match | 0.5000 | 0.5000 | +0.0000 |" in text
+    assert "No prompts were asked." not in text
+    assert "The answers were not in the workspace." in text
 
 
 def test_a_sample_that_is_too_long_ends_what_is_kept(tmp_path, monkeypatch):

@@ -17,7 +17,10 @@ Points = Sequence[tuple[float, float]]
 def draw_curve(lines: Sequence[Mapping[str, Any]]) -> str | None:
     """Training and validation loss over optimizer steps, from the lines of metrics.jsonl; None if there are none."""
     training, validation = (
-        evenly([(line["step"], line[key]) for line in lines if key in line], _MAX_POINTS)
+        evenly(
+            [(line["step"], line[key]) for line in lines if math.isfinite(line.get(key, math.nan))],
+            _MAX_POINTS,
+        )
         for key in ("loss", "validationLoss")
     )
     points = [*training, *validation]

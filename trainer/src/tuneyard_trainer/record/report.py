@@ -190,22 +190,23 @@ def _scores(base: Scores, tuned: Scores, samples: Samples) -> list[Row]:
             ("perplexity", base.perplexity, tuned.perplexity),
         )
     ]
-    if not samples.total:
+    if not base.prompts:
         return rows
-    for name, scores, (before, after) in (
-        ("exact match", samples.exact, (base.exact_match, tuned.exact_match)),
-        ("ROUGE-L F1", samples.rouge_l, (base.rouge_l, tuned.rouge_l)),
+    for name, scores, (before, after), interval in (
+        ("exact match", samples.exact, (base.exact_match, tuned.exact_match), _of_shares),
+        ("ROUGE-L F1", samples.rouge_l, (base.rouge_l, tuned.rouge_l), of_mean),
     ):
-        is_share = scores is samples.exact
-        of_base, of_tuned = (
-            of_share(round(sum(each)), len(each)) if is_share else of_mean(each) for each in scores
-        )
+        of_base, of_tuned = (interval(each) for each in scores)
         gain = of_mean([b - a for a, b in zip(*scores, strict=True)])
         change = f"{after - before:+.4f}" + (
             "" if gain is None else f" ({gain.low:+.4f} to {gain.high:+.4f})"
         )
         rows.append(Row(name, number(before, of_base), number(after, of_tuned), change))
     return rows
+
+
+def _of_shares(hits: Sequence[float]) -> Interval | None:
+    return of_share(round(sum(hits)), len(hits))
 
 
 def _serve(version: Version, base: str, revision: str | None) -> str:

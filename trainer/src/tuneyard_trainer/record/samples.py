@@ -42,21 +42,15 @@ class Samples:
 
 
 def read_samples(path: Path) -> Samples:
-    """The answers in a file that `evaluation.compare` wrote; none if there is no file."""
+    """The answers in a file that `evaluation.compare` wrote, up to the first torn line; none if there is no file."""
     samples, room, is_whole = Samples(), KEPT_BYTES, True
     if not path.is_file():
         return samples
     with path.open(encoding="utf-8") as file:
         for line in file:
-            content = json.loads(line)
-            sample = Sample(
-                prompt=content["prompt"],
-                reference=content["reference"],
-                base=content["base"],
-                tuned=content["tuned"],
-                rouge_l_base=content["rougeLBase"],
-                rouge_l_tuned=content["rougeLTuned"],
-            )
+            sample = _parse(line)
+            if sample is None:
+                break
             room -= len(line.encode())
             # A line that does not fit ends what is kept, so that it is a beginning and no choice.
             is_whole = is_whole and room >= 0
@@ -64,6 +58,21 @@ def read_samples(path: Path) -> Samples:
                 samples.kept.append(line)
             _add(samples, sample)
     return samples
+
+
+def _parse(line: str) -> Sample | None:
+    try:
+        content = json.loads(line)
+        return Sample(
+            prompt=content["prompt"],
+            reference=content["reference"],
+            base=content["base"],
+            tuned=content["tuned"],
+            rouge_l_base=content["rougeLBase"],
+            rouge_l_tuned=content["rougeLTuned"],
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _add(samples: Samples, sample: Sample) -> None:
