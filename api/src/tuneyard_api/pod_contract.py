@@ -46,7 +46,7 @@ TERMINATION_LOG = "/dev/termination-log"
 MAX_RESULT_BYTES = 4096
 MAX_MESSAGE = 1500
 """Longest message of a failure, in characters."""
-PROGRESS_PORT = 9470
+PROGRESS_PORT, PROGRESS_PORT_NAME = 9470, "progress"
 """GET /progress: Progress as JSON; GET /metrics: Prometheus text. Live and best effort."""
 
 ENV_JOB_FILE, ENV_WORKSPACE, ENV_ATTEMPT = "TUNEYARD_JOB_FILE", "TUNEYARD_WORKSPACE", "TUNEYARD_ATTEMPT"
@@ -348,6 +348,22 @@ class PublishFacts(Tolerant):
     size_bytes: int
 
 
+class TrainingMeasures(Tolerant):
+    """What a training has measured so far, over all its attempts."""
+
+    validation_loss: float | None = None
+    """Lowest validation loss so far, or the latest with `checkpoint.publish: last`; nats per learned token."""
+    best_step: int | None = None
+    """Optimizer step of that validation loss; its checkpoint is published if no later step is better."""
+    trained_tokens: int
+    """Tokens of all optimizer steps so far."""
+    tokens_per_second: float
+    """Mean speed so far, over all GPUs; time for validation and checkpoints counts."""
+    peak_memory_bytes: int | None = None
+    """Peak memory of one GPU, or of one process where there is no GPU: of the first one until the training ends, then of the one
+    that needed most."""
+
+
 class Progress(Tolerant):
     """Answer of GET /progress."""
 
@@ -360,3 +376,4 @@ class Progress(Tolerant):
     eta_seconds: int | None = None
     step_seconds: float | None = None
     """Median of the latest optimizer steps; lets the operator tell a hang from a slow step."""
+    training: TrainingMeasures | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, computed_field
 
 from tuneyard_api.base import Tolerant
-from tuneyard_api.pod_contract import EvaluationFacts, FailureClass, Stage
+from tuneyard_api.pod_contract import EvaluationFacts, FailureClass, Stage, TrainingMeasures
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Short = Annotated[str, Field(max_length=256)]
@@ -177,6 +177,8 @@ class FineTuneJobStatus(Tolerant):
     ] = ()
     plan: PlanStatus | None = None
     progress: ProgressStatus | None = None
+    training: TrainingMeasures | None = None
+    """What the training has measured so far; written with progress, and once more at its end."""
     waiting_for: WaitingFor | None = None
     attempts: Annotated[tuple[Attempt, ...], Field(max_length=64)] = ()
     result: ResultStatus | None = None
