@@ -255,6 +255,14 @@ def test_functions_are_compiled_once_for_all_layers(batch, monkeypatch):
 REASONS = {
     "on a CPU": ({}, CPU, World(), "it needs an NVIDIA GPU"),
     "sft": ({"method": "sft"}, GPU, World(), "method sft does not have one"),
+    "ia3": ({"method": "ia3"}, GPU, World(), "method ia3 does not have one"),
+    "pTuning": ({"method": "pTuning"}, GPU, World(), "method pTuning does not have one"),
+    "dora": (
+        {"lora": {"dora": True}},
+        GPU,
+        World(),
+        "lora.dora trains magnitudes, which it does not compute",
+    ),
     "float32": ({}, dataclasses.replace(GPU, is_autocast=False), World(), "it computes in bfloat16"),
     "two GPUs": ({}, GPU, World(0, 2), "it trains on one GPU"),
     "nf4": ({"quantization": "nf4"}, GPU, World(), "the base model is quantized to nf4"),

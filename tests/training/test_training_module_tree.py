@@ -30,6 +30,17 @@ PROBLEMS = {
         TINY | {"n_head": 3},
         "transformers can't build this model",
     ),
+    "a family whose layers IA3 does not know": (
+        {"method": "ia3"},
+        TINY | {"model_type": "olmo2", "hidden_size": 32, "intermediate_size": 64},
+        "PEFT does not say which layers of olmo2 IA3 scales; try method: lora",
+    ),
+    "a family that lost the layers that IA3 scaled": (
+        {"method": "ia3"},
+        {"model_type": "mixtral", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+        | {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 320, "num_local_experts": 2},
+        "this model of mixtral has no linear layer w2, which IA3 scales; try method: lora",
+    ),
 }
 
 

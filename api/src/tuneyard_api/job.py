@@ -42,6 +42,24 @@ class Lora(Contract):
         | None
     ) = None
     """Names of linear layers; absent: every linear layer but the output head."""
+    dora: bool = False
+    """Weight-decomposed adaptation (DoRA, Liu et al. 2024): the magnitude of each output of a layer is trained too. The tuned
+    model is published merged, as no server loads such adapters."""
+
+
+class Dpo(Contract):
+    """Direct preference optimization (Rafailov et al. 2023) of a LoRA adapter; the reference is the model without it."""
+
+    beta: Annotated[float, Field(ge=0.001, le=10.0)] = 0.1
+    """How much a preference weighs: the loss of a pair is -log(sigmoid(beta x margin)), where margin says by how many nats the
+    chosen answer has gained on the rejected one."""
+
+
+class PTuning(Contract):
+    """P-tuning (Liu et al. 2021): virtual tokens before each record."""
+
+    virtual_tokens: Annotated[int, Field(ge=1, le=1024)] = 20
+    """Number of virtual tokens; they count in the model's positions, not in maxSequenceLength."""
 
 
 class EarlyStopping(Contract):
@@ -181,7 +199,7 @@ class Evaluation(Contract):
 
 
 class Publish(Contract):
-    """Registry that gets the adapter or, with method sft, the model, by name and digest. At most one of pvc and s3."""
+    """Registry that gets the adapter or the model, by name and digest. At most one of pvc and s3."""
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.TWO_REGISTRIES,)
 
@@ -215,8 +233,14 @@ class FineTuneJobSpec(Contract):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         job_rules.OPTIONS_OF_METHOD,
+        job_rules.DPO_OPTIONS,
+        job_rules.P_TUNING_OPTIONS,
+        job_rules.DPO_COMPARES_ANSWERS,
+        job_rules.PREFERENCES_ARE_FOR_DPO,
         job_rules.QUANTIZED_IS_FROZEN,
+        job_rules.QUANTIZED_HAS_NO_DORA,
         job_rules.ADAPTER_IS_LORA,
+        job_rules.ADAPTER_HAS_NO_DORA,
         job_rules.NO_DELETE_FROM_S3,
         job_rules.NO_ADAPTER_FROM_S3,
         job_rules.BATCH_DIVIDES,
@@ -228,9 +252,14 @@ class FineTuneJobSpec(Contract):
     dataset: Dataset
     """The data set."""
     method: Annotated[str, Field(min_length=1, max_length=40, pattern=METHOD)]
-    """Training method, which the runtime must support: `lora` trains an adapter, `sft` trains all weights."""
+    """Training method, which the runtime must support: `lora` trains an adapter, `sft` trains all weights, `dpo`
+    trains an adapter by preferences, `ia3` a few scales, `pTuning` virtual tokens."""
     lora: Lora | None = None
-    """Options of method lora."""
+    """Options of the adapter of methods lora and dpo."""
+    dpo: Dpo | None = None
+    """Options of method dpo."""
+    p_tuning: PTuning | None = None
+    """Options of method pTuning."""
     training: Training = Training()
     """Options of the optimization."""
     parallelism: Parallelism = Parallelism()

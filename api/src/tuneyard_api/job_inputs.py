@@ -112,8 +112,9 @@ class Dataset(Contract):
     """Share of the training records that is held out instead; 0.05 if both are absent."""
     test: DataSource | None = None
     """Records on which the base model and the tuned model are compared; absent: the validation records."""
-    format: Literal["auto", "chat", "promptCompletion", "text"] = "auto"
-    """`chat`: a `messages` list; `promptCompletion`: `prompt` and `completion`; `text`: `text`."""
+    format: Literal["auto", "chat", "promptCompletion", "text", "preference"] = "auto"
+    """`chat`: a `messages` list; `promptCompletion`: `prompt` and `completion`; `text`: `text`; `preference`:
+    `prompt`, `chosen` and `rejected`, as strings or lists of messages, which method dpo has."""
     template: Template | None = None
     """Makes prompt and completion from other columns."""
     loss_on: Literal["completion", "all"] = "completion"

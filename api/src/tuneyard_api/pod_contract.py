@@ -17,8 +17,9 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from tuneyard_api.base import Contract, Tolerant
-from tuneyard_api.job import Checkpoint, EarlyStopping, Evaluation, Lora
+from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning
 from tuneyard_api.job_inputs import Template
+from tuneyard_api.methods import Method, method_of
 from tuneyard_api.places import RegistryRetention, S3Prefix
 from tuneyard_api.remote_files import HttpFile, S3Object
 
@@ -175,7 +176,7 @@ class ResolvedDataset(Contract):
     validation_fraction: float
     """0 when `validation` is given."""
     test: ResolvedSource | None
-    format: Literal["auto", "chat", "promptCompletion", "text"]
+    format: Literal["auto", "chat", "promptCompletion", "text", "preference"]
     template: Template | None
     loss_on: Literal["completion", "all"]
 
@@ -228,6 +229,10 @@ class ResolvedJob(Contract):
     """Quantization of the frozen base model."""
     method: str
     lora: Lora
+    dpo: Dpo | None = None
+    """Options of method dpo."""
+    p_tuning: PTuning | None = None
+    """Options of method pTuning."""
     training: ResolvedTraining
     nodes: int = 1
     gpus_per_node: int = 1
@@ -242,6 +247,11 @@ class ResolvedJob(Contract):
     """The registry in S3; absent: it is on a claim."""
     retention: RegistryRetention | None = None
     """Earlier versions of the name that the registry keeps; absent: all."""
+
+    @property
+    def kind(self) -> Method:
+        """The method, and what it leaves behind."""
+        return method_of(self.method, dora=self.lora.dora)
 
 
 class Failure(Tolerant):
@@ -294,7 +304,7 @@ class Scores(Tolerant):
     """One model on the test records."""
 
     loss: float
-    """Mean cross entropy per learned token, nats."""
+    """Mean cross entropy per learned token, nats; with method dpo, of the chosen answers."""
     perplexity: float
     exact_match: float
     """Share of prompts, 0 to 1, after stripping white space."""
@@ -303,11 +313,31 @@ class Scores(Tolerant):
     prompts: int
 
 
+class PreferenceScores(Tolerant):
+    """Base and tuned model on the held-out pairs of a preference data set."""
+
+    pairs: int
+    base_accuracy: float
+    """Share of pairs, 0 to 1, where the base model gives the chosen answer a higher probability than the rejected one."""
+    tuned_accuracy: float
+    """The same of the tuned model."""
+    base_margin: float
+    """Mean log-probability of the chosen answer minus that of the rejected one, nats."""
+    tuned_margin: float
+    """The same of the tuned model."""
+    reward_accuracy: float
+    """Share of pairs whose margin has grown: TRL's `rewards/accuracies`."""
+    reward_margin: float
+    """beta times the mean growth of the margin: TRL's `rewards/margins`."""
+
+
 class EvaluationFacts(Tolerant):
     """Base against tuned."""
 
     base: Scores
     tuned: Scores
+    preferences: PreferenceScores | None = None
+    """Method dpo: the held-out pairs."""
 
 
 class TrainFacts(Tolerant):

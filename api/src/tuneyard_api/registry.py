@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from tuneyard_api.base import Label, Tolerant
+from tuneyard_api.methods import method_of
 from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_FILES, published_digest
 
 STORE = ".store"
@@ -100,8 +101,9 @@ class Version(Tolerant):
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it is an adapter, not a whole model."""
-        return tuple(self.files) == ADAPTER_FILES
+        """Whether it is an adapter that servers load, and no whole model and no virtual tokens."""
+        is_known = self.method is None or method_of(self.method, dora=False).result == "adapter"
+        return is_known and tuple(self.files) == ADAPTER_FILES
 
     @property
     def path(self) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from tuneyard_api.methods import LORA_METHODS
 from tuneyard_api.pod_contract import ResolvedJob
 
 from tuneyard_trainer.model.adapted_layers import said_of_unreached, target_modules
+from tuneyard_trainer.model.adapter_config import scaled_modules
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 
@@ -26,7 +28,9 @@ def _checked(job: ResolvedJob, folder: Path) -> list[str]:
             f"{folder / 'config.json'}: transformers can't build this model: {words}; try another revision, or a model of"
             " another family"
         ) from None
-    if job.method != "lora" or job.adapter:
+    if job.method == "ia3":
+        scaled_modules(model)
+    if job.method not in LORA_METHODS or job.adapter:
         return []
     unreached = said_of_unreached(model, target_modules(model, job))
     return [unreached] if unreached and job.lora.target_modules is None else []

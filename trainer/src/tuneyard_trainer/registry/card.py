@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import jinja2
+from tuneyard_api.methods import LORA_METHODS
 from tuneyard_api.pod_contract import PrepareFacts, StageResult, TrainFacts
 from tuneyard_api.registry import Version
 
@@ -37,7 +38,8 @@ def render_card(context: StageContext, trained: StageResult, version: Version, *
     return environment.from_string(template).render(
         job=context.job,
         lora=lora_as_trained(context.job, context.workspace / PREPARED),
-        is_model=context.job.method == "sft",
+        is_model=context.job.kind.result == "model",
+        has_lora=context.job.method in LORA_METHODS,
         base=version.base.repo or version.base.name,
         index=index,
         data=PrepareFacts.model_validate(prepared.facts) if prepared else None,
@@ -47,8 +49,8 @@ def render_card(context: StageContext, trained: StageResult, version: Version, *
     )
 
 
-def draw_loss_curve(metrics: Path, picture: Path) -> bool:
-    """Training and validation loss over steps as a PNG; False if there is nothing to draw."""
+def draw_loss_curve(metrics: Path, picture: Path, unit: str = "nats per learned token") -> bool:
+    """Training and validation loss over steps as a PNG, in this unit; False if there is nothing to draw."""
     lines = read_metrics(metrics)
     if not lines:
         return False
@@ -64,7 +66,7 @@ def draw_loss_curve(metrics: Path, picture: Path) -> bool:
         if points:
             axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, markersize=4, label=label)
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss, nats per learned token")
+    axes.set_ylabel(f"loss, {unit}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(picture, metadata={"Software": None})

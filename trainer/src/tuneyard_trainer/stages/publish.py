@@ -49,7 +49,8 @@ def publish(context: StageContext) -> PublishFacts:
     version = _version(context, source)
 
     def describe(folder: Path) -> None:
-        has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE)
+        unit = "of a pair" if job.method == "dpo" else "nats per learned token"
+        has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE, unit)
         card = render_card(context, trained, version, has_picture=has_picture)
         (folder / "README.md").write_text(card, encoding="utf-8")
         keep_record(folder, context, trained, version)
@@ -87,13 +88,13 @@ def _registry(job: ResolvedJob, workspace: Path) -> ClaimRegistry | BucketRegist
 
 def _version(context: StageContext, source: Path) -> Version:
     job = context.job
-    is_adapter = job.method != "sft"
+    is_lora = job.kind.result == "adapter"
     return Version(
         name=job.adapter_name,
         digest=tuned_digest(source),
         files=tuple(tuned_files(source)),
         base=stored_base(job, Index.load(context.workspace).model_revision),
         method=job.method,
-        rank=lora_as_trained(job, context.workspace / PREPARED).rank if is_adapter else None,
+        rank=lora_as_trained(job, context.workspace / PREPARED).rank if is_lora else None,
         job=Publisher(namespace=job.namespace, name=job.name, uid=job.uid),
     )

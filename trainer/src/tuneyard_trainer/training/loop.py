@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: one process or many, from step 0 or from a checkpoint, to the last step or to SIGTERM.
 
-The loss of a step is the mean over all learned tokens of its global batch, however it is cut into micro batches
+The loss of a step is the mean over all learned tokens (method dpo: pairs) of its global batch, however it is cut into micro batches
 and spread over processes. Everything random is a function of seed, step and micro batch, never of the processes.
 """
 
@@ -64,7 +64,7 @@ def learning_rate(training: ResolvedTraining, step: int, steps: int) -> float:
 
 
 def mean_loss(losses: Losses, split: Split, *, micro_batch: int, world: World, stop: StopRequest) -> float:
-    """The mean loss over a split, in nats per learned token; every process must call it.
+    """The mean loss over a split, in nats per learned token or per pair; every process must call it.
 
     Raises:
         Interrupted: if the training runs alone and SIGTERM comes.
@@ -81,7 +81,7 @@ def mean_loss(losses: Losses, split: Split, *, micro_batch: int, world: World, s
                 )
             total += weight * losses.summed(split, indices)
     model.train(was_training)
-    return float(world.sum(total)) / float(split.learned_per_sequence().sum())
+    return float(world.sum(total)) / float(losses.counted(split).sum())
 
 
 def check_held_out(loss: float, called: str, advice: str) -> float:
@@ -140,7 +140,7 @@ class Loop:
             epochs=plan.epochs,
             max_steps=plan.max_steps,
         )
-        self._learned = self.training.learned_per_sequence()
+        self._learned = self.losses.counted(self.training)
         self._lengths = self.training.tokens_per_sequence()
         self._pace = Pace()
         self._tokens = 0

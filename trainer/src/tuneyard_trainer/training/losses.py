@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 from tuneyard_api.pod_contract import ResolvedJob
@@ -44,6 +45,10 @@ class Losses:
                 why = f"the model is not known to the fast path: {unknown}"
         return cls(model, device, frame, why_plain=why)
 
+    def counted(self, split: Split) -> np.ndarray:
+        """Int64 [sequences]: how many terms each adds to the loss, which is their mean: its learned tokens."""
+        return split.learned_per_sequence()
+
     def summed(self, split: Split, indices: Sequence[int]) -> torch.Tensor:
         """Cross entropy in nats, summed over the learned tokens of these sequences."""
         batch = collate(split, indices, self.device, self.frame)
@@ -76,6 +81,7 @@ def _why_not(job: ResolvedJob, device: Device, world: World) -> str | None:
     """Why a job can't take the fast path, whatever its model is."""
     checks = {
         f"method {job.method} does not have one": job.method != "lora",
+        "lora.dora trains magnitudes, which it does not compute": job.lora.dora,
         "it needs an NVIDIA GPU": device.torch_device.type != "cuda",
         "it computes in bfloat16": not device.is_autocast,
         "it trains on one GPU": world.size > 1,

@@ -50,8 +50,13 @@ def comparison_text(facts: EvaluationFacts | None) -> str:
     """The comparison of tuned and base model, in one line."""
     if facts is None:
         return "the runtime does not evaluate"
-    base, tuned = facts.base, facts.tuned
-    return (
+    base, tuned, pairs = facts.base, facts.tuned, facts.preferences
+    preferred = (
+        f"chosen answers preferred {pairs.base_accuracy:.3f} -> {pairs.tuned_accuracy:.3f} on {pairs.pairs} pairs, "
+        if pairs
+        else ""
+    )
+    return preferred + (
         f"ROUGE-L {base.rouge_l:.3f} -> {tuned.rouge_l:.3f}, loss {base.loss:.3f} -> {tuned.loss:.3f} "
         f"on {tuned.prompts} held-out prompts"
     )
