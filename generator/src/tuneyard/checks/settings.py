@@ -72,6 +72,33 @@ def air_gap_has_mirrors(stack: Stack) -> Iterator[Finding]:
                 )
 
 
+def model_mirror_is_described(stack: Stack) -> Iterator[Finding]:
+    """A mirror of models in S3 has a region, without which no request can be signed; others have neither region nor endpoint."""
+    mirror = stack.environment.registries.models
+    if mirror is None:
+        return
+    path: Path = ("registries", "models")
+    if mirror.url.startswith("s3://"):
+        if mirror.region is None:
+            yield Finding(
+                "model-mirror-is-described",
+                "s3:// needs a region",
+                (*path, "url"),
+                repr(mirror.url),
+                "region: ...",
+            )
+        return
+    for key, value in (("region", mirror.region), ("endpoint", mirror.endpoint)):
+        if value is not None:
+            yield Finding(
+                "model-mirror-is-described",
+                "only s3:// has it",
+                (*path, key),
+                repr(value),
+                "leaving it out",
+            )
+
+
 def proxy_exempts_hosts_by_name(stack: Stack) -> Iterator[Finding]:
     """NO_PROXY exempts hosts by name: half of the programs do not understand a network there."""
     proxy = stack.environment.proxy
@@ -255,7 +282,7 @@ PRECONDITIONS = (external_services_are_described, evaluator_has_milvus)
 """Checks without which nothing can be rendered."""
 
 CHECKS = (
-    ingress_has_a_domain, air_gap_has_mirrors, proxy_exempts_hosts_by_name, secrets_have_a_store, customizer_has_volcano,
+    ingress_has_a_domain, air_gap_has_mirrors, model_mirror_is_described, proxy_exempts_hosts_by_name, secrets_have_a_store, customizer_has_volcano,
     gpus_exist_where_needed, namespaces_are_apart, overlays_keep_the_lessons,
     typed_values_have_no_nulls,
 )  # fmt: skip

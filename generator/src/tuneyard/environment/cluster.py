@@ -17,6 +17,7 @@ HostName = Annotated[
 ]
 RegistryHost = Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._/-]+)?$", max_length=253)]
 GiB = Annotated[int, Field(ge=1, le=1_048_576)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 
 
 PLACEHOLDER_REGISTRY = "registry.example.com"
@@ -170,6 +171,27 @@ class Storage(Contract):
     """Class for volumes that several nodes mount: training on several nodes, caches of replicated models."""
 
 
+class ModelMirror(Contract):
+    """A mirror of NVIDIA's model repository."""
+
+    url: Annotated[str, Field(pattern=r"^(https|s3|jfrog)://[^\s]+$", max_length=512)]
+    """Its address (NIM_REPOSITORY_OVERRIDE). Example: `s3://nim-models`."""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=40)] | None = None
+    """Region of the bucket (AWS_REGION); needed by `s3://`."""
+    endpoint: Url | None = None
+    """S3 other than Amazon's (AWS_ENDPOINT_URL). Example: `https://s3.internal`."""
+    secret: ObjectName = "model-mirror"  # noqa: S105  a name
+    """Secret whose keys become environment variables of the Job that downloads."""
+    keys: Annotated[tuple[VariableName, ...], Field(max_length=8)] = ()
+    """Keys of the secret; absent: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for `s3://`, and no secret for the others."""
+
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """The keys that the secret must have."""
+        aws = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        return self.keys or (aws if self.url.startswith("s3://") else ())
+
+
 class Registries(Contract):
     """Where images and charts come from."""
 
@@ -181,8 +203,8 @@ class Registries(Contract):
     """OCI registry (no scheme) or Helm repository (https://) that holds every chart; absent: their own."""
     air_gapped: bool = False
     """True: nothing may come from outside; needs `mirror` and `charts`."""
-    models: Annotated[str, Field(pattern=r"^(https|s3|jfrog)://[^\s]+$")] | None = None
-    """Mirror of NVIDIA's model repository (NIM_REPOSITORY_OVERRIDE). Example: `s3://nim-models`."""
+    models: ModelMirror | None = None
+    """Mirror of NVIDIA's model repository; absent: NGC."""
     hugging_face: Url | None = None
     """Mirror of the Hugging Face hub, for jobs and vLLM (HF_ENDPOINT). Example: `https://hub.internal`."""
     trainer_image: Annotated[str, Field(min_length=1, max_length=512)] = (
