@@ -13,6 +13,7 @@ from tuneyard.catalog.gpu_requests import node_selector_of, tolerations_of
 from tuneyard.catalog.objects import build_metadata, without_empty
 from tuneyard.catalog.weights import weights_claim
 from tuneyard.environment.models import ServedModel
+from tuneyard.environment.presets import engine_of
 from tuneyard.stack.model import Json, Stack
 
 API = "apps.nvidia.com/v1alpha1"
@@ -32,6 +33,14 @@ def major_of(tag: str) -> int:
 def image_of(stack: Stack, model: ServedModel) -> str:
     """The NIM image; empty if it is missing, which a check reports."""
     return stack.mirrored(f"{model.image.repository}:{model.image.tag}") if model.image else ""
+
+
+def listed_name(stack: Stack, model: ServedModel) -> str:
+    """The name that requests say: vLLM has the model's own, a NIM the path of its image below `nim/` unless it is told."""
+    told = {entry.name: entry.value for entry in model.env}.get("NIM_SERVED_MODEL_NAME")
+    if engine_of(stack.environment, model) == "vllm" or not model.image:
+        return model.name
+    return told.split(",")[0] if told else model.image.repository.partition("/nim/")[2] or model.name
 
 
 def cache_name(stack: Stack, model: ServedModel) -> str:

@@ -8,6 +8,7 @@ from tuneyard_api.problems import Path
 
 from tuneyard.checks.tree import NULL, walk
 from tuneyard.findings import Finding, Severity
+from tuneyard.render.images import fixed_images
 from tuneyard.stack.model import Stack
 
 
@@ -38,6 +39,19 @@ def external_services_are_described(stack: Stack) -> Iterator[Finding]:
                 f"use.{use}: {name}",
                 Severity.WARNING,
             )
+
+
+def the_data_store_has_a_plain_database(stack: Stack) -> Iterator[Finding]:
+    """The Data Store's database answers without TLS: the NIM Operator 3.1.2 always sets GITEA__DATABASE__SSL_MODE=disable."""
+    if stack.component("nemo-data-store") and stack.providers["postgres"].name == "external-postgres":
+        yield Finding(
+            "data-store-without-tls",
+            "the NIM Operator connects the Data Store without TLS, which a database that demands TLS refuses",
+            ("externalPostgres",),
+            None,
+            "a database that also takes plain connections, from the cluster's network only",
+            Severity.WARNING,
+        )
 
 
 def ingress_has_a_domain(stack: Stack) -> Iterator[Finding]:
@@ -97,6 +111,21 @@ def model_mirror_is_described(stack: Stack) -> Iterator[Finding]:
                 repr(value),
                 "leaving it out",
             )
+
+
+def nodes_bring_images_that_nothing_moves(stack: Stack) -> Iterator[Finding]:
+    """In an air gap no operator names an image itself; where one does, only the nodes can bring it."""
+    fixed = fixed_images(stack)
+    if stack.environment.registries.air_gapped and fixed:
+        images = sorted({image for named in fixed.values() for image in named})
+        yield Finding(
+            "air-gap-has-fixed-image",
+            f"the NIM Operator starts {', '.join(fixed)} with {', '.join(images)}, which no setting moves to the mirror",
+            ("registries", "airGapped"),
+            None,
+            "a mirror of docker.io in the containerd of the nodes, or the image loaded on them",
+            Severity.WARNING,
+        )
 
 
 def proxy_exempts_hosts_by_name(stack: Stack) -> Iterator[Finding]:
@@ -282,7 +311,7 @@ PRECONDITIONS = (external_services_are_described, evaluator_has_milvus)
 """Checks without which nothing can be rendered."""
 
 CHECKS = (
-    ingress_has_a_domain, air_gap_has_mirrors, model_mirror_is_described, proxy_exempts_hosts_by_name, secrets_have_a_store, customizer_has_volcano,
+    ingress_has_a_domain, air_gap_has_mirrors, nodes_bring_images_that_nothing_moves, model_mirror_is_described, the_data_store_has_a_plain_database, proxy_exempts_hosts_by_name, secrets_have_a_store, customizer_has_volcano,
     gpus_exist_where_needed, namespaces_are_apart, overlays_keep_the_lessons,
     typed_values_have_no_nulls,
 )  # fmt: skip
