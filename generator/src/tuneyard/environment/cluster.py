@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 from tuneyard_api.base import Contract, Label, ObjectName
-from tuneyard_api.pod_values import LabelValue, TaintKey
+from tuneyard_api.pod_values import LabelValue
+
+from tuneyard.environment.taints import Taint
 
 Url = Annotated[
     str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$", max_length=512)
@@ -84,9 +86,9 @@ class GpuNodes(Contract):
     """GPUs of one node."""
     memory_gib: Annotated[int, Field(ge=4, le=1024)]
     """Memory of one GPU in GiB. Example: `80`."""
-    tolerations: Annotated[tuple[TaintKey, ...], Field(max_length=8)] = ()
-    """Keys of taints (NoSchedule) of these nodes that GPU pods, drivers and plugins tolerate, besides `nvidia.com/gpu`.
-    Example: `[example.com/dedicated]`."""
+    tolerations: Annotated[tuple[Taint, ...], Field(max_length=8)] = ()
+    """Taints of these nodes that GPU pods, drivers and plugins tolerate, besides `nvidia.com/gpu`: `key`, `key:Effect` or
+    `key=value:Effect`; without an effect it is NoSchedule. Example: `[example.com/dedicated]`."""
 
 
 _PROFILE = re.compile(r"(\d+g\.\d+gb)([.+]me)?$")
@@ -138,9 +140,9 @@ class Gpus(Contract):
     """Cut GPUs into parts; not with `timeSlicing`."""
 
     def taints(self, product: str | None = None) -> tuple[str, ...]:
-        """Keys of the taints of nodes with a product, or of all."""
+        """Taints of nodes with a product, or of all."""
         nodes = [entry for entry in self.nodes if product in (None, entry.product)]
-        return tuple(dict.fromkeys(key for entry in nodes for key in entry.tolerations))
+        return tuple(dict.fromkeys(taint for entry in nodes for taint in entry.tolerations))
 
     def label_of(self, product: str) -> str:
         """The label `nvidia.com/gpu.product` that nodes with a product have.
