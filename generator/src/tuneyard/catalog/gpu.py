@@ -38,13 +38,8 @@ def _gpu_operator(stack: Stack) -> Json:
         "dcgmExporter": {"enabled": True, "serviceMonitor": {"enabled": stack.has("metrics")}},
     }
     if not stack.pin("gpu-operator").version.startswith("v26.3."):
-        # v26.7 can deploy a GPUCluster (preview) in place of the ClusterPolicy; never both. The CRD's default for the
-        # kubelet's folder is said, because the chart leaves it out.
-        values |= {
-            "clusterPolicy": {"deployCR": True},
-            "gpuCluster": {"deployCR": False},
-            "hostPaths": {"kubeletRootDir": "/var/lib/kubelet"},
-        }
+        # v26.7 can deploy a GPUCluster (preview) in place of the ClusterPolicy; never both.
+        values |= {"clusterPolicy": {"deployCR": True}, "gpuCluster": {"deployCR": False}}
     if gpus.driver == "operator" and gpus.driver_version:
         values["driver"]["version"] = gpus.driver_version
     if gpus.toolkit == "operator" and stack.environment.cluster.distribution in RUNTIME_PATHS:
