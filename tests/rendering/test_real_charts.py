@@ -47,7 +47,11 @@ BASE: dict[str, Any] = {
 MIG = {"strategy": "mixed", "config": "all-1g.10gb", "partsPerGpu": 7, "memoryGiB": 10}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"components": {"leader-worker-set": {"enabled": True}}},
-    "metrics": {},
+    "metrics": {"components": {**BASE["components"], "prometheus-adapter": {"enabled": True}}},
+    "metrics, mirror": {
+        "components": {**BASE["components"], "prometheus-adapter": {"enabled": True}},
+        "registries": {"mirror": MIRROR},
+    },
     "mirror": {"registries": {"mirror": MIRROR}},
     "open": {"preset": "open"},
     "open, mirror": {"preset": "open", "registries": {"mirror": MIRROR}},

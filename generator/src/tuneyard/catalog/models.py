@@ -55,6 +55,7 @@ def _needs(environment: Environment, index: int, model: ServedModel) -> list[Nee
         needs.append(Need("lws", "it runs one replica over several nodes", (*path, "multiNode")))
     if model.autoscaling:
         needs.append(Need("metrics", "what it scales by", (*path, "autoscaling")))
+        needs.append(Need("pod-metrics", "what it scales by", (*path, "autoscaling")))
     return needs
 
 

@@ -54,6 +54,21 @@ def the_data_store_has_a_plain_database(stack: Stack) -> Iterator[Finding]:
         )
 
 
+def the_adapter_knows_its_prometheus(stack: Stack) -> Iterator[Finding]:
+    """What serves the metric of autoscaling knows its Prometheus; the address of an existing one is not in the environment."""
+    adapter = stack.component("prometheus-adapter")
+    values = stack.options("prometheus-adapter").values.get("prometheus")
+    has_address = isinstance(values, dict) and "url" in values
+    if adapter and not stack.component("kube-prometheus-stack") and not has_address:
+        yield Finding(
+            "adapter-knows-prometheus",
+            "prometheus-adapter serves what models are scaled by, and nobody says where the existing Prometheus is",
+            ("use", "metrics"),
+            None,
+            "components.prometheus-adapter.values.prometheus: {url: ..., port: ...}, or components.existing-pod-metrics.enabled: true",
+        )
+
+
 def ingress_has_a_domain(stack: Stack) -> Iterator[Finding]:
     """An ingress has a domain, and a domain has an ingress: host names need both."""
     cluster = stack.environment.cluster
@@ -311,7 +326,7 @@ PRECONDITIONS = (external_services_are_described, evaluator_has_milvus)
 """Checks without which nothing can be rendered."""
 
 CHECKS = (
-    ingress_has_a_domain, air_gap_has_mirrors, nodes_bring_images_that_nothing_moves, model_mirror_is_described, the_data_store_has_a_plain_database, proxy_exempts_hosts_by_name, secrets_have_a_store, customizer_has_volcano,
+    ingress_has_a_domain, air_gap_has_mirrors, nodes_bring_images_that_nothing_moves, model_mirror_is_described, the_adapter_knows_its_prometheus, the_data_store_has_a_plain_database, proxy_exempts_hosts_by_name, secrets_have_a_store, customizer_has_volcano,
     gpus_exist_where_needed, namespaces_are_apart, overlays_keep_the_lessons,
     typed_values_have_no_nulls,
 )  # fmt: skip
