@@ -81,6 +81,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "autoscaling": {
         "models": [{**LLAMA, "autoscaling": {"maxReplicas": 2}}],
         "use": {"metrics": "existing-prometheus"},
+        "components": {"existing-pod-metrics": {"enabled": True}},
     },
     "several nodes, mpi": {"models": [{**LLAMA, "multiNode": {"pipeline": 2}}]},
     "several nodes, ray": {
