@@ -192,11 +192,11 @@ def test_weights_are_held_once():
     for projection, names in ((fast._layers[1].qkv, "qkv"), (fast._layers[1].gate_up, ("gate", "up"))):
         parent = layer.self_attn if names == "qkv" else layer.mlp
         parts = [getattr(parent, f"{name}_proj").base_layer.weight for name in names]
-        assert parts[0].data_ptr() == projection.weight.data_ptr()
+        assert parts[0].data_ptr() == projection.frozen[0].data_ptr()
         assert {part.untyped_storage().data_ptr() for part in parts} == {
             parts[0].untyped_storage().data_ptr()
         }
-        assert torch.equal(torch.cat([part.detach() for part in parts]), projection.weight)
+        assert torch.equal(torch.cat([part.detach() for part in parts]), projection.frozen[0])
 
 
 def test_recomputing_changes_nothing(batch):

@@ -20,6 +20,7 @@ from tuneyard_trainer.fast.structure import (
     build_block,
     build_layer,
     check_structure,
+    hold_in_fp8,
     norm_of,
     scale_of,
 )
@@ -33,8 +34,18 @@ _TOLERANCE = 0.1
 class FastLora:
     """The fast path of one PeftModel."""
 
-    def __init__(self, model: Any, *, longest: int, is_compiled: bool, is_recomputing: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        longest: int,
+        is_compiled: bool,
+        is_recomputing: bool = False,
+        is_fp8: bool = False,
+    ) -> None:
         """Of sequences of at most `longest` tokens; recomputing keeps no more than each layer's input.
+
+        With `is_fp8` the layers' frozen weights are held in FP8 from now on, for the plain model too.
 
         Raises:
             UnknownStructureError: if the model has something that is not known; it is as it was then.
@@ -53,6 +64,10 @@ class FastLora:
         functions = (self._block.before, self._block.after, self._norm, loss_and_gradient)
         self._before, self._after, self._last, self._piece = functions
         self._check(model)
+        if is_fp8:
+            for number, layer in enumerate(base.model.layers):
+                # In turn, so that no more than one layer is there in both ways.
+                self._layers[number] = hold_in_fp8(layer, self._layers[number])
         if is_compiled:
             torch._dynamo.config.recompile_limit = _VARIANTS  # noqa: SLF001  its only door
             self._before, self._after, self._last, self._piece = (

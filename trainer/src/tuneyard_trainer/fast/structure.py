@@ -6,10 +6,12 @@ Parts must be there, no others may, and what a part computes is tried on numbers
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from tuneyard_trainer.fast import fp8
 from tuneyard_trainer.fast.layers import Block, Layer, Norm, turn
 from tuneyard_trainer.fast.projection import Projection, merge
 
@@ -80,9 +82,7 @@ def build_block(base: Any) -> Block:
 
 def build_layer(layer: Any, scale: float) -> Layer:
     """The tensors of one layer; weights that are used in one product become views of one tensor."""
-    attention, mlp = layer.self_attn, layer.mlp
-    names = ("q_proj", "k_proj", "v_proj") if hasattr(attention, "q_proj") else ("qkv_proj",)
-    gated = ("gate_proj", "up_proj") if hasattr(mlp, "gate_proj") else ("gate_up_proj",)
+    attention = layer.self_attn
     norms = (
         (attention.q_norm.weight.detach(), attention.k_norm.weight.detach())
         if hasattr(attention, "q_norm")
@@ -92,10 +92,45 @@ def build_layer(layer: Any, scale: float) -> Layer:
         layer.input_layernorm.weight.detach(),
         layer.post_attention_layernorm.weight.detach(),
         norms,
-        _projection([getattr(attention, name) for name in names], scale),
-        _projection([attention.o_proj], scale),
-        _projection([getattr(mlp, name) for name in gated], scale),
-        _projection([mlp.down_proj], scale),
+        *(_projection([getattr(of, name) for name in names], scale) for of, names in _products(layer)),
+    )
+
+
+def hold_in_fp8(layer: Any, built: Layer) -> Layer:
+    """The layer that was `built` with frozen weights in FP8; in the model they take the place of those that it had.
+
+    Raises:
+        UnknownStructureError: if a weight has a shape that products in FP8 don't take; nothing is changed then.
+    """
+    projections = (built.qkv, built.out, built.gate_up, built.down)
+    for projection in projections:
+        if odd := [size for size in projection.frozen[0].shape if size % fp8.MULTIPLE]:
+            raise UnknownStructureError(f"a layer is {odd[0]} wide, which is no multiple of {fp8.MULTIPLE}")
+    held = [projection.in_fp8() for projection in projections]
+    for (of, names), projection in zip(_products(layer), held, strict=True):
+        rows, scales, *_ = projection.frozen
+        start = 0
+        for name, end in zip(names, projection.ends, strict=True):
+            linear = getattr(of, name)
+            bias = None if projection.bias is None else projection.bias[start:end]
+            frozen = fp8.Fp8Linear(rows[start:end], scales[start:end], bias)
+            if hasattr(linear, "base_layer"):
+                linear.base_layer = frozen
+            else:
+                setattr(of, name, frozen)
+            start = end
+    qkv, out, gate_up, down = held
+    return replace(built, qkv=qkv, out=out, gate_up=gate_up, down=down)
+
+
+def _products(layer: Any) -> tuple[tuple[Any, tuple[str, ...]], ...]:
+    """The linear layers of each product, by the part that has them and their names there."""
+    attention, mlp = layer.self_attn, layer.mlp
+    return (
+        (attention, ("q_proj", "k_proj", "v_proj") if hasattr(attention, "q_proj") else ("qkv_proj",)),
+        (attention, ("o_proj",)),
+        (mlp, ("gate_proj", "up_proj") if hasattr(mlp, "gate_proj") else ("gate_up_proj",)),
+        (mlp, ("down_proj",)),
     )
 
 
@@ -152,7 +187,7 @@ def _projection(linears: list[Any], scale: float) -> Projection:
     for frozen, *_ in found:
         ends.append(ends[-1] + frozen.weight.shape[0])
     factors = tuple(factor for _, a, b, _ in found for factor in (a, b))
-    return Projection(weight, bias, tuple(ends[1:]), factors, scale)
+    return Projection((weight,), bias, tuple(ends[1:]), factors, scale)
 
 
 def _check_layer(layer: Any) -> None:
@@ -213,7 +248,8 @@ def _numbers(*shape: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _is_close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    return bool((ours - theirs).norm() <= 0.01 * theirs.norm())
+    """Always, for a model without weights: its numbers are tried where it is trained."""
+    return ours.is_meta or bool((ours - theirs).norm() <= 0.01 * theirs.norm())
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from tuneyard_trainer.fast.lora import FastLora
 from tuneyard_trainer.fast.structure import UnknownStructureError
 from tuneyard_trainer.model.loading import Device
 from tuneyard_trainer.model.world import World
+from tuneyard_trainer.pod.failures import bad_input
 from tuneyard_trainer.training.batches import IGNORED, Batch, Frame, collate, summed_loss
 from tuneyard_trainer.workspace.prepared import Split
 
@@ -35,13 +36,21 @@ class Losses:
 
     @classmethod
     def choose(cls, model: Any, job: ResolvedJob, device: Device, world: World, frame: Frame) -> "Losses":
-        """By the fast path if device, job and model allow it."""
+        """By the fast path if device, job and model allow it.
+
+        Raises:
+            StageFailure: BadInput, if they do not, and the base model's quantization is one of the fast path alone.
+        """
         why = _why_not(job, device, world)
         if why is None:
             try:
                 return cls(model, device, frame, fast_lora(model, job, is_compiled=True))
             except UnknownStructureError as unknown:
                 why = f"the model is not known to the fast path: {unknown}"
+        if job.quantization == "fp8":
+            raise bad_input(
+                f"model.quantization: fp8 is trained by the fast path alone (got fp8, and {why}); try nf4, or leave it out"
+            )
         return cls(model, device, frame, why_plain=why)
 
     def summed(self, split: Split, indices: Sequence[int]) -> torch.Tensor:
@@ -69,6 +78,7 @@ def fast_lora(model: Any, job: ResolvedJob, *, is_compiled: bool) -> FastLora:
         longest=training.max_sequence_length,
         is_compiled=is_compiled,
         is_recomputing=training.gradient_checkpointing,
+        is_fp8=job.quantization == "fp8",
     )
 
 
@@ -80,7 +90,7 @@ def _why_not(job: ResolvedJob, device: Device, world: World) -> str | None:
         "it computes in bfloat16": not device.is_autocast,
         "it trains on one GPU": world.size > 1,
         "this image has no C compiler, which compiling for a GPU needs": not _has_compiler(),
-        f"the base model is quantized to {job.quantization}": job.quantization is not None,
+        f"the base model is quantized to {job.quantization}": job.quantization not in (None, "fp8"),
     }
     return next((said for said, applies in checks.items() if applies), None)
 
