@@ -92,7 +92,7 @@ def product(  # noqa: PLR0917  an operator
 
 
 @product.register_fake
-def _(  # noqa: PLR0917
+def _(
     x: torch.Tensor,
     _x_scales: torch.Tensor,
     weight: torch.Tensor,

@@ -70,6 +70,21 @@ def _merged(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
     return whole
 
 
+@torch.library.custom_op("tuneyard::product", mutates_args=())
+def product(x: torch.Tensor, weight: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """X weight + u v^T, [T, out]: x is [T, in], weight [in, out], u [T, r] and v [out, r], where r may be 0.
+
+    An operator of its own, because the compiler would copy the first product to add the second one to it.
+    """
+    y = x @ weight
+    return y.addmm_(u, v.t()) if u.shape[1] else y
+
+
+@product.register_fake
+def _(x: torch.Tensor, weight: torch.Tensor, _u: torch.Tensor, _v: torch.Tensor) -> torch.Tensor:
+    return x.new_empty(x.shape[0], weight.shape[1])
+
+
 class _Adapted(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(  # noqa: PLR0917  autograd passes no keywords
@@ -83,20 +98,15 @@ class _Adapted(torch.autograd.Function):  # type: ignore[misc]
     ) -> tuple[torch.Tensor, ...]:
         frozen, factors = tensors[:held], tensors[held:]
         a, b = _used(factors, scale, x)
-        down = x @ a.t()
+        down, up = x @ a.t(), _side_by_side(b, ends, x)
         if held == 1:
-            y = functional.linear(x, frozen[0], bias)
-            outputs = [
-                part if up is None else part + down[:, start:end] @ up.t()
-                for part, up, (start, end) in zip(_split(y, ends), b, _ranks(b), strict=True)
-            ]
+            y = product(x, frozen[0].t(), down, up)
         else:
             rows, scales, *_ = frozen
-            y = fp8.product(*fp8.quantize_rows(x), rows, scales, down, _side_by_side(b, ends, down))
-            outputs = _split(y if bias is None else y + bias, ends)
+            y = fp8.product(*fp8.quantize_rows(x), rows, scales, down, up)
         ctx.save_for_backward(x, down, a, *frozen, *b)
         ctx.scale, ctx.held = scale, held
-        return tuple(outputs)
+        return tuple(_split(y if bias is None else y + bias, ends))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -106,8 +116,8 @@ class _Adapted(torch.autograd.Function):  # type: ignore[misc]
         adapted = [g @ up for g, up in zip(gradients, b, strict=True) if up is not None]
         by_down = torch.cat(adapted, 1) if adapted else down
         if ctx.held == 1:
-            by_input = (gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)) @ frozen[0]
-            by_input = by_input + by_down @ a if adapted else by_input
+            by_output = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)
+            by_input = product(by_output, frozen[0], by_down, a.t())
         else:
             *_, columns, scales = frozen
             by_input = fp8.product(*fp8.quantize_together(gradients), columns, scales, by_down, a.t())
@@ -137,13 +147,13 @@ def _ranks(b: Sequence[torch.Tensor | None]) -> list[tuple[int, int]]:
 
 
 def _side_by_side(
-    b: Sequence[torch.Tensor | None], ends: tuple[int, ...], down: torch.Tensor
+    b: Sequence[torch.Tensor | None], ends: tuple[int, ...], like: torch.Tensor
 ) -> torch.Tensor:
     """Every B at its layer's outputs and its own ranks, and zeros elsewhere: [sum of outputs, sum of ranks]."""
-    ranks = down.shape[1]
+    ranks = _ranks(b)[-1][1]
     return torch.cat(
         [
-            down.new_zeros(end - start, ranks) if up is None else functional.pad(up, (first, ranks - last))
+            like.new_zeros(end - start, ranks) if up is None else functional.pad(up, (first, ranks - last))
             for up, (first, last), (start, end) in zip(b, _ranks(b), pairwise((0, *ends)), strict=True)
         ]
     )
