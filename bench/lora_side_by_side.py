@@ -189,6 +189,7 @@ def run_job(row: Row, runtime: str, folder: Path, steps: int, sources: Mapping[s
         "path": facts.get("path"),
         "pathReason": facts.get("pathReason"),
         "tokensPerSecond": round(tokens * (len(seconds) - half) / (seconds[-1] - seconds[half - 1]), 1),
+        "tokensPerSecondAfterFirst": round(tokens * (len(seconds) - 1) / (seconds[-1] - seconds[0]), 1),
         "firstStepSeconds": round(seconds[0], 1),
         "peakMemoryGiB": round(facts["peakMemoryBytes"] / 2**30, 2),
         "losses": [round(loss, 5) for loss in losses],

@@ -55,8 +55,8 @@ def batch_of(rows):
     return collate(Split.of(records, rows), range(len(rows)), CPU, Frame(3, 16, 64))
 
 
-def model_of(name, options, *, dtype=torch.float32, targets=None, **lora):
-    """A PeftModel whose adapters are no longer zero."""
+def base_of(name, options):
+    """A model of random weights, trained as a whole."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**options)
     base = getattr(transformers, f"{name}ForCausalLM")._from_config(config, attn_implementation="sdpa")
@@ -64,6 +64,12 @@ def model_of(name, options, *, dtype=torch.float32, targets=None, **lora):
         if "norm" in part or "bias" in part:
             torch.nn.init.normal_(parameter, 1.0, 0.3)
     take_bounds(base)
+    return base
+
+
+def model_of(name, options, *, dtype=torch.float32, targets=None, **lora):
+    """A PeftModel whose adapters are no longer zero."""
+    base = base_of(name, options)
     linear = {name for name, part in base.named_modules() if isinstance(part, torch.nn.Linear)}
     names = targets or sorted({name.rsplit(".", 1)[-1] for name in linear} - {"lm_head", "embed_out"})
     options = {"r": 3, "lora_alpha": 8, "target_modules": names, "task_type": "CAUSAL_LM"} | lora

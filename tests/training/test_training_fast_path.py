@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fast path of LoRA computes what transformers and PEFT compute, and says where it can't."""
+"""The fast path computes what transformers and PEFT compute, and says where it can't."""
 
 import dataclasses
 
@@ -16,13 +16,14 @@ from support.fast_models import (  # noqa: E402
     LLAMA,
     PACKED,
     WIDE,
+    base_of,
     batch_of,
     fast_loss,
     loss_and_gradient,
     model_of,
 )
 from tuneyard_trainer.fast import head  # noqa: E402
-from tuneyard_trainer.fast.lora import FastLora  # noqa: E402
+from tuneyard_trainer.fast.path import FastPath  # noqa: E402
 from tuneyard_trainer.fast.structure import UnknownStructureError  # noqa: E402
 from tuneyard_trainer.model.loading import Device  # noqa: E402
 from tuneyard_trainer.model.world import World  # noqa: E402
@@ -54,7 +55,7 @@ OTHER = {
 def test_loss_and_gradient_are_those_of_peft(name, options):
     model = model_of(name, options)
     plain = [loss_and_gradient(model, summed_loss(model, batch_of(rows), CPU)) for rows in (PACKED, APART)]
-    fast = FastLora(model, longest=64, is_compiled=False)
+    fast = FastPath(model, longest=64, is_compiled=False)
     for rows, (loss, gradient) in zip((PACKED, APART), plain, strict=True):
         ours, slope = loss_and_gradient(model, fast_loss(fast, batch_of(rows)))
         assert ours == pytest.approx(loss, rel=1e-5)
@@ -67,12 +68,38 @@ def test_loss_and_gradient_are_those_of_peft(name, options):
     )
 
 
+@pytest.mark.parametrize("is_tied", [False, True], ids=["head", "head is embedding"])
+@pytest.mark.parametrize(("name", "options"), KNOWN.values(), ids=KNOWN.keys())
+def test_loss_and_gradient_of_a_whole_model_are_those_of_transformers(name, options, is_tied):
+    model = base_of(name, options | {"tie_word_embeddings": is_tied})
+    plain = [loss_and_gradient(model, summed_loss(model, batch_of(rows), CPU)) for rows in (PACKED, APART)]
+    for again in (False, True):
+        fast = FastPath(model, longest=64, is_compiled=False, is_recomputing=again)
+        for rows, (loss, gradient) in zip((PACKED, APART), plain, strict=True):
+            ours, slope = loss_and_gradient(model, fast_loss(fast, batch_of(rows)))
+            assert ours == pytest.approx(loss, rel=1e-5)
+            assert slope.shape == gradient.shape, "no parameter is left out"
+            assert float((slope - gradient).norm() / gradient.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "phi3"])
+def test_a_whole_model_is_as_near_to_float32_as_by_autocast(name):
+    family, options = KNOWN[name]
+    model = base_of(family, options | {"initializer_range": 0.1})
+    loss, gradient = loss_and_gradient(model, summed_loss(model, batch_of(PACKED), CPU))
+    fast = FastPath(model, longest=64, is_compiled=False, dtype=torch.bfloat16)
+    value, slope = loss_and_gradient(model, fast_loss(fast, batch_of(PACKED)))
+    assert value == pytest.approx(loss, rel=0.01)
+    assert {each.grad.dtype for each in model.parameters()} == {torch.float32}
+    assert 1e-4 < float((slope - gradient).norm() / gradient.norm()) < 0.1
+
+
 @pytest.mark.parametrize("targets", [["q_proj"], ["k_proj", "down_proj"], ["up_proj", "o_proj"]])
 def test_layers_without_an_adapter(targets):
     model = model_of("Llama", LLAMA, targets=targets)
     loss, gradient = loss_and_gradient(model, summed_loss(model, batch_of(PACKED), CPU))
     ours, slope = loss_and_gradient(
-        model, fast_loss(FastLora(model, longest=64, is_compiled=False), batch_of(PACKED))
+        model, fast_loss(FastPath(model, longest=64, is_compiled=False), batch_of(PACKED))
     )
     assert ours == pytest.approx(loss, rel=1e-5)
     assert float((slope - gradient).norm() / gradient.norm()) < 1e-5
@@ -85,7 +112,7 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_peft_is(name, options):
     loss, gradient = loss_and_gradient(exact, summed_loss(exact, batch_of(PACKED), CPU))
     model = model_of(name, options, dtype=torch.bfloat16)
     errors = []
-    fast = FastLora(model, longest=64, is_compiled=False)
+    fast = FastPath(model, longest=64, is_compiled=False)
     for made in (summed_loss(model, batch_of(PACKED), CPU_BF16), fast_loss(fast, batch_of(PACKED))):
         value, slope = loss_and_gradient(model, made)
         errors.append((abs(value - loss) / loss, float((slope - gradient).norm() / gradient.norm())))
@@ -97,7 +124,7 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_peft_is(name, options):
 @pytest.mark.parametrize(("name", "options", "said"), OTHER.values(), ids=OTHER.keys())
 def test_other_structures_are_refused_in_words(name, options, said):
     with pytest.raises(UnknownStructureError, match=said):
-        FastLora(model_of(name, options), longest=64, is_compiled=False)
+        FastPath(model_of(name, options), longest=64, is_compiled=False)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +138,7 @@ def test_other_structures_are_refused_in_words(name, options, said):
 )
 def test_other_adapters_are_refused_in_words(lora, said):
     with pytest.raises(UnknownStructureError, match=said):
-        FastLora(model_of("Llama", LLAMA, **lora), longest=64, is_compiled=False)
+        FastPath(model_of("Llama", LLAMA, **lora), longest=64, is_compiled=False)
 
 
 def test_a_model_that_computes_something_more_is_found_by_its_logits(monkeypatch):
@@ -120,12 +147,12 @@ def test_a_model_that_computes_something_more_is_found_by_its_logits(monkeypatch
     forward = mlp.forward
     monkeypatch.setattr(mlp, "forward", lambda self, x: 3 * forward(self, x))
     with pytest.raises(UnknownStructureError, match="its logits would differ by"):
-        FastLora(model, longest=64, is_compiled=False)
+        FastPath(model, longest=64, is_compiled=False)
 
 
 def test_weights_are_held_once():
     model = model_of("Llama", LLAMA)
-    fast = FastLora(model, longest=64, is_compiled=False)
+    fast = FastPath(model, longest=64, is_compiled=False)
     layer = model.get_base_model().model.layers[1]
     for projection, names in ((fast._layers[1].qkv, "qkv"), (fast._layers[1].gate_up, ("gate", "up"))):
         parent = layer.self_attn if names == "qkv" else layer.mlp
@@ -142,7 +169,7 @@ def test_recomputing_changes_nothing():
     kept, made_again = (
         loss_and_gradient(
             model,
-            fast_loss(FastLora(model, longest=64, is_compiled=False, is_recomputing=again), batch_of(PACKED)),
+            fast_loss(FastPath(model, longest=64, is_compiled=False, is_recomputing=again), batch_of(PACKED)),
         )
         for again in (False, True)
     )
@@ -178,7 +205,7 @@ def test_functions_are_compiled_once_for_all_layers(monkeypatch):
         )
         model = model_of("Llama", LLAMA | {"num_hidden_layers": layers})
         plain = loss_and_gradient(model, summed_loss(model, batch_of(PACKED), CPU))
-        fast = FastLora(model, longest=64, is_compiled=True)
+        fast = FastPath(model, longest=64, is_compiled=True)
         compiled = loss_and_gradient(model, fast_loss(fast, batch_of(PACKED)))
         assert compiled[0] == pytest.approx(plain[0], rel=1e-5)
         assert float((compiled[1] - plain[1]).norm() / plain[1].norm()) < 1e-5
@@ -192,9 +219,10 @@ def test_functions_are_compiled_once_for_all_layers(monkeypatch):
 
 REASONS = {
     "on a CPU": ({}, CPU, World(), "it needs an NVIDIA GPU"),
-    "sft": ({"method": "sft"}, GPU, World(), "method sft does not have one"),
+    "another method": ({"method": "dpo"}, GPU, World(), "method dpo does not have one"),
     "float32": ({}, dataclasses.replace(GPU, is_autocast=False), World(), "it computes in bfloat16"),
     "two GPUs": ({}, GPU, World(0, 2), "it trains on one GPU"),
+    "a whole model on two GPUs": ({"method": "sft"}, GPU, World(0, 2), "it trains on one GPU"),
     "nf4": ({"quantization": "nf4"}, GPU, World(), "the base model is quantized to nf4"),
 }
 

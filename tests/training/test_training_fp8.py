@@ -23,7 +23,7 @@ from support.fast_models import (  # noqa: E402
     model_of,
 )
 from tuneyard_trainer.fast import fp8  # noqa: E402
-from tuneyard_trainer.fast.lora import FastLora  # noqa: E402
+from tuneyard_trainer.fast.path import FastPath  # noqa: E402
 from tuneyard_trainer.fast.structure import UnknownStructureError  # noqa: E402
 from tuneyard_trainer.training.batches import summed_loss  # noqa: E402
 
@@ -122,7 +122,7 @@ def test_loss_and_gradient_are_near_those_of_the_whole_model(name):
     options = options | {"initializer_range": 0.1}
     exact = model_of(family, options)
     made = model_of(family, options)
-    fast = FastLora(made, longest=64, is_compiled=False, is_fp8=True)
+    fast = FastPath(made, longest=64, is_compiled=False, is_fp8=True)
     for rows in (PACKED, APART):
         loss, gradient = loss_and_gradient(exact, summed_loss(exact, batch_of(rows), CPU))
         ours, slope = loss_and_gradient(made, fast_loss(fast, batch_of(rows)))
@@ -136,7 +136,7 @@ def test_only_the_frozen_products_are_rounded(monkeypatch):
     monkeypatch.setattr(fp8, "E4M3", torch.float32)
     model = model_of("Qwen2", LLAMA, targets=["q_proj", "v_proj", "up_proj", "down_proj"])
     loss, gradient = loss_and_gradient(model, summed_loss(model, batch_of(PACKED), CPU))
-    fast = FastLora(model, longest=64, is_compiled=False, is_fp8=True)
+    fast = FastPath(model, longest=64, is_compiled=False, is_fp8=True)
     ours, slope = loss_and_gradient(model, fast_loss(fast, batch_of(PACKED)))
     assert ours == pytest.approx(loss, rel=1e-5)
     assert relative(slope, gradient) < 1e-4
@@ -144,7 +144,7 @@ def test_only_the_frozen_products_are_rounded(monkeypatch):
 
 def test_the_model_computes_with_the_same_weights_and_holds_no_others():
     model = model_of("Llama", LLAMA | {"initializer_range": 0.1})
-    fast = FastLora(model, longest=64, is_compiled=False, is_fp8=True)
+    fast = FastPath(model, longest=64, is_compiled=False, is_fp8=True)
     with torch.no_grad():
         plain = float(summed_loss(model, batch_of(PACKED), CPU))
         assert float(fast_loss(fast, batch_of(PACKED))) == pytest.approx(plain, rel=0.01)
@@ -164,5 +164,5 @@ def test_widths_that_products_in_fp8_do_not_take_are_refused():
     model = model_of("Llama", LLAMA | {"intermediate_size": 40})
     before = float(summed_loss(model, batch_of(PACKED), CPU).detach())
     with pytest.raises(UnknownStructureError, match="a layer is 40 wide, which is no multiple of 16"):
-        FastLora(model, longest=64, is_compiled=False, is_fp8=True)
+        FastPath(model, longest=64, is_compiled=False, is_fp8=True)
     assert float(summed_loss(model, batch_of(PACKED), CPU).detach()) == before

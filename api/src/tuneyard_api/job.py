@@ -213,6 +213,8 @@ class FineTuneJobSpec(Contract):
     rules: ClassVar[tuple[Rule, ...]] = (
         job_rules.OPTIONS_OF_METHOD,
         job_rules.QUANTIZED_IS_FROZEN,
+        job_rules.FP8_IS_BF16,
+        job_rules.FP8_HAS_NO_DROPOUT,
         job_rules.ADAPTER_IS_LORA,
         job_rules.NO_DELETE_FROM_S3,
         job_rules.NO_ADAPTER_FROM_S3,

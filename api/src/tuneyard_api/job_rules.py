@@ -125,6 +125,19 @@ QUANTIZED_IS_FROZEN = _rule(
     "a base model in fewer bits stays as it is, so the method is lora (got {method}); try lora, or leave it out",
     field="model.quantization",
 )
+_NOT_FP8 = "!has(self.model.quantization) || self.model.quantization != 'fp8'"
+FP8_IS_BF16 = _rule(
+    f"{_NOT_FP8} || self.training.precision != 'fp32'",
+    lambda spec: spec.model.quantization != "fp8" or spec.training.precision != "fp32",
+    "model.quantization fp8 rounds what is in bfloat16 (got {training.precision}); try bf16, or another quantization",
+    field="training.precision",
+)
+FP8_HAS_NO_DROPOUT = _rule(
+    f"{_NOT_FP8} || !has(self.lora) || self.lora.dropout == 0.0",
+    lambda spec: spec.model.quantization != "fp8" or spec.lora is None or spec.lora.dropout == 0,
+    "model.quantization fp8 has no dropout in adapters (got {model.quantization} with some); try 0, or nf4",
+    field="lora.dropout",
+)
 ADAPTER_IS_LORA = _rule(
     "!has(self.model.adapter) || self.method == 'lora'",
     lambda spec: spec.model.adapter is None or spec.method == "lora",

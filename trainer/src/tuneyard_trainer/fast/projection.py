@@ -77,7 +77,10 @@ def product(x: torch.Tensor, weight: torch.Tensor, u: torch.Tensor, v: torch.Ten
     An operator of its own, because the compiler would copy the first product to add the second one to it.
     """
     y = x @ weight
-    return y.addmm_(u, v.t()) if u.shape[1] else y
+    if not u.shape[1]:
+        return y
+    # On a CPU, adding in place rounds more often in bfloat16.
+    return y.addmm_(u, v.t()) if y.is_cuda else y + u @ v.t()
 
 
 @product.register_fake

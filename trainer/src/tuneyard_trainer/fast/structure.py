@@ -14,6 +14,7 @@ import torch
 from tuneyard_trainer.fast import fp8
 from tuneyard_trainer.fast.layers import Block, Layer, Norm, turn
 from tuneyard_trainer.fast.projection import Projection, merge
+from tuneyard_trainer.fast.trained import Trained
 
 
 class UnknownStructureError(Exception):
@@ -80,19 +81,19 @@ def build_block(base: Any) -> Block:
     )
 
 
-def build_layer(layer: Any, scale: float) -> Layer:
-    """The tensors of one layer; weights that are used in one product become views of one tensor."""
+def build_layer(layer: Any, scale: float | None) -> Layer:
+    """The tensors of one layer: frozen ones and adapters of this scale, or, without a scale, parameters that are trained.
+
+    Frozen weights that are used in one product become views of one tensor.
+    """
     attention = layer.self_attn
-    norms = (
-        (attention.q_norm.weight.detach(), attention.k_norm.weight.detach())
-        if hasattr(attention, "q_norm")
-        else None
-    )
+    has_norms = hasattr(attention, "q_norm")
+    products = [[getattr(of, name) for name in names] for of, names in _products(layer)]
     return Layer(
-        layer.input_layernorm.weight.detach(),
-        layer.post_attention_layernorm.weight.detach(),
-        norms,
-        *(_projection([getattr(of, name) for name in names], scale) for of, names in _products(layer)),
+        layer.input_layernorm.weight,
+        layer.post_attention_layernorm.weight,
+        (attention.q_norm.weight, attention.k_norm.weight) if has_norms else None,
+        *(_trained(linears) if scale is None else _projection(linears, scale) for linears in products),
     )
 
 
@@ -102,7 +103,8 @@ def hold_in_fp8(layer: Any, built: Layer) -> Layer:
     Raises:
         UnknownStructureError: if a weight has a shape that products in FP8 don't take; nothing is changed then.
     """
-    projections = (built.qkv, built.out, built.gate_up, built.down)
+    found = (built.qkv, built.out, built.gate_up, built.down)
+    projections = [each for each in found if isinstance(each, Projection)]
     for projection in projections:
         if odd := [size for size in projection.frozen[0].shape if size % fp8.MULTIPLE]:
             raise UnknownStructureError(f"a layer is {odd[0]} wide, which is no multiple of {fp8.MULTIPLE}")
@@ -168,16 +170,21 @@ def adapter_of(linear: Any) -> tuple[Any, torch.Tensor | None, torch.Tensor | No
     return linear.base_layer, linear.lora_A[name].weight, linear.lora_B[name].weight, linear.scaling[name]
 
 
-def scale_of(base: Any) -> float:
-    """The scale of all adapters of the model.
+def scale_of(base: Any) -> float | None:
+    """The scale of all adapters of the model; None, if it has none and is trained itself.
 
     Raises:
         UnknownStructureError: if there is more than one.
     """
     scales = {part.scaling["default"] for part in base.modules() if hasattr(part, "lora_A")}
-    if len(scales) != 1:
+    if len(scales) > 1:
         raise UnknownStructureError(f"its adapters have {len(scales)} scales")
-    return float(scales.pop())
+    return float(scales.pop()) if scales else None
+
+
+def _trained(linears: list[Any]) -> Trained:
+    biases = [linear.bias for linear in linears if linear.bias is not None]
+    return Trained(tuple(linear.weight for linear in linears), tuple(biases))
 
 
 def _projection(linears: list[Any], scale: float) -> Projection:
