@@ -238,7 +238,8 @@ def main(  # noqa: PLR0917  click passes keywords
     runtime = "hf-cpu" if small else "hf"
     measured: dict[str, dict[str, Any]] = {}
     called = (on["gpu"] or "cpu").lower().replace(" ", "-")
-    what = "-".join(sorted({f"{row.shape}-{row.method}" for row in rows}))
+    kinds = {"-".join(filter(None, (row.shape, row.method, row.quantization))) for row in rows}
+    what = "-".join(sorted(kinds))
     path = out / f"side-by-side-{what}-{called}.json"
     with tempfile.TemporaryDirectory(dir=folder) as name:
         where = Path(name)

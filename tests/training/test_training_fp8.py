@@ -160,6 +160,16 @@ def test_the_model_computes_with_the_same_weights_and_holds_no_others():
     assert not [name for name, _ in layer.named_parameters() if "base_layer" in name]
 
 
+def test_an_adapter_that_is_added_later_goes_where_the_weights_are():
+    model = model_of("Llama", LLAMA)
+    FastPath(model, longest=64, is_compiled=False, is_fp8=True)
+    layer = model.get_base_model().model.layers[0].mlp.down_proj
+    layer.base_layer.to("meta")
+    layer.update_layer("read_back", 3, 8, config=model.peft_config["default"])
+    assert layer.lora_A["read_back"].weight.device.type == "meta"
+    assert layer.lora_A["read_back"].weight.dtype == torch.float32
+
+
 def test_widths_that_products_in_fp8_do_not_take_are_refused():
     model = model_of("Llama", LLAMA | {"intermediate_size": 40})
     before = float(summed_loss(model, batch_of(PACKED), CPU).detach())

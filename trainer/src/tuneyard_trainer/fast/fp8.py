@@ -52,10 +52,15 @@ class Fp8Linear(torch.nn.Module):
         self.register_buffer("scales", scales, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The numbers that are held, in float32 [out, in]. PEFT reads here on which device an adapter belongs."""
+        return self.rows.float() * self.scales
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output, [..., out], for x [..., in]; x itself is not rounded."""
-        weight = (self.rows.float() * self.scales).to(x.dtype)
-        return functional.linear(x, weight, None if self.bias is None else self.bias.to(x.dtype))
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return functional.linear(x, self.weight.to(x.dtype), bias)
 
 
 @torch.library.custom_op("tuneyard::fp8_product", mutates_args=())
