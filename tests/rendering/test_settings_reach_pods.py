@@ -8,7 +8,7 @@ from tuneyard.catalog import catalog, pins
 from tuneyard.environment.model import Environment
 from tuneyard.stack.resolve import resolve
 from tuneyard_api.job import FineTuneJob
-from tuneyard_api.planner import make_plan
+from tuneyard_api.planner import PlanRefused, make_plan
 from tuneyard_api.pod_contract import ENV_S3, Stage
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_operator.domain.frozen import Frozen

@@ -75,7 +75,8 @@ class Block:
         queries, keys, values = (part.reshape(len(x), -1, self.size) for part in parts)
         if self.head_norm is not None and head_norms is not None:
             queries, keys = self.head_norm(queries, head_norms[0]), self.head_norm(keys, head_norms[1])
-        return turn(queries, *turns), turn(keys, *turns), values
+        # As a view, the values that attention keeps would keep all of the product.
+        return turn(queries, *turns), turn(keys, *turns), values.contiguous()
 
     def after(
         self,
