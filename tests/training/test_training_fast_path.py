@@ -164,6 +164,15 @@ def test_weights_are_held_once():
         assert torch.equal(torch.cat([part.detach() for part in parts]), projection.frozen[0])
 
 
+def test_values_do_not_keep_the_product_that_they_are_part_of():
+    fast = FastPath(model_of("Llama", LLAMA), longest=64, is_compiled=False)
+    layer, turns = fast._layers[0], (torch.ones(5, 1, 8), torch.zeros(5, 1, 8))
+    *_, values = fast._block.before(
+        torch.randn(5, 32), turns, layer.first_norm, layer.head_norms, layer.qkv.arguments()
+    )
+    assert values.untyped_storage().nbytes() == values.numel() * values.element_size()
+
+
 def test_recomputing_changes_nothing():
     model = model_of("Llama", LLAMA)
     kept, made_again = (

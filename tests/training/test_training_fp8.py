@@ -22,7 +22,7 @@ from support.fast_models import (  # noqa: E402
     loss_and_gradient,
     model_of,
 )
-from tuneyard_trainer.fast import fp8  # noqa: E402
+from tuneyard_trainer.fast import fp8, projection  # noqa: E402
 from tuneyard_trainer.fast.path import FastPath  # noqa: E402
 from tuneyard_trainer.fast.structure import UnknownStructureError  # noqa: E402
 from tuneyard_trainer.training.batches import summed_loss  # noqa: E402
@@ -67,6 +67,16 @@ def test_a_product_is_that_of_float32_as_near_as_e4m3_is(ranks):
     none = gradient.new_empty(70, 0), gradient.new_empty(256, 0)
     back = fp8.product(*fp8.quantize_rows(gradient), columns, column_scales, *none)
     assert 0.01 < relative(back, gradient @ weight) < 0.05
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_compiler_sees_in_the_operators_what_they_do():
+    held = (*fp8.quantize_rows(drawn(6, 32)), *fp8.quantize_rows(drawn(16, 32, seed=1)))
+    torch.library.opcheck(
+        fp8.product, (*held, drawn(6, 3), drawn(16, 3)), test_utils=("test_schema", "test_faketensor")
+    )
+    plain = (drawn(6, 32), drawn(32, 16), drawn(6, 3), drawn(16, 3))
+    torch.library.opcheck(projection.product, plain, test_utils=("test_schema", "test_faketensor"))
 
 
 KERNEL = """

@@ -42,7 +42,7 @@ def hold(weight: torch.Tensor) -> Held:
     return (*quantize_rows(weight), *quantize_rows(weight.t().contiguous()))
 
 
-class Fp8Linear(torch.nn.Module):
+class Fp8Linear(torch.nn.Module):  # type: ignore[misc]
     """A frozen linear layer with its weight in FP8, for callers of the plain model: each makes the numbers anew."""
 
     def __init__(self, rows: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -63,7 +63,7 @@ class Fp8Linear(torch.nn.Module):
         return functional.linear(x, self.weight.to(x.dtype), bias)
 
 
-@torch.library.custom_op("tuneyard::fp8_product", mutates_args=())
+@torch.library.custom_op("tuneyard::fp8_product", mutates_args=())  # type: ignore[untyped-decorator]
 def product(  # noqa: PLR0917  an operator
     x: torch.Tensor,
     x_scales: torch.Tensor,
@@ -96,7 +96,7 @@ def product(  # noqa: PLR0917  an operator
     return y.addmm_(u, v.t()) if u.shape[1] else y
 
 
-@product.register_fake
+@product.register_fake  # type: ignore[untyped-decorator]
 def _(
     x: torch.Tensor,
     _x_scales: torch.Tensor,
@@ -110,7 +110,7 @@ def _(
 
 @cache
 def _has_kernel(device: int) -> bool:
-    return torch.cuda.get_device_capability(device)[0] == _HOPPER
+    return bool(torch.cuda.get_device_capability(device)[0] == _HOPPER)
 
 
 def _scales(largest: torch.Tensor) -> torch.Tensor:

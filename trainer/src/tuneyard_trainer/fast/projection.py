@@ -20,8 +20,8 @@ from tuneyard_trainer.fast import fp8
 
 Factors = tuple[torch.Tensor | None, ...]
 """A and B of each layer in turn; None for a layer without an adapter."""
-Frozen = tuple[torch.Tensor] | fp8.Held
-"""A weight, [sum of outputs, in], or the same in FP8."""
+Frozen = tuple[torch.Tensor, ...]
+"""A weight alone, [sum of outputs, in], or what is held of it in FP8: see fp8.Held."""
 Arguments = tuple[Frozen, torch.Tensor | None, tuple[int, ...], float, Factors]
 """The fields of a Projection in their order: compiled functions read tuples faster than objects."""
 
@@ -70,7 +70,7 @@ def _merged(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
     return whole
 
 
-@torch.library.custom_op("tuneyard::product", mutates_args=())
+@torch.library.custom_op("tuneyard::product", mutates_args=())  # type: ignore[untyped-decorator]
 def product(x: torch.Tensor, weight: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """X weight + u v^T, [T, out]: x is [T, in], weight [in, out], u [T, r] and v [out, r], where r may be 0.
 
@@ -83,7 +83,7 @@ def product(x: torch.Tensor, weight: torch.Tensor, u: torch.Tensor, v: torch.Ten
     return y.addmm_(u, v.t()) if y.is_cuda else y + u @ v.t()
 
 
-@product.register_fake
+@product.register_fake  # type: ignore[untyped-decorator]
 def _(x: torch.Tensor, weight: torch.Tensor, _u: torch.Tensor, _v: torch.Tensor) -> torch.Tensor:
     return x.new_empty(x.shape[0], weight.shape[1])
 
@@ -97,7 +97,7 @@ class _Adapted(torch.autograd.Function):  # type: ignore[misc]
         ends: tuple[int, ...],
         scale: float,
         held: int,
-        *tensors: torch.Tensor | None,
+        *tensors: Any,
     ) -> tuple[torch.Tensor, ...]:
         frozen, factors = tensors[:held], tensors[held:]
         a, b = _used(factors, scale, x)

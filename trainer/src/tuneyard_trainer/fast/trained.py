@@ -44,7 +44,8 @@ class _Trained(torch.autograd.Function):  # type: ignore[misc]
         y = functional.linear(x, _used(weights, x), _used(biases, x) if biases else None)
         ctx.save_for_backward(x, *weights)
         ctx.has_bias = bool(biases)
-        return y.split([len(weight) for weight in weights], 1)
+        outputs: tuple[torch.Tensor, ...] = y.split([len(weight) for weight in weights], 1)
+        return outputs
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
