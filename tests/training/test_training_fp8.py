@@ -25,6 +25,8 @@ from support.fast_models import (  # noqa: E402
 from tuneyard_trainer.fast import fp8, projection  # noqa: E402
 from tuneyard_trainer.fast.path import FastPath  # noqa: E402
 from tuneyard_trainer.fast.structure import UnknownStructureError  # noqa: E402
+from tuneyard_trainer.model.quantized import quantization_options  # noqa: E402
+from tuneyard_trainer.pod.failures import StageFailure  # noqa: E402
 from tuneyard_trainer.training.batches import summed_loss  # noqa: E402
 
 pytestmark = [
@@ -178,6 +180,23 @@ def test_an_adapter_that_is_added_later_goes_where_the_weights_are():
     layer.update_layer("read_back", 3, 8, config=model.peft_config["default"])
     assert layer.lora_A["read_back"].weight.device.type == "meta"
     assert layer.lora_A["read_back"].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("capability", "called"),
+    [((8, 0), "NVIDIA A100-SXM4-80GB"), ((8, 9), "NVIDIA L40S"), ((9, 0), None), ((10, 0), None)],
+)
+def test_a_gpu_without_fp8_is_refused_by_name(capability, called, job_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: called)
+    job, gpu = job_of(tmp_path, tmp_path, quantization="fp8"), torch.device("cuda", 0)
+    if called is None:
+        assert quantization_options(job, gpu, torch.bfloat16) == {}
+    else:
+        with pytest.raises(
+            StageFailure, match=rf"Hopper generation or later, and this is {called} \(got fp8\)"
+        ):
+            quantization_options(job, gpu, torch.bfloat16)
 
 
 def test_widths_that_products_in_fp8_do_not_take_are_refused():
