@@ -225,7 +225,7 @@ class ResolvedJob(Contract):
     model: ResolvedSource
     dataset: ResolvedDataset
     adapter: ResolvedAdapter | None = None
-    quantization: Literal["nf4", "int8"] | None = None
+    quantization: Literal["nf4", "int8", "fp8"] | None = None
     """Quantization of the frozen base model."""
     method: str
     lora: Lora

@@ -91,6 +91,8 @@ class GpuNodes(Contract):
     `key=value:Effect`; without an effect it is NoSchedule. Example: `[example.com/dedicated]`."""
 
 
+_FP8 = re.compile(r"\b(H20|H100|H200|H800|GH200|B100|B200|B300|GB200|GB300)\b")
+"""Names of the generation Hopper and later in products, such as NVIDIA-H100-80GB-HBM3."""
 _PROFILE = re.compile(r"(\d+g\.\d+gb)([.+]me)?$")
 
 
@@ -143,6 +145,10 @@ class Gpus(Contract):
         """Taints of nodes with a product, or of all."""
         nodes = [entry for entry in self.nodes if product in (None, entry.product)]
         return tuple(dict.fromkeys(taint for entry in nodes for taint in entry.tolerations))
+
+    def have_fp8(self) -> bool:
+        """Whether all GPUs can train with products in FP8 with a scale for each row: Hopper and what came after it."""
+        return bool(self.nodes) and all(_FP8.search(entry.product) for entry in self.nodes)
 
     def label_of(self, product: str) -> str:
         """The label `nvidia.com/gpu.product` that nodes with a product have.
