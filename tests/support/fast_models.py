@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small models of the families that the fast path knows, and packed records for them."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import peft
 import torch
@@ -8,7 +11,7 @@ import transformers
 from tuneyard_data.tokenization import TokenizedRecord
 from tuneyard_trainer.model.loading import Device
 from tuneyard_trainer.model.record_bounds import take_bounds
-from tuneyard_trainer.training.batches import Frame, collate
+from tuneyard_trainer.training.batches import Batch, Frame, collate
 from tuneyard_trainer.training.losses import next_tokens
 from tuneyard_trainer.workspace.prepared import Split
 
@@ -45,17 +48,17 @@ KNOWN = {
 PACKED, APART = [[0, 1, 2], [3, 4], [5]], [[0], [3], [2]]
 
 
-def batch_of(rows):
+def batch_of(rows: Sequence[Sequence[int]]) -> Batch:
     """Packed records, a row that is not full, and tokens that are not learned."""
     draw = np.random.default_rng(0)
     lengths = [9, 3, 12, 7, 1, 20]
     records = [
         TokenizedRecord(draw.integers(2, 96, n).astype(np.int32), draw.random(n) < 0.7, n, 1) for n in lengths
     ]
-    return collate(Split.of(records, rows), range(len(rows)), CPU, Frame(3, 16, 64))
+    return collate(Split.of(records, [list(row) for row in rows]), range(len(rows)), CPU, Frame(3, 16, 64))
 
 
-def base_of(name, options):
+def base_of(name: str, options: dict[str, Any]) -> Any:
     """A model of random weights, trained as a whole."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**options)
@@ -67,24 +70,31 @@ def base_of(name, options):
     return base
 
 
-def model_of(name, options, *, dtype=torch.float32, targets=None, **lora):
+def model_of(
+    name: str,
+    options: dict[str, Any],
+    *,
+    dtype: torch.dtype = torch.float32,
+    targets: list[str] | None = None,
+    **lora: Any,
+) -> Any:
     """A PeftModel whose adapters are no longer zero."""
     base = base_of(name, options)
     linear = {name for name, part in base.named_modules() if isinstance(part, torch.nn.Linear)}
     names = targets or sorted({name.rsplit(".", 1)[-1] for name in linear} - {"lm_head", "embed_out"})
-    options = {"r": 3, "lora_alpha": 8, "target_modules": names, "task_type": "CAUSAL_LM"} | lora
-    model = peft.get_peft_model(base.to(dtype), peft.LoraConfig(**options))
+    chosen = {"r": 3, "lora_alpha": 8, "target_modules": names, "task_type": "CAUSAL_LM"} | lora
+    model = peft.get_peft_model(base.to(dtype), peft.LoraConfig(**chosen))
     for part, parameter in model.named_parameters():
         if "lora_B" in part:
             torch.nn.init.normal_(parameter, std=0.2)
     return model
 
 
-def fast_loss(fast, batch):
+def fast_loss(fast: Any, batch: Batch) -> torch.Tensor:
     return fast.summed_loss(batch.tokens, batch.positions, next_tokens(batch), batch.bounds)
 
 
-def loss_and_gradient(model, loss):
+def loss_and_gradient(model: Any, loss: torch.Tensor) -> tuple[float, torch.Tensor]:
     model.zero_grad()
     loss.backward()
     gradient = [p.grad.flatten() for p in model.parameters() if p.requires_grad]

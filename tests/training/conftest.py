@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
 from tuneyard_api.planner import digest_of
-from tuneyard_api.pod_contract import EvaluationFacts, ResolvedJob, Scores, Stage, StageResult, TrainFacts
+from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult, TrainFacts
 from tuneyard_trainer.pod.results import write_result
 
 SENTENCES = [

@@ -8,7 +8,8 @@ import shutil
 
 import pytest
 from pydantic import ValidationError
-from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, Scores, TrainFacts
+from tuneyard_api.evaluation_facts import Scores
+from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
 
 torch = pytest.importorskip("torch")
 

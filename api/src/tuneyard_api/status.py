@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, computed_field
 
 from tuneyard_api.base import Tolerant
-from tuneyard_api.pod_contract import EvaluationFacts, FailureClass, Stage, TrainingMeasures
+from tuneyard_api.evaluation_facts import EvaluationFacts
+from tuneyard_api.pod_contract import FailureClass, Stage, TrainingMeasures
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Short = Annotated[str, Field(max_length=256)]

@@ -17,7 +17,8 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob, ResolvedSource, Scores, TrainFacts
+from tuneyard_api.evaluation_facts import Scores
+from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob, ResolvedSource, TrainFacts
 from tuneyard_api.registry import Version
 from tuneyard_data.report import DataReport, text_of
 

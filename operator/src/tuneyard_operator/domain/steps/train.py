@@ -2,7 +2,8 @@
 """Scheduled, Trained and Evaluated: the train stage has a GPU, follows its steps and compares base and tuned model."""
 
 from tuneyard_api import reasons
-from tuneyard_api.pod_contract import EvaluationFacts, Stage, TrainFacts
+from tuneyard_api.evaluation_facts import EvaluationFacts
+from tuneyard_api.pod_contract import Stage, TrainFacts
 from tuneyard_api.status import ConditionType
 
 from tuneyard_operator.domain.conditions import api_time
