@@ -58,7 +58,13 @@ def test_from_ten_lines_to_an_adapter_that_answers_better(bench) -> None:
     )
     result = status["result"]
     adapter = bench.registry() / result["adapter"]["name"]
-    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in adapter.iterdir()}
+    assert {
+        *("adapter_config.json", "adapter_model.safetensors", "report.html", "report.md"),
+        *("metrics.jsonl", "samples.jsonl", "prepare-report.json"),
+    } <= {path.name for path in adapter.iterdir()}
+    measured = status["training"]
+    assert measured["trainedTokens"] > 0
+    assert measured["peakMemoryBytes"] > 1 << 20
     assert result["adapter"]["digest"].startswith("sha256:")
     assert result["modelName"] == result["adapter"]["name"]
     assert [attempt["stage"] for attempt in status["attempts"]] == ["prepare", "train", "publish"]

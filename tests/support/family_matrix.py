@@ -179,7 +179,11 @@ def run_stages(
             run_stage(stage, PodEnvironment.of(environ))
         result = StageResult.model_validate_json((folder / "log").read_bytes())
         if result.failure is not None:
-            words = result.failure.message.splitlines()[0].replace(str(folder.parent), "")[:300]
+            words = (
+                result.failure.message.splitlines()[0]
+                .replace(f"{folder}/workspace/", "")
+                .replace(str(folder.parent), "")[:300]
+            )
             return f"{stage}: {result.failure.failure_class}: {words}"
         if stage is Stage.PREPARE and (warned := PrepareFacts.model_validate(result.facts).warnings):
             said = "; ".join(["works", *warned])

@@ -8,10 +8,11 @@ and as the same sentence in Python, so that a laptop and the API server give the
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StringConstraints
 
 from tuneyard_api import job_rules
 from tuneyard_api.base import (
+    DNS_SUBDOMAIN,
     METHOD,
     BaseUrl,
     Contract,
@@ -163,8 +164,10 @@ class Toleration(Contract):
 
 
 class Scheduling(Contract):
-    """Nodes on which the training pod may run."""
+    """Nodes on which the training pod may run, and the queue in which it waits for quota."""
 
+    queue: Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, min_length=1, max_length=63)] | None = None
+    """Kueue's LocalQueue for the training; absent: the LocalQueue `default` of the namespace, if there is one."""
     gpu_product: Annotated[LabelValue, Field(min_length=1)] | None = None
     """Value of the node label `nvidia.com/gpu.product`."""
     node_selector: NodeLabels | None = None
@@ -172,7 +175,7 @@ class Scheduling(Contract):
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] | None = None
     """Taints that the training pod tolerates."""
     priority_class_name: ObjectName | None = None
-    """PriorityClass of the training pod."""
+    """PriorityClass of the training pod; a queue orders and preempts by it too."""
 
 
 class Checkpoint(Contract):
@@ -236,6 +239,9 @@ class FineTuneJobSpec(Contract):
         job_rules.PREFERENCES_ARE_FOR_DPO,
         job_rules.QUANTIZED_IS_FROZEN,
         job_rules.QUANTIZED_HAS_NO_DORA,
+        job_rules.FP8_IS_LORA,
+        job_rules.FP8_IS_BF16,
+        job_rules.FP8_HAS_NO_DROPOUT,
         job_rules.ADAPTER_IS_LORA,
         job_rules.ADAPTER_HAS_NO_DORA,
         job_rules.NO_DELETE_FROM_S3,

@@ -172,6 +172,25 @@ ADAPTER_HAS_NO_DORA = _rule(
     " model.adapter out",
     field="model.adapter",
 )
+_NOT_FP8 = "!has(self.model.quantization) || self.model.quantization != 'fp8'"
+FP8_IS_BF16 = _rule(
+    f"{_NOT_FP8} || self.training.precision != 'fp32'",
+    lambda spec: spec.model.quantization != "fp8" or spec.training.precision != "fp32",
+    "model.quantization fp8 rounds what is in bfloat16 (got {training.precision}); try bf16, or another quantization",
+    field="training.precision",
+)
+FP8_IS_LORA = _rule(
+    f"{_NOT_FP8} || self.method == 'lora'",
+    lambda spec: spec.model.quantization != "fp8" or spec.method == "lora",
+    "model.quantization fp8 goes with method lora (got {method}); try nf4, or leaving it out",
+    field="model.quantization",
+)
+FP8_HAS_NO_DROPOUT = _rule(
+    f"{_NOT_FP8} || !has(self.lora) || self.lora.dropout == 0.0",
+    lambda spec: spec.model.quantization != "fp8" or spec.lora is None or spec.lora.dropout == 0,
+    "model.quantization fp8 has no dropout in adapters (got {model.quantization} with some); try 0, or nf4",
+    field="lora.dropout",
+)
 ADAPTER_IS_LORA = _rule(
     "!has(self.model.adapter) || self.method == 'lora'",
     lambda spec: spec.model.adapter is None or spec.method == "lora",

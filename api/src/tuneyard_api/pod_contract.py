@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from tuneyard_api.base import Contract, Tolerant
+from tuneyard_api.evaluation_facts import EvaluationFacts
 from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning
 from tuneyard_api.job_inputs import Template
 from tuneyard_api.methods import Method, method_of
@@ -47,7 +48,7 @@ TERMINATION_LOG = "/dev/termination-log"
 MAX_RESULT_BYTES = 4096
 MAX_MESSAGE = 1500
 """Longest message of a failure, in characters."""
-PROGRESS_PORT = 9470
+PROGRESS_PORT, PROGRESS_PORT_NAME = 9470, "progress"
 """GET /progress: Progress as JSON; GET /metrics: Prometheus text. Live and best effort."""
 
 ENV_JOB_FILE, ENV_WORKSPACE, ENV_ATTEMPT = "TUNEYARD_JOB_FILE", "TUNEYARD_WORKSPACE", "TUNEYARD_ATTEMPT"
@@ -225,7 +226,7 @@ class ResolvedJob(Contract):
     model: ResolvedSource
     dataset: ResolvedDataset
     adapter: ResolvedAdapter | None = None
-    quantization: Literal["nf4", "int8"] | None = None
+    quantization: Literal["nf4", "int8", "fp8"] | None = None
     """Quantization of the frozen base model."""
     method: str
     lora: Lora
@@ -300,46 +301,6 @@ class PrepareFacts(Tolerant):
     warnings: tuple[str, ...] = ()
 
 
-class Scores(Tolerant):
-    """One model on the test records."""
-
-    loss: float
-    """Mean cross entropy per learned token, nats; with method dpo, of the chosen answers."""
-    perplexity: float
-    exact_match: float
-    """Share of prompts, 0 to 1, after stripping white space."""
-    rouge_l: float
-    """Mean ROUGE-L F1, 0 to 1 (Lin 2004), with stemming off."""
-    prompts: int
-
-
-class PreferenceScores(Tolerant):
-    """Base and tuned model on the held-out pairs of a preference data set."""
-
-    pairs: int
-    base_accuracy: float
-    """Share of pairs, 0 to 1, where the base model gives the chosen answer a higher probability than the rejected one."""
-    tuned_accuracy: float
-    """The same of the tuned model."""
-    base_margin: float
-    """Mean log-probability of the chosen answer minus that of the rejected one, nats."""
-    tuned_margin: float
-    """The same of the tuned model."""
-    reward_accuracy: float
-    """Share of pairs whose margin has grown: TRL's `rewards/accuracies`."""
-    reward_margin: float
-    """beta times the mean growth of the margin: TRL's `rewards/margins`."""
-
-
-class EvaluationFacts(Tolerant):
-    """Base against tuned."""
-
-    base: Scores
-    tuned: Scores
-    preferences: PreferenceScores | None = None
-    """Method dpo: the held-out pairs."""
-
-
 class TrainFacts(Tolerant):
     """What training did."""
 
@@ -378,6 +339,22 @@ class PublishFacts(Tolerant):
     size_bytes: int
 
 
+class TrainingMeasures(Tolerant):
+    """What a training has measured so far, over all its attempts."""
+
+    validation_loss: float | None = None
+    """Lowest validation loss so far, or the latest with `checkpoint.publish: last`; nats per learned token."""
+    best_step: int | None = None
+    """Optimizer step of that validation loss; its checkpoint is published if no later step is better."""
+    trained_tokens: int
+    """Tokens of all optimizer steps so far."""
+    tokens_per_second: float
+    """Mean speed so far, over all GPUs; time for validation and checkpoints counts."""
+    peak_memory_bytes: int | None = None
+    """Peak memory of one GPU, or of one process where there is no GPU: of the first one until the training ends, then of the one
+    that needed most."""
+
+
 class Progress(Tolerant):
     """Answer of GET /progress."""
 
@@ -390,3 +367,4 @@ class Progress(Tolerant):
     eta_seconds: int | None = None
     step_seconds: float | None = None
     """Median of the latest optimizer steps; lets the operator tell a hang from a slow step."""
+    training: TrainingMeasures | None = None

@@ -124,7 +124,7 @@ class FineTuneRuntimeSpec(Contract):
         "fp32",
     )
     """Precisions that the image supports, in order of preference."""
-    quantizations: Annotated[tuple[Literal["nf4", "int8"], ...], Field(max_length=4)] = ()
+    quantizations: Annotated[tuple[Literal["nf4", "int8", "fp8"], ...], Field(max_length=4)] = ()
     """Quantizations of the base model that the image supports; empty: none."""
     allow_trust_remote_code: bool = False
     """Whether a job may run Python that comes with a model."""

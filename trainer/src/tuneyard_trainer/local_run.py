@@ -94,7 +94,7 @@ def build_local_runtime(name: str) -> FineTuneRuntime:
         image="this-installation:local",
         accelerator="nvidia" if name == "hf" else "none",
         methods=tuple(method.name for method in METHODS),
-        quantizations=("nf4", "int8"),
+        quantizations=("nf4", "int8", "fp8") if name == "hf" else ("nf4", "int8"),
     )
     return FineTuneRuntime(metadata=ObjectMeta(name=name), spec=spec)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard_api import durable
-from tuneyard_api.pod_contract import EvaluationFacts, ResolvedJob, Scores
+from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
+from tuneyard_api.pod_contract import ResolvedJob
 from tuneyard_data.tokenization import TextTokenizer
 
 from tuneyard_trainer.evaluation.generate import complete

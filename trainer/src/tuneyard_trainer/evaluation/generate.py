@@ -75,11 +75,12 @@ def _greedy(
         output = (model if cache is None else following)(
             input_ids=feed, past_key_values=cache, use_cache=True, logits_to_keep=1
         )
-        cache = output.past_key_values
+        # Families such as Mamba, RWKV and the first GPT have no cache of this form: they read everything again.
+        cache = getattr(output, "past_key_values", None)
         token = output.logits[:, -1].float().argmax(dim=-1)
         is_done |= torch.isin(token, stops)
         new.append(torch.where(is_done, -1, token))
         if not world.is_any(not is_done.all()):
             break
-        feed = token[:, None]
+        feed = token[:, None] if cache is not None else torch.cat((feed, token[:, None]), dim=1)
     return [[int(token) for token in row if token >= 0] for row in torch.stack(new, dim=1).tolist()]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from tuneyard_api.pod_contract import PreferenceScores
+from tuneyard_api.evaluation_facts import PreferenceScores
 
 from tuneyard_trainer.model.world import World
 from tuneyard_trainer.pod.context import StopRequest

@@ -109,6 +109,7 @@ def load_model(
     is_whole = job.method == "sft"
     # A progress bar per shard is noise in a log.
     logging.disable_progress_bar()
+    quantization = quantization_options(job, device.torch_device, device.weights)
     base = AutoModelForCausalLM.from_pretrained(
         folder,
         # Trained parameters stay in float32, because bfloat16 cannot represent updates as small as a step's.
@@ -116,20 +117,20 @@ def load_model(
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=job.runtime.trust_remote_code,
-        **quantization_options(job, device.torch_device, device.weights),
+        **quantization,
     )
     ways = Family.of(base.config.model_type).ways
     has_kernel = device.torch_device.type != "cuda" or device.is_autocast
     # In float32 a GPU has no kernel for bounds, and every other way is faster than records in turn.
     if "bounds" in ways and (has_kernel or ways == ("bounds",)):
         take_bounds(base)
-    if job.quantization is not None:
+    if quantization:
         hold_weights_still(base)  # It is on its device already and may not be moved.
     model = base if is_whole else _with_adapter(base, job, former)
     if job.training.gradient_checkpointing:
         base.activation_checkpointing_enable()
     if world.size == 1:
-        return model.to(device.torch_device) if job.quantization is None else model
+        return model.to(device.torch_device) if not quantization else model
     from tuneyard_trainer.model.sharding import shard  # noqa: PLC0415  one process needs none of it
 
     shard(model, base, world, gathered_as=torch.bfloat16 if is_whole and device.is_autocast else None)

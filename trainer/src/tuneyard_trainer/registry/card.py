@@ -14,6 +14,7 @@ from tuneyard_api.registry import Version
 
 from tuneyard_trainer.model.former_adapter import lora_as_trained
 from tuneyard_trainer.pod.context import StageContext
+from tuneyard_trainer.record.text import inline
 from tuneyard_trainer.workspace.layout import PREPARED
 from tuneyard_trainer.workspace.metrics import read_metrics
 from tuneyard_trainer.workspace.prepared import Index, earlier_preparation
@@ -31,6 +32,7 @@ def render_card(context: StageContext, trained: StageResult, version: Version, *
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701  Markdown, not HTML
     )
+    environment.filters["inline"] = inline
     template = files(__package__).joinpath("model-card.md.j2").read_text(encoding="utf-8")
     index = Index.load(context.workspace)
     return environment.from_string(template).render(

@@ -129,6 +129,11 @@ def _room(job: ResolvedJob, model: BaseModel) -> int:
 
 def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer) -> list[str]:
     warnings, asked = [], job.training.max_sequence_length
+    if failure := Family.of(model.model_type).failures.get("sft" if job.method == "sft" else "lora"):
+        raise bad_input(
+            f"method: {job.method} fails with models of the family {model.model_type} ({failure}); try another method, or a"
+            " model of another family"
+        )
     if model.vocabulary_size is not None and tokenizer.largest_id >= model.vocabulary_size:
         raise bad_input(
             f"the tokenizer has token ids up to {tokenizer.largest_id}, but the model's embedding only"

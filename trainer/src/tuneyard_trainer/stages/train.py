@@ -4,7 +4,8 @@
 import os
 from pathlib import Path
 
-from tuneyard_api.pod_contract import EvaluationFacts, TrainFacts
+from tuneyard_api.evaluation_facts import EvaluationFacts
+from tuneyard_api.pod_contract import TrainFacts
 
 from tuneyard_trainer.pod.context import StageContext, is_distributed
 from tuneyard_trainer.pod.failures import bad_input

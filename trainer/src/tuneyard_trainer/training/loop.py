@@ -15,7 +15,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 from tuneyard_api.job import EarlyStopping
-from tuneyard_api.pod_contract import FailureClass, ResolvedJob, ResolvedTraining
+from tuneyard_api.pod_contract import FailureClass, ResolvedJob, ResolvedTraining, TrainingMeasures
 
 from tuneyard_trainer.model.loading import trained_parameters
 from tuneyard_trainer.model.world import World, whole
@@ -181,6 +181,7 @@ class Loop:
                 tokens_per_second=speed,
                 eta_seconds=left,
                 step_seconds=round(self._pace.median_step_seconds, 3),
+                training=self._measures(),
             )
             if metrics is not None:
                 metrics.add(step=done, loss=self._loss, learningRate=rate, tokensPerSecond=round(speed, 1))
@@ -233,6 +234,19 @@ class Loop:
         """Seconds of training so far, over all attempts."""
         return self._seconds_before + time.monotonic() - self._began
 
+    def _measures(self) -> TrainingMeasures:
+        """What is known so far; memory is this process's alone, as asking the others would slow every step."""
+        best = self._best()
+        if best is None and self._validations:
+            best = max(self._validations)
+        return TrainingMeasures(
+            validation_loss=None if best is None else self._validations[best],
+            best_step=best,
+            trained_tokens=self._tokens,
+            tokens_per_second=round(self._tokens / max(self._seconds(), 1e-9), 1),
+            peak_memory_bytes=self.losses.device.peak_memory_bytes(),
+        )
+
     def _step(self, step: int, indices: list[int], rate: float) -> tuple[float, bool]:
         """Runs one step; returns its loss, and whether some process got a request to stop.
 
@@ -282,7 +296,7 @@ class Loop:
         self._validations[done] = check_held_out(loss, f"step {done}", TRAINING_ADVICE)
         if metrics is not None:
             metrics.add(step=done, validationLoss=loss)
-        self.board.update(phase="training")
+        self.board.update(phase="training", training=self._measures())
 
     def _checkpoint(self, step: int) -> None:
         self.board.update(phase="checkpointing")
