@@ -82,7 +82,7 @@ def test_the_published_model_is_what_was_evaluated_and_any_program_loads_it(trai
     assert answers == [sample["tuned"] for sample in samples]
     card = (folder / "README.md").read_text()
     for words in (
-        "With an adapter merged into the weights of",
+        "An adapter merged into the weights of",
         "lora with lora.dora",
         "| rank, alpha",
         published.digest,

@@ -156,6 +156,9 @@ def test_a_job_learns_to_prefer_what_was_chosen_and_publishes_an_adapter(dpo_job
     assert sum(again.margins) / 10 == pytest.approx(scores.tuned_margin, rel=1e-4)
     assert again.loss == pytest.approx(facts.evaluation.tuned.loss, rel=1e-4)
     card = (folder / "README.md").read_text()
+    report = (folder / "report.md").read_text()
+    assert "chosen answer preferred, of 10 pairs" in report
+    assert "Nats per pair." in report
     for words in ("| preferred the chosen answer |", "| method | dpo |", "| beta | 0.2 |"):
         assert words in card
 

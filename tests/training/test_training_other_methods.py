@@ -87,7 +87,7 @@ def test_ia3_is_published_as_the_merged_model_that_was_evaluated(tiny_llama, tra
     version = read_version("demo-adapter", folder)
     assert (version.method, version.rank, version.is_adapter) == ("ia3", None, False)
     card = (folder / "README.md").read_text()
-    assert "With an adapter merged into the weights of" in card
+    assert "An adapter merged into the weights of" in card
     assert "rank, alpha" not in card
 
 
@@ -126,6 +126,9 @@ def test_p_tuning_is_published_as_plain_peft_reads_it(tiny_llama, training_data,
     version = read_version("demo-adapter", folder)
     assert (version.method, version.is_adapter) == ("pTuning", False)
     assert "Virtual tokens for" in (folder / "README.md").read_text()
+    report = (folder / "report.md").read_text()
+    assert "Virtual tokens for" in report
+    assert "vllm serve" not in report
 
 
 def test_virtual_tokens_take_their_part_of_the_models_positions(tiny_llama, training_data, job_of, pods):

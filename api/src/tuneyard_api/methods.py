@@ -24,6 +24,20 @@ class Method:
     is_merged: bool = False
     """Whether the model is the base model with what was trained merged into its weights."""
 
+    @property
+    def made(self) -> str:
+        """What it leaves behind, in words before the base model's name."""
+        if self.is_merged:
+            return "An adapter merged into the weights of"
+        return {"adapter": "An adapter for", "model": "All weights of", "prompt": "Virtual tokens for"}[
+            self.result
+        ]
+
+    @property
+    def loss_unit(self) -> str:
+        """What its training and validation losses are measured in."""
+        return "nats per pair" if self.name == "dpo" else "nats per learned token"
+
 
 METHODS = (
     Method("lora", "an adapter: two thin factors beside each linear layer", "adapter"),

@@ -17,7 +17,8 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from tuneyard_api.evaluation_facts import Scores
+from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
+from tuneyard_api.methods import Method
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob, ResolvedSource, TrainFacts
 from tuneyard_api.registry import Version
 from tuneyard_data.report import DataReport, text_of
@@ -108,11 +109,13 @@ def _values(findings: Findings) -> dict[str, Any]:
         "revision": findings.model_revision,
         "inputs": _inputs(findings),
         "plan": _plan_and_reality(findings),
-        "scores": [] if scores is None else _scores(scores.base, scores.tuned, findings.samples),
+        "scores": []
+        if scores is None
+        else [*_scores(scores.base, scores.tuned, findings.samples), *_pairs(scores)],
         "samples": findings.samples,
         "data_text": None if findings.data is None else text_of(findings.data),
         "warnings": (*(findings.prepared.warnings if findings.prepared else ()), *trained.warnings),
-        "serve": _serve(findings.version, base, findings.model_revision),
+        "serve": _serve(findings.version, job.kind, base, findings.model_revision),
         "packages": [(name, found) for name in _PACKAGES if (found := _installed(name))],
         "settings": _settings(job),
     }
@@ -206,12 +209,28 @@ def _scores(base: Scores, tuned: Scores, samples: Samples) -> list[Row]:
     return rows
 
 
+def _pairs(scores: EvaluationFacts) -> list[Row]:
+    """Method dpo: both models on the held-out pairs."""
+    pairs = scores.preferences
+    if pairs is None:
+        return []
+    return [
+        Row(f"{name}, of {pairs.pairs} pairs", f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+        for name, before, after in (
+            ("chosen answer preferred", pairs.base_accuracy, pairs.tuned_accuracy),
+            ("margin of the chosen answer, nats", pairs.base_margin, pairs.tuned_margin),
+        )
+    ]
+
+
 def _of_shares(hits: Sequence[float]) -> Interval | None:
     return of_share(round(sum(hits)), len(hits))
 
 
-def _serve(version: Version, base: str, revision: str | None) -> str:
-    """Commands that serve what is published with vLLM."""
+def _serve(version: Version, kind: Method, base: str, revision: str | None) -> str:
+    """The command that serves what is published with vLLM, or how it is loaded where no server can."""
+    if kind.result == "prompt":
+        return f'PeftModel.from_pretrained(base_model, "./{version.name}")  # PEFT alone loads virtual tokens'
     if not version.is_adapter:
         return f"vllm serve ./{version.name} --served-model-name {version.name}"
     model = base if version.base.repo else f"./{base}"

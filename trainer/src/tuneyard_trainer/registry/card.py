@@ -49,7 +49,7 @@ def render_card(context: StageContext, trained: StageResult, version: Version, *
     )
 
 
-def draw_loss_curve(metrics: Path, picture: Path, unit: str = "nats per learned token") -> bool:
+def draw_loss_curve(metrics: Path, picture: Path, unit: str) -> bool:
     """Training and validation loss over steps as a PNG, in this unit; False if there is nothing to draw."""
     lines = read_metrics(metrics)
     if not lines:

@@ -49,8 +49,7 @@ def publish(context: StageContext) -> PublishFacts:
     version = _version(context, source)
 
     def describe(folder: Path) -> None:
-        unit = "of a pair" if job.method == "dpo" else "nats per learned token"
-        has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE, unit)
+        has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE, job.kind.loss_unit)
         card = render_card(context, trained, version, has_picture=has_picture)
         (folder / "README.md").write_text(card, encoding="utf-8")
         keep_record(folder, context, trained, version)
