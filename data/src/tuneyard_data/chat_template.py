@@ -121,10 +121,10 @@ class ChatTemplate:
         prompt, upto = render(turn, asks=True), render(turn + 1, asks=False)
         start = len(prompt)
         if not upto.startswith(prompt):
-            before = render(turn, asks=False)
-            start = max(_shared_length(prompt, upto), len(before) if upto.startswith(before) else 0)
-            if start < len(before.rstrip()):
+            before = render(turn, asks=False).rstrip()
+            if not upto.startswith(before):
                 return None
+            start = max(_shared_length(prompt, upto), len(before))
         end = next((end for end in self._ends_of(upto, start) if whole.startswith(upto[:end])), start)
         return (start, end) if start < end else None
 
