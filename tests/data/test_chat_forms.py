@@ -222,6 +222,12 @@ def test_what_is_absent_is_none_for_the_template():
     assert text(example_of(source, messages=[ASK, ANSWER])) == "user: q\nassistant: a</s>"
 
 
+def test_json_in_a_template_takes_the_arguments_that_transformers_takes():
+    source = "{% for m in messages %}{{ m | tojson(ensure_ascii=False, sort_keys=True) }}</s>{% endfor %}"
+    example = example_of(source, messages=[ASK | {"content": "é"}, ANSWER])
+    assert text(example) == '{"content": "é", "role": "user"}</s>{"content": "a", "role": "assistant"}</s>'
+
+
 REFUSED = {
     "an image": (
         [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, ANSWER],
