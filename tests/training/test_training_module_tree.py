@@ -2,6 +2,7 @@
 """What needs the modules of a model is known before a GPU is asked for, in a process of its own; and what was written is read back."""
 
 import json
+import re
 
 import pytest
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass
@@ -60,6 +61,35 @@ def test_what_can_not_be_trained_is_refused(write_model, job_of, tmp_path, case)
 
 def test_a_base_in_fp8_of_a_known_structure_is_taken(tiny_llama, job_of, tmp_path):
     assert check_module_tree(job_of(tiny_llama, tmp_path, quantization="fp8"), tiny_llama) == []
+
+
+MIXTRAL = {
+    "model_type": "mixtral",
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "num_local_experts": 4,
+}
+SAID = {
+    "experts that are one tensor get no adapter": (
+        MIXTRAL,
+        r"^no adapter reaches \d\d% of the weights .*experts",
+    ),
+    "layers of Conv1D get one": (TINY, None),
+}
+
+
+@pytest.mark.parametrize(("config", "message"), SAID.values(), ids=SAID.keys())
+def test_what_gets_no_adapter_is_said_with_its_share(write_model, job_of, tmp_path, config, message):
+    folder = write_model()
+    (folder / "config.json").write_text(json.dumps(config))
+    said = check_module_tree(job_of(folder, tmp_path), folder)
+    assert len(said) == (message is not None)
+    if message:
+        assert re.search(message, said[0]), said
 
 
 def test_the_stage_asks_though_it_hides_pytorch_from_itself(write_model, jsonl, job_of, pods):
