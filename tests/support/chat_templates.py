@@ -80,6 +80,7 @@ def _templates_in(path: str, content: bytes) -> Iterator[tuple[str, str]]:
         except SyntaxError:
             return
     for node in nodes:
-        value = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(value, str) and "{%" in value and "messages" in value:
-            yield f"{path}:{node.lineno}", value
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+            continue
+        if "{%" in node.value and "messages" in node.value:
+            yield f"{path}:{node.lineno}", node.value
