@@ -228,6 +228,11 @@ def test_json_in_a_template_takes_the_arguments_that_transformers_takes():
     assert text(example) == '{"content": "é", "role": "user"}</s>{"content": "a", "role": "assistant"}</s>'
 
 
+def test_a_template_may_ask_for_the_date_as_transformers_lets_it():
+    source = "{{ strftime_now('%Y') | length }} {% for m in messages %}{{ m.content }}</s>{% endfor %}"
+    assert text(example_of(source, messages=[ASK, ANSWER])) == "4 q</s>a</s>"
+
+
 REFUSED = {
     "an image": (
         [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, ANSWER],

@@ -11,8 +11,8 @@ from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
 torch = pytest.importorskip("torch")
 
 from tuneyard_data.tokenization import TextTokenizer  # noqa: E402
-from tuneyard_trainer.evaluation.compare import rouge_l  # noqa: E402
 from tuneyard_trainer.evaluation.generate import complete  # noqa: E402
+from tuneyard_trainer.evaluation.rouge import rouge_l, words_of  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -79,12 +79,26 @@ ROUGE = {
     "an empty answer": ("return the length", "", 0.0),
     "two of three in order": ("return the length", "return length", 0.8),
     "stems are not joined": ("returns", "return", 0.0),
+    "Chinese": ("返回列表的长度", "返回列表的长度", 1.0),
+    "half of it in Chinese": ("返回长度", "返回列表", 0.5),
+    "Arabic": ("طول القائمة", "طول القائمة", 1.0),
+    "Greek, with another accent": ("το μήκος", "το μηκος", 0.5),
+    "Hindi": ("सूची की लंबाई", "सूची की लंबाई", 1.0),
+    "Thai and English": ("ความยาว of the list", "ความยาว of the list", 1.0),
+    "an accent in two characters": ("café", "cafe\u0301", 1.0),
 }
 
 
 @pytest.mark.parametrize(("reference", "answer", "expected"), ROUGE.values(), ids=ROUGE.keys())
 def test_rouge_l(reference, answer, expected):
     assert rouge_l(reference, answer) == pytest.approx(expected)
+
+
+def test_text_of_latin_letters_scores_as_with_the_words_of_rouge_score():
+    from rouge_score.tokenize import tokenize
+
+    text = "Return the length of `x_1`, or None -- it's 2.5 times (at most) 10%!\n\tSee foo.bar()"
+    assert words_of(text) == tokenize(text, None)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT 0.21, transformers 5

@@ -5,9 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from tuneyard_api import durable
 from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
@@ -16,6 +14,7 @@ from tuneyard_data.tokenization import TextTokenizer
 
 from tuneyard_trainer.evaluation.generate import complete
 from tuneyard_trainer.evaluation.preferences import compare_pairs, measure_pairs
+from tuneyard_trainer.evaluation.rouge import rouge_l
 from tuneyard_trainer.model.world import World
 from tuneyard_trainer.pod.context import StopRequest
 from tuneyard_trainer.pod.failures import Interrupted
@@ -115,11 +114,6 @@ def _kept(path: Path, plan_digest: str) -> Measured | None:
         return None
 
 
-def rouge_l(reference: str, answer: str) -> float:
-    """ROUGE-L F1 (Lin 2004) as the rouge-score library computes it without stemming."""
-    return float(_scorer().score(reference, answer)["rougeL"].fmeasure)
-
-
 def compare(
     path: Path, prompts: Sequence[Prompt], base: Measured, tuned: Measured, *, beta: float = 0.0
 ) -> EvaluationFacts:
@@ -163,10 +157,3 @@ def compare(
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-
-@cache
-def _scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415  a second
-
-    return RougeScorer(["rougeL"], use_stemmer=False)
