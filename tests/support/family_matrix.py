@@ -208,7 +208,8 @@ def _job(
         "trustRemoteCode": False,
     }
     dataset = {"training": {"path": str(data)}, "validation": None, "validationFraction": 0.25, "test": None}
-    training = {"epochs": None, "maxSteps": 2, "learningRate": 0.01, "schedule": "constant", "warmupSteps": 0}
+    rate = 5e-6 if method == "dpo" else 0.01
+    training = {"epochs": None, "maxSteps": 2, "learningRate": rate, "schedule": "constant", "warmupSteps": 0}
     sizes = {"globalBatchSize": 4, "microBatchSize": 2, "dataParallel": 1, "gradientAccumulation": 2}
     more = {
         "weightDecay": 0.0,
