@@ -73,17 +73,21 @@ class Row:
     micro: int
     sequence: int
     checkpointing: bool = False
+    quantization: str | None = None
 
     @property
     def name(self) -> str:
         """Such as tuneyard-8b-lora-long-2."""
         parts = [self.stack, self.shape, self.method, self.data, str(self.micro)]
+        parts += [self.quantization] if self.quantization else []
         return "-".join([*parts, *(["checkpointing"] if self.checkpointing else [])])
 
 
 _ALL = [
     Row("tuneyard", "8b", "lora", "long", 2, 4096),
     Row("tuneyard", "8b", "lora", "short", 2, 4096),
+    Row("tuneyard", "8b", "lora", "long", 2, 4096, quantization="fp8"),
+    Row("tuneyard", "8b", "lora", "short", 2, 4096, quantization="fp8"),
     Row("before", "8b", "lora", "long", 1, 4096),
     Row("before", "8b", "lora", "short", 1, 4096),
     Row("peft", "8b", "lora", "long", 1, 4096),
@@ -138,7 +142,10 @@ def job_of(row: Row, runtime: str, steps: int) -> dict[str, Any]:
         "kind": "FineTuneJob",
         "metadata": {"name": row.name},
         "spec": {
-            "model": {"pvc": {"claimName": "models", "path": row.shape}},
+            "model": {
+                "pvc": {"claimName": "models", "path": row.shape},
+                **({"quantization": row.quantization} if row.quantization else {}),
+            },
             "dataset": {
                 "training": {"pvc": texts | {"path": f"{texts['path']}/train.jsonl"}},
                 "test": {"pvc": texts | {"path": f"{texts['path']}/test.jsonl"}},
@@ -182,6 +189,7 @@ def run_job(row: Row, runtime: str, folder: Path, steps: int, sources: Mapping[s
         "path": facts.get("path"),
         "pathReason": facts.get("pathReason"),
         "tokensPerSecond": round(tokens * (len(seconds) - half) / (seconds[-1] - seconds[half - 1]), 1),
+        "tokensPerSecondAfterFirst": round(tokens * (len(seconds) - 1) / (seconds[-1] - seconds[0]), 1),
         "firstStepSeconds": round(seconds[0], 1),
         "peakMemoryGiB": round(facts["peakMemoryBytes"] / 2**30, 2),
         "losses": [round(loss, 5) for loss in losses],
@@ -222,11 +230,16 @@ def main(  # noqa: PLR0917  click passes keywords
     rows = [row for row in rows if row.stack != "before" or before]
     rows = [row for row in rows if row.stack != "liger" or find_spec("liger_kernel")]
     if small:
-        rows = [Row(row.stack, "try", row.method, row.data, row.micro, 256) for row in rows]
+        rows = [
+            Row(row.stack, "try", row.method, row.data, row.micro, 256)
+            for row in rows
+            if not row.quantization
+        ]
     runtime = "hf-cpu" if small else "hf"
     measured: dict[str, dict[str, Any]] = {}
     called = (on["gpu"] or "cpu").lower().replace(" ", "-")
-    what = "-".join(sorted({f"{row.shape}-{row.method}" for row in rows}))
+    kinds = {"-".join(filter(None, (row.shape, row.method, row.quantization))) for row in rows}
+    what = "-".join(sorted(kinds))
     path = out / f"side-by-side-{what}-{called}.json"
     with tempfile.TemporaryDirectory(dir=folder) as name:
         where = Path(name)

@@ -15,7 +15,8 @@ _HEAD = """# Model families
 `make families` makes a tiny model of random weights for a causal family that transformers {version} has, and takes it
 through the trainer's own stages on a CPU: prepared, trained for two steps with LoRA and with all weights, saved, read back
 from disk with equal results, published. This page shows what it measured; a family that is not here was not measured: it
-can be trained, and its records are not packed. `refused` gives the words of the stage prepare, before a GPU is asked for.
+can be trained, and its records are not packed. `refused` says why the stage prepare refuses it, before a GPU is asked for:
+what it sees itself, or how the tiny model failed.
 
 Packed means that records share a sequence. It is done only where a record costs the same alone and packed, to 1e-4 of its
 loss: by attention that is told where records begin (`bounds`), by transformers' own reading of positions (`positions`), or by a
@@ -50,10 +51,9 @@ def _outcome(said: str) -> str:
     if said.startswith("works"):
         rest = [part for part in said.split("; ")[1:] if not part.startswith(_UNPACKED)]
         return "; ".join(["works", *rest])
-    stage, failure, words = said.split(": ", 2)
+    _, _, words = said.split(": ", 2)
     words = words.split(": ", 1)[1] if words.startswith("model ") else words
-    called = "refused" if stage == "prepare" else f"fails in {stage}, {failure}"
-    return f"{called}: {words}".replace("|", "\\|")
+    return f"refused: {words}".replace("|", "\\|")
 
 
 def main() -> int:

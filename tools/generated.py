@@ -15,6 +15,7 @@ GENERATORS = (
     ("-m", "tuneyard", "render"),
     ("tools/terminal_picture.py",),
     ("tools/families_page.py",),
+    ("tools/methods_page.py",),
 )
 
 

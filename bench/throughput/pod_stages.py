@@ -5,15 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuneyard_api import names
-from tuneyard_api.pod_contract import (
-    EvaluationFacts,
-    PrepareFacts,
-    PublishFacts,
-    Scores,
-    Stage,
-    StageResult,
-    TrainFacts,
-)
+from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
+from tuneyard_api.pod_contract import PrepareFacts, PublishFacts, Stage, StageResult, TrainFacts
 
 DIGEST_LENGTH = 64
 """Characters of a SHA-256 in hex; stages.yaml counts with it."""

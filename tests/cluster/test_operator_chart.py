@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from support.cluster.operator_process import until
+from tuneyard.checks.custom_kinds import add, check
+from tuneyard.render.files import File
 from tuneyard_api.runtime import FineTuneRuntimeSpec
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.errors import ClusterError
@@ -17,6 +19,7 @@ from tuneyard_local.progress import Progress
 
 pytestmark = pytest.mark.cluster
 CHART = Path(__file__).parents[2] / "charts" / "tuneyard-operator"
+PROMETHEUS_CRDS = Path(__file__).parents[1] / "rendering/prometheus-crds.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +58,21 @@ OWN = {
 def test_the_chart_has_no_lint(helm: Path) -> None:
     answer = run(helm, "lint", "--strict", CHART)
     assert answer.returncode == 0, answer.stdout
+
+
+def test_prometheus_finds_the_operator_where_it_has_its_kinds(helm: Path, tmp_path: Path) -> None:
+    assert not [name for kind, name in rendered(helm, tmp_path, {}) if kind == "ServiceMonitor"]
+    values = {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}
+    objects = rendered(helm, tmp_path, values)
+    monitor = objects["ServiceMonitor", "ty-tuneyard-operator"]
+    service = objects["Service", "ty-tuneyard-operator"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == [
+        port["name"] for port in service["spec"]["ports"]
+    ]
+    add([PROMETHEUS_CRDS], tmp_path)
+    assert check([File("chart", "", "tuneyard-operator", (monitor,))], tmp_path) == []
 
 
 @pytest.mark.parametrize(

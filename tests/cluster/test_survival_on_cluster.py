@@ -83,3 +83,19 @@ def test_a_deadline_ends_the_job_and_its_pod(operator: OperatorProcess, job: Job
     job.run_pod(job.pod(Stage.PREPARE))
     job.wait_for("Succeeded", "False", reasons.ACTIVE_DEADLINE)
     until("nothing runs", lambda: not [*job.jobs(), *pods(job)])
+
+
+def test_without_kueue_a_job_that_names_a_queue_says_so_and_runs_nothing(
+    operator: OperatorProcess, job: JobOnCluster
+) -> None:
+    operator.start(*FLAGS)
+    job.apply(job_spec(scheduling={"queue": "gpus"}))
+    job.succeed(Stage.PREPARE)
+    job.wait_for("Scheduled", "False", reasons.QUEUED)
+    assert job.status.state is State.QUEUED
+    waiting = job.status.waiting_for
+    assert waiting is not None
+    assert (waiting.kind, waiting.name) == ("LocalQueue", "gpus")
+    assert "this cluster has no Kueue" in waiting.message
+    assert [pod for pod in pods(job) if "train" in pod] == []
+    assert "bug" not in operator.said()

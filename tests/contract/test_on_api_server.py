@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
 from tuneyard_api.job import FineTuneJob
-from tuneyard_api.pod_contract import EvaluationFacts, FailureClass, Scores, Stage
+from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.status import (
     AdapterStatus,

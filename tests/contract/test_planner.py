@@ -91,6 +91,39 @@ def test_a_whole_model_is_not_put_among_adapters_nor_asked_of_their_server() -> 
     assert address(make_plan(asked, serving)) == "http://vllm"
 
 
+def test_a_dora_job_publishes_a_merged_model_away_from_the_adapters_of_a_server() -> None:
+    """No server loads adapters with magnitudes, and `spec.lora` alone says that these are trained."""
+    serving = make_runtime(servedModels=[TINY])
+    said = "method lora with lora.dora publishes a whole model"
+    assert problems(make_job(lora={"dora": True}, serve={"model": "tiny"}), serving) == [
+        (
+            f"spec.serve: {said}, which a server of adapters does not load (got tiny); try the address of a server that"
+            " is started on the published folder, or leave serve out"
+        ),
+        (
+            f"spec.publish: {said}, and the registry of runtime hf is read by tiny for adapters (got claim adapters);"
+            " try publish.pvc with a claim for models"
+        ),
+    ]
+    plan = make_plan(make_job(lora={"dora": True}, publish={"pvc": {"claimName": "models"}}), serving)
+    assert (plan.destination, plan.registry.claim_name) == (None, "models")
+    assert plan.resolved.kind.is_merged
+    assert not make_plan(make_job(lora={"dora": False}), serving).resolved.kind.is_merged
+
+
+def test_a_dpo_job_has_its_options_and_preferences_whatever_it_leaves_open() -> None:
+    runtime = make_runtime(methods=["lora", "dpo"], servedModels=[TINY])
+    plan = make_plan(make_job(method="dpo"), runtime)
+    assert plan.resolved.dpo is not None
+    assert (plan.resolved.dpo.beta, plan.resolved.dataset.format) == (0.1, "preference")
+    assert address(plan) == "http://tiny"
+    assert make_plan(make_job(method="dpo", dpo={"beta": 0.5}), runtime).resolved.dpo.beta == 0.5
+    assert make_plan(make_job(), runtime).resolved.dpo is None
+    assert make_plan(
+        make_job(method="dpo", lora={"dora": True}), make_runtime(methods=["dpo"])
+    ).resolved.kind.is_merged
+
+
 def test_early_stopping_needs_something_to_look_at() -> None:
     stopping = {"earlyStopping": {"patience": 2}}
     assert make_plan(make_job(training=stopping), make_runtime()).resolved.training.early_stopping is not None

@@ -48,7 +48,12 @@ OTHERS: tuple[dict[str, Any], ...] = (
     {"publish": {"s3": {"bucket": "abc", "secretRef": {"name": "s"}}}},
     *({"dataset": {"training": each, "validation": each, "test": each}} for each in (HUB, S3, HTTP)),
 )
-JOBS = (FIRST, *(FIRST | other for other in OTHERS))
+PLAIN = {name: part for name, part in FIRST.items() if name != "lora"} | {
+    "model": {"pvc": {"claimName": "c", "path": "p"}},
+    "dataset": {"training": SOURCE},
+}
+METHODS: tuple[dict[str, Any], ...] = ({"method": "dpo", "dpo": {}}, {"method": "pTuning", "pTuning": {}})
+JOBS = (FIRST, *(FIRST | other for other in OTHERS), *(PLAIN | method for method in METHODS))
 METADATA = ("labels", "annotations", "namespace")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tuneyard_api.job import FineTuneJob
+from tuneyard_api.methods import method_of
 from tuneyard_api.planner import make_plan
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.workspace_size import parameters_in, workspace_gib
@@ -29,13 +30,25 @@ def test_a_name_tells_the_parameters_or_not(name: str, parameters: float | None)
 
 
 @pytest.mark.parametrize(
-    ("method", "rank", "is_downloaded", "gib"),
-    [("lora", 16, False, 10), ("lora", 16, True, 25), ("lora", 64, False, 27), ("sft", 16, True, 303)],
+    ("method", "dora", "rank", "is_downloaded", "gib"),
+    [
+        ("lora", False, 16, False, 10),
+        ("lora", False, 16, True, 25),
+        ("lora", True, 16, True, 40),
+        ("lora", False, 64, False, 27),
+        ("sft", False, 16, True, 303),
+    ],
 )
 def test_checkpoints_of_everything_that_is_trained_have_room(
-    method: str, rank: int, is_downloaded: bool, gib: int
+    method: str, dora: bool, rank: int, is_downloaded: bool, gib: int
 ) -> None:
-    size = workspace_gib(model="a/b-8B", method=method, rank=rank, checkpoints=2, is_downloaded=is_downloaded)
+    size = workspace_gib(
+        model="a/b-8B",
+        method=method_of(method, dora=dora),
+        rank=rank,
+        checkpoints=2,
+        is_downloaded=is_downloaded,
+    )
     assert size == gib
 
 

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from tuneyard_data.chat_template import (
     ASKED_OTHERWISE,
-    LAST_ANSWER_ONLY,
+    EARLIER_ANSWERS_LEFT_OUT,
     REASONING_LEFT_OUT,
     TOOLS_LEFT_OUT,
     ChatTemplate,
@@ -141,7 +141,25 @@ def test_reasoning_that_the_template_leaves_out_is_said():
 def test_a_template_that_keeps_the_last_turn_alone_says_so():
     forgetful = PLAIN.replace("m.content", "(m.content if loop.last or m.role == 'user' else 'x')")
     example = example_of(forgetful, messages=[ASK, ANSWER, ASK, ANSWER])
-    assert (learned(example), example.notes) == ([" a</s>"], (LAST_ANSWER_ONLY,))
+    assert (learned(example), example.notes) == ([" a</s>"], (EARLIER_ANSWERS_LEFT_OUT,))
+
+
+def test_each_turn_that_the_template_keeps_is_learned():
+    thinks = (
+        "{% set ns = namespace(asked=0) %}{% for m in messages %}{% if m.role == 'user' %}"
+        "{% set ns.asked = loop.index0 %}{% endif %}{% endfor %}"
+    ) + WITH_TOOLS.replace("{{ m.content or", "{{ '<t></t>' if loop.index0 > ns.asked }}{{ m.content or")
+    result = {"role": "tool", "tool_call_id": "1", "content": "sunny"}
+    messages = [ASK, {"role": "assistant", "content": "early"}, ASK, call({"city": "X"}), result, ANSWER]
+    example = example_of(thinks, messages=messages, tools=[TOOL])
+    assert learned(example) == [' <t></t><call>weather {"city": "X"}</call></s>', " <t></t>a</s>"]
+    assert example.notes == (EARLIER_ANSWERS_LEFT_OUT,)
+
+
+def test_an_end_that_is_written_only_behind_the_last_turn_keeps_no_turn_from_being_learned():
+    source = PLAIN.replace("'</s>'", "'<end>\n'") + "{{ '' if add_generation_prompt else '</s>' }}"
+    example = example_of(source, ("</s>", "<end>"), messages=[ASK, ANSWER, ASK, ANSWER])
+    assert (learned(example), example.notes) == ([" a<end>", " a<end>\n</s>"], ())
 
 
 def test_a_template_that_asks_in_other_words_than_it_writes_says_so():
@@ -149,6 +167,47 @@ def test_a_template_that_asks_in_other_words_than_it_writes_says_so():
     example = example_of(source, messages=[ASK, ANSWER])
     assert text(example) == "USER: q\nASSISTANT: a</s>"
     assert (learned(example), example.notes) == (["ASSISTANT: a</s>"], (ASKED_OTHERWISE,))
+
+
+ASKED = "{% if add_generation_prompt %}assistant:{% endif %}"
+OTHER_WORDS = {
+    "thoughts begin when it asks": (
+        PLAIN.replace(ASKED, ASKED.replace("assistant:", "assistant: <think>\n")),
+        ["a</s>", "a</s>"],
+    ),
+    "thoughts are empty in the record": (
+        PLAIN.replace(
+            "{{ m.content }}", "{{ '<think></think>' if m.role == 'assistant' }}{{ m.content }}"
+        ).replace(ASKED, ASKED.replace("assistant:", "assistant: <think>\n")),
+        ["</think>a</s>", "</think>a</s>"],
+    ),
+    "a mark of its own begins the answer": (
+        PLAIN.replace("{{ m.content }}", "{{ '<thus>' if m.role == 'assistant' }}{{ m.content }}").replace(
+            ASKED, ASKED.replace("assistant:", "assistant: <think>\n")
+        ),
+        ["<thus>a</s>", "<thus>a</s>"],
+    ),
+    "a line break at the end of the template": (PLAIN + "{{ '\n' }}", [" a</s>", " a</s>"]),
+}
+
+
+@pytest.mark.parametrize(("source", "answers"), OTHER_WORDS.values(), ids=OTHER_WORDS.keys())
+def test_words_that_ask_for_an_answer_are_not_learned(source, answers):
+    example = example_of(source, messages=[ASK, ANSWER, ASK, ANSWER])
+    assert (learned(example), ASKED_OTHERWISE in example.notes) == (answers, True)
+
+
+@pytest.mark.parametrize("content", [{"content": None}, {"content": ""}, {}], ids=["null", "empty", "absent"])
+def test_a_call_has_an_empty_text_for_templates_that_join_it(content):
+    joins = WITH_TOOLS.replace("{{ m.content or '' }}", "{{ '' + m.content }}")
+    asks = {key: value for key, value in call({"city": "X"}).items() if key != "content"} | content
+    example = example_of(joins, messages=[ASK, asks], tools=[TOOL])
+    assert learned(example) == [' <call>weather {"city": "X"}</call></s>']
+
+
+def test_a_call_that_the_template_does_not_write_is_refused():
+    with pytest.raises(RecordProblem, match="does not write the call of the tool `weather`; try a model"):
+        example_of(messages=[ASK, call({"city": "X"})], tools=[TOOL])
 
 
 def test_an_answer_ends_with_the_token_that_the_template_writes():
@@ -161,6 +220,12 @@ def test_what_is_absent_is_none_for_the_template():
         "{% if tools is not none %}TOOLS{% endif %}{% if documents is not none %}DOCUMENTS{% endif %}" + PLAIN
     )
     assert text(example_of(source, messages=[ASK, ANSWER])) == "user: q\nassistant: a</s>"
+
+
+def test_json_in_a_template_takes_the_arguments_that_transformers_takes():
+    source = "{% for m in messages %}{{ m | tojson(ensure_ascii=False, sort_keys=True) }}</s>{% endfor %}"
+    example = example_of(source, messages=[ASK | {"content": "é"}, ANSWER])
+    assert text(example) == '{"content": "é", "role": "user"}</s>{"content": "a", "role": "assistant"}</s>'
 
 
 REFUSED = {

@@ -2,7 +2,7 @@
 """Values of records in a job's template: never in the spelling of Python."""
 
 import pytest
-from tuneyard_api.job import Template
+from tuneyard_api.job_inputs import Template
 from tuneyard_data.records import Place, Record, RecordProblem
 from tuneyard_data.templates import renderer_of
 

@@ -199,6 +199,17 @@ def test_special_tokens_are_found_in_every_file_that_names_them(tmp_path):
     assert tokenized.tokens.tolist()[:-1] == theirs.apply_chat_template(messages, return_dict=False)
 
 
+def test_nothing_is_learned_behind_the_token_that_ends_a_turn():
+    """The template ends a turn with another token than the tokenizer's own end, and writes a line break behind it."""
+    ours, _ = tokenizers_of("bytes", "turns")
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    record = Record(Place("t.jsonl", 1), {"messages": messages})
+    example = renderer_of("auto", None, ours.chat_template(), record)(record)
+    (tokenized,) = ours.tokenize([example], learn_all=False, limit=100)
+    assert ours.decode_all(tokenized.tokens[tokenized.learned].tolist()) == "b<|end|>"
+    assert tokenized.learned[-2:].all()
+
+
 def test_a_turn_that_is_not_learned_at_the_end_has_no_learned_end():
     ours, _ = tokenizers_of("bytes", "roles")
     example = Example((Piece("a", is_learned=False), Piece("b", is_learned=False)), "a", "b")

@@ -81,17 +81,22 @@ def test_the_trainer_s_speed_is_what_the_readme_says() -> None:
 
 
 def side_by_side(what: str) -> dict[str, Any]:
-    rows: dict[str, Any] = results(f"side-by-side-{what}-nvidia-h100-80gb-hbm3.json")["rows"]
+    rows: dict[str, Any] = results(f"side-by-side-{what}.json")["rows"]
     return rows
 
 
 def test_lora_beside_others_is_what_the_readme_says() -> None:
-    rows = side_by_side("8b-lora")
-    ours, peft, liger = (
+    rows = side_by_side("8b-lora-nvidia-h200") | side_by_side("8b-lora-fp8-nvidia-h200")
+    ours, fp8, peft, liger = (
         f"{rows[name]['tokensPerSecond']:,.0f}"
-        for name in ("tuneyard-8b-lora-long-2", "peft-8b-lora-long-1", "liger-8b-lora-long-2")
+        for name in (
+            "tuneyard-8b-lora-long-2",
+            "tuneyard-8b-lora-long-2-fp8",
+            "peft-8b-lora-long-1",
+            "liger-8b-lora-long-2",
+        )
     )
-    said = f"| {ours} tokens/s on one H100, {peft} with transformers and PEFT, {liger} with Liger |"
+    said = f"| {ours} tokens/s on one H200, {fp8} with a base in FP8, {peft} with transformers and PEFT, {liger} with Liger |"
     assert said in README
 
 
@@ -103,16 +108,23 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("what", ["8b-lora", "1b-lora", "1b-sft"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        *(f"{kind}-nvidia-h100-80gb-hbm3" for kind in ("8b-lora", "1b-lora", "1b-sft")),
+        *(f"{kind}-nvidia-h200" for kind in ("8b-lora", "8b-lora-fp8", "1b-lora-1b-sft")),
+    ],
+)
 def test_the_table_of_programs_side_by_side_is_what_was_measured(what: str) -> None:
     for name, row in side_by_side(what).items():
-        program, micro = NAMES[name.split("-")[0]], name.rsplit("-", 1)[-1]
+        stack, _, _, data, micro, *quantization = name.split("-")
+        program = NAMES[stack] + (", FP8" if quantization else "")
         line = next(
             line
             for line in BENCHMARKS.splitlines()
             if f"| {program} | {row['tokensPerSecond']:,.0f} | {row['peakMemoryGiB']:.1f} |" in line
         )
-        assert f"{name.split('-')[3]} records, micro batch {micro} |" in line
+        assert f"{data} records, micro batch {micro} |" in line
 
 
 COLUMNS = [(1, "lora"), (2, "lora"), (1, "sft"), (2, "sft")]

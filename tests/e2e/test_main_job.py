@@ -13,7 +13,7 @@ from tuneyard_local.demo import ask
 from tuneyard_local.paths import REPOSITORY
 
 JOB_FILE = REPOSITORY / "examples" / "docstrings-lora.yaml"
-LEAST_PROMPTS = 50
+PROMPTS = 50
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -34,6 +34,9 @@ def bootstrap_low(differences: Sequence[float], rounds: int = 4000) -> float:
 
 def test_from_ten_lines_to_an_adapter_that_answers_better(bench) -> None:
     document = yaml_io.load(JOB_FILE.read_text(), str(JOB_FILE)).value
+    # A quarter of the steps, larger ones: enough for a gain that no chance explains, in a third of the time.
+    document["spec"]["training"] |= {"maxSteps": 50, "learningRate": 0.003}
+    document["spec"]["evaluation"] = {"maxPrompts": PROMPTS}
     bench.apply(document)
     name = document["metadata"]["name"]
     status = bench.wait_for_state(name, "Succeeded", 1200)
@@ -55,16 +58,21 @@ def test_from_ten_lines_to_an_adapter_that_answers_better(bench) -> None:
     )
     result = status["result"]
     adapter = bench.registry() / result["adapter"]["name"]
-    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in adapter.iterdir()}
+    assert {
+        *("adapter_config.json", "adapter_model.safetensors", "report.html", "report.md"),
+        *("metrics.jsonl", "samples.jsonl", "prepare-report.json"),
+    } <= {path.name for path in adapter.iterdir()}
+    measured = status["training"]
+    assert measured["trainedTokens"] > 0
+    assert measured["peakMemoryBytes"] > 1 << 20
     assert result["adapter"]["digest"].startswith("sha256:")
     assert result["modelName"] == result["adapter"]["name"]
     assert [attempt["stage"] for attempt in status["attempts"]] == ["prepare", "train", "publish"]
 
     metrics = result["metrics"]
-    prompts = metrics["tuned"]["prompts"]
-    assert prompts >= LEAST_PROMPTS
+    assert metrics["tuned"]["prompts"] == PROMPTS
     limit = bench.get("finetunejobs", name)["spec"]["evaluation"]["maxNewTokens"]
-    records = ask.first_records(Path(bench.parts.datasets) / "docstrings" / "test.jsonl", prompts)
+    records = ask.first_records(Path(bench.parts.datasets) / "docstrings" / "test.jsonl", PROMPTS)
     scores: dict[str, list[float]] = {"base": [], "tuned": []}
     with ask.forwarded(
         bench.cluster.kubeconfig, bench.namespace, installation.SERVICE, installation.SERVICE_PORT

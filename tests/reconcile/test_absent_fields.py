@@ -9,7 +9,14 @@ import pytest
 from support.samples import job_spec, runtime_spec
 from tuneyard_api import names
 from tuneyard_operator.domain.observed import SeenPod
-from tuneyard_operator.domain.parsing import may_unpublish, parse_event, parse_job, parse_pod, parse_unpublish
+from tuneyard_operator.domain.parsing import (
+    may_unpublish,
+    parse_event,
+    parse_job,
+    parse_pod,
+    parse_queue,
+    parse_unpublish,
+)
 from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store
 
@@ -70,6 +77,18 @@ EVENT = {
     "lastTimestamp": MOMENT,
     "eventTime": MOMENT,
 }
+WORKLOAD = {
+    "metadata": METADATA,
+    "spec": {"active": True},
+    "status": {
+        "conditions": [
+            {**CONDITION, "type": "Evicted"},
+            {**CONDITION, "type": "QuotaReserved"},
+        ],
+        "admissionChecks": [{"name": "nodes", "state": "Pending", "message": "m"}],
+    },
+}
+LOCAL_QUEUE = {"metadata": METADATA, "spec": {"clusterQueue": "team"}, "status": {"x": {"y": 1}}}
 OURS = {"metadata": {**METADATA, "name": "a"}, "spec": job_spec(), "status": {"message": "m"}}
 RUNTIME = {"metadata": {**METADATA, "name": "hf"}, "spec": runtime_spec()}
 
@@ -87,6 +106,8 @@ READERS: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
     "a pod in the store": (POD, put("Pod")),
     "a pod that unpublishes": (POD, lambda body: parse_unpublish(JOB, [body])),
     "an event": (EVENT, parse_event),
+    "a Workload": (WORKLOAD, lambda body: parse_queue(body, None)),
+    "a LocalQueue": (LOCAL_QUEUE, lambda body: parse_queue(None, body)),
     "a FineTuneJob": (OURS, put("FineTuneJob")),
     "a FineTuneRuntime": (RUNTIME, put("FineTuneRuntime")),
 }

@@ -13,7 +13,7 @@ from support.samples import (
 )
 from support.world.world import KEY, World
 from tuneyard_api import names, reasons
-from tuneyard_api.pod_contract import Progress, Stage
+from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import State
 from tuneyard_operator.domain.observed import SeenEvent
 
@@ -274,76 +274,6 @@ def test_a_deleted_plan_that_cannot_be_made_again_ends_the_job() -> None:
     world.settle()
     assert world.status.state is State.FAILED
     assert world.conditions()["Succeeded"] == ("False", reasons.PLAN_LOST)
-
-
-def test_progress_is_read_from_the_pod_and_written_only_when_the_step_moved() -> None:
-    world = World()
-    world.settle()
-    world.carry_out(Stage.PREPARE)
-    world.progress.answer = Progress(
-        stage=Stage.TRAIN,
-        phase="training",
-        step=10,
-        of=40,
-        loss=2.5,
-        tokens_per_second=800.0,
-        eta_seconds=200,
-    )
-    world.run_pod(world.make_pod("a-train-1"))
-    world.settle()
-    assert world.progress.asked == ["http://10.0.0.9:9470/progress"]
-    progress = world.status.progress
-    assert progress is not None
-    assert (progress.step, progress.of, progress.percent, progress.loss, progress.eta) == (
-        10,
-        40,
-        25,
-        2.5,
-        "3m20s",
-    )
-    writes = world.cluster.calls.count("patch status")
-    world.advance(5)
-    world.one_pass()
-    assert len(world.progress.asked) == 1, "at most every ten seconds"
-    world.advance(10)
-    world.one_pass()
-    assert len(world.progress.asked) == 2
-    assert world.cluster.calls.count("patch status") == writes, "the step has not moved"
-    world.progress.answer = world.progress.answer.model_copy(update={"step": 20, "eta_seconds": None})
-    world.advance(10)
-    world.one_pass()
-    assert world.status.progress is not None
-    assert (world.status.progress.step, world.status.progress.eta) == (20, None)
-
-
-def test_measurements_are_progress_before_the_training_and_not_within_it() -> None:
-    world = World()
-    world.settle()
-    world.carry_out(Stage.PREPARE)
-    world.run_pod(world.make_pod("a-train-1"))
-    world.settle()
-    seen = []
-    for phase, step, of in (
-        ("loading", 0, 0),
-        ("evaluating", 32, 64),
-        ("training", 3, 40),
-        ("evaluating", 9, 64),
-        ("checkpointing", 4, 40),
-        ("training", 4, 40),
-    ):
-        world.progress.answer = Progress(stage=Stage.TRAIN, phase=phase, step=step, of=of)
-        world.advance(10)
-        world.one_pass()
-        progress = world.status.progress
-        seen.append(progress.text if progress else None)
-    assert seen == [
-        None,
-        "evaluating 32/64 (50%)",
-        "3/40 (7%)",
-        "3/40 (7%)",
-        "3/40 (7%)",
-        "4/40 (10%)",
-    ]
 
 
 def test_events_come_after_the_status_and_not_at_all_when_it_cannot_be_written() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.samples import NOW
 from support.world.merge_patch import merged
 from tuneyard_api import reasons
+from tuneyard_api.pod_contract import TrainingMeasures
 from tuneyard_api.status import Condition, ConditionType, FineTuneJobStatus, ProgressStatus, State, WaitingFor
 from tuneyard_operator.domain.conditions import Conditions, api_time, read_time, set_condition
 from tuneyard_operator.domain.progress import duration_text
@@ -117,12 +118,21 @@ PROGRESS = st.builds(
     tokens_per_second=st.none(),
     eta=st.none() | st.just("3s"),
 )
+MEASURES = st.builds(  # by the names in JSON, as hypothesis makes up what the signature requires and it does not find
+    TrainingMeasures,
+    validationLoss=st.none() | st.floats(0, 9),
+    bestStep=st.none() | st.integers(1, 9),
+    trainedTokens=st.integers(0, 9),
+    tokensPerSecond=st.floats(0, 9),
+    peakMemoryBytes=st.none(),
+)
 STATUSES = st.builds(
     FineTuneJobStatus,
     state=st.sampled_from(State),
     message=st.none() | st.text(max_size=3),
     waiting_for=st.none() | WAITING,
     progress=st.none() | PROGRESS,
+    training=st.none() | MEASURES,
 )
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from support.world.rough import RoughCluster, RoughWorld
 from support.world.survival_machine import only, walk
-from tuneyard_api.pod_contract import Stage
+from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import Attempt, ConditionType, FineTuneJobStatus
 from tuneyard_operator.domain import cleanup, decide, deletion, report, stages
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decision import Decision, Delete
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
 from tuneyard_operator.domain.steps import plan
+from tuneyard_operator.domain.verdict import StageFailure
 from tuneyard_operator.reconcile import apply, gather, reconciler
 from tuneyard_operator.reconcile.gather import Gatherer
 from tuneyard_operator.reconcile.queue import Key
@@ -152,6 +153,16 @@ def suspend_and_forget_the_pod(patch: Patch) -> None:
     patch.setattr(stages, "_follow", follow)
 
 
+def start_beside_what_is_queued(patch: Patch) -> None:
+    """Takes a Job that its queue holds back for one that has lost its pods."""
+
+    def wait(work: stages.Work, attempt: Attempt, *_: Any) -> Any:
+        lost = StageFailure(FailureClass.INTERRUPTED, "lost")
+        return stages._again(work, attempt.stage, work.report.end(attempt, lost))
+
+    patch.setattr(stages, "_wait_in_queue", wait)
+
+
 def publish_without_a_hold(patch: Patch) -> None:
     """Sets no finalizer before it publishes what is to go with the job."""
     real = decide._carry_on
@@ -243,6 +254,11 @@ def with_a_pod_that_nobody_told_of(world: RoughWorld) -> None:
     world.told = [event for event in world.told if event[0] != "Pod"]
 
 
+def in_a_default_queue(world: RoughWorld) -> None:
+    """Every Job waits in its queue before it has pods."""
+    world.cluster.has_default_queue = True
+
+
 def about_to_publish(world: RoughWorld) -> None:
     """What is published next is to go with the job."""
     world.edit(deletionPolicy="Delete")
@@ -323,6 +339,12 @@ PLANTS = [
     Plant(forget_who_publishes, GOING, "unpublished too early: ", with_a_pod_that_publishes),
     Plant(
         ignore_what_unpublishes, WORK, "beside what is unpublished: ", applied_again_beside_what_unpublishes
+    ),
+    Plant(
+        start_beside_what_is_queued,
+        {"operator_works_until_nothing_is_due", "time_passes_and_is_used"},
+        "overlap: ",
+        in_a_default_queue,
     ),
     Plant(suspend_and_forget_the_pod, {*WORK, "somebody_suspends_or_resumes"}, "untrue: suspended"),
 ]

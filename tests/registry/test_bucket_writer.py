@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.registry.adapters import DESCRIPTION
 from support.registry.s3_stores import BUCKET
 from support.registry.writing import adapter
 from tuneyard_api.places import RegistryRetention, S3Prefix
@@ -87,7 +88,7 @@ def writer(store, prefix, tmp_path) -> Writer:
 
 def test_a_version_is_stored_by_digest_and_readers_get_it(writer):
     version = writer.publish("a", b"one")
-    stored = [*(f"{version.path}/{name}" for name in (*ADAPTER_FILES, "README.md", VERSION_FILE))]
+    stored = [*(f"{version.path}/{name}" for name in (*ADAPTER_FILES, *DESCRIPTION, VERSION_FILE))]
     assert sorted(writer.listed()) == sorted([*stored, f"{version.path}/.published-by/mine", "a.json"])
     assert writer.read() == {"a": (version, b"one")}
 

@@ -113,13 +113,15 @@ def test_only_adapters_of_the_servers_base_are_taken(bench):
     publish(bench.registry, "a")
     publish(bench.registry, "old", base=StoredBase(repo="org/tiny", revision="v0", commit="dead"))
     publish(bench.registry, "other", base=StoredBase(name="tiny"))
+    publish(bench.registry, "prompt", method="pTuning")
     publish(bench.registry, "whole", files=("config.json", "model.safetensors"))
     status = bench.run()
     assert list(bench.vllm.loaded) == ["a"]
     assert status.others == {
         "old": "an adapter of org/tiny at v0; the server has org/tiny at v1",
         "other": "an adapter of tiny; the server has org/tiny at v1",
-        "whole": "a whole model",
+        "prompt": "no adapter, but what method pTuning makes",
+        "whole": "no adapter, but what method sft makes",
     }
 
 

@@ -88,7 +88,9 @@ def test_check_gives_its_verdict_first_as_in_the_readme(root: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
     first, *rest = result.stderr.splitlines()
     assert f"\n{first}\n" in (ROOT / "README.md").read_text()
-    assert [line.split()[1:3] for line in rest] == [["registries:", "warning:"]] * 2
+    minio, own = "components.minio:", "registries:"
+    places = ["registries.airGapped:", "externalPostgres:", minio, own, minio, own]
+    assert [line.split()[1:3] for line in rest] == [[place, "warning:"] for place in places]
 
 
 def test_check_says_all_good_where_nothing_is_left_to_do(root: Path) -> None:
@@ -97,11 +99,14 @@ def test_check_says_all_good_where_nothing_is_left_to_do(root: Path) -> None:
 
 def test_check_lists_on_request_what_could_not_be_confirmed(root: Path) -> None:
     first, *rest = run(root, "check", "lab", "-v").stderr.splitlines()
-    assert first == "1 environment checked, no errors, 1 warning; 2 details could not be confirmed:"
-    places = ["components.nemo-data-store:", "components.nemo-operator:", "registries:"]
-    assert sorted(line.split()[1] for line in rest) == places
+    assert first == "1 environment checked, no errors, 2 warnings; 2 details could not be confirmed:"
+    places = ["minio", "nemo-data-store", "nemo-operator"]
+    assert sorted(line.split()[1] for line in rest) == [
+        *(f"components.{name}:" for name in places),
+        "registries:",
+    ]
     rows = json.loads(run(root, "check", "lab", "--format", "json").stdout)
-    assert {row["rule"] for row in rows} == {"pin-is-confirmed", "image-is-real"}
+    assert {row["rule"] for row in rows} == {"pin-is-confirmed", "image-is-real", "image-is-not-vulnerable"}
 
 
 def test_check_folds_no_other_warning(root: Path) -> None:
@@ -111,9 +116,10 @@ def test_check_folds_no_other_warning(root: Path) -> None:
     first, *rest = result.stderr.splitlines()
     assert result.exit_code == 0
     assert first.startswith(
-        "1 environment checked, no errors, 2 warnings; 2 details could not be confirmed ("
+        "1 environment checked, no errors, 3 warnings; 2 details could not be confirmed ("
     )
-    assert sorted(line.split()[1] for line in rest) == ["argocd.version:", "registries:"]
+    places = ["argocd.version:", "components.minio:", "registries:"]
+    assert sorted(line.split()[1] for line in rest) == places
 
 
 def test_nothing_is_written_when_one_of_several_is_wrong(root: Path) -> None:

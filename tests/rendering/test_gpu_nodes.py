@@ -177,7 +177,49 @@ def test_a_taint_s_key_is_a_name_with_an_optional_prefix(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "-a", "a-", "Example.com/a", "/a", "a/", "a/b/c", "a b", "a" * 64, f"a/{'b' * 64}"]
+    ("taint", "toleration"),
+    [
+        ("dedicated", {"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}),
+        ("a.example/b:NoExecute", {"key": "a.example/b", "operator": "Exists", "effect": "NoExecute"}),
+        ("team=a-1", {"key": "team", "operator": "Equal", "value": "a-1", "effect": "NoSchedule"}),
+        ("x/y=z:NoExecute", {"key": "x/y", "operator": "Equal", "value": "z", "effect": "NoExecute"}),
+        ("nvidia.com/gpu:NoExecute", {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoExecute"}),
+    ],
+)
+def test_value_and_effect_of_a_taint_reach_pods_and_drivers(taint: str, toleration: Json) -> None:
+    here = stack({"nodes": [{**NODES[0], "tolerations": [taint]}]})
+    found = [
+        value for entry in objects(here) for path, value in walk(entry) if path and path[-1] == "tolerations"
+    ]
+    operator = values(here, "gpu-operator")
+    found += [
+        operator["daemonsets"]["tolerations"],
+        operator["node-feature-discovery"]["worker"]["tolerations"],
+    ]
+    assert len(found) == 7
+    assert all(toleration in tolerations for tolerations in found)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "a:",
+        "a=",
+        "a:Noexecute",
+        "a=b c:NoExecute",
+        "a:NoExecute=b",
+        "a=-b",
+        "-a",
+        "a-",
+        "Example.com/a",
+        "/a",
+        "a/",
+        "a/b/c",
+        "a b",
+        "a" * 64,
+        f"a/{'b' * 64}",
+    ],
 )
 def test_nothing_else_is(key: str) -> None:
     with pytest.raises(ValueError, match="tolerations"):

@@ -206,6 +206,61 @@ def test_a_failing_service_says_why() -> None:
     )
 
 
+def cache(state: str, *conditions: dict[str, Any]) -> dict[str, Any]:
+    """A NIMCache with conditions as NIM Operator 3.1.2 writes them."""
+    return {
+        "metadata": {"name": "llama-cache-1a2b3c4d", "namespace": "models"},
+        "status": {"state": state, "conditions": list(conditions)},
+    }
+
+
+JOB_FAILED = {
+    "type": "NIM_CACHE_JOB_COMPLETED",
+    "status": "False",
+    "reason": "JobFailed",
+    "message": "The Job to cache NIM has failed",
+}
+JOB_PENDING = {
+    "type": "NIM_CACHE_JOB_PENDING",
+    "status": "True",
+    "reason": "JobPending",
+    "message": "pending",
+}
+NO_PROFILE = {
+    "type": "NIM_CACHE_RECONCILE_FAILED",
+    "status": "True",
+    "reason": "ReconcileFailed",
+    "message": "no profiles are selected for caching",
+}
+DOWNLOAD = "a download has failed: kubectl logs -n models job/llama-cache-1a2b3c4d-job"
+
+
+@pytest.mark.parametrize(
+    ("resource", "status", "message"),
+    [
+        (cache("Failed", JOB_PENDING, JOB_FAILED), "Progressing", f"Failed, {DOWNLOAD}"),
+        (cache("InProgress", JOB_FAILED), "Progressing", f"InProgress, {DOWNLOAD}"),
+        (cache("NotReady", NO_PROFILE), "Progressing", "no profiles are selected for caching"),
+        (cache("Pending", JOB_PENDING), "Progressing", "Pending"),
+        (cache("Ready", {**JOB_FAILED, "status": "True", "reason": "JobCompleted"}), "Healthy", "Ready"),
+    ],
+    ids=["failed", "tried again", "no profile fits", "waiting", "ready after all"],
+)
+def test_a_cache_that_is_not_filled_says_where_the_reason_is(
+    resource: dict[str, Any], status: str, message: str
+) -> None:
+    assert run(CACHE, resource) == (status, message)
+
+
+def test_a_service_says_where_the_reason_is() -> None:
+    """Without its database's Secret a NeMo object never gets a status; NIMCacheFailed comes without a message."""
+    waiting = {"kind": "NemoCustomizer", "metadata": {"name": "nemo-customizer", "namespace": "nemo"}}
+    wanted = "no status yet; its events say why: kubectl describe -n nemo NemoCustomizer/nemo-customizer"
+    assert run("apps.nvidia.com_NemoCustomizer", waiting) == ("Progressing", wanted)
+    failed = nvidia("Failed", ("Failed", "NIMCacheFailed", ""))
+    assert run(SERVICE, failed) == ("Progressing", "NIMCacheFailed: its NIMCache says why")
+
+
 @pytest.mark.parametrize(
     ("conditions", "generation", "suspend", "status"),
     [

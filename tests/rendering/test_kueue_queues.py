@@ -51,6 +51,12 @@ def test_a_job_that_names_no_queue_gets_the_one_of_its_namespace() -> None:
     }
 
 
+@pytest.mark.parametrize("scheduler", ["volcano", "kube-scheduler"])
+def test_no_queue_is_rendered_that_no_job_uses(scheduler: str) -> None:
+    for kind in ("Queue", "LocalQueue", "ClusterQueue", "ResourceFlavor"):
+        assert rendered(scheduler, kind) == {}
+
+
 def test_what_is_lent_comes_back() -> None:
     queues = rendered("kueue", "ClusterQueue")
     assert {name: spec["cohortName"] for (_, name), spec in queues.items()} == {

@@ -47,7 +47,11 @@ BASE: dict[str, Any] = {
 MIG = {"strategy": "mixed", "config": "all-1g.10gb", "partsPerGpu": 7, "memoryGiB": 10}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"components": {"leader-worker-set": {"enabled": True}}},
-    "metrics": {},
+    "metrics": {"components": {**BASE["components"], "prometheus-adapter": {"enabled": True}}},
+    "metrics, mirror": {
+        "components": {**BASE["components"], "prometheus-adapter": {"enabled": True}},
+        "registries": {"mirror": MIRROR},
+    },
     "mirror": {"registries": {"mirror": MIRROR}},
     "open": {"preset": "open"},
     "open, mirror": {"preset": "open", "registries": {"mirror": MIRROR}},
@@ -62,7 +66,7 @@ RELEASED = {
     "ghcr.io/nvidia/k8s-nim-operator:release-3.0": "nvcr.io/nvidia/cloud-native/k8s-nim-operator:v3.1.2",
     "nvcr.io/nvidia/cloud-native/k8s-nim-operator:release-3.0": "nvcr.io/nvidia/cloud-native/k8s-nim-operator:v3.1.2",
     "registry.k8s.io/kueue/kueue:release-0.19": "registry.k8s.io/kueue/kueue:v0.19.2",
-    "registry.k8s.io/lws/lws:main": "registry.k8s.io/lws/lws:v0.9.0",
+    "registry.k8s.io/lws/lws:main": "registry.k8s.io/lws/lws:v0.10.0",
     "nvcr.io/nvidia/gpu-operator:main-latest": "nvcr.io/nvidia/gpu-operator:v26.7.0",
 }
 """What a project's release job puts in place of what its git tree says."""
@@ -198,6 +202,17 @@ def test_the_chart_takes_our_values(charts: Path, name: str, variant: str, tmp_p
             assert {(group, entry["kind"]), (group, "*")} & allowed, (
                 f"the AppProject refuses {group} {entry['kind']}"
             )
+
+
+@pytest.mark.skipif("milvus" not in HERE, reason="TUNEYARD_CHARTS has no milvus")
+def test_everything_below_milvus_folder_is_on_its_claim(charts: Path, tmp_path: Path) -> None:
+    """Its etcd and its local storage are in folders of their own below /var/lib/milvus."""
+    (server,) = [e for e in rendered(charts, "milvus", "plain", tmp_path) if e["kind"] == "Deployment"]
+    pod = server["spec"]["template"]["spec"]
+    below = [m for m in pod["containers"][0]["volumeMounts"] if m["mountPath"].startswith("/var/lib/milvus")]
+    claims = {v["name"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+    assert [m["mountPath"] for m in below] == ["/var/lib/milvus"]
+    assert {m["name"] for m in below} <= claims
 
 
 @pytest.mark.skipif("kueue" not in HERE, reason="TUNEYARD_CHARTS has no kueue")

@@ -10,6 +10,7 @@ import pytest
 from tuneyard.catalog import catalog, pins
 from tuneyard.checks import check_files, check_stack
 from tuneyard.checks.custom_kinds import strict
+from tuneyard.checks.tree import TRUE_BY_DEFAULT
 from tuneyard.environment.model import Environment
 from tuneyard.findings import Severity
 from tuneyard.pipeline import build
@@ -80,6 +81,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "autoscaling": {
         "models": [{**LLAMA, "autoscaling": {"maxReplicas": 2}}],
         "use": {"metrics": "existing-prometheus"},
+        "components": {"existing-pod-metrics": {"enabled": True}},
     },
     "several nodes, mpi": {"models": [{**LLAMA, "multiNode": {"pipeline": 2}}]},
     "several nodes, ray": {
@@ -140,6 +142,23 @@ def test_every_way_to_serve_fits_the_crds_strictly(name: str) -> None:
                 schema = strict(known[entry["kind"]]["properties"]["spec"])
                 found = jsonschema.Draft202012Validator(schema).iter_errors(entry["spec"])
                 assert [f"{file.path} {e.json_path}: {e.message}" for e in found] == []
+
+
+def true_by_default(schema: dict[str, Any]) -> Iterator[str]:
+    """Names of fields whose default is true, at any depth."""
+    for name, child in schema.get("properties", {}).items():
+        if child.get("default") is True:
+            yield name
+        yield from true_by_default(child)
+    if isinstance(items := schema.get("items"), dict):
+        yield from true_by_default(items)
+
+
+@pytest.mark.skipif(not SCHEMAS.is_dir(), reason="NVIDIA's CRDs are not here")
+def test_the_fields_that_are_true_unless_they_are_said_are_known() -> None:
+    found = {kind: set(true_by_default(schema)) for kind, schema in schemas().items()}
+    ours = {name for kind, names in found.items() if kind.startswith(("NIM", "Nemo")) for name in names}
+    assert ours == TRUE_BY_DEFAULT
 
 
 @pytest.mark.skipif(not SCHEMAS.is_dir(), reason="NVIDIA's CRDs are not here")

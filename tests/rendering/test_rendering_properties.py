@@ -158,7 +158,7 @@ def test_every_file_is_yaml_that_reads_back_as_what_was_meant(data: dict[str, An
 def test_a_namespace_is_made_for_everything_and_nothing_that_holds_data_is_deleted(
     data: dict[str, Any],
 ) -> None:
-    keep = {"PersistentVolumeClaim", "NIMCache", "Cluster", "Database", "Namespace", "NemoDatastore"}
+    keep = {"PersistentVolumeClaim", "Cluster", "Database", "Namespace", "NemoDatastore"}
     for file in rendered(stack_of(data)):
         for entry in file.objects:
             if entry["kind"] in keep:

@@ -8,7 +8,7 @@ from tuneyard.catalog import catalog, pins
 from tuneyard.environment.model import Environment
 from tuneyard.stack.resolve import resolve
 from tuneyard_api.job import FineTuneJob
-from tuneyard_api.planner import make_plan
+from tuneyard_api.planner import PlanRefused, make_plan
 from tuneyard_api.pod_contract import ENV_S3, Stage
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_operator.domain.frozen import Frozen
@@ -31,6 +31,8 @@ MODELS: list[dict[str, Any]] = [
         "image": {"repository": "nvcr.io/nim/meta/llama-3.1-8b-instruct", "tag": "1.8.6"},
     },
 ]
+
+HUB_MODEL = {"huggingFace": {"repo": "Qwen/Qwen2.5-7B"}}
 
 
 def rendered(**changes: Any) -> list[dict[str, Any]]:
@@ -62,7 +64,7 @@ def frozen(objects: list[dict[str, Any]], **spec: Any) -> Frozen:
     """The plan of a job of the base model that vLLM serves."""
     runtime = FineTuneRuntime.model_validate(one(objects, "FineTuneRuntime", "hf"))
     job = {
-        "model": {"huggingFace": {"repo": "Qwen/Qwen2.5-7B"}},
+        "model": HUB_MODEL,
         "dataset": {"training": {"pvc": {"claimName": "data", "path": "train.jsonl"}}},
         "method": "lora",
         **spec,
@@ -154,8 +156,8 @@ def test_a_proxy_reaches_everything_that_downloads(stage: Stage) -> None:
     }
     for pod in (trainer(objects, stage), vllm(objects)):
         assert wanted.items() <= variables(pod).items()
-    for kind, name in (("NIMService", "llama"), ("NIMCache", "llama-cache")):
-        proxy = one(objects, kind, name)["spec"]["proxy"]
+    for kind in ("NIMService", "NIMCache"):
+        proxy = next(entry for entry in objects if entry["kind"] == kind)["spec"]["proxy"]
         assert (proxy["httpsProxy"], proxy["noProxy"]) == ("http://proxy.example.com:3128", ".svc")
 
 
@@ -190,7 +192,8 @@ def test_in_an_air_gap_nobody_asks_the_hub_unless_there_is_a_mirror(
 ) -> None:
     house = {"airGapped": True, "mirror": "registry.internal", "charts": "registry.internal/charts", **mirror}
     objects = rendered(registries=house)
-    for pod in (trainer(objects, Stage.PREPARE), vllm(objects)):
+    copied = {"model": {"pvc": {"claimName": "weights", "path": "qwen"}}, "serve": {"disabled": True}}
+    for pod in (trainer(objects, Stage.PREPARE, **(copied if offline else {})), vllm(objects)):
         assert (variables(pod).get("HF_HUB_OFFLINE") == "1") is offline
         assert ("HF_TOKEN" in variables(pod)) is not offline
 
@@ -216,6 +219,26 @@ def test_the_image_pull_secret_reaches_jobs_and_vllm() -> None:
 def test_a_base_model_in_four_bits_is_offered_on_gpus() -> None:
     model = {"huggingFace": {"repo": "Qwen/Qwen2.5-7B"}, "quantization": "nf4"}
     assert frozen(rendered(), model=model).plan.resolved.quantization == "nf4"
+
+
+@pytest.mark.parametrize(
+    ("products", "has"),
+    [
+        (["NVIDIA-H100-80GB-HBM3"], True),
+        (["NVIDIA-H200", "NVIDIA-GB200"], True),
+        (["NVIDIA-H100-80GB-HBM3", "NVIDIA-A100-SXM4-80GB"], False),
+        (["NVIDIA-L40S"], False),
+    ],
+)
+def test_fp8_is_offered_where_all_gpus_have_it(products: list[str], has: bool) -> None:
+    nodes = [{"product": product, "gpusPerNode": 8, "memoryGiB": 80} for product in products]
+    model = {"huggingFace": {"repo": "Qwen/Qwen2.5-7B"}, "quantization": "fp8"}
+    objects = rendered(gpus={"nodes": nodes})
+    if has:
+        assert frozen(objects, model=model).plan.resolved.quantization == "fp8"
+    else:
+        with pytest.raises(PlanRefused, match=r"has nf4, int8 \(got fp8\); try nf4 or int8"):
+            frozen(objects, model=model)
 
 
 def test_taints_of_gpu_nodes_are_tolerated() -> None:

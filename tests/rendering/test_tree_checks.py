@@ -31,6 +31,9 @@ EXTRA = (
     BASE + NODES % "" + "fineTuning: {namespaces: [{name: a, gpus: 1}]}\n",
     BASE + NODES % "" + "preset: nemo-microservices\n",
     BASE + "cluster: {distribution: openshift}\n",
+    BASE + "preset: nemo-microservices\n"
+    "registries: {airGapped: true, mirror: registry.internal, charts: registry.internal/charts}\n"
+    "use: {postgres: external-postgres}\nexternalPostgres: {host: postgres.internal}\n",
     BASE + 'proxy: {https: "http://proxy:3128", exempt: [10.0.0.0/8]}\n',
 )
 
@@ -89,6 +92,9 @@ BROKEN: dict[str, tuple[str, list[File]]] = {
     "secrets_are_listed": ("secret-is-listed", changed("NIMService", set_at("spec", "authSecret", "unknown"))),
     "nvidia_objects_have_no_empty_fields": (
         "nvidia-no-empty-fields", changed("NIMCache", set_at("spec", "storage", "pvc", "storageClass", "")),
+    ),
+    "a_false_survives_the_operator": (
+        "nvidia-false-survives", changed("NIMService", set_at("spec", "expose", {"router": {"gateway": {"httpRoutesEnabled": False}}})),
     ),
     "inlined_values_have_no_nulls": ("inlined-without-nulls", application(objects=[{"spec": {"a": [None]}}])),
     "applications_can_be_stored": ("application-can-be-stored", application(text="x" * 100_000)),

@@ -30,6 +30,7 @@ PARTS_OF_FIXTURES = {
     "argo_expressions": "argo-expressions",
     "argocd_crds": "argo-cd",
     "helm_is_built": "helm",
+    "kueue": "kueue",
 }
 """Requirements of a test beyond its tier, by the fixture that it requests."""
 VLLM_FIXTURES = {"open_tree", "airgapped_tree"}

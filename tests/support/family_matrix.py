@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -149,15 +149,24 @@ def _is_causal(model: Any) -> bool:
     return bool(torch.allclose(first, second, atol=1e-4))
 
 
-def run_stages(base: Path, folder: Path, method: str) -> str:
-    """Prepares, trains and publishes on a CPU; `works`, with what prepare warned of, or the words of the failure."""
+def run_stages(
+    base: Path,
+    folder: Path,
+    method: str,
+    records: Sequence[Mapping[str, str]] = _RECORDS,
+    **changes: Mapping[str, Any],
+) -> str:
+    """Prepares, trains and publishes on a CPU; `works`, with what prepare warned of, or the words of the failure.
+
+    `changes` are parts of the job that are laid over those of `_job`.
+    """
     from tuneyard_trainer.pod.environment import PodEnvironment
     from tuneyard_trainer.run_stage import run_stage
 
     (folder / "workspace").mkdir(parents=True)
     data = folder / "train.jsonl"
-    data.write_text("".join(json.dumps(record) + "\n" for record in _RECORDS))
-    (folder / "job.json").write_text(_job(base, data, folder, method).model_dump_json())
+    data.write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "job.json").write_text(_job(base, data, folder, method, changes).model_dump_json())
     environ = {
         "TUNEYARD_JOB_FILE": str(folder / "job.json"),
         "TUNEYARD_WORKSPACE": str(folder / "workspace"),
@@ -170,7 +179,11 @@ def run_stages(base: Path, folder: Path, method: str) -> str:
             run_stage(stage, PodEnvironment.of(environ))
         result = StageResult.model_validate_json((folder / "log").read_bytes())
         if result.failure is not None:
-            words = result.failure.message.splitlines()[0].replace(str(folder.parent), "")[:300]
+            words = (
+                result.failure.message.splitlines()[0]
+                .replace(f"{folder}/workspace/", "")
+                .replace(str(folder.parent), "")[:300]
+            )
             return f"{stage}: {result.failure.failure_class}: {words}"
         if stage is Stage.PREPARE and (warned := PrepareFacts.model_validate(result.facts).warnings):
             said = "; ".join(["works", *warned])
@@ -184,7 +197,9 @@ def _checked_here(job: ResolvedJob, folder: Path) -> list[str]:
     return _checked(job, folder)
 
 
-def _job(base: Path, data: Path, folder: Path, method: str) -> ResolvedJob:
+def _job(
+    base: Path, data: Path, folder: Path, method: str, changes: Mapping[str, Mapping[str, Any]]
+) -> ResolvedJob:
     runtime = {
         "name": "hf-cpu",
         "accelerator": "none",
@@ -202,7 +217,7 @@ def _job(base: Path, data: Path, folder: Path, method: str) -> ResolvedJob:
         "packing": True,
         "precision": "auto",
     }
-    content = {
+    content: dict[str, Any] = {
         "name": "demo",
         "namespace": "team",
         "uid": "1",
@@ -217,7 +232,8 @@ def _job(base: Path, data: Path, folder: Path, method: str) -> ResolvedJob:
         "adapterName": "demo-adapter",
         "registryPath": str(folder / "registry"),
     }
-    return ResolvedJob.model_validate(content)
+    laid_over = {name: {**content.get(name, {}), **part} for name, part in changes.items()}
+    return ResolvedJob.model_validate(content | laid_over)
 
 
 @contextmanager

@@ -22,6 +22,11 @@ class Hub(ThreadingHTTPServer):
         self.repositories: dict[tuple[str, str], dict[str, bytes]] = {}
         self.requests: list[tuple[str, str]] = []
         self.is_broken = False
+        self.pauses: list[str] = []
+        """What the answers of a broken hub say in Retry-After, one after the other."""
+        self.troubles: dict[str, list[int | str]] = {}
+        """By the name of a file what its next downloads meet: a status, which asks for a pause of 0 s, or `break`."""
+        self.ranges: list[tuple[str, str]] = []
 
     @property
     def address(self) -> str:
@@ -50,7 +55,9 @@ class HubHandler(BaseHTTPRequestHandler):
         self.server.requests.append((self.command, self.path))
         path = self.path.partition("?")[0].strip("/")
         if self.server.is_broken:
-            self.answer(503, b"down")
+            self.answer(
+                503, b"down", {"Retry-After": self.server.pauses.pop(0)} if self.server.pauses else {}
+            )
         elif path.startswith("api/"):
             self.information(path.split("/"))
         else:
@@ -85,7 +92,24 @@ class HubHandler(BaseHTTPRequestHandler):
         if content is None:
             self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         else:
-            self.answer(200, content, {"ETag": f'"{git_id(content)}"', "X-Repo-Commit": COMMIT})
+            self.content("/".join(rest), content)
+
+    def content(self, name: str, content: bytes) -> None:
+        """A file, or the part of it that is asked for, after what is to go wrong before it comes."""
+        headers = {"ETag": f'"{git_id(content)}"', "X-Repo-Commit": COMMIT}
+        asked = self.headers.get("Range", "")
+        if self.command == "GET":
+            self.server.ranges.append((name, asked))
+        troubles = self.server.troubles.get(name) if self.command == "GET" else None
+        trouble = troubles.pop(0) if troubles else None
+        start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+        if isinstance(trouble, int):
+            self.answer(trouble, b"later", {"Retry-After": "0"})
+            return
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        rest = content[start:]
+        self.answer(206 if asked else 200, rest, headers, len(rest) // 2 if trouble == "break" else None)
 
     def allowed(self, kind: str, repo: str) -> dict[str, bytes] | None:
         """The files of a repository; None after a refusal was sent."""
@@ -95,20 +119,25 @@ class HubHandler(BaseHTTPRequestHandler):
             # As the hub does: strangers are not told whether a repository is private or not there.
             code, error = (404, "RepoNotFound") if has_token else (401, "RepoNotFound")
             self.answer(code, b"{}", {"X-Error-Code": error})
+        elif self.headers.get("Authorization", f"Bearer {TOKEN}") != f"Bearer {TOKEN}":
+            self.answer(401, b"{}", {"X-Error-Message": "Invalid credentials in Authorization header"})
         elif repo.startswith("gated/") and not has_token:
             self.answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
         else:
             return files
         return None
 
-    def answer(self, code: int, content: bytes, headers: Mapping[str, str] | None = None) -> None:
+    def answer(
+        self, code: int, content: bytes, headers: Mapping[str, str] | None = None, sent: int | None = None
+    ) -> None:
+        """Answers with the content; the connection breaks after `sent` bytes of it."""
         self.send_response(code)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(content)
+            self.wfile.write(content[:sent])
 
     def log_message(self, *_: object) -> None:
         """Quiet."""

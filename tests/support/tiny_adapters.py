@@ -10,6 +10,8 @@ import numpy as np
 import tokenizers
 from safetensors.numpy import save_file
 
+from support.registry.adapters import DESCRIPTION
+
 HIDDEN, LAYERS, HEADS, MLP, VOCABULARY, CONTEXT, RANK = 64, 2, 2, 96, 320, 512, 4
 SCALE = 2
 """lora_alpha / r of every adapter that says nothing else."""
@@ -142,5 +144,7 @@ def write_adapter(
     if weights is None:
         weights = adapter_weights(seed, rank=rank, modules=modules)
     save_file(weights, hidden / "adapter_model.safetensors", metadata={"format": "pt"})
+    for name in DESCRIPTION:
+        (hidden / name).write_text("no server reads this\n")
     shutil.rmtree(folder, ignore_errors=True)
     return hidden.rename(folder)

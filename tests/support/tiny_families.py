@@ -47,6 +47,7 @@ _SIZES: dict[str, int] = {
 _TOKEN_IDS = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1}
 _ALL_HEADS = {"num_key_value_heads": 4}
 _BLOCKS = {"layer_types": ["conv", "full_attention"]}
+_LINEAR = {"layer_types": ["linear_attention", "full_attention"]}
 _STATE = {"num_heads": 4, "head_dim": 16, "n_groups": 2}
 _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     **dict.fromkeys(
@@ -54,14 +55,21 @@ _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     ),
     **dict.fromkeys(("minicpm3", "youtu", "dots3_note_text"), _ALL_HEADS),
     **{name: {"head_dim": 8} for name in ("helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "ministral")},
-    "lfm2": _BLOCKS,
-    "lfm2_moe": _BLOCKS,
+    **dict.fromkeys(("lfm2", "lfm2_moe", "lfm3"), _BLOCKS),
+    **dict.fromkeys(("granitemoehybrid", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), _LINEAR),
+    **{key: {"text_config": _LINEAR} for key in ("qwen3_5", "qwen3_5_moe")},
+    "bailing_hybrid": _LINEAR | _ALL_HEADS | {"layer_group_size": 2},
+    "bamba": {"attn_layer_indices": [1]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "qwen4_exp": {"text_config": {"layer_types": ["linear_attention", "indexed_attention"]}},
+    "qwen4_exp_text": {"layer_types": ["linear_attention", "indexed_attention"]},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
     "deepseek_v2": {"num_experts_per_tok": 2, "num_key_value_heads": 4, "head_dim": 8},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
     "gemma3n_text": {"num_kv_shared_layers": 0, "intermediate_size": 48, "activation_sparsity_pattern": None},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2, "window_size": 24},
-    "kimi_linear": {"linear_head_dim": 16, "linear_num_heads": 4, "num_key_value_heads": 4},
+    "kimi_linear": _LINEAR | {"linear_head_dim": 16, "linear_num_heads": 4, "num_key_value_heads": 4},
     "longcat_flash": {"num_key_value_heads": 4, "head_dim": 8, "zero_expert_num": 2},
     "mamba2": _STATE,
     "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
@@ -73,6 +81,7 @@ _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
         "shape_embed_dim": 32,
         "shape_vocab_size": 50,
     },
+    "xlstm": {"hidden_size": 256, "embedding_dim": 256},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "zamba2": {"num_hidden_layers": 8, "mamba_headdim": 16, "n_mamba_heads": 4, "mamba_ngroups": 1},
 }
@@ -112,10 +121,11 @@ def _shrunk(kind: Any, exceptions: Mapping[str, Any]) -> Any:
         and not isinstance(default, (list, dict, tuple))
         and not (default is None and name in _SIZES)
     }
+    rest = dict(exceptions)
     for name, part in getattr(kind, "sub_configs", {}).items():
         if hasattr(part, "model_type"):
-            small[name] = _shrunk(part, {}).to_dict()
-    return kind(**(small | dict(exceptions)))
+            small[name] = _shrunk(part, rest.pop(name, {})).to_dict()
+    return kind(**(small | rest))
 
 
 def _defaults(kind: Any) -> Iterator[tuple[str, Any]]:

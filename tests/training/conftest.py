@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult
+from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
+from tuneyard_api.planner import digest_of
+from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult, TrainFacts
+from tuneyard_trainer.pod.results import write_result
 
 SENTENCES = [
     "the cat sat on the mat and looked at the moon",
@@ -160,6 +163,52 @@ def job_of(tmp_path: Path) -> Callable[..., ResolvedJob]:
         for key, value in changes.items():
             content[key] = content.get(key, {}) | value if isinstance(value, dict) else value
         return ResolvedJob.model_validate(content)
+
+    return build
+
+
+@pytest.fixture
+def trained(
+    tmp_path: Path, model_files: Path, job_of: Callable[..., ResolvedJob], pods: "Pods"
+) -> Callable[..., ResolvedJob]:
+    """A workspace as prepare really leaves it, and as train would; returns the job."""
+    pytest.importorskip("matplotlib")
+
+    def build(
+        content: bytes = b"weights", records: list[Any] | None = None, facts: Any = None, **changes: Any
+    ) -> ResolvedJob:
+        records = records or [{"prompt": f"{n}", "completion": f" {n}"} for n in range(8)]
+        job = job_of(model_files, write_jsonl(tmp_path / "train.jsonl", records), **changes)
+        assert pods.run("prepare", job)[0] == 0
+        adapter = pods.workspace / "adapter"
+        adapter.mkdir(exist_ok=True)
+        (adapter / "adapter_config.json").write_text("{}")
+        (adapter / "adapter_model.safetensors").write_bytes(content)
+        (pods.workspace / "metrics.jsonl").write_text(
+            '{"step": 1, "loss": 2.5}\n{"step": 1, "validationLoss": 2.0}\n'
+        )
+        base, tuned = (
+            Scores(loss=loss, perplexity=9.0, exact_match=0.5, rouge_l=0.25, prompts=8)
+            for loss in (3.5, 1.25)
+        )
+        said = TrainFacts(
+            steps=4,
+            epochs=1.0,
+            final_loss=2.5,
+            trained_tokens=100,
+            tokens_per_second=10.0,
+            seconds=10.0,
+            peak_memory_bytes=1,
+            evaluation=EvaluationFacts(base=base, tuned=tuned),
+        )
+        result = StageResult(
+            stage=Stage.TRAIN,
+            outcome="Succeeded",
+            plan_digest=digest_of(job),
+            facts=said.model_copy(update=facts or {}).model_dump(mode="json"),
+        )
+        write_result(result, pods.workspace, pods.log)
+        return job
 
     return build
 

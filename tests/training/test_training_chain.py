@@ -32,6 +32,11 @@ def test_chain_ends_with_an_adapter_in_the_registry(tmp_path, tiny_llama, job_of
         "adapter_config.json",
         "adapter_model.safetensors",
         "loss.png",
+        "metrics.jsonl",
+        "prepare-report.json",
+        "report.html",
+        "report.md",
+        "samples.jsonl",
         "version.json",
     ]
     assert published.digest in (folder / "README.md").read_text()

@@ -3,6 +3,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
@@ -116,11 +117,13 @@ def test_base_and_tuned_are_compared_on_the_test_records(tiny_llama, jsonl, job_
     ]
     assert [sample["tuned"] for sample in samples] == ["the cat", "the cat"]
     assert sum(sample["rougeLBase"] for sample in samples) / 2 == pytest.approx(base.rouge_l)
-    assert_adapter_answers_alike(tiny_llama, pods.workspace / "adapter", samples)
+    code, result = pods.run("publish", job)
+    assert code == 0, result.failure
+    assert_adapter_answers_alike(tiny_llama, Path(result.facts["path"]), samples)
 
 
 def assert_adapter_answers_alike(base_folder, adapter, samples):
-    """A serving program that only has the two files gives the same answers."""
+    """A serving program that only has the folder of the registry gives the same answers."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

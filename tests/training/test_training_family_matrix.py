@@ -4,6 +4,7 @@
 import json
 
 import pytest
+from tuneyard_api.pod_contract import EXIT_CODES, FailureClass
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -35,6 +36,19 @@ def measured(tmp_path, pods, write_tokenizer):
     return lambda family: family_matrix.measure(family, tmp_path / "family", write_tokenizer)
 
 
+@pytest.fixture
+def tiny_model(tmp_path, write_tokenizer):
+    """A folder with the tiny model of a family."""
+
+    def write(family):
+        folder = tmp_path / family
+        family_matrix.tiny_model(family).save_pretrained(folder)
+        write_tokenizer(folder)
+        return folder
+
+    return write
+
+
 @pytest.mark.parametrize("family", SAMPLE, ids=lambda family: f"{family}: {SAMPLE[family]}")
 def test_a_family_is_as_the_trainer_knows_it(measured, committed, family):
     assert measured(family) == committed[family]
@@ -46,11 +60,27 @@ def test_every_family_is_as_the_trainer_knows_it(measured, committed, family):
     assert measured(family) == committed[family]
 
 
-def test_no_family_ends_in_our_own_error(committed):
-    for family, row in committed.items():
-        for method in ("lora", "sft"):
-            said = row.get(method, "works")
-            assert said.startswith(("works", "prepare: BadInput")), (family, said)
+def test_no_family_fails_in_a_way_that_nobody_has_read(committed):
+    failed = {
+        (family, method)
+        for family, row in committed.items()
+        for method in ("lora", "sft")
+        if not row.get(method, "works").startswith(("works", "prepare: BadInput"))
+    }
+    # PEFT reads the adapter of laguna's shared experts under another name than it wrote it; transformers reads the padding
+    # row of youtu as zeros, which is a row of its output head too.
+    assert failed == {("laguna", "lora"), ("youtu", "sft")}
+
+
+def test_what_fails_on_a_tiny_model_is_refused_before_a_gpu_is_asked_for(tiny_model, jsonl, job_of, pods):
+    folder = tiny_model("youtu")
+    records = jsonl([{"prompt": f"say number {n} =", "completion": " a"} for n in range(9)])
+    code, result = pods.run("prepare", job_of(folder, records, method="sft", runtime={"modelFamilies": []}))
+    assert code == EXIT_CODES[FailureClass.BAD_INPUT]
+    assert (
+        "method: sft fails with models of the family youtu (model: what was written is not"
+        in result.failure.message
+    )
 
 
 def test_experts_without_an_adapter_are_said_with_their_share(committed):

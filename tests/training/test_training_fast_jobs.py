@@ -15,7 +15,7 @@ peft = pytest.importorskip("peft")
 from tuneyard_trainer.model.loading import Device, load_model  # noqa: E402
 from tuneyard_trainer.model.world import World  # noqa: E402
 from tuneyard_trainer.training import losses  # noqa: E402
-from tuneyard_trainer.training.losses import fast_lora  # noqa: E402
+from tuneyard_trainer.training.losses import fast_path  # noqa: E402
 from tuneyard_trainer.workspace.metrics import read_metrics  # noqa: E402
 from tuneyard_trainer.workspace.prepared import Split  # noqa: E402
 
@@ -35,15 +35,38 @@ def by_fast_path(monkeypatch):
 
     def take():
         monkeypatch.setattr(losses, "_why_not", lambda *_: None)
-        monkeypatch.setattr(losses, "fast_lora", lambda *of, **_: fast_lora(*of, is_compiled=False))
+        monkeypatch.setattr(losses, "fast_path", lambda *of, **_: fast_path(*of, is_compiled=False))
 
     return take
 
 
+def loss_of(served, held_out):
+    """Nats per learned token, record by record."""
+    total = 0.0
+    for first, end in zip(held_out.records, held_out.records[1:], strict=False):
+        tokens = torch.from_numpy(held_out.tokens[first:end].astype(np.int64))[None]
+        labels = torch.from_numpy(np.where(held_out.learned[first:end], tokens[0], -100))[None]
+        with torch.no_grad():
+            logits = served(input_ids=tokens).logits
+        total += float(
+            torch.nn.functional.cross_entropy(
+                logits[0, :-1], labels[0, 1:], ignore_index=-100, reduction="sum"
+            )
+        )
+    return total / held_out.learned_per_sequence().sum()
+
+
 @pytest.fixture
 def llama_job(tiny_llama, training_data, job_of):
-    def build(every=2, **training):
-        return job_of(tiny_llama, training_data(60), training=training, checkpoint={"everySteps": every})
+    def build(every=2, method="lora", quantization=None, **training):
+        return job_of(
+            tiny_llama,
+            training_data(60),
+            method=method,
+            quantization=quantization,
+            training=training,
+            checkpoint={"everySteps": every},
+        )
 
     return build
 
@@ -62,11 +85,12 @@ def run_in(tmp_path, pods):
     return build
 
 
-@pytest.mark.parametrize("precision", NEARNESS)
+@pytest.mark.parametrize("kind", ["lora fp32", "lora bf16", "sft fp32", "sft bf16"])
 @pytest.mark.parametrize("steps", [12, pytest.param(50, marks=pytest.mark.long)])
-def test_losses_are_those_of_the_plain_path(llama_job, run_in, by_fast_path, precision, steps):
+def test_losses_are_those_of_the_plain_path(llama_job, run_in, by_fast_path, kind, steps):
+    method, precision = kind.split()
     nearness = NEARNESS[precision]
-    job = llama_job(every=steps // 2, maxSteps=steps, precision=precision)
+    job = llama_job(every=steps // 2, method=method, maxSteps=steps, precision=precision)
     plain, expected = run_in("plain", job, "prepare", "train")
     by_fast_path()
     fast, made = run_in("fast", job, "prepare", "train", "publish")
@@ -82,6 +106,42 @@ def test_losses_are_those_of_the_plain_path(llama_job, run_in, by_fast_path, pre
         ("fast", None),
     ]
     assert facts[1].evaluation.tuned.loss == pytest.approx(facts[0].evaluation.tuned.loss, abs=nearness)
+
+
+def test_a_job_with_a_base_in_fp8_is_trained_by_the_fast_path_alone(
+    llama_job, run_in, by_fast_path, monkeypatch
+):
+    whole = llama_job(every=6, maxSteps=12)
+    job = llama_job(every=6, maxSteps=12, quantization="fp8")
+    place, _ = run_in("refused", job, "prepare")
+    code, result = place.run("train", job)
+    assert code == EXIT_CODES[FailureClass.BAD_INPUT]
+    assert (
+        "fp8 needs an NVIDIA GPU of the Hopper generation or later, and the training runs on a CPU"
+        in result.failure.message
+    )
+    monkeypatch.setattr("tuneyard_trainer.model.quantized.why_no_fp8", lambda _: None)
+    code, result = place.run("train", job)
+    assert (
+        "fp8 is trained by the fast path alone (got fp8, and it needs an NVIDIA GPU)"
+        in result.failure.message
+    )
+    by_fast_path()
+    _, expected = run_in("whole", whole, "prepare", "train")
+    fast, made = run_in("fp8", job, "prepare", "train", "publish")
+    # The small model has random weights, which amplify what rounding does.
+    assert made == pytest.approx(expected, abs=0.3)
+    assert made != pytest.approx(expected, abs=1e-3)
+    assert made[-1] < made[0] - 0.3, "it learned"
+    facts = TrainFacts.model_validate(
+        json.loads((fast.workspace / "results/train.json").read_text())["facts"]
+    )
+    assert facts.path == "fast"
+    folder = Path(PublishFacts.model_validate(fast.result().facts).path)
+    base = transformers.AutoModelForCausalLM.from_pretrained(job.model.path)
+    served = peft.PeftModel.from_pretrained(base, folder).eval()
+    held_out = Split.load(fast.workspace / "prepared/validation.safetensors")
+    assert loss_of(served, held_out) == pytest.approx(facts.evaluation.tuned.loss, abs=0.3)
 
 
 def test_an_interrupted_training_continues_with_the_same_losses(llama_job, run_in, by_fast_path, monkeypatch):
@@ -112,20 +172,7 @@ def test_the_published_adapter_has_the_evaluated_loss(tiny_llama, llama_job, run
     base = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama, attn_implementation="eager")
     served = peft.PeftModel.from_pretrained(base, folder).eval()
     held_out = Split.load(place.workspace / "prepared/validation.safetensors")
-    total = 0.0
-    for first, end in zip(held_out.records, held_out.records[1:], strict=False):
-        tokens = torch.from_numpy(held_out.tokens[first:end].astype(np.int64))[None]
-        labels = torch.from_numpy(np.where(held_out.learned[first:end], tokens[0], -100))[None]
-        with torch.no_grad():
-            logits = served(input_ids=tokens).logits
-        total += float(
-            torch.nn.functional.cross_entropy(
-                logits[0, :-1], labels[0, 1:], ignore_index=-100, reduction="sum"
-            )
-        )
-    assert total / held_out.learned_per_sequence().sum() == pytest.approx(
-        facts.evaluation.tuned.loss, abs=1e-4
-    )
+    assert loss_of(served, held_out) == pytest.approx(facts.evaluation.tuned.loss, abs=1e-4)
     assert facts.evaluation.tuned.loss < facts.evaluation.base.loss - 0.5
 
 
@@ -149,4 +196,4 @@ def test_the_fused_optimizer_continues_from_a_checkpoint(llama_job, run_in, monk
 
 def test_a_job_whose_model_is_loaded_as_the_product_does_it(tiny_llama, llama_job):
     job = llama_job(maxSteps=1)
-    assert fast_lora(load_model(tiny_llama, job, CPU, World()), job, is_compiled=False)
+    assert fast_path(load_model(tiny_llama, job, CPU, World()), job, CPU, is_compiled=False)

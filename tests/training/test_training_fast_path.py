@@ -1,63 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fast path of LoRA computes what transformers and PEFT compute, and says where it can't."""
+"""The fast path computes what transformers and PEFT compute, and says where it can't."""
 
 import dataclasses
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-peft = pytest.importorskip("peft")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
 
-from tuneyard_data.tokenization import TokenizedRecord  # noqa: E402
+from support.fast_models import (  # noqa: E402
+    APART,
+    CPU,
+    KNOWN,
+    LLAMA,
+    PACKED,
+    WIDE,
+    base_of,
+    batch_of,
+    fast_loss,
+    loss_and_gradient,
+    model_of,
+)
 from tuneyard_trainer.fast import head  # noqa: E402
-from tuneyard_trainer.fast.lora import FastLora  # noqa: E402
+from tuneyard_trainer.fast.path import FastPath  # noqa: E402
 from tuneyard_trainer.fast.structure import UnknownStructureError  # noqa: E402
 from tuneyard_trainer.model.loading import Device  # noqa: E402
-from tuneyard_trainer.model.record_bounds import take_bounds  # noqa: E402
 from tuneyard_trainer.model.world import World  # noqa: E402
 from tuneyard_trainer.training import losses  # noqa: E402
-from tuneyard_trainer.training.batches import Frame, collate, summed_loss  # noqa: E402
-from tuneyard_trainer.training.losses import Losses, next_tokens  # noqa: E402
-from tuneyard_trainer.workspace.prepared import Split  # noqa: E402
+from tuneyard_trainer.training.batches import Frame, summed_loss  # noqa: E402
+from tuneyard_trainer.training.losses import Losses  # noqa: E402
 
 # PEFT 0.21 asks transformers 5 for a property under its old name.
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
 ]
-CPU = Device(torch.device("cpu"), torch.float32, is_autocast=False)
 CPU_BF16 = Device(torch.device("cpu"), torch.bfloat16, is_autocast=True)
 GPU = Device(torch.device("cuda", 0), torch.bfloat16, is_autocast=True)
 
-LLAMA = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-}
-WIDE = LLAMA | {"head_dim": 16}
-KNOWN = {
-    "llama": ("Llama", LLAMA),
-    "llama with biases": ("Llama", LLAMA | {"attention_bias": True, "mlp_bias": True}),
-    "llama with scaled positions": (
-        "Llama",
-        LLAMA | {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
-    ),
-    "mistral": ("Mistral", LLAMA | {"sliding_window": None}),
-    "mistral with a window that limits nothing": ("Mistral", LLAMA | {"sliding_window": 64}),
-    "qwen2": ("Qwen2", LLAMA),
-    "qwen3": ("Qwen3", WIDE),
-    "phi3": ("Phi3", LLAMA),
-    "phi3 that turns half of each head": ("Phi3", LLAMA | {"partial_rotary_factor": 0.5}),
-    "gemma": ("Gemma", WIDE),
-}
 OTHER = {
     "a window": ("Mistral", LLAMA | {"sliding_window": 8}, "a token looks back on 8 tokens only"),
     "a multiplier": ("Granite", LLAMA | {"residual_multiplier": 0.3}, "has residual_multiplier 0.3"),
@@ -70,85 +51,69 @@ OTHER = {
 }
 
 
-def model_of(name, options, *, dtype=torch.float32, targets=None, **lora):
-    """A PeftModel whose adapters are no longer zero."""
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**options)
-    base = getattr(transformers, f"{name}ForCausalLM")._from_config(config, attn_implementation="sdpa")
-    for part, parameter in base.named_parameters():
-        if "norm" in part or "bias" in part:
-            torch.nn.init.normal_(parameter, 1.0, 0.3)
-    take_bounds(base)
-    linear = {name for name, part in base.named_modules() if isinstance(part, torch.nn.Linear)}
-    names = targets or sorted({name.rsplit(".", 1)[-1] for name in linear} - {"lm_head", "embed_out"})
-    options = {"r": 3, "lora_alpha": 8, "target_modules": names, "task_type": "CAUSAL_LM"} | lora
-    model = peft.get_peft_model(base.to(dtype), peft.LoraConfig(**options))
-    for part, parameter in model.named_parameters():
-        if "lora_B" in part:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model
-
-
-@pytest.fixture
-def batch():
-    """Packed records, a row that is not full, and tokens that are not learned."""
-    draw = np.random.default_rng(0)
-    lengths = [9, 3, 12, 7, 1, 20]
-    records = [
-        TokenizedRecord(draw.integers(2, 96, n).astype(np.int32), draw.random(n) < 0.7, n, 1) for n in lengths
-    ]
-    return lambda rows: collate(Split.of(records, rows), range(len(rows)), CPU, Frame(3, 16, 64))
-
-
-PACKED, APART = [[0, 1, 2], [3, 4], [5]], [[0], [3], [2]]
-
-
-def fast_loss(fast, batch):
-    return fast.summed_loss(batch.tokens, batch.positions, next_tokens(batch), batch.bounds)
-
-
-def loss_and_gradient(model, loss):
-    model.zero_grad()
-    loss.backward()
-    gradient = [p.grad.flatten() for p in model.parameters() if p.requires_grad]
-    return float(loss.detach()), torch.cat(gradient)
-
-
 @pytest.mark.parametrize(("name", "options"), KNOWN.values(), ids=KNOWN.keys())
-def test_loss_and_gradient_are_those_of_peft(name, options, batch):
+def test_loss_and_gradient_are_those_of_peft(name, options):
     model = model_of(name, options)
-    plain = [loss_and_gradient(model, summed_loss(model, batch(rows), CPU)) for rows in (PACKED, APART)]
-    fast = FastLora(model, longest=64, is_compiled=False)
+    plain = [loss_and_gradient(model, summed_loss(model, batch_of(rows), CPU)) for rows in (PACKED, APART)]
+    fast = FastPath(model, longest=64, is_compiled=False)
     for rows, (loss, gradient) in zip((PACKED, APART), plain, strict=True):
-        ours, slope = loss_and_gradient(model, fast_loss(fast, batch(rows)))
+        ours, slope = loss_and_gradient(model, fast_loss(fast, batch_of(rows)))
         assert ours == pytest.approx(loss, rel=1e-5)
         assert float((slope - gradient).norm() / gradient.norm()) < 1e-5
         with torch.no_grad():
-            assert float(fast_loss(fast, batch(rows))) == pytest.approx(loss, rel=1e-5)
+            assert float(fast_loss(fast, batch_of(rows))) == pytest.approx(loss, rel=1e-5)
     # The base model is the same for everybody else, too.
-    assert loss_and_gradient(model, summed_loss(model, batch(PACKED), CPU))[0] == pytest.approx(plain[0][0])
+    assert loss_and_gradient(model, summed_loss(model, batch_of(PACKED), CPU))[0] == pytest.approx(
+        plain[0][0]
+    )
+
+
+@pytest.mark.parametrize("is_tied", [False, True], ids=["head", "head is embedding"])
+@pytest.mark.parametrize(("name", "options"), KNOWN.values(), ids=KNOWN.keys())
+def test_loss_and_gradient_of_a_whole_model_are_those_of_transformers(name, options, is_tied):
+    model = base_of(name, options | {"tie_word_embeddings": is_tied})
+    plain = [loss_and_gradient(model, summed_loss(model, batch_of(rows), CPU)) for rows in (PACKED, APART)]
+    for again in (False, True):
+        fast = FastPath(model, longest=64, is_compiled=False, is_recomputing=again)
+        for rows, (loss, gradient) in zip((PACKED, APART), plain, strict=True):
+            ours, slope = loss_and_gradient(model, fast_loss(fast, batch_of(rows)))
+            assert ours == pytest.approx(loss, rel=1e-5)
+            assert slope.shape == gradient.shape, "no parameter is left out"
+            assert float((slope - gradient).norm() / gradient.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "phi3"])
+def test_a_whole_model_is_as_near_to_float32_as_by_autocast(name):
+    family, options = KNOWN[name]
+    model = base_of(family, options | {"initializer_range": 0.1})
+    loss, gradient = loss_and_gradient(model, summed_loss(model, batch_of(PACKED), CPU))
+    fast = FastPath(model, longest=64, is_compiled=False, dtype=torch.bfloat16)
+    value, slope = loss_and_gradient(model, fast_loss(fast, batch_of(PACKED)))
+    assert value == pytest.approx(loss, rel=0.01)
+    assert {each.grad.dtype for each in model.parameters()} == {torch.float32}
+    assert 1e-4 < float((slope - gradient).norm() / gradient.norm()) < 0.1
 
 
 @pytest.mark.parametrize("targets", [["q_proj"], ["k_proj", "down_proj"], ["up_proj", "o_proj"]])
-def test_layers_without_an_adapter(targets, batch):
+def test_layers_without_an_adapter(targets):
     model = model_of("Llama", LLAMA, targets=targets)
-    loss, gradient = loss_and_gradient(model, summed_loss(model, batch(PACKED), CPU))
+    loss, gradient = loss_and_gradient(model, summed_loss(model, batch_of(PACKED), CPU))
     ours, slope = loss_and_gradient(
-        model, fast_loss(FastLora(model, longest=64, is_compiled=False), batch(PACKED))
+        model, fast_loss(FastPath(model, longest=64, is_compiled=False), batch_of(PACKED))
     )
     assert ours == pytest.approx(loss, rel=1e-5)
     assert float((slope - gradient).norm() / gradient.norm()) < 1e-5
 
 
 @pytest.mark.parametrize(("name", "options"), KNOWN.values(), ids=KNOWN.keys())
-def test_in_bfloat16_it_is_as_near_to_float32_as_peft_is(name, options, batch):
+def test_in_bfloat16_it_is_as_near_to_float32_as_peft_is(name, options):
     options = options | {"initializer_range": 0.1}
     exact = model_of(name, options)
-    loss, gradient = loss_and_gradient(exact, summed_loss(exact, batch(PACKED), CPU))
+    loss, gradient = loss_and_gradient(exact, summed_loss(exact, batch_of(PACKED), CPU))
     model = model_of(name, options, dtype=torch.bfloat16)
     errors = []
-    fast = FastLora(model, longest=64, is_compiled=False)
-    for made in (summed_loss(model, batch(PACKED), CPU_BF16), fast_loss(fast, batch(PACKED))):
+    fast = FastPath(model, longest=64, is_compiled=False)
+    for made in (summed_loss(model, batch_of(PACKED), CPU_BF16), fast_loss(fast, batch_of(PACKED))):
         value, slope = loss_and_gradient(model, made)
         errors.append((abs(value - loss) / loss, float((slope - gradient).norm() / gradient.norm())))
     (plain_loss, plain_slope), (fast_loss_error, fast_slope) = errors
@@ -159,7 +124,7 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_peft_is(name, options, batch):
 @pytest.mark.parametrize(("name", "options", "said"), OTHER.values(), ids=OTHER.keys())
 def test_other_structures_are_refused_in_words(name, options, said):
     with pytest.raises(UnknownStructureError, match=said):
-        FastLora(model_of(name, options), longest=64, is_compiled=False)
+        FastPath(model_of(name, options), longest=64, is_compiled=False)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +138,7 @@ def test_other_structures_are_refused_in_words(name, options, said):
 )
 def test_other_adapters_are_refused_in_words(lora, said):
     with pytest.raises(UnknownStructureError, match=said):
-        FastLora(model_of("Llama", LLAMA, **lora), longest=64, is_compiled=False)
+        FastPath(model_of("Llama", LLAMA, **lora), longest=64, is_compiled=False)
 
 
 def test_a_model_that_computes_something_more_is_found_by_its_logits(monkeypatch):
@@ -182,29 +147,38 @@ def test_a_model_that_computes_something_more_is_found_by_its_logits(monkeypatch
     forward = mlp.forward
     monkeypatch.setattr(mlp, "forward", lambda self, x: 3 * forward(self, x))
     with pytest.raises(UnknownStructureError, match="its logits would differ by"):
-        FastLora(model, longest=64, is_compiled=False)
+        FastPath(model, longest=64, is_compiled=False)
 
 
 def test_weights_are_held_once():
     model = model_of("Llama", LLAMA)
-    fast = FastLora(model, longest=64, is_compiled=False)
+    fast = FastPath(model, longest=64, is_compiled=False)
     layer = model.get_base_model().model.layers[1]
     for projection, names in ((fast._layers[1].qkv, "qkv"), (fast._layers[1].gate_up, ("gate", "up"))):
         parent = layer.self_attn if names == "qkv" else layer.mlp
         parts = [getattr(parent, f"{name}_proj").base_layer.weight for name in names]
-        assert parts[0].data_ptr() == projection.weight.data_ptr()
+        assert parts[0].data_ptr() == projection.frozen[0].data_ptr()
         assert {part.untyped_storage().data_ptr() for part in parts} == {
             parts[0].untyped_storage().data_ptr()
         }
-        assert torch.equal(torch.cat([part.detach() for part in parts]), projection.weight)
+        assert torch.equal(torch.cat([part.detach() for part in parts]), projection.frozen[0])
 
 
-def test_recomputing_changes_nothing(batch):
+def test_values_do_not_keep_the_product_that_they_are_part_of():
+    fast = FastPath(model_of("Llama", LLAMA), longest=64, is_compiled=False)
+    layer, turns = fast._layers[0], (torch.ones(5, 1, 8), torch.zeros(5, 1, 8))
+    *_, values = fast._block.before(
+        torch.randn(5, 32), turns, layer.first_norm, layer.head_norms, layer.qkv.arguments()
+    )
+    assert values.untyped_storage().nbytes() == values.numel() * values.element_size()
+
+
+def test_recomputing_changes_nothing():
     model = model_of("Llama", LLAMA)
     kept, made_again = (
         loss_and_gradient(
             model,
-            fast_loss(FastLora(model, longest=64, is_compiled=False, is_recomputing=again), batch(PACKED)),
+            fast_loss(FastPath(model, longest=64, is_compiled=False, is_recomputing=again), batch_of(PACKED)),
         )
         for again in (False, True)
     )
@@ -228,7 +202,7 @@ def test_pieces_of_the_head_change_nothing(monkeypatch):
 
 # The compiler looks at it itself.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_functions_are_compiled_once_for_all_layers(batch, monkeypatch):
+def test_functions_are_compiled_once_for_all_layers(monkeypatch):
     """Three layers need as many as two, and other records in a batch of the same shape need no new one."""
     counts = []
     compile_function = torch.compile
@@ -239,13 +213,13 @@ def test_functions_are_compiled_once_for_all_layers(batch, monkeypatch):
             torch, "compile", lambda f, counter=counter, **more: compile_function(f, backend=counter, **more)
         )
         model = model_of("Llama", LLAMA | {"num_hidden_layers": layers})
-        plain = loss_and_gradient(model, summed_loss(model, batch(PACKED), CPU))
-        fast = FastLora(model, longest=64, is_compiled=True)
-        compiled = loss_and_gradient(model, fast_loss(fast, batch(PACKED)))
+        plain = loss_and_gradient(model, summed_loss(model, batch_of(PACKED), CPU))
+        fast = FastPath(model, longest=64, is_compiled=True)
+        compiled = loss_and_gradient(model, fast_loss(fast, batch_of(PACKED)))
         assert compiled[0] == pytest.approx(plain[0], rel=1e-5)
         assert float((compiled[1] - plain[1]).norm() / plain[1].norm()) < 1e-5
         before = counter.frame_count
-        loss_and_gradient(model, fast_loss(fast, batch([[5], [0, 3, 1], [2, 4]])))
+        loss_and_gradient(model, fast_loss(fast, batch_of([[5], [0, 3, 1], [2, 4]])))
         assert counter.frame_count == before
         counts.append(before)
     # before and after attention, each for the first layer and for the others; the last norm; the head.
@@ -254,9 +228,18 @@ def test_functions_are_compiled_once_for_all_layers(batch, monkeypatch):
 
 REASONS = {
     "on a CPU": ({}, CPU, World(), "it needs an NVIDIA GPU"),
-    "sft": ({"method": "sft"}, GPU, World(), "method sft does not have one"),
+    "ia3": ({"method": "ia3"}, GPU, World(), "method ia3 does not have one"),
+    "pTuning": ({"method": "pTuning"}, GPU, World(), "method pTuning does not have one"),
+    "dora": (
+        {"lora": {"dora": True}},
+        GPU,
+        World(),
+        "lora.dora trains magnitudes, which it does not compute",
+    ),
+    "dpo": ({"method": "dpo"}, GPU, World(), "method dpo does not have one"),
     "float32": ({}, dataclasses.replace(GPU, is_autocast=False), World(), "it computes in bfloat16"),
     "two GPUs": ({}, GPU, World(0, 2), "it trains on one GPU"),
+    "a whole model on two GPUs": ({"method": "sft"}, GPU, World(0, 2), "it trains on one GPU"),
     "nf4": ({"quantization": "nf4"}, GPU, World(), "the base model is quantized to nf4"),
 }
 

@@ -32,8 +32,8 @@ def run(tmp_path):
 REFUSED = {
     "an unknown field": (JOB.replace("method", "metod"), "job.yaml:7:3 spec.metod: unknown field"),
     "a method that the runtime lacks": (
-        JOB.replace("lora", "ia3"),
-        "spec.method: runtime hf-cpu has lora, sft (got ia3)",
+        JOB.replace("lora", "galore"),
+        "spec.method: runtime hf-cpu has dpo, ia3, lora, pTuning, sft (got galore)",
     ),
     "a batch that does not divide": (
         JOB.replace("maxSteps: 2", "maxSteps: 2, globalBatchSize: 8, microBatchSize: 3"),

@@ -8,11 +8,13 @@ import shutil
 
 import pytest
 from pydantic import ValidationError
-from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, Scores, TrainFacts
+from tuneyard_api.evaluation_facts import Scores
+from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
 
 torch = pytest.importorskip("torch")
 
 from tuneyard_trainer.model.loading import Device  # noqa: E402
+from tuneyard_trainer.pod.progress import Board  # noqa: E402
 from tuneyard_trainer.training.batches import DataOrder, collate  # noqa: E402
 from tuneyard_trainer.training.loop import learning_rate  # noqa: E402
 from tuneyard_trainer.workspace.metrics import read_metrics  # noqa: E402
@@ -197,6 +199,40 @@ def test_held_out_loss_that_is_not_finite_is_no_bug(job, pods, monkeypatch, meas
     assert result.failure.message.startswith(said)
 
 
+@pytest.mark.parametrize(("publish", "shown"), [("best", 2), ("last", 4)])
+def test_the_port_says_what_the_training_has_measured(job, pods, monkeypatch, publish, shown):
+    """After each step and each validation; the last word is what the result of the stage says."""
+    plan = job(
+        training={"maxSteps": 4},
+        checkpoint={"everySteps": 2, "publish": publish},
+        dataset={"validationFraction": 0.2},
+    )
+    assert pods.run("prepare", plan)[0] == 0
+    losses_by_time = iter([3.0, 1.0, 2.0, 1.5])  # of the base model, after steps 2 and 4, of the tuned model
+    monkeypatch.setattr("tuneyard_trainer.training.loop.mean_loss", lambda *_, **__: next(losses_by_time))
+    monkeypatch.setattr(
+        "tuneyard_trainer.evaluation.compare.mean_loss", lambda *_, **__: next(losses_by_time)
+    )
+    told = []
+    update = Board.update
+
+    def listen(board, **changes):
+        told.extend([changes["training"]] if changes.get("training") else [])
+        update(board, **changes)
+
+    monkeypatch.setattr(Board, "update", listen)
+    code, result = pods.run("train", plan)
+    assert code == 0, result.failure
+    facts = TrainFacts.model_validate(result.facts)
+    assert [each.best_step for each in told] == [None, None, 2, 2, 2, shown]
+    assert [each.validation_loss for each in told] == [None, None, 1.0, 1.0, 1.0, 1.0 if shown == 2 else 2.0]
+    assert [each.trained_tokens for each in told] == sorted(each.trained_tokens for each in told)
+    last = told[-1]
+    assert (last.trained_tokens, last.validation_loss) == (facts.trained_tokens, facts.validation_loss)
+    assert 0 < told[0].peak_memory_bytes <= facts.peak_memory_bytes
+    assert last.tokens_per_second == pytest.approx(facts.tokens_per_second, rel=0.5)
+
+
 def test_the_last_loss_is_known_without_the_file_of_losses(job, pods):
     """A node that is lost after the last checkpoint may take lines with it that no disk had."""
     plan = job()
@@ -230,7 +266,7 @@ def test_unknown_target_module_is_answered_with_those_there_are(job, pods):
     assert pods.run("prepare", plan)[0] == 0
     code, result = pods.run("train", plan)
     assert code == EXIT_CODES[FailureClass.BAD_INPUT]
-    assert "no linear layers named query; try down_proj, gate_proj, k_proj" in result.failure.message
+    assert "are named query; try down_proj, gate_proj, k_proj" in result.failure.message
 
 
 def test_gradient_checkpointing_changes_no_loss(job, pods_of):

@@ -2,6 +2,7 @@
 """What needs the modules of a model is known before a GPU is asked for, in a process of its own; and what was written is read back."""
 
 import json
+import re
 
 import pytest
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass
@@ -23,12 +24,28 @@ PROBLEMS = {
     "layers that it lacks": (
         {"lora": {"targetModules": ["q_proj"]}},
         TINY,
-        "no linear layers named q_proj; try c_attn, c_fc, c_proj",
+        "no linear layers that take an adapter and are named q_proj; try c_attn, c_fc, c_proj",
     ),
     "a model that transformers can not build": (
         {},
         TINY | {"n_head": 3},
         "transformers can't build this model",
+    ),
+    "a family whose layers IA3 does not know": (
+        {"method": "ia3"},
+        TINY | {"model_type": "olmo2", "hidden_size": 32, "intermediate_size": 64},
+        "PEFT does not say which layers of olmo2 IA3 scales; try method: lora",
+    ),
+    "a family that lost the layers that IA3 scaled": (
+        {"method": "ia3"},
+        {"model_type": "mixtral", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+        | {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 320, "num_local_experts": 2},
+        "this model of mixtral has no linear layer w2, which IA3 scales; try method: lora",
+    ),
+    "a base in FP8 of a family without a fast path": (
+        {"quantization": "fp8"},
+        TINY,
+        "fp8 is trained by the fast path alone, and the model is not known to it: the model has the parts lm_head, transformer",
     ),
 }
 
@@ -42,13 +59,46 @@ def test_what_can_not_be_trained_is_refused(write_model, job_of, tmp_path, case)
         check_module_tree(job_of(folder, tmp_path, **changes), folder)
 
 
+def test_a_base_in_fp8_of_a_known_structure_is_taken(tiny_llama, job_of, tmp_path):
+    assert check_module_tree(job_of(tiny_llama, tmp_path, quantization="fp8"), tiny_llama) == []
+
+
+MIXTRAL = {
+    "model_type": "mixtral",
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "num_local_experts": 4,
+}
+SAID = {
+    "experts that are one tensor get no adapter": (
+        MIXTRAL,
+        r"^no adapter reaches \d\d% of the weights .*experts",
+    ),
+    "layers of Conv1D get one": (TINY, None),
+}
+
+
+@pytest.mark.parametrize(("config", "message"), SAID.values(), ids=SAID.keys())
+def test_what_gets_no_adapter_is_said_with_its_share(write_model, job_of, tmp_path, config, message):
+    folder = write_model()
+    (folder / "config.json").write_text(json.dumps(config))
+    said = check_module_tree(job_of(folder, tmp_path), folder)
+    assert len(said) == (message is not None)
+    if message:
+        assert re.search(message, said[0]), said
+
+
 def test_the_stage_asks_though_it_hides_pytorch_from_itself(write_model, jsonl, job_of, pods):
     folder = write_model()
     (folder / "config.json").write_text(json.dumps(TINY))
     records = jsonl([{"prompt": f"say number {n} =", "completion": " a"} for n in range(9)])
     pods.give(job_of(folder, records, lora={"rank": 4, "alpha": 8, "targetModules": ["q_proj"]}))
     assert pods.start("prepare").wait() == EXIT_CODES[FailureClass.BAD_INPUT]
-    assert "no linear layers named q_proj" in pods.result().failure.message
+    assert "that take an adapter and are named q_proj" in pods.result().failure.message
     assert not (pods.workspace / "prepared").exists()
 
 

@@ -119,6 +119,45 @@ def test_two_processes_continue_with_all_weights_where_one_stopped(plan_of, alon
     assert all(torch.allclose(again[name], weights[name], atol=1e-4) for name in weights)
 
 
+@pytest.mark.parametrize(
+    "method",
+    ["dpo", pytest.param("ia3", marks=pytest.mark.long), pytest.param("dora", marks=pytest.mark.long)],
+)
+def test_two_processes_train_every_adapter_as_one_does(plan_of, tmp_path, pods, method):
+    """DPO switches the adapter off and on between two passes, and DoRA reads the weights of a layer."""
+    data = tmp_path / "pairs.jsonl"
+    records = [{"prompt": f"say {n} =", "chosen": " red", "rejected": f" cat {n}"} for n in range(12)]
+    data.write_text("".join(json.dumps(record) + "\n" for record in records))
+    changes = {
+        "dpo": {"dpo": {}, "dataset": {"format": "preference", "training": {"path": str(data)}}},
+        "ia3": {},
+        "dora": {"lora": LORA | {"dropout": 0.0, "dora": True}},
+    }[method]
+    name = "lora" if method == "dora" else method
+
+    def plan(processes):
+        made = plan_of(processes, name)
+        laid_over = made.model_dump(mode="json", by_alias=True)
+        for key, part in changes.items():
+            laid_over[key] = (laid_over[key] or {}) | part
+        return type(made).model_validate(laid_over)
+
+    (tmp_path / "alone").mkdir()
+    alone = type(pods)(tmp_path / "alone")
+    one, two = run(alone, plan(1)), run(pods, plan(2))
+    assert two.processes == 2
+    assert losses(pods) == pytest.approx(losses(alone), abs=1e-4)
+    assert losses(alone)[0] > losses(alone)[-1]
+    assert two.evaluation.tuned.loss == pytest.approx(one.evaluation.tuned.loss, abs=1e-4)
+    if method == "dpo":
+        assert two.evaluation.preferences.tuned_margin == pytest.approx(
+            one.evaluation.preferences.tuned_margin, abs=1e-3
+        )
+        return
+    models = [load_file(each.workspace / "model/model.safetensors") for each in (alone, pods)]
+    assert all(torch.allclose(models[0][key], models[1][key], atol=1e-4) for key in models[0])
+
+
 def start_nodes(pods):
     """The stage as two pods run it: all that they share is the workspace and the address of the first."""
     ports = pick_ports(["first"], random.SystemRandom())

@@ -3,67 +3,15 @@
 
 import os
 
-import pytest
-from tuneyard_api.planner import digest_of
 from tuneyard_api.pod_contract import (
     EXIT_CODES,
-    EvaluationFacts,
     FailureClass,
     PublishFacts,
-    Scores,
-    Stage,
-    StageResult,
-    TrainFacts,
 )
 from tuneyard_api.registry import read_version
-from tuneyard_trainer.pod.results import write_result
 from tuneyard_trainer.registry import claim
 from tuneyard_trainer.registry.claim import ClaimRegistry
 from tuneyard_trainer.workspace import layout
-
-SCORES = {
-    who: Scores(loss=loss, perplexity=9.0, exact_match=0.5, rouge_l=0.25, prompts=8)
-    for who, loss in (("base", 3.5), ("tuned", 1.25))
-}
-
-
-@pytest.fixture
-def trained(jsonl, model_files, job_of, pods):
-    """A workspace as train leaves it; returns the job."""
-    pytest.importorskip("matplotlib")
-
-    def build(content=b"weights", **changes):
-        job = job_of(
-            model_files, jsonl([{"prompt": f"{n}", "completion": f" {n}"} for n in range(8)]), **changes
-        )
-        assert pods.run("prepare", job)[0] == 0
-        adapter = pods.workspace / "adapter"
-        adapter.mkdir(exist_ok=True)
-        (adapter / "adapter_config.json").write_text("{}")
-        (adapter / "adapter_model.safetensors").write_bytes(content)
-        (pods.workspace / "metrics.jsonl").write_text(
-            '{"step": 1, "loss": 2.5}\n{"step": 1, "validationLoss": 2.0}\n'
-        )
-        facts = TrainFacts(
-            steps=4,
-            epochs=1.0,
-            final_loss=2.5,
-            trained_tokens=100,
-            tokens_per_second=10.0,
-            seconds=10.0,
-            peak_memory_bytes=1,
-            evaluation=EvaluationFacts(**SCORES),
-        )
-        result = StageResult(
-            stage=Stage.TRAIN,
-            outcome="Succeeded",
-            plan_digest=digest_of(job),
-            facts=facts.model_dump(mode="json"),
-        )
-        write_result(result, pods.workspace, pods.log)
-        return job
-
-    return build
 
 
 def names_in(folder):
@@ -102,6 +50,10 @@ def test_adapter_is_stored_by_digest_with_card_and_picture_and_nothing_else(trai
         "adapter_config.json",
         "adapter_model.safetensors",
         "loss.png",
+        "metrics.jsonl",
+        "prepare-report.json",
+        "report.html",
+        "report.md",
         "version.json",
     ]
     assert (facts.size_bytes, facts.path) == (2 + 7, str(registry / "demo-adapter"))

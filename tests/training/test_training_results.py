@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tuneyard_api.durable import write_file
-from tuneyard_api.pod_contract import EXIT_CODES, Failure, FailureClass, Progress, Stage, StageResult
+from tuneyard_api.pod_contract import (
+    EXIT_CODES,
+    Failure,
+    FailureClass,
+    Progress,
+    Stage,
+    StageResult,
+    TrainingMeasures,
+)
 from tuneyard_data.refused import DataRefused
 from tuneyard_trainer.pod.environment import usable_cores
 from tuneyard_trainer.pod.failures import StageFailure, classify, is_explained
@@ -115,12 +123,18 @@ def test_no_other_result_counts_as_done(tmp_path, content):
 def test_progress_port_answers():
     board = Board(Stage.TRAIN, is_quiet=True)
     board.update(phase="training", step=4, of=10, loss=2.5, tokens_per_second=100.0, eta_seconds=6)
+    board.update(
+        training=TrainingMeasures(trained_tokens=800, tokens_per_second=90.0, peak_memory_bytes=4096)
+    )
     with served(board, 0) as port:
         base = f"http://127.0.0.1:{port}"
         with urllib.request.urlopen(f"{base}/progress") as answer:
             assert Progress.model_validate(json.load(answer)).step == 4
         with urllib.request.urlopen(f"{base}/metrics") as answer:
-            assert 'tuneyard_loss{stage="train",phase="training"} 2.5' in answer.read().decode().splitlines()
+            lines = answer.read().decode().splitlines()
+            for name, value in (("loss", 2.5), ("trained_tokens", 800), ("peak_memory_bytes", 4096)):
+                assert f'tuneyard_{name}{{stage="train",phase="training"}} {value}' in lines
+            assert not any("validation" in line for line in lines), "nothing was measured yet"
         with urllib.request.urlopen(f"{base}/healthz") as answer:
             assert answer.read() == b"ok\n"
         with pytest.raises(urllib.error.HTTPError, match="404") as refused:

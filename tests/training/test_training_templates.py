@@ -4,7 +4,7 @@
 import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
-from tuneyard_api.job import Template
+from tuneyard_api.job_inputs import Template
 from tuneyard_data.chat_template import ChatTemplate
 from tuneyard_data.chats import read_chat
 from tuneyard_data.records import Place, Record, RecordProblem

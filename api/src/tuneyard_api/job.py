@@ -8,132 +8,22 @@ and as the same sentence in Python, so that a laptop and the API server give the
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StringConstraints
 
 from tuneyard_api import job_rules
 from tuneyard_api.base import (
-    HUB_REPO,
+    DNS_SUBDOMAIN,
     METHOD,
-    REVISION,
     BaseUrl,
     Contract,
     Label,
     ObjectName,
     Rule,
-    VolumePath,
 )
+from tuneyard_api.job_inputs import Dataset, ModelSource
 from tuneyard_api.places import ClaimSource, S3Registry
-from tuneyard_api.pod_values import ConfigKey, LabelValue, NodeLabels, TaintKey
-from tuneyard_api.remote_files import HttpFile, S3File
+from tuneyard_api.pod_values import LabelValue, NodeLabels, TaintKey
 from tuneyard_api.survival import Deadlines, DeletionPolicy, Retry, Ttl
-
-
-class SecretKey(Contract):
-    """One key of a Secret in the job's namespace."""
-
-    name: ObjectName
-    """Name of the Secret."""
-    key: ConfigKey = "token"
-    """Key inside the Secret."""
-
-
-class HuggingFaceSource(Contract):
-    """A repository on a Hugging Face hub (`HF_ENDPOINT` of the runtime says which)."""
-
-    repo: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=200,
-            pattern=HUB_REPO,
-        ),
-    ]
-    """`owner/name`."""
-    revision: Annotated[str, Field(min_length=1, max_length=200, pattern=REVISION)] | None = None
-    """Branch, tag or commit; status records the commit that it resolved to. Absent: for a base model, the revision that
-    a server of the runtime serves; otherwise `main`."""
-    secret_ref: SecretKey | None = None
-    """Token for a gated repository; only the prepare pod gets it."""
-
-
-class AdapterSource(Contract):
-    """A LoRA adapter to train on, in PEFT's layout: exactly one of the sources."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.NO_ADAPTER, job_rules.TWO_ADAPTERS)
-
-    published: Label | None = None
-    """Name of an adapter in the job's registry, as an earlier job published it."""
-    pvc: ClaimSource | None = None
-    """A folder with adapter_config.json and adapter_model.safetensors."""
-
-
-class ModelSource(Contract):
-    """Where the base model comes from: exactly one of the sources."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.NO_MODEL, job_rules.TWO_MODELS)
-
-    hugging_face: HuggingFaceSource | None = None
-    """A model repository."""
-    pvc: ClaimSource | None = None
-    """A folder with config.json, tokenizer.json and safetensors."""
-    trust_remote_code: bool = False
-    """Run Python that comes with the model; refused unless the runtime allows it."""
-    adapter: AdapterSource | None = None
-    """Continue training this adapter instead of a new one. It must fit the model and, if they are given, the options in `lora`."""
-    quantization: Literal["nf4", "int8"] | None = None
-    """Quantize the frozen base model to 4 bits (QLoRA) or 8 bits; the runtime must support it."""
-
-
-class HuggingFaceFile(HuggingFaceSource):
-    """Files of a data set repository."""
-
-    path: VolumePath
-    """File inside the repository, ending in .jsonl, .json or .parquet."""
-
-
-class DataSource(Contract):
-    """Where one split of the data set comes from: exactly one of the sources."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.NO_DATA, job_rules.TWO_DATA)
-
-    hugging_face: HuggingFaceFile | None = None
-    """A file of a data set repository."""
-    pvc: ClaimSource | None = None
-    """A .jsonl, .json or .parquet file on a claim."""
-    s3: S3File | None = None
-    """A file in a bucket."""
-    http: HttpFile | None = None
-    """A file behind a URL."""
-
-
-class Template(Contract):
-    """Jinja2 templates that make prompt and completion from a record's columns. They are sandboxed; an unknown column is an error."""
-
-    prompt: Annotated[str, Field(min_length=1, max_length=8192)]
-    """For example `{{ question }}\\nAnswer:`."""
-    completion: Annotated[str, Field(min_length=1, max_length=8192)]
-    """For example ` {{ answer }}`."""
-
-
-class Dataset(Contract):
-    """The records that the model is trained on and measured on."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.ONE_VALIDATION, job_rules.SOMETHING_TO_COMPARE_ON)
-
-    training: DataSource
-    """Records for the training."""
-    validation: DataSource | None = None
-    """Records on which the loss is measured during the training."""
-    validation_fraction: Annotated[float, Field(ge=0.0, le=0.5)] | None = None
-    """Share of the training records that is held out instead; 0.05 if both are absent."""
-    test: DataSource | None = None
-    """Records on which the base model and the tuned model are compared; absent: the validation records."""
-    format: Literal["auto", "chat", "promptCompletion", "text"] = "auto"
-    """`chat`: a `messages` list; `promptCompletion`: `prompt` and `completion`; `text`: `text`."""
-    template: Template | None = None
-    """Makes prompt and completion from other columns."""
-    loss_on: Literal["completion", "all"] = "completion"
-    """Which tokens count in the loss; in `text` records all of them do."""
 
 
 class Lora(Contract):
@@ -152,6 +42,24 @@ class Lora(Contract):
         | None
     ) = None
     """Names of linear layers; absent: every linear layer but the output head."""
+    dora: bool = False
+    """Weight-decomposed adaptation (DoRA, Liu et al. 2024): the magnitude of each output of a layer is trained too. The tuned
+    model is published merged, as no server loads such adapters."""
+
+
+class Dpo(Contract):
+    """Direct preference optimization (Rafailov et al. 2023) of a LoRA adapter; the reference is the model without it."""
+
+    beta: Annotated[float, Field(ge=0.001, le=10.0)] = 0.1
+    """How much a preference weighs: the loss of a pair is -log(sigmoid(beta x margin)), where margin says by how many nats the
+    chosen answer has gained on the rejected one."""
+
+
+class PTuning(Contract):
+    """P-tuning (Liu et al. 2021): virtual tokens before each record."""
+
+    virtual_tokens: Annotated[int, Field(ge=1, le=1024)] = 20
+    """Number of virtual tokens; they count in the model's positions, not in maxSequenceLength."""
 
 
 class EarlyStopping(Contract):
@@ -256,8 +164,10 @@ class Toleration(Contract):
 
 
 class Scheduling(Contract):
-    """Nodes on which the training pod may run."""
+    """Nodes on which the training pod may run, and the queue in which it waits for quota."""
 
+    queue: Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, min_length=1, max_length=63)] | None = None
+    """Kueue's LocalQueue for the training; absent: the LocalQueue `default` of the namespace, if there is one."""
     gpu_product: Annotated[LabelValue, Field(min_length=1)] | None = None
     """Value of the node label `nvidia.com/gpu.product`."""
     node_selector: NodeLabels | None = None
@@ -265,7 +175,7 @@ class Scheduling(Contract):
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] | None = None
     """Taints that the training pod tolerates."""
     priority_class_name: ObjectName | None = None
-    """PriorityClass of the training pod."""
+    """PriorityClass of the training pod; a queue orders and preempts by it too."""
 
 
 class Checkpoint(Contract):
@@ -289,7 +199,7 @@ class Evaluation(Contract):
 
 
 class Publish(Contract):
-    """Registry that gets the adapter or, with method sft, the model, by name and digest. At most one of pvc and s3."""
+    """Registry that gets the adapter or the model, by name and digest. At most one of pvc and s3."""
 
     rules: ClassVar[tuple[Rule, ...]] = (job_rules.TWO_REGISTRIES,)
 
@@ -323,8 +233,17 @@ class FineTuneJobSpec(Contract):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         job_rules.OPTIONS_OF_METHOD,
+        job_rules.DPO_OPTIONS,
+        job_rules.P_TUNING_OPTIONS,
+        job_rules.DPO_COMPARES_ANSWERS,
+        job_rules.PREFERENCES_ARE_FOR_DPO,
         job_rules.QUANTIZED_IS_FROZEN,
+        job_rules.QUANTIZED_HAS_NO_DORA,
+        job_rules.FP8_IS_LORA,
+        job_rules.FP8_IS_BF16,
+        job_rules.FP8_HAS_NO_DROPOUT,
         job_rules.ADAPTER_IS_LORA,
+        job_rules.ADAPTER_HAS_NO_DORA,
         job_rules.NO_DELETE_FROM_S3,
         job_rules.NO_ADAPTER_FROM_S3,
         job_rules.BATCH_DIVIDES,
@@ -336,9 +255,14 @@ class FineTuneJobSpec(Contract):
     dataset: Dataset
     """The data set."""
     method: Annotated[str, Field(min_length=1, max_length=40, pattern=METHOD)]
-    """Training method, which the runtime must support: `lora` trains an adapter, `sft` trains all weights."""
+    """Training method, which the runtime must support: `lora` trains an adapter, `sft` trains all weights, `dpo`
+    trains an adapter by preferences, `ia3` a few scales, `pTuning` virtual tokens."""
     lora: Lora | None = None
-    """Options of method lora."""
+    """Options of the adapter of methods lora and dpo."""
+    dpo: Dpo | None = None
+    """Options of method dpo."""
+    p_tuning: PTuning | None = None
+    """Options of method pTuning."""
     training: Training = Training()
     """Options of the optimization."""
     parallelism: Parallelism = Parallelism()

@@ -85,10 +85,43 @@ BATCH_DIVIDES = Rule(
     field="training.globalBatchSize",
 )
 OPTIONS_OF_METHOD = _rule(
-    "!has(self.lora) || self.method == 'lora'",
-    lambda spec: spec.lora is None or spec.method == "lora",
-    "the options of lora go with method lora (got method {method}); try leaving them out",
+    "!has(self.lora) || self.method in ['lora', 'dpo']",
+    lambda spec: spec.lora is None or spec.method in {"lora", "dpo"},
+    "the options of lora go with methods lora and dpo (got method {method}); try leaving them out",
     field="lora",
+)
+DPO_OPTIONS = _rule(
+    "!has(self.dpo) || self.method == 'dpo'",
+    lambda spec: spec.dpo is None or spec.method == "dpo",
+    "the options of dpo go with method dpo (got method {method}); try leaving them out",
+    field="dpo",
+)
+P_TUNING_OPTIONS = _rule(
+    "!has(self.pTuning) || self.method == 'pTuning'",
+    lambda spec: spec.p_tuning is None or spec.method == "pTuning",
+    "the options of pTuning go with method pTuning (got method {method}); try leaving them out",
+    field="pTuning",
+)
+DPO_COMPARES_ANSWERS = _rule(
+    "self.method != 'dpo' || (self.dataset.format in ['auto', 'preference'] && !has(self.dataset.template)"
+    " && self.dataset.lossOn == 'completion')",
+    lambda spec: (
+        spec.method != "dpo"
+        or (
+            spec.dataset.format in {"auto", "preference"}
+            and spec.dataset.template is None
+            and spec.dataset.loss_on == "completion"
+        )
+    ),
+    "method dpo compares the answers in the columns chosen and rejected (got format {dataset.format}, lossOn"
+    " {dataset.lossOn} or a template); try leaving format, lossOn and template out",
+    field="dataset",
+)
+PREFERENCES_ARE_FOR_DPO = _rule(
+    "self.dataset.format != 'preference' || self.method == 'dpo'",
+    lambda spec: spec.dataset.format != "preference" or spec.method == "dpo",
+    "pairs of answers are learned by method dpo (got method {method}); try dpo, or another format",
+    field="dataset.format",
 )
 
 
@@ -120,10 +153,43 @@ NO_MODEL, TWO_MODELS = _sources("huggingFace", "pvc")
 NO_DATA, TWO_DATA = _sources("huggingFace", "pvc", "s3", "http")
 NO_ADAPTER, TWO_ADAPTERS = _sources("published", "pvc")
 QUANTIZED_IS_FROZEN = _rule(
-    "!has(self.model.quantization) || self.method == 'lora'",
-    lambda spec: spec.model.quantization is None or spec.method == "lora",
-    "a base model in fewer bits stays as it is, so the method is lora (got {method}); try lora, or leave it out",
+    "!has(self.model.quantization) || self.method in ['lora', 'dpo']",
+    lambda spec: spec.model.quantization is None or spec.method in {"lora", "dpo"},
+    "a base model in fewer bits stays as it is, so the method is lora or dpo (got {method}); try lora, or leave it out",
     field="model.quantization",
+)
+QUANTIZED_HAS_NO_DORA = _rule(
+    "!has(self.model.quantization) || !has(self.lora) || !self.lora.dora",
+    lambda spec: spec.model.quantization is None or spec.lora is None or not spec.lora.dora,
+    "lora.dora publishes a merged model, which needs a base model that is not quantized (got {model.quantization}); try"
+    " leaving it out, or lora.dora: false",
+    field="model.quantization",
+)
+ADAPTER_HAS_NO_DORA = _rule(
+    "!has(self.model.adapter) || !has(self.lora) || !self.lora.dora",
+    lambda spec: spec.model.adapter is None or spec.lora is None or not spec.lora.dora,
+    "an adapter that is continued is a LoRA without magnitudes (got lora.dora true); try lora.dora: false, or leave"
+    " model.adapter out",
+    field="model.adapter",
+)
+_NOT_FP8 = "!has(self.model.quantization) || self.model.quantization != 'fp8'"
+FP8_IS_BF16 = _rule(
+    f"{_NOT_FP8} || self.training.precision != 'fp32'",
+    lambda spec: spec.model.quantization != "fp8" or spec.training.precision != "fp32",
+    "model.quantization fp8 rounds what is in bfloat16 (got {training.precision}); try bf16, or another quantization",
+    field="training.precision",
+)
+FP8_IS_LORA = _rule(
+    f"{_NOT_FP8} || self.method == 'lora'",
+    lambda spec: spec.model.quantization != "fp8" or spec.method == "lora",
+    "model.quantization fp8 goes with method lora (got {method}); try nf4, or leaving it out",
+    field="model.quantization",
+)
+FP8_HAS_NO_DROPOUT = _rule(
+    f"{_NOT_FP8} || !has(self.lora) || self.lora.dropout == 0.0",
+    lambda spec: spec.model.quantization != "fp8" or spec.lora is None or spec.lora.dropout == 0,
+    "model.quantization fp8 has no dropout in adapters (got {model.quantization} with some); try 0, or nf4",
+    field="lora.dropout",
 )
 ADAPTER_IS_LORA = _rule(
     "!has(self.model.adapter) || self.method == 'lora'",

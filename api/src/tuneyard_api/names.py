@@ -26,6 +26,11 @@ LABEL_ATTEMPT = f"{GROUP}/attempt"
 ANNOTATION_PLAN = f"{GROUP}/plan-digest"
 """SHA-256 of the resolved job that a child was built from."""
 
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+"""Kueue's label on a Job: the LocalQueue in which it waits."""
+LABEL_WORKLOAD_OF = "kueue.x-k8s.io/job-uid"
+"""Kueue's label on a Workload: the uid of the Job that it stands for."""
+
 ANNOTATION_UID = f"{GROUP}/uid"
 """uid of the FineTuneJob that a child works for without being owned by it."""
 FINALIZER = f"{GROUP}/published"

@@ -4,7 +4,8 @@
 from collections.abc import Iterable
 
 from tuneyard_api import pod_contract as pod
-from tuneyard_api.job import DataSource, FineTuneJob, HuggingFaceSource, ModelSource, SecretKey
+from tuneyard_api.job import FineTuneJob
+from tuneyard_api.job_inputs import DataSource, HuggingFaceSource, ModelSource, SecretKey
 from tuneyard_api.places import ClaimSource, Registry
 from tuneyard_api.remote_files import S3Object
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from tuneyard_api import pod_contract as pod
 from tuneyard_api import reasons
-from tuneyard_api.job import FineTuneJob, Lora, ModelSource, SecretKey
+from tuneyard_api.job import Dpo, FineTuneJob, Lora, PTuning
+from tuneyard_api.job_inputs import ModelSource, SecretKey
 from tuneyard_api.names import workspace_name
 from tuneyard_api.places import ClaimSource, Registry, S3Prefix, S3Registry
 from tuneyard_api.planned_sources import (
@@ -28,7 +29,8 @@ from tuneyard_api.pod_contract import Stage
 from tuneyard_api.refusals import (
     Problem,
     every_problem,
-    is_whole_model,
+    is_for_adapter_servers,
+    method_of_job,
     processes,
     publishes_elsewhere,
     registry_of,
@@ -120,7 +122,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
     """
     spec, offered = job.spec, runtime.spec
     registry = registry_of(job, runtime)
-    is_served = not is_whole_model(job, runtime) and not publishes_elsewhere(job, runtime)
+    is_served = is_for_adapter_servers(job, runtime) and not publishes_elsewhere(job, runtime)
     served = offered.served_models if is_served else ()
     micro = _micro_batch(job, runtime)
     problems = every_problem(job, runtime, others, registry)
@@ -143,6 +145,8 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         quantization=spec.model.quantization,
         method=spec.method,
         lora=spec.lora or Lora(),
+        dpo=(spec.dpo or Dpo()) if spec.method == "dpo" else None,
+        p_tuning=(spec.p_tuning or PTuning()) if spec.method == "pTuning" else None,
         training=_resolved_training(job, micro),
         nodes=spec.parallelism.nodes,
         gpus_per_node=spec.parallelism.gpus_per_node,
@@ -189,7 +193,7 @@ def _workspace_gib(job: FineTuneJob, runtime: FineTuneRuntime) -> int:
     hub, claim = spec.model.hugging_face, spec.model.pvc
     estimated = workspace_gib(
         model=hub.repo if hub else (claim.path if claim and claim.path else ""),
-        method=spec.method,
+        method=method_of_job(job),
         rank=(spec.lora or Lora()).rank,
         checkpoints=spec.checkpoint.keep,
         is_downloaded=hub is not None and runtime.spec.model_cache is None,
@@ -240,7 +244,7 @@ def _resolved_dataset(job: FineTuneJob) -> pod.ResolvedDataset:
         validation=sources.get("validation"),
         validation_fraction=fraction,
         test=sources.get("test"),
-        format=dataset.format,
+        format="preference" if job.spec.method == "dpo" else dataset.format,
         template=dataset.template,
         loss_on=dataset.loss_on,
     )

@@ -17,7 +17,10 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from tuneyard_api.base import Contract, Tolerant
-from tuneyard_api.job import Checkpoint, EarlyStopping, Evaluation, Lora, Template
+from tuneyard_api.evaluation_facts import EvaluationFacts
+from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning
+from tuneyard_api.job_inputs import Template
+from tuneyard_api.methods import Method, method_of
 from tuneyard_api.places import RegistryRetention, S3Prefix
 from tuneyard_api.remote_files import HttpFile, S3Object
 
@@ -45,7 +48,7 @@ TERMINATION_LOG = "/dev/termination-log"
 MAX_RESULT_BYTES = 4096
 MAX_MESSAGE = 1500
 """Longest message of a failure, in characters."""
-PROGRESS_PORT = 9470
+PROGRESS_PORT, PROGRESS_PORT_NAME = 9470, "progress"
 """GET /progress: Progress as JSON; GET /metrics: Prometheus text. Live and best effort."""
 
 ENV_JOB_FILE, ENV_WORKSPACE, ENV_ATTEMPT = "TUNEYARD_JOB_FILE", "TUNEYARD_WORKSPACE", "TUNEYARD_ATTEMPT"
@@ -174,7 +177,7 @@ class ResolvedDataset(Contract):
     validation_fraction: float
     """0 when `validation` is given."""
     test: ResolvedSource | None
-    format: Literal["auto", "chat", "promptCompletion", "text"]
+    format: Literal["auto", "chat", "promptCompletion", "text", "preference"]
     template: Template | None
     loss_on: Literal["completion", "all"]
 
@@ -223,10 +226,14 @@ class ResolvedJob(Contract):
     model: ResolvedSource
     dataset: ResolvedDataset
     adapter: ResolvedAdapter | None = None
-    quantization: Literal["nf4", "int8"] | None = None
+    quantization: Literal["nf4", "int8", "fp8"] | None = None
     """Quantization of the frozen base model."""
     method: str
     lora: Lora
+    dpo: Dpo | None = None
+    """Options of method dpo."""
+    p_tuning: PTuning | None = None
+    """Options of method pTuning."""
     training: ResolvedTraining
     nodes: int = 1
     gpus_per_node: int = 1
@@ -241,6 +248,11 @@ class ResolvedJob(Contract):
     """The registry in S3; absent: it is on a claim."""
     retention: RegistryRetention | None = None
     """Earlier versions of the name that the registry keeps; absent: all."""
+
+    @property
+    def kind(self) -> Method:
+        """The method, and what it leaves behind."""
+        return method_of(self.method, dora=self.lora.dora)
 
 
 class Failure(Tolerant):
@@ -289,26 +301,6 @@ class PrepareFacts(Tolerant):
     warnings: tuple[str, ...] = ()
 
 
-class Scores(Tolerant):
-    """One model on the test records."""
-
-    loss: float
-    """Mean cross entropy per learned token, nats."""
-    perplexity: float
-    exact_match: float
-    """Share of prompts, 0 to 1, after stripping white space."""
-    rouge_l: float
-    """Mean ROUGE-L F1, 0 to 1 (Lin 2004), with stemming off."""
-    prompts: int
-
-
-class EvaluationFacts(Tolerant):
-    """Base against tuned."""
-
-    base: Scores
-    tuned: Scores
-
-
 class TrainFacts(Tolerant):
     """What training did."""
 
@@ -347,6 +339,22 @@ class PublishFacts(Tolerant):
     size_bytes: int
 
 
+class TrainingMeasures(Tolerant):
+    """What a training has measured so far, over all its attempts."""
+
+    validation_loss: float | None = None
+    """Lowest validation loss so far, or the latest with `checkpoint.publish: last`; nats per learned token."""
+    best_step: int | None = None
+    """Optimizer step of that validation loss; its checkpoint is published if no later step is better."""
+    trained_tokens: int
+    """Tokens of all optimizer steps so far."""
+    tokens_per_second: float
+    """Mean speed so far, over all GPUs; time for validation and checkpoints counts."""
+    peak_memory_bytes: int | None = None
+    """Peak memory of one GPU, or of one process where there is no GPU: of the first one until the training ends, then of the one
+    that needed most."""
+
+
 class Progress(Tolerant):
     """Answer of GET /progress."""
 
@@ -359,3 +367,4 @@ class Progress(Tolerant):
     eta_seconds: int | None = None
     step_seconds: float | None = None
     """Median of the latest optimizer steps; lets the operator tell a hang from a slow step."""
+    training: TrainingMeasures | None = None

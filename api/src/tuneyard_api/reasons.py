@@ -117,6 +117,12 @@ UNSCHEDULABLE = _reason(
     "The scheduler finds no node for the pod; the message is the scheduler's.",
     is_waiting=True,
 )
+QUEUED = _reason(
+    "Queued",
+    Fixer.CLUSTER,
+    "The stage's Job waits in its queue for quota; the message is Kueue's. It costs neither attempts nor deadlines.",
+    is_waiting=True,
+)
 SCHEDULING_GATED = _reason("SchedulingGated", Fixer.CLUSTER, "A queue holds the pod back.", is_waiting=True)
 IMAGE_PULL = _reason(
     "ImagePullFailed", Fixer.CLUSTER, "The runtime's image can't be pulled.", is_waiting=True

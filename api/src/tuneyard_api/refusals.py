@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tuneyard_api.job import FineTuneJob, Lora, Serve
 from tuneyard_api.job_rules import batch_refusal
+from tuneyard_api.methods import Method, Result, method_of
 from tuneyard_api.places import Registry, S3Registry
 from tuneyard_api.planned_sources import hub_sources, hub_tokens, s3_secrets
 from tuneyard_api.quantities import quantity_value
@@ -15,8 +16,11 @@ from tuneyard_api.serving import base_words, reads_registry_of, served_by, serve
 _OFFLINE = "HF_HUB_OFFLINE"
 _TRUE = frozenset({"1", "TRUE", "YES", "ON"})
 """What huggingface_hub takes for true in upper case (constants.ENV_VARS_TRUE_VALUES)."""
-WHOLE_MODEL_METHODS = frozenset({"sft"})
-"""Methods whose result is a model and no adapter."""
+_PUBLISHED: dict[Result, tuple[str, str]] = {
+    "model": ("a whole model", "models"),
+    "prompt": ("virtual tokens", "prompts"),
+}
+"""What a method leaves behind that is no adapter of a server, and what a claim for it holds."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def every_problem(
         *_batch_problems(job),
         *_permission_problems(job, runtime),
         *_capability_problems(job, runtime),
+        *_process_problems(job),
         *_cpu_problems(job, runtime),
         *_hub_problems(job, runtime),
         *_token_problems(job),
@@ -75,9 +80,14 @@ def processes(job: FineTuneJob) -> int:
     return job.spec.parallelism.nodes * job.spec.parallelism.gpus_per_node
 
 
-def is_whole_model(job: FineTuneJob, runtime: FineTuneRuntime) -> bool:
-    """Whether the runtime makes a whole model, not an adapter; false for a method that it lacks."""
-    return job.spec.method in WHOLE_MODEL_METHODS and job.spec.method in runtime.spec.methods
+def method_of_job(job: FineTuneJob) -> Method:
+    """The job's method, and what it leaves behind."""
+    return method_of(job.spec.method, dora=(job.spec.lora or Lora()).dora)
+
+
+def is_for_adapter_servers(job: FineTuneJob, runtime: FineTuneRuntime) -> bool:
+    """Whether a server of adapters loads what the runtime makes of the job; true for a method that it lacks."""
+    return job.spec.method not in runtime.spec.methods or method_of_job(job).result == "adapter"
 
 
 def _method_problems(
@@ -131,6 +141,16 @@ def _capability_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable
             "spec.model.quantization",
             f"a base model in fewer bits trains on one GPU (got {asked} on {gpus}); try parallelism.gpusPerNode 1 and"
             " nodes 1, or leave it out",
+        )
+
+
+def _process_problems(job: FineTuneJob) -> Iterable[Problem]:
+    """Problems of methods that one process alone can train."""
+    gpus = processes(job)
+    if job.spec.method == "pTuning" and gpus > 1:
+        yield Problem(
+            "spec.parallelism",
+            f"method pTuning trains on one GPU (got {gpus}); try gpusPerNode 1 and nodes 1, or method lora",
         )
 
 
@@ -221,7 +241,7 @@ def _destination_problems(
         )
     if isinstance(registry, S3Registry):
         yield from _bucket_problems(job, registry)
-    yield from _whole_model_problems(job, runtime)
+    yield from _unserved_problems(job, runtime)
 
 
 def _bucket_problems(job: FineTuneJob, registry: S3Registry) -> Iterable[Problem]:
@@ -241,30 +261,37 @@ def _bucket_problems(job: FineTuneJob, registry: S3Registry) -> Iterable[Problem
         )
 
 
-def _whole_model_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
-    """Problems of publishing a whole model: a server of adapters can't load it, and must not find it among them."""
-    method, served, serve = job.spec.method, runtime.spec.served_models, job.spec.serve
-    if not is_whole_model(job, runtime):
+def _unserved_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
+    """Problems of publishing what a server of adapters can't load: no such server must find it among its adapters."""
+    if is_for_adapter_servers(job, runtime):
         return
-    if serve is not None and serve.endpoint is None and not serve.disabled:
+    method, served, serve = method_of_job(job), runtime.spec.served_models, job.spec.serve
+    result, claim = _PUBLISHED[method.result]
+    said = f"method {method.name}{' with lora.dora' if (job.spec.lora or Lora()).dora else ''} publishes {result}"
+    asked = None if serve is None or serve.disabled else serve.endpoint or serve.model or "none"
+    if asked is not None and method.result == "prompt":
         yield Problem(
             "spec.serve",
-            f"method {method} publishes a whole model, which a server of adapters does not load"
-            f" (got {serve.model or 'none'}); try the address of a server that is started on the published folder, or"
-            " leave serve out",
+            f"{said}, which neither vLLM nor NIM loads (got {asked}); try leaving serve out, or method lora",
+        )
+    elif asked is not None and serve is not None and serve.endpoint is None:
+        yield Problem(
+            "spec.serve",
+            f"{said}, which a server of adapters does not load (got {asked}); try the address of a server that is"
+            " started on the published folder, or leave serve out",
         )
     if runtime.spec.defaults.any_registry is not None and not publishes_elsewhere(job, runtime) and served:
         yield Problem(
             "spec.publish",
-            f"method {method} publishes a whole model, and the registry of runtime {runtime.metadata.name} is read by"
-            f" {served[0].name} for adapters (got {registry_of(job, runtime)}); try publish.pvc with a claim for models",
+            f"{said}, and the registry of runtime {runtime.metadata.name} is read by {served[0].name} for adapters (got"
+            f" {registry_of(job, runtime)}); try publish.pvc with a claim for {claim}",
         )
 
 
 def _server_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
     """Problems of the server: an adapter fits only servers of its base model, and ranks up to their limit."""
     serve, served, name = job.spec.serve or Serve(), runtime.spec.served_models, runtime.metadata.name
-    if serve.disabled or serve.endpoint is not None or is_whole_model(job, runtime):
+    if serve.disabled or serve.endpoint is not None or not is_for_adapter_servers(job, runtime):
         return
     here = ", ".join(f"{each.name} ({each.base})" for each in served) or "none"
     named = next((each for each in served if each.name == serve.model), None)

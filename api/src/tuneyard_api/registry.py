@@ -14,12 +14,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from tuneyard_api.base import Label, Tolerant
+from tuneyard_api.methods import method_of
 from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_FILES, published_digest
 
 STORE = ".store"
 """Folder of all versions; a server reads no name that begins with a dot."""
 VERSION_FILE = "version.json"
 """The file beside those of the digest that says what the version is."""
+REPORT_HTML, REPORT_MARKDOWN = "report.html", "report.md"
+"""The report on the job that stored the version, beside its files."""
 MARKS = ".published-by"
 """Folder inside a version: one empty file for each FineTuneJob that published it, named by its uid."""
 POINTER_SUFFIX = ".json"
@@ -98,8 +101,9 @@ class Version(Tolerant):
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it is an adapter, not a whole model."""
-        return tuple(self.files) == ADAPTER_FILES
+        """Whether it is an adapter that servers load, and no whole model and no virtual tokens."""
+        is_known = self.method is None or method_of(self.method, dora=False).result == "adapter"
+        return is_known and tuple(self.files) == ADAPTER_FILES
 
     @property
     def path(self) -> str:

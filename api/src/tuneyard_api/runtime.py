@@ -8,7 +8,8 @@ from pydantic import ConfigDict, Field
 from tuneyard_api import job_rules
 from tuneyard_api import pod_contract as pod
 from tuneyard_api.base import Contract, ObjectName, Rule
-from tuneyard_api.job import ObjectMeta, SecretKey, Toleration
+from tuneyard_api.job import ObjectMeta, Toleration
+from tuneyard_api.job_inputs import SecretKey
 from tuneyard_api.places import ClaimSource, Registry, RegistryRetention, S3Registry
 from tuneyard_api.pod_values import (
     ENV_NAME,
@@ -123,7 +124,7 @@ class FineTuneRuntimeSpec(Contract):
         "fp32",
     )
     """Precisions that the image supports, in order of preference."""
-    quantizations: Annotated[tuple[Literal["nf4", "int8"], ...], Field(max_length=4)] = ()
+    quantizations: Annotated[tuple[Literal["nf4", "int8", "fp8"], ...], Field(max_length=4)] = ()
     """Quantizations of the base model that the image supports; empty: none."""
     allow_trust_remote_code: bool = False
     """Whether a job may run Python that comes with a model."""

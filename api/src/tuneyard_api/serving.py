@@ -12,7 +12,8 @@ from pydantic import Field
 
 from tuneyard_api import job_rules
 from tuneyard_api.base import HUB_REPO, REVISION, BaseUrl, Contract, Label, Rule
-from tuneyard_api.job import FineTuneJob, ModelSource, Serve
+from tuneyard_api.job import FineTuneJob, Serve
+from tuneyard_api.job_inputs import ModelSource
 from tuneyard_api.places import ClaimSource
 
 

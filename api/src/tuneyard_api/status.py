@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, computed_field
 
 from tuneyard_api.base import Tolerant
-from tuneyard_api.pod_contract import EvaluationFacts, FailureClass, Stage
+from tuneyard_api.evaluation_facts import EvaluationFacts
+from tuneyard_api.pod_contract import FailureClass, Stage, TrainingMeasures
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Short = Annotated[str, Field(max_length=256)]
@@ -37,6 +38,8 @@ class State(StrEnum):
     PREPARING = "Preparing"
     WAITING = "Waiting"
     """A pod of the job exists and can't start: see status.waitingFor."""
+    QUEUED = "Queued"
+    """The stage's queue holds it back or has taken its place away: see status.waitingFor."""
     TRAINING = "Training"
     PUBLISHING = "Publishing"
     SERVING = "Serving"
@@ -98,9 +101,14 @@ class Attempt(Tolerant):
     job: Short
     """Name of the batch/v1 Job."""
     started: Time
+    """Time at which its Job was made, or at which its queue last let it go."""
     ended: Time | None = None
     running_since: Time | None = None
-    """Time at which all pods of a training attempt were first seen running."""
+    """Time at which all pods of a training attempt were first seen running, after its queue last let it go."""
+    queued_since: Time | None = None
+    """Time since which its queue holds it back; absent while it does not."""
+    queued_seconds: int = 0
+    """Time for which its queue has held it back before that."""
     outcome: Literal["Running", "Succeeded", "Failed", "Stopped"]
     """`Stopped`: ended by the operator because of spec.suspend or a deadline."""
     stopping: Short | None = None
@@ -170,6 +178,8 @@ class FineTuneJobStatus(Tolerant):
     ] = ()
     plan: PlanStatus | None = None
     progress: ProgressStatus | None = None
+    training: TrainingMeasures | None = None
+    """What the training has measured so far; written with progress, and once more at its end."""
     waiting_for: WaitingFor | None = None
     attempts: Annotated[tuple[Attempt, ...], Field(max_length=64)] = ()
     result: ResultStatus | None = None

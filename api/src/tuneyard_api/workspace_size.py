@@ -8,6 +8,8 @@ from above on purpose: a full disk costs a training, an empty one a few cents.
 import math
 import re
 
+from tuneyard_api.methods import Method
+
 _PARAMETERS = re.compile(r"(?<![A-Za-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![A-Za-z0-9])", re.IGNORECASE)
 _UNIT = {"b": 1e9, "m": 1e6}
 _WEIGHT_BYTES = 2
@@ -29,12 +31,14 @@ def parameters_in(name: str) -> float | None:
     return float(found[1] or 1) * float(found[2]) * _UNIT[found[3].lower()]
 
 
-def workspace_gib(*, model: str, method: str, rank: int, checkpoints: int, is_downloaded: bool) -> int | None:
+def workspace_gib(
+    *, model: str, method: Method, rank: int, checkpoints: int, is_downloaded: bool
+) -> int | None:
     """GiB for a training, rounded up; None when the model's name does not tell its size.
 
     Args:
         model: repository or path.
-        method: `sft` trains every parameter, everything else an adapter.
+        method: `sft` trains every parameter, everything else an adapter; one that is merged leaves a whole model too.
         rank: of the adapter.
         checkpoints: that are kept; one more is being written.
         is_downloaded: whether the model itself goes to the workspace.
@@ -42,8 +46,10 @@ def workspace_gib(*, model: str, method: str, rank: int, checkpoints: int, is_do
     parameters = parameters_in(model)
     if parameters is None:
         return None
-    trained = parameters if method == "sft" else parameters * _ADAPTER_SHARE * rank / _ADAPTER_RANK
+    trained = parameters if method.name == "sft" else parameters * _ADAPTER_SHARE * rank / _ADAPTER_RANK
     needed = (checkpoints + 1) * trained * _TRAINED_BYTES + trained * _WEIGHT_BYTES
+    if method.is_merged:
+        needed += parameters * _WEIGHT_BYTES
     if is_downloaded:
         needed += parameters * _WEIGHT_BYTES
     return math.ceil(needed / 2**30) + _DATA_GIB

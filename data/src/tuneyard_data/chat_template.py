@@ -4,6 +4,10 @@
 The text is transformers' own (`apply_chat_template`), so that it equals what a serving program makes.
 """
 
+import re
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from itertools import takewhile
 from typing import Any, Protocol
 
 import jinja2
@@ -13,13 +17,15 @@ from tuneyard_data.examples import Example, Piece
 from tuneyard_data.records import Record, RecordProblem
 from tuneyard_data.refused import DataRefused
 
-LAST_ANSWER_ONLY = "only the last answer is learned, as the model's chat template writes earlier ones differently once others follow"
+EARLIER_ANSWERS_LEFT_OUT = "answers that the model's chat template writes differently once others follow are not learned; the last one is"
 ASKED_OTHERWISE = (
     "the model's chat template asks for an answer in words that it does not write before one: a model that learns from it"
     " may answer badly where it is asked so; try dataset.template"
 )
 REASONING_LEFT_OUT = "the model's chat template leaves the reasoning out of the text, so it is not learned"
 TOOLS_LEFT_OUT = "the model's chat template leaves the tools out of the text"
+_WORDS = re.compile(r"<[^<>\s]*>|\w+|.", re.DOTALL)
+"""Marks in angle brackets, words and other characters: no token of a model's own ends inside of one."""
 
 
 class AppliesChatTemplate(Protocol):
@@ -51,7 +57,7 @@ class ChatTemplate:
     def example(self, record: Record) -> Example:
         """A chat whose assistant turns are learned, but those that the record says are not.
 
-        Where the template writes earlier turns differently once others follow, only the last turn is.
+        A turn that the template writes differently once others follow is not learned either.
 
         Raises:
             RecordProblem: what the template or this code says of the record.
@@ -59,13 +65,12 @@ class ChatTemplate:
         """
         chat = read_chat(record)
         last = len(chat.messages) - 1
-        turns = [i for i, message in enumerate(chat.messages) if message["role"] == "assistant"]
+        render = cache(partial(self.render, chat))
         try:
-            ways = ((turns, True), ([last], True), (turns, False), ([last], False))
-            read = ((chosen, asks, self._pieces(chat, chosen, asks=asks)) for chosen, asks in ways)
-            taught, asks, pieces = next((way for way in read if way[2]), (turns, True, []))
-            before = "".join(piece.text for piece in pieces[:-1])
-            prompt = before if asks else self.render(chat, last, asks=True)
+            whole = render(last + 1, asks=False)
+            turns = [turn for turn in range(last + 1) if chat.learned[turn] or turn == last]
+            places = {turn: self._place(render, turn, whole) for turn in turns}
+            prompt = render(last, asks=True)
         except jinja2.TemplateSyntaxError as error:
             raise DataRefused(f"the model's chat template, line {error.lineno}: {error.message}") from None
         except Exception as error:  # noqa: BLE001  a template can raise anything on a person's data
@@ -75,16 +80,30 @@ class ChatTemplate:
                 else f"{type(error).__name__}: {error}"
             )
             raise RecordProblem(record.place, f"the model's chat template: {said}") from None
-        if not pieces:
-            raise RecordProblem(
-                record.place,
-                "the model's chat template does not put the answer after its prompt; try dataset.template",
-            )
-        text = "".join(piece.text for piece in pieces)
-        notes = [LAST_ANSWER_ONLY] * (len(taught) < len(turns) and any(chat.learned[:last]))
-        notes += [ASKED_OTHERWISE] * (not asks)
-        notes += [REASONING_LEFT_OUT] * any(part.strip() not in text for part in chat.reasoning)
-        notes += [TOOLS_LEFT_OUT] * any(str(name) not in text for name in _names(chat.tools))
+        pieces, done = [], 0
+        for turn, place in places.items():
+            if place is None and turn != last:
+                continue
+            start, end = place or (done, done)
+            if start < done or start == end:
+                raise RecordProblem(
+                    record.place,
+                    "the model's chat template does not put the answer after its prompt; try dataset.template",
+                )
+            answer = whole[start:end]
+            lost = [name for name in _names(chat.messages[turn].get("tool_calls")) if str(name) not in answer]
+            if lost:
+                raise RecordProblem(
+                    record.place,
+                    f"the model's chat template does not write the call of the tool `{lost[0]}`; try a model whose template"
+                    " does, or dataset.template",
+                )
+            pieces += [Piece(whole[done:start], is_learned=False), Piece(answer, chat.learned[turn])]
+            done = end
+        notes = [EARLIER_ANSWERS_LEFT_OUT] * (None in places.values())
+        notes += [ASKED_OTHERWISE] * (not whole.startswith(prompt))
+        notes += [REASONING_LEFT_OUT] * any(part.strip() not in whole for part in chat.reasoning)
+        notes += [TOOLS_LEFT_OUT] * any(str(name) not in whole for name in _names(chat.tools))
         return Example(
             tuple(pieces),
             prompt,
@@ -94,26 +113,36 @@ class ChatTemplate:
             notes=tuple(notes),
         )
 
-    def _pieces(self, chat: Chat, turns: list[int], *, asks: bool) -> list[Piece]:
-        """Empty if the text of some turn does not begin with the text before it.
+    def _place(self, render: Callable[..., str], turn: int, whole: str) -> tuple[int, int] | None:
+        """Where an answer begins and ends in the text of the whole chat; None if it is written differently there.
 
-        With `asks`, the words that ask for an answer belong to the text before it.
+        It begins behind the words that ask for it, as far as the template writes them before an answer.
         """
-        pieces, done = [], ""
-        for turn in turns:
-            prompt = self.render(chat, turn, asks=asks)
-            upto = self.render(chat, turn + 1, asks=False)
-            if not (prompt.startswith(done) and upto.startswith(prompt)):
-                return []
-            answer = self._up_to_its_end(upto[len(prompt) :])
-            pieces += [Piece(prompt[len(done) :], is_learned=False), Piece(answer, chat.learned[turn])]
-            done = prompt + answer
-        return pieces
+        prompt, upto = render(turn, asks=True), render(turn + 1, asks=False)
+        start = len(prompt)
+        if not upto.startswith(prompt):
+            before = render(turn, asks=False).rstrip()
+            if not upto.startswith(before):
+                return None
+            start = max(_shared_length(prompt, upto), len(before))
+        end = next((end for end in self._ends_of(upto, start) if whole.startswith(upto[:end])), start)
+        return (start, end) if start < end else None
 
-    def _up_to_its_end(self, answer: str) -> str:
-        """An answer without what the template writes behind the token that ends it, as that is never generated."""
-        ends = [answer.rindex(stop) + len(stop) for stop in self._stops if stop in answer]
-        return answer[: max(ends)] if ends else answer
+    def _ends_of(self, text: str, start: int) -> Iterator[int]:
+        """Where an answer that begins at `start` may end: behind a token that ends answers, as nothing behind it is generated.
+
+        Where a template writes several such tokens, each of them may be the end, the last one first: some are written
+        only where no other message follows.
+        """
+        ends = [start + text[start:].rindex(stop) + len(stop) for stop in self._stops if stop in text[start:]]
+        if not ends:
+            yield len(text)
+        end = max(ends, default=start)
+        while end > start:
+            yield end
+            stop = next(stop for stop in self._stops if text.endswith(stop, start, end))
+            shorter = text[start : end - len(stop)].rstrip()
+            end = start + len(shorter) if shorter.endswith(self._stops) else start
 
 
 class PlainChat:
@@ -131,6 +160,12 @@ class PlainChat:
             for message, is_learned in zip(chat.messages, chat.learned, strict=True)
         ]
         return Example(tuple(pieces), None, reference_of(chat.messages))
+
+
+def _shared_length(one: str, other: str) -> int:
+    """The number of characters of the words that two texts begin with alike."""
+    pairs = zip(_WORDS.findall(one), _WORDS.findall(other), strict=False)
+    return sum(len(word) for word, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _names(tools: list[Any] | None) -> list[Any]:

@@ -134,11 +134,12 @@ def _message(message: Any, name: str, place: Place) -> tuple[dict[str, Any], boo
     else:
         one.pop("tool_calls", None)
     content = _text_of(one.get("content"), name, place)
-    if content is not None and content.strip():
+    if calls:
+        # As a serving program has it: many templates fail on null and on no content at all, none on an empty text.
+        one["content"] = content or ""
+    elif content is not None and (content.strip() or role == "tool"):
         one["content"] = content
-    elif calls:
-        one.pop("content", None)
-    elif not (role == "tool" and content is not None):
+    else:
         raise RecordProblem(
             place,
             f"{name}.content must be a string with content (got {describe_value(message.get('content', message.get('value')))})",

@@ -29,6 +29,8 @@ class Example:
     """Chat: the messages of the prompt."""
     has_special_tokens: bool = False
     """The text already holds the tokenizer's special tokens, as chat templates write them."""
+    rejected: "Example | None" = None
+    """Of a preference: the same prompt with the answer that is not chosen."""
     notes: tuple[str, ...] = ()
     """What a person should know of this record, in sentences that many records share; counted over the data set."""
 
@@ -36,6 +38,11 @@ class Example:
     def text(self) -> str:
         """The whole text."""
         return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def sides(self) -> tuple["Example", ...]:
+        """The example itself, and the rejected one if there is one."""
+        return (self,) if self.rejected is None else (self, self.rejected)
 
 
 Renderer = Callable[[Record], Example]

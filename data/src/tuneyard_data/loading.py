@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from tuneyard_api.job import Template
+from tuneyard_api.job_inputs import Template
 from tuneyard_api.pod_contract import ResolvedJob
 
 from tuneyard_data.chat_template import PlainChat
@@ -84,7 +84,7 @@ class Loaded:
     tokens: KeptTokens | None = None
     """Of each record that was read and not dropped."""
     chosen: np.ndarray | None = None
-    """int64 [examples]: the record in `tokens` of each example; None: all in their order."""
+    """int64 [examples]: where each example was among those that were read and not dropped; None: all in their order."""
     places: Places = field(default_factory=Places)
     """Where each example begins."""
     exact: Keys = field(default_factory=Keys)
@@ -109,6 +109,8 @@ class Loaded:
     """Of every record, the place of its first token under the loss, counted from 0; its length if there is none."""
     learned_tokens: int = 0
     """Tokens under the loss after truncation."""
+    sides: int = 1
+    """Records in `tokens` of each example: 2 for preferences, the chosen one first."""
     notes: Counter[str] = field(default_factory=Counter)
     """Sentences about records that a person should know, each with the number of its records."""
 
@@ -128,13 +130,15 @@ class Loaded:
         return len(self.places)
 
     def kept_lengths(self) -> np.ndarray:
-        """int64 [examples]: number of tokens after truncation."""
+        """int64 [examples * sides]: number of tokens after truncation."""
         lengths = self._tokens.lengths()
-        return lengths if self.chosen is None else lengths[self.chosen]
+        return lengths if self.chosen is None else lengths.reshape(-1, self.sides)[self.chosen].ravel()
 
     def read(self, index: int) -> TokenizedRecord:
-        """The tokens of one example."""
-        return self._tokens.read(index if self.chosen is None else int(self.chosen[index]))
+        """The tokens of one of `kept_lengths`."""
+        example, side = divmod(index, self.sides)
+        place = example if self.chosen is None else int(self.chosen[example])
+        return self._tokens.read(place * self.sides + side)
 
     @property
     def _tokens(self) -> KeptTokens:
@@ -243,7 +247,7 @@ def _encoded(
     with ThreadPoolExecutor(1) as thread:
         before: tuple[list[tuple[Place, Example]], Future[list[Encoded]]] | None = None
         for batch in batches:
-            examples = [example for _, example in batch]
+            examples = [side for _, example in batch for side in example.sides]
             work = tokenizer.encode if tokenizer and not problems.count else _nothing
             now = (batch, thread.submit(work, examples))
             if before and not problems.count:
@@ -270,20 +274,23 @@ def _look_at(
             _note(split, place, example)
         return
     learn_all = reading.loss_on == "all"
-    examples = [example for _, example in placed]
-    records = tokenizer.records_of(examples, encoded, learn_all=learn_all, limit=reading.limit)
-    for (place, example), record in zip(placed, records, strict=True):
-        split.lengths.append(record.full_length)
-        split.learned.append(record.first_learned)
-        if record.first_learned >= len(record.tokens):
+    examples = [side for _, example in placed for side in example.sides]
+    records = iter(tokenizer.records_of(examples, encoded, learn_all=learn_all, limit=reading.limit))
+    for place, example in placed:
+        sides = [next(records) for _ in example.sides]
+        split.sides = len(sides)
+        split.lengths.append(max(side.full_length for side in sides))
+        split.learned.append(max(side.first_learned for side in sides))
+        if any(side.first_learned >= len(side.tokens) for side in sides):
             split.dropped += 1
             continue
-        # Nothing precedes the first token, so it cannot be predicted.
-        split.learned_tokens += int(record.learned[1:].sum())
         if _note(split, place, example) and len(split.shown) < _MAX_SHOWN:
-            split.shown.append((place, record))
-        if split.tokens is not None:
-            split.tokens.append(record)
+            split.shown.append((place, sides[0]))
+        for side in sides:
+            # Nothing precedes the first token, so it cannot be predicted.
+            split.learned_tokens += int(side.learned[1:].sum())
+            if split.tokens is not None:
+                split.tokens.append(side)
 
 
 def _note(split: Loaded, place: Place, example: Example) -> bool:
@@ -292,7 +299,7 @@ def _note(split: Loaded, place: Place, example: Example) -> bool:
     split.exact.append(exact_key(example))
     split.near.append(near_key(example))
     split.languages[language_of("".join(piece.text for piece in example.pieces if piece.is_learned))] += 1
-    found = Counter(hints_in("\n".join(piece.text for piece in example.pieces)))
+    found = Counter(hints_in("\n".join(piece.text for side in example.sides for piece in side.pieces)))
     split.hints += found
     for kind in found:
         places = split.hint_places.setdefault(kind, [])

@@ -25,14 +25,14 @@ _WIDTH = hashlib.sha256().digest_size
 def exact_key(example: Example) -> bytes:
     """A key that is equal for records with the same text and the same tokens under the loss."""
     digest = hashlib.sha256()
-    for piece in example.pieces:
+    for piece in (piece for side in example.sides for piece in side.pieces):
         digest.update(len(piece.text).to_bytes(8, "big") + bytes([piece.is_learned]) + piece.text.encode())
     return digest.digest()
 
 
 def near_key(example: Example) -> bytes:
     """A key that is equal for records that differ only in spelling; exact for text of punctuation alone."""
-    text = normalised(example.text)
+    text = "\0".join(filter(None, (normalised(side.text) for side in example.sides)))
     return hashlib.sha256(text.encode()).digest() if text else exact_key(example)
 
 

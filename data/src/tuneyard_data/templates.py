@@ -5,11 +5,12 @@ Templates of jobs are Jinja2 in a sandbox where an unknown column is an error.
 """
 
 import jinja2
-from tuneyard_api.job import Template
+from tuneyard_api.job_inputs import Template
 
 from tuneyard_data.chat_template import ChatTemplate, PlainChat
 from tuneyard_data.chats import is_chat
 from tuneyard_data.examples import Example, Piece, Renderer
+from tuneyard_data.preferences import SIDES, preference_of
 from tuneyard_data.records import Record, RecordProblem, describe_value, did_you_mean, listed
 from tuneyard_data.refused import DataRefused
 from tuneyard_data.template_values import NotTextError, as_template_value, build_environment
@@ -30,6 +31,11 @@ def detect_format(first: Record, declared: str) -> str:
     for name, columns in _COLUMNS.items():
         if all(column in first.values for column in columns):
             return name
+    if set(SIDES) <= first.values.keys():
+        raise DataRefused(
+            f"{first.place}: `chosen` and `rejected` are preferences, which method: dpo learns from; try it, or"
+            " dataset.template with the answer that is to be learned"
+        )
     known = [column for columns in _COLUMNS.values() for column in columns]
     raise DataRefused(
         f"{first.place}: no known format: the columns are {listed(first.values)}{did_you_mean(first.values, known)};"
@@ -47,6 +53,8 @@ def renderer_of(
     """
     if template is not None:
         return _template_renderer(template)
+    if declared == "preference":
+        return lambda record: preference_of(record, chat)
     kind = detect_format(first, declared)
     if kind == "text":
         return lambda record: Example((Piece(_string(record, "text"), is_learned=True),), None, "")

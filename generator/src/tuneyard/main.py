@@ -31,6 +31,7 @@ _COMMANDS = {
         "Add schemas of custom resources and values of charts for `check`.",
     ),
     "data": ("tuneyard.commands.data", "Check data sets of fine-tuning jobs, without a cluster."),
+    "report": ("tuneyard.commands.report", "Print the report on a published adapter."),
     "docs": ("tuneyard.commands.docs", "Write the sample file and the reference pages."),
 }
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneyard_api.methods import METHODS
 from tuneyard_api.yaml_io import load_all
 
 from tuneyard_local.cluster import Cluster
@@ -133,7 +134,7 @@ def build_runtime(trainer: Image, namespace: str, model: BaseModel = TINY_LLAMA)
             "imagePullPolicy": "Never",
             "accelerator": "none",
             "acceleratorResource": "nvidia.com/gpu",
-            "methods": ["lora", "sft"],
+            "methods": [method.name for method in METHODS],
             "modelFamilies": ["llama"],
             "precisions": ["fp32"],
             "mounts": [{"claimName": "pytorch", "mountPath": ENVIRONMENT_MOUNT}],

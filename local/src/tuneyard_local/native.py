@@ -42,7 +42,9 @@ USERS = {
     "coredns": "system:coredns",
     storage.USER: storage.USER,
 }
-NATIVE_PARTS = tuple(name for name in PARTS if name not in {"kwok", "kind", "argo-cd", "argo-expressions"})
+NATIVE_PARTS = tuple(
+    name for name in PARTS if name not in {"kwok", "kind", "argo-cd", "argo-expressions", "kueue"}
+)
 MOST_NODES = 20
 GIB_PER_NODE = 0.4
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")

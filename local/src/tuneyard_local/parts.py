@@ -96,6 +96,13 @@ PARTS: Mapping[str, Part] = {
             memory_gib=2.5,
         ),
         Part(
+            "kueue",
+            "sigs.k8s.io/kueue/cmd/kueue",
+            module_files=(("sigs.k8s.io/kueue", "charts/kueue"),),
+            disk_gib=4,
+            memory_gib=2.5,
+        ),
+        Part(
             "argo-expressions",
             module_files=(("github.com/argoproj/argo-workflows/v3", "manifests/base/crds/full"),),
         ),

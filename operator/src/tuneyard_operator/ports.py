@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from tuneyard_api.pod_contract import Progress
 from tuneyard_api.serving import Destination
 
-from tuneyard_operator.domain.observed import AskedAdapter, ReplicaAnswer, SeenEvent
+from tuneyard_operator.domain.observed import AskedAdapter, ReplicaAnswer, SeenEvent, SeenQueue
 
 Object = Mapping[str, Any]
 """A Kubernetes object as JSON."""
@@ -70,6 +70,9 @@ class Cluster(Protocol):
 
     async def jobs_of(self, namespace: str, name: str) -> tuple[Object, ...]:
         """The batch/v1 Jobs that are labelled with a FineTuneJob's name."""
+
+    async def queue_of(self, namespace: str, job_uid: str, queue: str) -> SeenQueue:
+        """What Kueue says of the Job with this uid, which is in LocalQueue `queue`; also where there is no Kueue."""
 
     async def pods_of(self, namespace: str, job: str) -> tuple[Object, ...]:
         """The pods of a batch/v1 Job as they are now, not as a watch that may lag behind says."""

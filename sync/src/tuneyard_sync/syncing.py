@@ -100,7 +100,7 @@ class Sync:
             if isinstance(version, RegistryError):
                 continue
             if not version.is_adapter:
-                others[name] = "a whole model"
+                others[name] = f"no adapter, but what method {version.method or 'sft'} makes"
             elif not self.base.is_base_of(version.base):
                 others[name] = f"an adapter of {version.base}; the server has {self.base}"
             else:

@@ -115,7 +115,7 @@ def build_claim(namespace: str, claim: str) -> list[dict[str, Any]]:
         "metadata": {"name": f"{namespace}-{claim}"},
         "spec": {
             "capacity": {"storage": "20Gi"},
-            "accessModes": ["ReadWriteOnce"],
+            "accessModes": ["ReadWriteOnce", "ReadWriteMany"],
             "storageClassName": "none",
             "hostPath": {"path": "/nowhere"},
             "claimRef": {"name": claim, "namespace": namespace},
@@ -132,9 +132,10 @@ def build_claim(namespace: str, claim: str) -> list[dict[str, Any]]:
     return [volume, {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}]
 
 
-def make_claims(cluster: Cluster, namespace: str) -> None:
-    """The claims that job `a` names, bound without a provisioner."""
-    claims = [build_claim(namespace, claim) for claim in ("models", "data", "adapters", "a-workspace")]
+def make_claims(cluster: Cluster, namespace: str, *jobs: str) -> None:
+    """The claims that jobs of these names (none: `a`) need, bound without a provisioner."""
+    workspaces = [names.workspace_name(job) for job in jobs or ("a",)]
+    claims = [build_claim(namespace, claim) for claim in ("models", "data", "adapters", *workspaces)]
     cluster.apply(*(body for bodies in claims for body in bodies))
 
 

@@ -8,6 +8,15 @@ from typing import Any
 from tuneyard_api.pod_contract import ADAPTER_FILES, published_digest
 from tuneyard_api.registry import VERSION_FILE, StoredBase, Version
 
+DESCRIPTION = (
+    "README.md",
+    "metrics.jsonl",
+    "prepare-report.json",
+    "report.html",
+    "report.md",
+    "samples.jsonl",
+)
+"""tests/training/test_training_record.py holds this against what publish writes."""
 TINY = StoredBase(repo="org/tiny", revision="v1", commit="c0ffee")
 
 

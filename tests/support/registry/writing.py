@@ -8,7 +8,7 @@ from tuneyard_api.pod_contract import ADAPTER_FILES, published_digest
 from tuneyard_api.registry import Publisher, StoredBase, Version
 from tuneyard_trainer.registry.content import Content
 
-from support.registry.adapters import TINY
+from support.registry.adapters import DESCRIPTION, TINY
 
 
 def adapter(
@@ -29,8 +29,10 @@ def adapter(
         rank=8,
         job=Publisher(namespace="team", name=f"job-{job}", uid=job),
     )
-    return version, Content(folder, lambda target: write_card(target, version))
+    return version, Content(folder, lambda target: write_description(target, version))
 
 
-def write_card(folder: Path, version: Version) -> None:
-    (folder / "README.md").write_text(f"# {version.name}\n")
+def write_description(folder: Path, version: Version) -> None:
+    """All that a version holds beside the files of its digest, by the names that publish gives it."""
+    for name in DESCRIPTION:
+        (folder / name).write_text(f"{name} of {version.name}\n")

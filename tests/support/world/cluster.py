@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard_api import names
 from tuneyard_operator.domain.conditions import api_time
-from tuneyard_operator.domain.observed import SeenEvent
+from tuneyard_operator.domain.observed import SeenEvent, SeenQueue
 from tuneyard_operator.ports import ClusterError, Listed, RefusedError
 
 from support.world.deletion import set_finalizers
 from support.world.merge_patch import merged
+from support.world.queue import in_default_queue
 
 if TYPE_CHECKING:
     from support.world.world import World
@@ -36,6 +37,9 @@ class FakeCluster:
         self.calls: list[str] = []
         self.events: list[dict[str, Any]] = []
         self.seen_events: tuple[SeenEvent, ...] = ()
+        self.seen_queue = SeenQueue("job-a", "team-a", "insufficient unused quota")
+        self.has_default_queue = False
+        """Whether Kueue puts each new Job into LocalQueue `default`."""
         self.die_before: int | None = None
         self.down = False
         self._version = 100
@@ -75,7 +79,7 @@ class FakeCluster:
             raise self.refuse[body["kind"]]
         if (body["kind"], body["metadata"]["namespace"], body["metadata"]["name"]) in self.objects:
             return None
-        return self.store(body["kind"], body)
+        return self.store(body["kind"], in_default_queue(body) if self.has_default_queue else body)
 
     async def replace(self, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
         metadata = body["metadata"]
@@ -115,6 +119,10 @@ class FakeCluster:
             for body in self.of_kind("Job")
             if body["metadata"]["labels"].get(names.LABEL_JOB) == name
         )
+
+    async def queue_of(self, namespace: str, job_uid: str, queue: str) -> SeenQueue:
+        self._called(f"ask queue {queue}")
+        return self.seen_queue
 
     async def pods_of(self, namespace: str, job: str) -> tuple[Mapping[str, Any], ...]:
         self._called(f"list pods of {job}")

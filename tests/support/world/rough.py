@@ -28,6 +28,7 @@ from support.world.deletion import (
     take_finalizers_off,
 )
 from support.world.judge import Judge
+from support.world.queue import is_queued, is_suspended, let_go, take_place
 from support.world.world import KEY, World
 
 OVER = {"Succeeded", "Failed"}
@@ -214,10 +215,14 @@ class RoughWorld(World):
             name, status = body["metadata"]["name"], body.get("status") or {}
             if "deletionTimestamp" in body["metadata"] or status.get("conditions"):
                 continue
-            phases = [pod["status"]["phase"] for pod in self.pods_of_job(body)]
+            pods = self.pods_of_job(body)
+            phases = [pod["status"]["phase"] for pod in pods if pod["metadata"]["uid"] not in self.taken]
+            is_ending = any(pod["status"]["phase"] not in OVER for pod in pods)
             if (not phases and status.get("active")) or "Failed" in phases:
                 yield partial(self.fail_job, name)
-            elif not phases:
+            elif not phases and is_suspended(body):
+                yield partial(let_go, self, name)
+            elif not phases and not is_ending:
                 yield partial(self.make_pod, name)
             elif "Succeeded" in phases:
                 conditions = [{"type": "Complete", "status": "True"}]
@@ -226,7 +231,8 @@ class RoughWorld(World):
     def make_pod(self, job: str, suffix: str = "", **status: Any) -> str:
         """Make a pod with a unique name, as Kubernetes does."""
         maker = self.cluster.objects["Job", "team", job]
-        return super().make_pod(job, suffix or maker["metadata"]["uid"].removeprefix("uid-"), **status)
+        unique = f"{maker['metadata']['uid'].removeprefix('uid-')}-{len(self.makers)}"
+        return super().make_pod(job, suffix or unique, **status)
 
     def _end(self, pod: str, outcome: str) -> None:
         maker = self.makers[pod]
@@ -255,6 +261,19 @@ class RoughWorld(World):
             for body in self.cluster.of_kind("Pod")
             if body["status"]["phase"] == "Running"
         )
+
+    def take_place(self, choice: int) -> None:
+        """Kueue gives the place of a Job that it has let go to another one."""
+        running = [
+            body["metadata"]["name"]
+            for body in self.cluster.of_kind("Job")
+            if is_queued(body)
+            and not is_suspended(body)
+            and "deletionTimestamp" not in body["metadata"]
+            and not (body.get("status") or {}).get("conditions")
+        ]
+        if running:
+            take_place(self, running[choice % len(running)])
 
     def lose_node(self, pod: str) -> None:
         """The kubelet of the pod falls silent; later the pod is deleted, and nobody confirms it."""

@@ -38,12 +38,16 @@ TTLS = st.sampled_from([{}, {"afterSuccessSeconds": 0, "afterFailureSeconds": 0}
 POLICIES = st.sampled_from(["Retain", "Delete", "Delete"])
 SPECS = st.fixed_dictionaries(
     {"retry": RETRIES, "deadlines": DEADLINES, "ttl": TTLS, "deletionPolicy": POLICIES},
-    optional={"training": st.just({"globalBatchSize": 8, "microBatchSize": 4})},
+    optional={
+        "training": st.just({"globalBatchSize": 8, "microBatchSize": 4}),
+        "scheduling": st.just({"queue": "gpus"}),
+    },
 )
 CHOICE = st.integers(0, 5)
 HAPPENINGS = [
     "events",
     "a move",
+    "a place taken away",
     "garbage",
     "suspend",
     "resume",
@@ -214,6 +218,16 @@ class Survival(RuleBasedStateMachine):
             self.world.try_pass()
         self.world.progress.answer = None
 
+    @rule(choice=CHOICE)
+    def a_queue_takes_a_place_away(self, choice: int) -> None:
+        _walked("place taken away")
+        self.world.take_place(choice)
+
+    @rule(is_there=st.booleans())
+    def a_default_queue_comes_or_goes(self, is_there: bool) -> None:
+        _walked("default queue")
+        self.world.cluster.has_default_queue = is_there
+
     # People
 
     @precondition(lambda self: self.world.job)
@@ -285,6 +299,8 @@ class Survival(RuleBasedStateMachine):
             self._deliver(choice + 1)
         elif what == "a move":
             world.turn(outcome, choice)
+        elif what == "a place taken away":
+            world.take_place(choice)
         elif what == "garbage":
             world.sweep(choice)
         elif what in {"suspend", "resume"}:

@@ -57,6 +57,8 @@ class World:
         self.requeue: float | None = None
         self.makers: dict[str, Mapping[str, Any]] = {}
         """The Job of each pod."""
+        self.taken: set[str] = set()
+        """Uids of the pods that were deleted because Kueue took the place of their Job away."""
         self.registry: set[str] = set()
         """Uids of the FineTuneJobs that may have published and have not unpublished."""
         self.let_go: set[str] = set()

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from tuneyard_api import durable
 from tuneyard_api import pod_contract as pod
 from tuneyard_api.job import FineTuneJob, ObjectMeta
+from tuneyard_api.methods import METHODS
 from tuneyard_api.places import ClaimSource
 from tuneyard_api.planner import Plan, PlanRefused, digest_of, make_plan
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, ResolvedJob, ResolvedSource, Stage
@@ -92,8 +93,8 @@ def build_local_runtime(name: str) -> FineTuneRuntime:
     spec = FineTuneRuntimeSpec(
         image="this-installation:local",
         accelerator="nvidia" if name == "hf" else "none",
-        methods=("lora", "sft"),
-        quantizations=("nf4", "int8"),
+        methods=tuple(method.name for method in METHODS),
+        quantizations=("nf4", "int8", "fp8") if name == "hf" else ("nf4", "int8"),
     )
     return FineTuneRuntime(metadata=ObjectMeta(name=name), spec=spec)
 
@@ -174,5 +175,9 @@ def _summarise(job: ResolvedJob, workspace: Path) -> None:
     if facts.evaluation:
         base, tuned = facts.evaluation.base, facts.evaluation.tuned
         print(f"loss     {base.loss:.4f} -> {tuned.loss:.4f}")
+        if pairs := facts.evaluation.preferences:
+            print(
+                f"chosen   {pairs.base_accuracy:.4f} -> {pairs.tuned_accuracy:.4f} preferred, of {pairs.pairs} pairs"
+            )
         print(f"ROUGE-L  {base.rouge_l:.4f} -> {tuned.rouge_l:.4f} over {tuned.prompts} prompts")
     print(f"answers  {workspace / 'evaluation/samples.jsonl'}")

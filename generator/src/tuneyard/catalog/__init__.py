@@ -10,12 +10,19 @@ from tuneyard.catalog.models import model_components
 from tuneyard.environment.model import Environment
 from tuneyard.stack.model import Component
 from tuneyard.stack.pins import Pin, read_pins
+from tuneyard.stack.vulnerabilities import Vulnerabilities, read_vulnerabilities
 
 
 @cache
 def pins() -> Mapping[str, Pin]:
     """Every pin of components.yaml by component name."""
     return read_pins(resources.files(__name__).joinpath("components.yaml").read_text())
+
+
+@cache
+def vulnerabilities() -> Vulnerabilities:
+    """The dated list of vulnerabilities.yaml."""
+    return read_vulnerabilities(resources.files(__name__).joinpath("vulnerabilities.yaml").read_text())
 
 
 @cache

@@ -2,7 +2,7 @@
 """PostgreSQL: an existing server, or a CloudNativePG cluster with a database and a role for each service."""
 
 from tuneyard.catalog.objects import build_metadata
-from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack
+from tuneyard.stack.model import URL_SAFE, Claim, Component, ExpectedSecret, Json, Need, Service, Stack
 
 NAMESPACE = "data"
 
@@ -66,7 +66,7 @@ def _secrets(stack: Stack) -> list[ExpectedSecret]:
             d.secret,
             NAMESPACE,
             ("username", "password"),
-            f"database role {d.user}",
+            f"database role {d.user}; {URL_SAFE}",
             "kubernetes.io/basic-auth",
         )
         for d in stack.databases()

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a pod requests GPUs in this environment, and how a quota counts them, for jobs, vLLM, NIM and queues.
+"""How a pod gets GPUs in this environment (nodes and requests), and how a quota counts them, for jobs, vLLM, NIM, queues.
 
 Sources: NVIDIA's device plugin names a part of a GPU `nvidia.com/mig-<profile>` under the strategy `mixed`; Kubernetes
 counts devices of dynamic resource allocation as `<class>.deviceclass.resource.k8s.io/devices`.
 """
 
-from tuneyard.catalog.objects import build_metadata
+from tuneyard.catalog.objects import build_metadata, build_tolerations
+from tuneyard.environment.models import ServedModel
 from tuneyard.stack.model import Json, Stack
 
 WHOLE_GPU = "nvidia.com/gpu"
@@ -44,3 +45,14 @@ def build_claim_template(name: str, namespace: str, gpus: int) -> Json:
         "metadata": build_metadata(name, namespace),
         "spec": {"spec": {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}}},
     }
+
+
+def tolerations_of(stack: Stack, product: str | None) -> list[Json]:
+    """The tolerations for the nodes that a model may run on."""
+    return build_tolerations(stack.environment.gpus.taints(product))
+
+
+def node_selector_of(stack: Stack, model: ServedModel) -> Json | None:
+    """The label of the nodes that have the model's GPU product."""
+    product = model.gpu_product
+    return {"nvidia.com/gpu.product": stack.environment.gpus.label_of(product)} if product else None

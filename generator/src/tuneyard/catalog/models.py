@@ -6,14 +6,10 @@ NIMCache and NIMService are in one Application and one wave: the NIM Operator ma
 
 from functools import partial
 
-from tuneyard.catalog.nim import (
-    build_nim_cache,
-    build_nim_claim,
-    build_nim_pipeline,
-    build_nim_service,
-    secrets_of_nim,
-)
+from tuneyard.catalog.nim import build_nim_pipeline, build_nim_service, secrets_of_nim
+from tuneyard.catalog.nim_cache import build_nim_cache
 from tuneyard.catalog.vllm import build_vllm, secrets_of_vllm
+from tuneyard.catalog.weights import build_weights_claim
 from tuneyard.environment.model import Environment
 from tuneyard.environment.models import Pipeline, ServedModel
 from tuneyard.environment.presets import engine_of
@@ -59,6 +55,7 @@ def _needs(environment: Environment, index: int, model: ServedModel) -> list[Nee
         needs.append(Need("lws", "it runs one replica over several nodes", (*path, "multiNode")))
     if model.autoscaling:
         needs.append(Need("metrics", "what it scales by", (*path, "autoscaling")))
+        needs.append(Need("pod-metrics", "what it scales by", (*path, "autoscaling")))
     return needs
 
 
@@ -78,10 +75,9 @@ def _claims(models: list[tuple[int, ServedModel]], _: Stack) -> list[Claim]:
 def _objects(model: ServedModel, stack: Stack) -> list[Json]:
     if engine_of(stack.environment, model) == "vllm":
         return build_vllm(stack, model, shared=is_shared(model))
-    shared = is_shared(model)
     return [
-        build_nim_claim(stack, model, shared=shared),
-        build_nim_cache(stack, model, shared=shared),
+        build_weights_claim(stack, model, shared=is_shared(model)),
+        build_nim_cache(stack, model),
         build_nim_service(stack, model),
     ]
 
@@ -121,9 +117,12 @@ def _pipeline(environment: Environment, index: int, pipeline: Pipeline) -> Compo
 
     def objects(stack: Stack) -> list[Json]:
         parts = [
-            build(stack, model, shared=is_shared(model))
+            part
             for _, model in listed
-            for build in (build_nim_claim, build_nim_cache)
+            for part in (
+                build_weights_claim(stack, model, shared=is_shared(model)),
+                build_nim_cache(stack, model),
+            )
         ]
         return [*parts, build_nim_pipeline(stack, pipeline.name, [model for _, model in listed])]
 

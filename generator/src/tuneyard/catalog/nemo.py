@@ -5,12 +5,14 @@ NVIDIA calls them legacy (NeMo Helix follows); the lab runs them. The Customizer
 Fields: the CRDs of k8s-nim-operator 3.1.2. None is ever empty: the operator drops empty fields, which would be drift.
 """
 
+from tuneyard.catalog.nim_cache import listed_name
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_config_map, build_metadata, without_empty
 from tuneyard.catalog.workflows import EXECUTOR, NEMO
 from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack
 
 PORT = 8000
+DATA_STORE_FINALIZER = "finalizer.nemodatastore.apps.nvidia.com"
 DATA_STORE_SECRETS = {
     "datastoreConfigSecret": ("nemo-data-store-config", ("config_environment.sh", "assertions")),
     "datastoreInitSecret": ("nemo-data-store-init", ("configure_gitea.sh", "init_directory_structure.sh")),
@@ -92,7 +94,7 @@ def _data_store(stack: Stack) -> list[Json]:
             "volumeAccessMode": "ReadWriteOnce",
         },
     }
-    if stack.providers["s3"].name == "minio":
+    if "nemo-data-store" in stack.bucket_owners():
         bucket = stack.bucket("nemo-data-store")
         spec["objectStoreConfig"] = {
             "endpoint": bucket.endpoint.split("://")[1],
@@ -109,6 +111,8 @@ def _data_store(stack: Stack) -> list[Json]:
     store = build_nemo(stack, "NemoDatastore", "nemo-data-store", spec)
     # The claim is the operator's, owned by this object: deleting the object would delete every data set.
     store["metadata"] = build_metadata("nemo-data-store", NEMO, keep=True)
+    # Without it the operator adds it by an update, which loses `serveDirect: false`.
+    store["metadata"]["finalizers"] = [DATA_STORE_FINALIZER]
     return [store]
 
 
@@ -145,8 +149,9 @@ def _guardrails(stack: Stack) -> list[Json]:
     }
     text = "models: []\n"
     if base:
-        text = f"models:\n- type: main\n  engine: nim\n  model: {base.name}\n"
-    config = build_config_map("nemo-guardrails-config", NEMO, {"config.yaml": text})
+        text = f"models:\n- type: main\n  engine: nim\n  model: {listed_name(stack, base)}\n"
+    # At the root of the store a file of this very name adds models for every configuration, and nothing else is read there.
+    config = build_config_map("nemo-guardrails-config", NEMO, {"config.yml": text})
     return [config, build_nemo(stack, "NemoGuardrail", "nemo-guardrails", spec)]
 
 
@@ -180,6 +185,7 @@ COMPONENTS = (
         claims=lambda stack: [Claim(stack.volume_gib("nemo-data-store", 50))],
         databases=("nemo-data-store",),
         buckets=("nemo-data-store",),
+        names_bucket_user=True,
         keeps_data=True,
     ),
     Component(

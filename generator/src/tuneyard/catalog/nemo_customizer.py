@@ -108,6 +108,12 @@ def _customizer(stack: Stack) -> list[Json]:
             "ngcAPISecret": {"name": secrets.ngc, "key": "NGC_API_KEY"},
             "hfSecret": {"name": secrets.hugging_face, "key": "HF_TOKEN"},
             "pollIntervalSeconds": 15,
+            "securityContext": {
+                "fsGroup": 1000,
+                "runAsGroup": 1000,
+                "runAsNonRoot": True,
+                "runAsUser": 1000,
+            },
             "ttlSecondsAfterFinished": 7200,
         },
         "modelConfig": {"name": "nemo-customizer-models"},

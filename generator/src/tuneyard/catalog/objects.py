@@ -5,6 +5,8 @@ from typing import Any
 
 from tuneyard_api.names import LABEL_MANAGED_BY
 
+from tuneyard.environment.taints import build_toleration
+
 KEPT = {
     "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
     "argocd.argoproj.io/compare-options": "IgnoreExtraneous",
@@ -58,10 +60,9 @@ def build_claim(name: str, namespace: str, gib: int, storage_class: str, *, shar
     }
 
 
-def build_tolerations(keys: tuple[str, ...]) -> list[Json]:
-    """Tolerations of GPU nodes: NVIDIA's taint and the environment's own."""
-    names = dict.fromkeys(("nvidia.com/gpu", *keys))
-    return [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in names]
+def build_tolerations(taints: tuple[str, ...]) -> list[Json]:
+    """Tolerations of GPU nodes: NVIDIA's taint and the environment's own, as `gpus.nodes[].tolerations` has them."""
+    return [build_toleration(taint) for taint in dict.fromkeys(("nvidia.com/gpu", *taints))]
 
 
 def merged(base: Any, over: Any) -> Any:

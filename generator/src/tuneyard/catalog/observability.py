@@ -61,6 +61,32 @@ def _mirrored_images(stack: Stack) -> Json:
     }
 
 
+def _adapter(stack: Stack) -> Json:
+    """The chart's values.yaml at 5.3.0. Autoscaling asks for pods' `num_requests_running`, as NIM and vLLM name it."""
+    values: Json = {
+        "rules": {
+            "default": False,
+            "custom": [
+                {
+                    "seriesQuery": '{__name__=~"^(vllm:)?num_requests_running$",namespace!="",pod!=""}',
+                    "resources": {
+                        "overrides": {"namespace": {"resource": "namespace"}, "pod": {"resource": "pod"}}
+                    },
+                    "name": {"matches": "^(?:vllm:)?(num_requests_running)$", "as": "$1"},
+                    "metricsQuery": "sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)",
+                }
+            ],
+        },
+    }
+    if stack.component("kube-prometheus-stack"):
+        service, _ = stack.service("metrics")
+        values["prometheus"] = {"url": f"http://{stack.host('metrics')}", "port": service.port}
+    if stack.environment.registries.mirror:
+        adapter = "registry.k8s.io/prometheus-adapter/prometheus-adapter"
+        values["image"] = {"repository": stack.mirrored(adapter)}
+    return values
+
+
 def _collector(stack: Stack) -> Json:
     """https://github.com/open-telemetry/opentelemetry-helm-charts/blob/main/charts/opentelemetry-collector/values.yaml."""
     return {
@@ -84,6 +110,7 @@ COMPONENTS = (
         namespace=NAMESPACE,
         provides=("metrics",),
         values=_prometheus,
+        services=lambda _: {"metrics": Service("prometheus-prometheus", 9090)},
         secrets=lambda _: [
             ExpectedSecret("grafana-admin", NAMESPACE, ("username", "password"), "Grafana's administrator")
         ],
@@ -95,6 +122,19 @@ COMPONENTS = (
         name="existing-prometheus",
         summary="The cluster has the Prometheus operator already",
         provides=("metrics",),
+    ),
+    Component(
+        name="prometheus-adapter",
+        summary="Serves the running requests of model servers, by which they are scaled",
+        namespace=NAMESPACE,
+        provides=("pod-metrics",),
+        after=("metrics",),
+        values=_adapter,
+    ),
+    Component(
+        name="existing-pod-metrics",
+        summary="The cluster serves num_requests_running of pods already (custom.metrics.k8s.io)",
+        provides=("pod-metrics",),
     ),
     Component(
         name="opentelemetry-collector",

@@ -65,7 +65,7 @@ def _gpus(stack: Stack) -> Json:
     return {
         "acceleratorResource": resource,
         "deviceClassName": DEVICE_CLASS if resource is None else None,
-        "quantizations": ["nf4", "int8"],
+        "quantizations": ["nf4", "int8", *(["fp8"] if stack.environment.gpus.have_fp8() else [])],
         "tolerations": build_tolerations(stack.environment.gpus.taints()),
     }
 

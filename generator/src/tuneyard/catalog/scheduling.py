@@ -64,7 +64,7 @@ COMPONENTS = (
     ),
     Component(
         name="volcano",
-        summary="Gang scheduling and queues; its webhook must answer before pods are made anywhere",
+        summary="Gang scheduling for NeMo Customizer; its webhook must answer before pods are made anywhere",
         namespace="volcano-system",
         provides=("scheduler",),
         values=_volcano,

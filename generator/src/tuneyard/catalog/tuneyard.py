@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tuneyard itself: CRDs, operator, and what namespaces of FineTuneJobs need (runtimes, quotas, queues, claims)."""
 
-from tuneyard_api.names import GROUP, JOB_PLURAL
-from tuneyard_api.pod_contract import PROGRESS_PORT
+from tuneyard_api.names import GROUP, JOB_PLURAL, LABEL_STAGE
+from tuneyard_api.pod_contract import PROGRESS_PORT, PROGRESS_PORT_NAME
 
 from tuneyard.catalog.gpu_requests import WHOLE_GPU, gpu_quota, gpu_resource
 from tuneyard.catalog.objects import build_claim, build_metadata
@@ -22,7 +22,7 @@ NAMESPACE = "tuneyard-system"
 KUEUE = "kueue.x-k8s.io/v1beta2"
 """The version that Kueue stores since 0.16; what is written in an older one would come back changed."""
 DEFAULT_QUEUE = "default"
-"""The LocalQueue into which Kueue puts a Job that names none; those of FineTuneJobs name none."""
+"""The LocalQueue into which Kueue puts a Job that names none, which `scheduling.queue` of a FineTuneJob may."""
 
 
 def _operator(stack: Stack) -> Json:
@@ -34,6 +34,8 @@ def _operator(stack: Stack) -> Json:
         repository, _, tag = image.rpartition(":")
         named = {"repository": repository, "tag": tag}
     values: Json = {"image": named, "hf": {"enabled": False}}
+    if stack.has("metrics"):
+        values["serviceMonitor"] = {"enabled": True}
     if secret := stack.environment.secrets.image_pull:
         values["imagePullSecrets"] = [{"name": secret}]
     return values
@@ -76,14 +78,52 @@ def _namespace(stack: Stack, namespace: TuningNamespace) -> list[Json]:
         objects.append(build_claim(REGISTRY_CLAIM, name, tuning.registry_gib, storage_class, shared=shared))
     if stack.environment.cluster.network_policies:
         objects.append(_network_policy(stack, name))
+    if stack.has("metrics"):
+        objects.append(_pod_monitor(name))
     return objects
+
+
+def _pod_monitor(namespace: str) -> Json:
+    """Prometheus reads the progress of every stage's pod; each series has the FineTuneJob's name as `finetunejob`."""
+    pod_label = "__meta_kubernetes_pod_label_"
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": build_metadata("fine-tuning", namespace),
+        "spec": {
+            "selector": {"matchExpressions": [{"key": LABEL_STAGE, "operator": "Exists"}]},
+            "podMetricsEndpoints": [
+                {
+                    "port": PROGRESS_PORT_NAME,
+                    "path": "/metrics",
+                    "relabelings": [
+                        {
+                            # Of a training on several nodes, the first pod alone reports.
+                            "sourceLabels": [f"{pod_label}batch_kubernetes_io_job_completion_index"],
+                            "regex": "[1-9].*",
+                            "action": "drop",
+                        },
+                        {
+                            "sourceLabels": [f"{pod_label}tuneyard_io_job"],
+                            "targetLabel": "finetunejob",
+                            "action": "replace",
+                        },
+                    ],
+                }
+            ],
+        },
+    }
 
 
 def _network_policy(stack: Stack, name: str) -> Json:
     """Network policies: jobs reach each other; operator and Prometheus read progress; served models are open to all."""
-    readers = [NAMESPACE, *(["observability"] if stack.has("metrics") else [])]
-    peers = [
-        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": reader}}} for reader in readers
+    readers = [NAMESPACE]
+    if stack.has("metrics"):
+        readers.append(stack.providers["metrics"].namespace)
+    # The namespace of an existing Prometheus is not known: then every namespace may read progress.
+    peers: list[Json] = [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": reader}} if reader else {}}
+        for reader in readers
     ]
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -102,23 +142,10 @@ def _network_policy(stack: Stack, name: str) -> Json:
 
 
 def _queues(stack: Stack) -> list[Json]:
-    tuning, scheduler = stack.environment.fine_tuning, stack.providers["scheduler"].name
-    if scheduler == "kube-scheduler":
+    """Kueue's queues. Volcano is there for NeMo Customizer: FineTuneJobs run on the default scheduler and use none of its."""
+    tuning = stack.environment.fine_tuning
+    if stack.providers["scheduler"].name != "kueue":
         return []
-    if scheduler == "volcano":
-        return [
-            {
-                "apiVersion": "scheduling.volcano.sh/v1beta1",
-                "kind": "Queue",
-                "metadata": build_metadata(namespace.name),
-                "spec": {
-                    "weight": 1,
-                    "reclaimable": True,
-                    "capability": {gpu_resource(stack) or WHOLE_GPU: str(namespace.gpus)},
-                },
-            }
-            for namespace in tuning.namespaces
-        ]
     flavor = {
         "apiVersion": KUEUE,
         "kind": "ResourceFlavor",

@@ -17,16 +17,19 @@ common:
 def _milvus(stack: Stack) -> Json:
     """Standalone with embedded etcd and local storage, as NVIDIA's own installer sets it up for the evaluator.
 
-    https://github.com/zilliztech/milvus-helm/blob/master/charts/milvus/README.md. 5.x would pull pulsar v3.
+    https://github.com/zilliztech/milvus-helm/blob/master/charts/milvus/README.md.
     """
     values: Json = {
         "cluster": {"enabled": False},
         "etcd": {"enabled": False},
         "pulsar": {"enabled": False},
+        "pulsarv3": {"enabled": False},
         # The templates read minio.tls even when MinIO is off.
         "minio": {"enabled": False, "tls": {"enabled": False}},
         "standalone": {
             "messageQueue": "rocksmq",
+            # It would mount an empty folder over the one that has the vectors, so that each restart loses them.
+            "disk": {"enabled": False},
             "persistence": {
                 "enabled": True,
                 "annotations": {"helm.sh/resource-policy": "keep"},
@@ -42,7 +45,6 @@ def _milvus(stack: Stack) -> Json:
     if stack.environment.registries.mirror:
         values["image"] = {
             "all": {"repository": stack.mirrored("docker.io/milvusdb/milvus")},
-            "tools": {"repository": stack.mirrored("docker.io/milvusdb/milvus-config-tool")},
         }
     return values
 

@@ -17,9 +17,14 @@ from tuneyard.catalog.adapter_sync import (
     build_middleware_map,
     middleware_map_name,
 )
-from tuneyard.catalog.gpu_requests import build_claim_template, gpu_resource, gpu_resources
-from tuneyard.catalog.nim import cache_name, node_selector_of, tolerations_of
-from tuneyard.catalog.objects import build_claim, build_metadata, without_empty
+from tuneyard.catalog.gpu_requests import (
+    build_claim_template,
+    gpu_resource,
+    gpu_resources,
+    node_selector_of,
+    tolerations_of,
+)
+from tuneyard.catalog.objects import build_metadata, without_empty
 from tuneyard.catalog.runtimes import (
     HUB_TOKEN_KEY,
     build_ca_bundle,
@@ -29,6 +34,7 @@ from tuneyard.catalog.runtimes import (
     registry_secrets,
 )
 from tuneyard.catalog.served_models import reads_registry
+from tuneyard.catalog.weights import build_weights_claim, weights_claim
 from tuneyard.environment.models import ServedModel
 from tuneyard.stack.model import ExpectedSecret, Json, Stack
 
@@ -40,9 +46,7 @@ _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavai
 def build_vllm(stack: Stack, model: ServedModel, *, shared: bool) -> list[Json]:
     """Claim, Deployment, Service, and a ServiceMonitor when something reads it."""
     labels = {LABEL_APP: model.name}
-    claim = build_claim(
-        cache_name(model), model.namespace, model.cache_gib, stack.storage_class(shared=shared), shared=shared
-    )
+    claim = build_weights_claim(stack, model, shared=shared)
     service: Json = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -116,7 +120,7 @@ def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
 
 def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool) -> Json:
     volumes: list[Json] = [
-        {"name": "cache", "persistentVolumeClaim": {"claimName": cache_name(model)}},
+        {"name": "cache", "persistentVolumeClaim": {"claimName": weights_claim(model)}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}},
         {"name": "tmp", "emptyDir": {}},
     ]

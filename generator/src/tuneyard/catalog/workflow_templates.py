@@ -97,7 +97,7 @@ def _fields(stack: Stack) -> list[Json]:
     """The form, in the order in which people see it."""
     tuning = stack.environment.fine_tuning
     runtimes = [runtime.name for runtime in tuning.runtimes]
-    methods = sorted({method for runtime in tuning.runtimes for method in runtime.methods})
+    methods = list(dict.fromkeys(method for runtime in tuning.runtimes for method in runtime.methods))
     return [
         _field("name", "Name of the adapter as the endpoint will list it; empty: the name of the workflow", ""),
         _field("model", "Base model: owner/name of the hub, perhaps with @revision, or pvc:<claim>/<path>"),
@@ -107,7 +107,7 @@ def _fields(stack: Stack) -> list[Json]:
             "or https://<file>#<sha256>",
         ),
         _field("testData", "Records on which base and tuned model are compared; empty: some training records are held out", ""),
-        _field("method", "Training method: lora trains an adapter, sft trains all weights", methods[0], methods),
+        _field("method", "Training method, as spec.method of a FineTuneJob", methods[0], methods),
         _field("runtime", "FineTuneRuntime that runs the job", runtimes[0], runtimes),
         _field("epochs", "Passes over the training records", "1"),
         _field("learningRate", "Peak learning rate", "2e-4"),

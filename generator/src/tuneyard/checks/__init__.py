@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from tuneyard.checks import gpus, models, settings, storage, tree, versions
+from tuneyard.checks import gpus, models, settings, storage, tree, versions, vulnerabilities
 from tuneyard.findings import Finding, Severity
 from tuneyard.render.files import File
 from tuneyard.stack.model import Stack
@@ -15,6 +15,7 @@ STACK_CHECKS = (
     *gpus.CHECKS,
     *storage.CHECKS,
     *versions.CHECKS,
+    *vulnerabilities.CHECKS,
 )
 FILE_CHECKS = tree.CHECKS
 

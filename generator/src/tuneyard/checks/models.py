@@ -136,7 +136,7 @@ def options_go_together(stack: Stack) -> Iterator[Finding]:
         yield from (
             _nim_options(stack, model, path)
             if engine_of(stack.environment, model) == "nim"
-            else _vllm_options(model, path)
+            else _vllm_options(stack, model, path)
         )
         if model.autoscaling and model.multi_node:
             yield Finding(
@@ -214,7 +214,16 @@ def _nim_options(stack: Stack, model: ServedModel, path: Path) -> Iterator[Findi
         )
 
 
-def _vllm_options(model: ServedModel, path: Path) -> Iterator[Finding]:
+def _vllm_options(stack: Stack, model: ServedModel, path: Path) -> Iterator[Finding]:
+    registries = stack.environment.registries
+    if registries.air_gapped and model.hugging_face and not registries.hugging_face:
+        yield Finding(
+            "air-gap-has-models",
+            "the hub can't be reached, so vLLM does not start and no job can name this model",
+            (*path, "huggingFace"),
+            repr(model.hugging_face.repo),
+            "registries.huggingFace with a mirror of the hub",
+        )
     for key, value in (
         ("multiNode", model.multi_node),
         ("autoscaling", model.autoscaling),

@@ -8,6 +8,7 @@ from tuneyard_api.problems import Path
 
 from tuneyard.checks.tree import NULL, walk
 from tuneyard.findings import Finding, Severity
+from tuneyard.render.images import fixed_images
 from tuneyard.stack.model import Stack
 
 
@@ -40,6 +41,34 @@ def external_services_are_described(stack: Stack) -> Iterator[Finding]:
             )
 
 
+def the_data_store_has_a_plain_database(stack: Stack) -> Iterator[Finding]:
+    """The Data Store's database answers without TLS: the NIM Operator 3.1.2 always sets GITEA__DATABASE__SSL_MODE=disable."""
+    if stack.component("nemo-data-store") and stack.providers["postgres"].name == "external-postgres":
+        yield Finding(
+            "data-store-without-tls",
+            "the NIM Operator connects the Data Store without TLS, which a database that demands TLS refuses",
+            ("externalPostgres",),
+            None,
+            "a database that also takes plain connections, from the cluster's network only",
+            Severity.WARNING,
+        )
+
+
+def the_adapter_knows_its_prometheus(stack: Stack) -> Iterator[Finding]:
+    """What serves the metric of autoscaling knows its Prometheus; the address of an existing one is not in the environment."""
+    adapter = stack.component("prometheus-adapter")
+    values = stack.options("prometheus-adapter").values.get("prometheus")
+    has_address = isinstance(values, dict) and "url" in values
+    if adapter and not stack.component("kube-prometheus-stack") and not has_address:
+        yield Finding(
+            "adapter-knows-prometheus",
+            "prometheus-adapter serves what models are scaled by, and nobody says where the existing Prometheus is",
+            ("use", "metrics"),
+            None,
+            "components.prometheus-adapter.values.prometheus: {url: ..., port: ...}, or components.existing-pod-metrics.enabled: true",
+        )
+
+
 def ingress_has_a_domain(stack: Stack) -> Iterator[Finding]:
     """An ingress has a domain, and a domain has an ingress: host names need both."""
     cluster = stack.environment.cluster
@@ -70,6 +99,48 @@ def air_gap_has_mirrors(stack: Stack) -> Iterator[Finding]:
                     "true",
                     f"registries.{key}",
                 )
+
+
+def model_mirror_is_described(stack: Stack) -> Iterator[Finding]:
+    """A mirror of models in S3 has a region, without which no request can be signed; others have neither region nor endpoint."""
+    mirror = stack.environment.registries.models
+    if mirror is None:
+        return
+    path: Path = ("registries", "models")
+    if mirror.url.startswith("s3://"):
+        if mirror.region is None:
+            yield Finding(
+                "model-mirror-is-described",
+                "s3:// needs a region",
+                (*path, "url"),
+                repr(mirror.url),
+                "region: ...",
+            )
+        return
+    for key, value in (("region", mirror.region), ("endpoint", mirror.endpoint)):
+        if value is not None:
+            yield Finding(
+                "model-mirror-is-described",
+                "only s3:// has it",
+                (*path, key),
+                repr(value),
+                "leaving it out",
+            )
+
+
+def nodes_bring_images_that_nothing_moves(stack: Stack) -> Iterator[Finding]:
+    """In an air gap no operator names an image itself; where one does, only the nodes can bring it."""
+    fixed = fixed_images(stack)
+    if stack.environment.registries.air_gapped and fixed:
+        images = sorted({image for named in fixed.values() for image in named})
+        yield Finding(
+            "air-gap-has-fixed-image",
+            f"the NIM Operator starts {', '.join(fixed)} with {', '.join(images)}, which no setting moves to the mirror",
+            ("registries", "airGapped"),
+            None,
+            "a mirror of docker.io in the containerd of the nodes, or the image loaded on them",
+            Severity.WARNING,
+        )
 
 
 def proxy_exempts_hosts_by_name(stack: Stack) -> Iterator[Finding]:
@@ -255,7 +326,7 @@ PRECONDITIONS = (external_services_are_described, evaluator_has_milvus)
 """Checks without which nothing can be rendered."""
 
 CHECKS = (
-    ingress_has_a_domain, air_gap_has_mirrors, proxy_exempts_hosts_by_name, secrets_have_a_store, customizer_has_volcano,
+    ingress_has_a_domain, air_gap_has_mirrors, nodes_bring_images_that_nothing_moves, model_mirror_is_described, the_adapter_knows_its_prometheus, the_data_store_has_a_plain_database, proxy_exempts_hosts_by_name, secrets_have_a_store, customizer_has_volcano,
     gpus_exist_where_needed, namespaces_are_apart, overlays_keep_the_lessons,
     typed_values_have_no_nulls,
 )  # fmt: skip

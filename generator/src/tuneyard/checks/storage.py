@@ -5,7 +5,10 @@ from collections.abc import Iterator
 
 from tuneyard_api.runtime import RuntimeDefaults
 
+from tuneyard.catalog.nim_cache import engine_of_nim, profile_gpu
 from tuneyard.checks.memory import WEIGHT_BYTES, architecture_of
+from tuneyard.environment.models import ServedModel
+from tuneyard.environment.presets import engine_of
 from tuneyard.findings import Finding, Severity
 from tuneyard.stack.model import Stack
 
@@ -97,18 +100,34 @@ def workspace_gib(stack: Stack) -> int:
 
 
 def models_fit_their_cache(stack: Stack) -> Iterator[Finding]:
-    """Every model cache has room for the weights."""
+    """Every model cache has room for all that is downloaded: a NIM without `profile` gets several copies of its weights."""
     for index, model in enumerate(stack.environment.models):
         if architecture := architecture_of(model):
-            gib = architecture.parameters_billion * 1e9 * WEIGHT_BYTES[model.weights] / 1024**3
+            copies = _downloads(stack, model)
+            gib = architecture.parameters_billion * 1e9 * sum(copies) / 1024**3
             if gib > model.cache_gib:
+                several = len(copies) > 1
                 yield Finding(
                     "model-fits-cache",
-                    f"its weights take {gib:.0f} GiB",
+                    f"its profiles take up to {gib:.0f} GiB ({len(copies)} copies of the weights)"
+                    if several
+                    else f"its weights take {gib:.0f} GiB",
                     ("models", index, "cacheGiB"),
                     str(model.cache_gib),
-                    f"{int(gib * 1.3) + 1}",
+                    f"{int(gib * 1.3) + 1}" + (", or `profile`, which is one copy" if several else ""),
                 )
+
+
+def _downloads(stack: Stack, model: ServedModel) -> list[float]:
+    """Bytes of each parameter in each copy that is downloaded.
+
+    Profiles of one engine and parallelism differ by precision, and those of TensorRT-LLM by GPU too.
+    """
+    if engine_of(stack.environment, model) == "vllm" or model.hugging_face or model.profile:
+        return [WEIGHT_BYTES[model.weights]]
+    products = {nodes.product for nodes in stack.environment.gpus.nodes}
+    one = engine_of_nim(model) == "vllm" or profile_gpu(stack, model) is not None
+    return [WEIGHT_BYTES[precision] for precision in ("bf16", "fp8")] * (1 if one else max(1, len(products)))
 
 
 def jobs_of_one_node_at_a_time(stack: Stack) -> Iterator[Finding]:

@@ -22,6 +22,8 @@ _CANONICAL = re.compile(r"0|[1-9][0-9]*(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?")
 _QUANTITY_PARENTS = frozenset({"limits", "requests"})
 _NVIDIA = ("apps.nvidia.com/", "nvidia.com/")
 _OBJECT_SOURCES = ("secretName", "existingSecret", "authSecret", "pullSecret", "apiKeySecret")
+TRUE_BY_DEFAULT = frozenset({"serveDirect", "httpRoutesEnabled"})
+"""Fields of NVIDIA's objects that are true unless they are said (CRDs of NIM Operator 3.1.2), and that Go leaves out when false."""
 NULL = "Argo CD drops a null when it stores the values, so the Application would differ for ever"
 MOST_INLINED = 100_000
 """Largest size of values as JSON, in bytes. Argo CD keeps 14 copies: spec, last comparison, ten of the history, operation and its result;
@@ -169,6 +171,25 @@ def nvidia_objects_have_no_empty_fields(_: Stack, files: Sequence[File]) -> Iter
                 )
 
 
+def a_false_survives_the_operator(_: Stack, files: Sequence[File]) -> Iterator[Finding]:
+    """No object says `false` where the CRD's default is true, unless it has its finalizer.
+
+    The operator's first update, which adds the finalizer, leaves `false` out, and the API server then writes the default.
+    """
+    for file, entry in plain_objects(files):
+        if entry["apiVersion"].startswith(_NVIDIA) and not entry["metadata"].get("finalizers"):
+            for path, value in walk(entry["spec"], ("spec",)):
+                if value is False and path[-1] in TRUE_BY_DEFAULT:
+                    yield Finding(
+                        "nvidia-false-survives",
+                        "the operator's first update turns this into true",
+                        path,
+                        "false",
+                        "the operator's finalizer in metadata.finalizers",
+                        file=file.path,
+                    )
+
+
 def is_canonical(quantity: str) -> bool:
     """Whether Kubernetes would print the quantity as it is: `4`, not `4000m`; `1Gi`, not `1024Mi`."""
     match = re.fullmatch(r"(\d+)([A-Za-z]*)", quantity)
@@ -270,5 +291,5 @@ def applications_can_be_stored(_: Stack, files: Sequence[File]) -> Iterator[Find
 
 CHECKS = (
     inlined_values_have_no_nulls, applications_can_be_stored, air_gap_has_every_image, paths_are_written_once, objects_are_unique, namespaces_are_made, addresses_are_provided, secrets_are_listed,
-    nvidia_objects_have_no_empty_fields, images_are_fixed, needs_come_first,
+    nvidia_objects_have_no_empty_fields, a_false_survives_the_operator, images_are_fixed, needs_come_first,
 )  # fmt: skip

@@ -4,7 +4,7 @@
 import re
 from collections.abc import Iterator
 
-from tuneyard.catalog.nim import RAY_MAJOR, major_of
+from tuneyard.catalog.nim_cache import RAY_MAJOR, major_of
 from tuneyard.environment.presets import engine_of
 from tuneyard.findings import Finding, Severity, did_you_mean
 from tuneyard.stack.model import Stack

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tuneyard_api.job import Template
+from tuneyard_api.job_inputs import Template
 
 if TYPE_CHECKING:
     from tuneyard_data.checking import Checked
@@ -36,7 +36,7 @@ def command() -> None:
 @click.option("--test", type=_FILE, help="Records that are compared with the training data.")
 @click.option(
     "--data-format",
-    type=click.Choice(["auto", "chat", "promptCompletion", "text"]),
+    type=click.Choice(["auto", "chat", "promptCompletion", "text", "preference"]),
     default="auto",
     show_default=True,
     help="As dataset.format of a job.",

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 from tuneyard_api.base import Contract, Label, ObjectName
-from tuneyard_api.pod_values import LabelValue, TaintKey
+from tuneyard_api.pod_values import LabelValue
+
+from tuneyard.environment.taints import Taint
 
 Url = Annotated[
     str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$", max_length=512)
@@ -17,6 +19,7 @@ HostName = Annotated[
 ]
 RegistryHost = Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._/-]+)?$", max_length=253)]
 GiB = Annotated[int, Field(ge=1, le=1_048_576)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 
 
 PLACEHOLDER_REGISTRY = "registry.example.com"
@@ -83,11 +86,13 @@ class GpuNodes(Contract):
     """GPUs of one node."""
     memory_gib: Annotated[int, Field(ge=4, le=1024)]
     """Memory of one GPU in GiB. Example: `80`."""
-    tolerations: Annotated[tuple[TaintKey, ...], Field(max_length=8)] = ()
-    """Keys of taints (NoSchedule) of these nodes that GPU pods, drivers and plugins tolerate, besides `nvidia.com/gpu`.
-    Example: `[example.com/dedicated]`."""
+    tolerations: Annotated[tuple[Taint, ...], Field(max_length=8)] = ()
+    """Taints of these nodes that GPU pods, drivers and plugins tolerate, besides `nvidia.com/gpu`: `key`, `key:Effect` or
+    `key=value:Effect`; without an effect it is NoSchedule. Example: `[example.com/dedicated]`."""
 
 
+_FP8 = re.compile(r"\b(H20|H100|H200|H800|GH200|B100|B200|B300|GB200|GB300)\b")
+"""Names of the generation Hopper and later in products, such as NVIDIA-H100-80GB-HBM3."""
 _PROFILE = re.compile(r"(\d+g\.\d+gb)([.+]me)?$")
 
 
@@ -137,9 +142,13 @@ class Gpus(Contract):
     """Cut GPUs into parts; not with `timeSlicing`."""
 
     def taints(self, product: str | None = None) -> tuple[str, ...]:
-        """Keys of the taints of nodes with a product, or of all."""
+        """Taints of nodes with a product, or of all."""
         nodes = [entry for entry in self.nodes if product in (None, entry.product)]
-        return tuple(dict.fromkeys(key for entry in nodes for key in entry.tolerations))
+        return tuple(dict.fromkeys(taint for entry in nodes for taint in entry.tolerations))
+
+    def have_fp8(self) -> bool:
+        """Whether all GPUs can train with products in FP8 with a scale for each row: Hopper and what came after it."""
+        return bool(self.nodes) and all(_FP8.search(entry.product) for entry in self.nodes)
 
     def label_of(self, product: str) -> str:
         """The label `nvidia.com/gpu.product` that nodes with a product have.
@@ -170,6 +179,27 @@ class Storage(Contract):
     """Class for volumes that several nodes mount: training on several nodes, caches of replicated models."""
 
 
+class ModelMirror(Contract):
+    """A mirror of NVIDIA's model repository."""
+
+    url: Annotated[str, Field(pattern=r"^(https|s3|jfrog)://[^\s]+$", max_length=512)]
+    """Its address (NIM_REPOSITORY_OVERRIDE). Example: `s3://nim-models`."""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=40)] | None = None
+    """Region of the bucket (AWS_REGION); needed by `s3://`."""
+    endpoint: Url | None = None
+    """S3 other than Amazon's (AWS_ENDPOINT_URL). Example: `https://s3.internal`."""
+    secret: ObjectName = "model-mirror"  # noqa: S105  a name
+    """Secret whose keys become environment variables of the Job that downloads."""
+    keys: Annotated[tuple[VariableName, ...], Field(max_length=8)] = ()
+    """Keys of the secret; absent: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for `s3://`, and no secret for the others."""
+
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """The keys that the secret must have."""
+        aws = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        return self.keys or (aws if self.url.startswith("s3://") else ())
+
+
 class Registries(Contract):
     """Where images and charts come from."""
 
@@ -181,8 +211,8 @@ class Registries(Contract):
     """OCI registry (no scheme) or Helm repository (https://) that holds every chart; absent: their own."""
     air_gapped: bool = False
     """True: nothing may come from outside; needs `mirror` and `charts`."""
-    models: Annotated[str, Field(pattern=r"^(https|s3|jfrog)://[^\s]+$")] | None = None
-    """Mirror of NVIDIA's model repository (NIM_REPOSITORY_OVERRIDE). Example: `s3://nim-models`."""
+    models: ModelMirror | None = None
+    """Mirror of NVIDIA's model repository; absent: NGC."""
     hugging_face: Url | None = None
     """Mirror of the Hugging Face hub, for jobs and vLLM (HF_ENDPOINT). Example: `https://hub.internal`."""
     trainer_image: Annotated[str, Field(min_length=1, max_length=512)] = (

@@ -36,8 +36,8 @@ class Use(Contract):
     vector_db: Literal["milvus", "pgvector"] | None = None
     """`pgvector` lives in `postgres`."""
     scheduler: Literal["volcano", "kueue", "kube-scheduler"] | None = None
-    """Gangs and queues; `kube-scheduler`: neither. NeMo Customizer needs Volcano. Kueue queues every Job of
-    `fineTuning.namespaces`, and nothing else."""
+    """Kueue queues every Job of `fineTuning.namespaces`, and nothing else. Volcano schedules the jobs of NeMo
+    Customizer, which needs it; FineTuneJobs do not use it. `kube-scheduler`: no queues."""
     tracking: Literal["mlflow", "external-mlflow"] | None = None
     """Experiment tracking; `external-mlflow`: see `externalMlflow`."""
     metrics: Literal["kube-prometheus-stack", "existing-prometheus"] | None = None

@@ -98,9 +98,10 @@ class ServedModel(Contract):
     weights: Literal["bf16", "fp8", "int4"] = "bf16"
     """Precision of the weights that are served."""
     profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=128)] | None = None
-    """NIM profile id; absent: the NIM Operator downloads every profile that fits `nimEngine` and `lora`."""
+    """NIM profile id, the only one that is downloaded; absent: every profile that fits `nimEngine`, `gpus`, `lora` and the
+    GPUs of the cluster."""
     nim_engine: Literal["tensorrt_llm", "vllm"] | None = None
-    """Backend inside of NIM; absent: profiles of every backend. Not with `profile`."""
+    """Backend inside of NIM; absent: `tensorrt_llm` for NIM 1, `vllm` for NIM 2. Not with `profile`."""
     gpu_product: Annotated[LabelValue, Field(min_length=1)] | None = None
     """Runs on nodes with this product only; must be in `gpus.nodes`."""
     gpus: Annotated[int, Field(ge=1, le=64)] = 1

@@ -18,7 +18,11 @@ USE_CAPABILITIES: Mapping[str, str] = {
 }
 """Capability -> the field of `use` that chooses its provider."""
 
-DEFAULT_PROVIDERS: Mapping[str, str] = {"data-store": "nemo-data-store", "entity-store": "nemo-entity-store"}
+DEFAULT_PROVIDERS: Mapping[str, str] = {
+    "data-store": "nemo-data-store",
+    "entity-store": "nemo-entity-store",
+    "pod-metrics": "prometheus-adapter",
+}
 """The component to take where several provide a capability, none is enabled, and `use` has no key for it."""
 
 

@@ -22,7 +22,9 @@ class Runtime(Contract):
     """`none` trains on CPU, for trying."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Trainer image; absent: `registries.trainerImage`."""
-    methods: Annotated[tuple[Literal["lora", "sft"], ...], Field(min_length=1)] = ("lora",)
+    methods: Annotated[tuple[Literal["lora", "sft", "dpo", "ia3", "pTuning"], ...], Field(min_length=1)] = (
+        "lora",
+    )
     """Methods that the image has."""
     served_models: Annotated[tuple[ObjectName, ...], Field(max_length=32)] | None = None
     """Names of the `models` that serve adapters of this runtime's jobs; absent: all that can, empty: none."""

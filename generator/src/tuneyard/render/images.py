@@ -14,8 +14,8 @@ def images_by_component(stack: Stack, files: Iterable[File]) -> dict[str, tuple[
     """Images by component, under their public names: those pinned for charts and those in rendered objects."""
     found: dict[str, set[str]] = {}
     for component in stack.components:
-        if component.is_rendered() and (deploys := stack.pin(component.name).deploys):
-            found.setdefault(component.name, set()).update(deploys)
+        if component.is_rendered() and (pin := stack.pin(component.name)):
+            found.setdefault(component.name, set()).update(pin.deploys + pin.fixed_images)
     for file in files:
         for entry in file.objects if file.path.startswith("manifests/") else ():
             found.setdefault(file.component, set()).update(images_in(entry.get("spec")))
@@ -52,6 +52,12 @@ def unseen_charts(stack: Stack) -> list[str]:
     ]
 
 
+def fixed_images(stack: Stack) -> dict[str, tuple[str, ...]]:
+    """Components and the images that their operator names itself, which no setting takes from the mirror."""
+    pinned = {c.name: stack.pin(c.name).fixed_images for c in stack.components if c.is_rendered()}
+    return {name: images for name, images in pinned.items() if images}
+
+
 def images_page(stack: Stack, files: Iterable[File]) -> str:
     """manifests/<env>/images.md."""
     mirror = stack.environment.registries.mirror
@@ -63,9 +69,16 @@ def images_page(stack: Stack, files: Iterable[File]) -> str:
     ]
     if unseen := unseen_charts(stack):
         lines.append(f"Not known, because their charts need an account: the images of {', '.join(unseen)}.")
+    if mirror and (names := fixed_images(stack)):
+        lines.append(
+            f"The NIM Operator itself names an image of {', '.join(names)}: nodes pull it from docker.io, or by a mirror of "
+            "docker.io in their containerd's settings, or they have it already."
+        )
     lines += ["", "| component | image |" + (" in the mirror |" if mirror else "")]
     lines.append("| --- | --- |" + (" --- |" if mirror else ""))
+    fixed = fixed_images(stack)
     for component, images in images_by_component(stack, files).items():
         for image in images:
-            lines.append(f"| {component} | {image} |" + (f" {stack.mirrored(image)} |" if mirror else ""))
+            place = "none: see above" if image in fixed.get(component, ()) else stack.mirrored(image)
+            lines.append(f"| {component} | {image} |" + (f" {place} |" if mirror else ""))
     return "\n".join(lines) + "\n"

@@ -22,6 +22,8 @@ from tuneyard.stack.pins import Pin
 Json = dict[str, Any]
 Root = Literal["platform", "models"]
 NO_OPTIONS = ComponentOptions()
+URL_SAFE = "password: letters and digits only, as services put it into a URL"
+"""What is asked of a database's password: the NIM Operator 3.1.2 writes `postgresql://user:password@host` without encoding it."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Component:
     """Owners that each get a database and a user of their own from whoever provides `postgres`."""
     buckets: tuple[str, ...] = ()
     """Owners that each get a bucket of their own from whoever provides `s3`."""
+    names_bucket_user: bool = False
+    """Whether its object names the user of its bucket, so that it has one only where this tree makes that user."""
     manifests: bool = False
     """Whether the `path` of its pin has plain manifests of this repository."""
     root: Root = "platform"
@@ -242,7 +246,16 @@ class Stack:
 
     def buckets(self) -> tuple[Bucket, ...]:
         """Every bucket, by owner."""
-        return tuple(self.bucket(owner) for c in self.components for owner in c.buckets)
+        return tuple(map(self.bucket, self.bucket_owners()))
+
+    def bucket_owners(self) -> tuple[str, ...]:
+        """Owners of buckets, in the order of components."""
+        return tuple(owner for component in self.components for owner in self.buckets_of(component))
+
+    def buckets_of(self, component: Component) -> tuple[str, ...]:
+        """The owners among a component's, without those whose bucket's user nobody here makes."""
+        theirs = component.names_bucket_user and self.providers["s3"].name == "external-s3"
+        return () if theirs else component.buckets
 
     def storage_class(self, *, shared: bool = False) -> str:
         """Name of the storage class; a shared one falls back to the other, which a check reports."""
@@ -266,11 +279,11 @@ class Stack:
                     f"{owner}-database",
                     component.namespace,
                     ("username", "password"),
-                    f"database user of {owner}",
+                    f"database user of {owner}; {URL_SAFE}",
                     "kubernetes.io/basic-auth",
                 )
                 found[secret.namespace, secret.name] = secret
-            for owner in component.buckets:
+            for owner in self.buckets_of(component):
                 secret = ExpectedSecret(
                     f"{owner}-bucket",
                     component.namespace,

@@ -26,6 +26,8 @@ class Pin:
     images: Mapping[str, str] = field(default_factory=dict)
     deploys: tuple[str, ...] = ()
     """Every image that the chart runs with our values; empty where the chart could not be had."""
+    fixed_images: tuple[str, ...] = ()
+    """Images that its operator names itself, so that no setting can take them from a mirror."""
     licence: str = ""
     """What must be accepted before it can be pulled; empty: nothing."""
     private: bool = False
@@ -51,5 +53,5 @@ def read_pins(text: str) -> dict[str, Pin]:
 
 
 def _pin(name: str, entry: dict[str, Any]) -> Pin:
-    lists = {key: tuple(entry.get(key, ())) for key in ("versions", "deploys")}
+    lists = {key: tuple(entry.get(key, ())) for key in ("versions", "deploys", "fixed_images")}
     return Pin(name=name, **{**entry, **lists})

@@ -11,8 +11,8 @@ from tuneyard_api import names
 from tuneyard_operator.adapters.credentials import Credentials
 from tuneyard_operator.adapters.resources import CLIENT_VERBS, RESOURCES
 from tuneyard_operator.adapters.shared import Shared
-from tuneyard_operator.domain.observed import SeenEvent
-from tuneyard_operator.domain.parsing import parse_event
+from tuneyard_operator.domain.observed import SeenEvent, SeenQueue
+from tuneyard_operator.domain.parsing import parse_event, parse_queue
 from tuneyard_operator.ports import ClusterError, Listed, NotServedError, Object, RefusedError, Watched
 
 _METHODS = {
@@ -114,6 +114,15 @@ class KubernetesCluster:
             "list", "Job", namespace, query={"labelSelector": f"{names.LABEL_JOB}={name}"}
         )
         return _items(status, answer)
+
+    async def queue_of(self, namespace: str, job_uid: str, queue: str) -> SeenQueue:
+        """See `ports.Cluster`."""
+        query = {"labelSelector": f"{names.LABEL_WORKLOAD_OF}={job_uid}", "resourceVersion": "0"}
+        status, answer = await self._call("list", "Workload", namespace, query=query)
+        if status == _NOT_FOUND:
+            return SeenQueue(is_served=False)
+        workload = next(iter(_items(status, answer)), None)
+        return parse_queue(workload, await self.read("LocalQueue", namespace, queue))
 
     async def pods_of(self, namespace: str, job: str) -> tuple[Object, ...]:
         """See `ports.Cluster`."""

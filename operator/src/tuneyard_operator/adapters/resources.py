@@ -42,6 +42,8 @@ RESOURCES = {
     "EndpointSlice": Resource("discovery.k8s.io", "v1", "endpointslices"),
     "Event": Resource("", "v1", "events"),
     "Lease": Resource("coordination.k8s.io", "v1", "leases"),
+    "Workload": Resource("kueue.x-k8s.io", "v1beta2", "workloads"),
+    "LocalQueue": Resource("kueue.x-k8s.io", "v1beta2", "localqueues"),
 }
 
 CLIENT_VERBS: dict[str, frozenset[str]] = {
@@ -57,6 +59,8 @@ CLIENT_VERBS: dict[str, frozenset[str]] = {
     "EndpointSlice": frozenset({"list"}),
     "Event": frozenset({"create", "list"}),
     "Lease": frozenset({"create", "get", "update"}),
+    "Workload": frozenset({"list"}),
+    "LocalQueue": frozenset({"get"}),
 }
 """Verbs that the client uses. A call with another verb is refused before it is sent."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long has a job waited, how long has it run, and is that too long? Suspended time is in neither."""
+"""How long has a job waited, how long has it run, and is that too long? Suspended and queued time is in neither."""
 
 from datetime import datetime, timedelta
 
@@ -15,7 +15,15 @@ from tuneyard_operator.domain.verdict import Verdict
 
 def ran(attempt: Attempt, until: datetime) -> int:
     """Seconds that an attempt has run. Training counts from the start of its pods, since it may wait long for a GPU."""
+    if attempt.queued_since is not None:
+        return 0
     since = attempt.running_since if attempt.stage is Stage.TRAIN else attempt.started
+    return max(0, int((until - read_time(since)).total_seconds())) if since else 0
+
+
+def queued_for(attempt: Attempt, until: datetime) -> int:
+    """Seconds for which its queue holds an attempt back this time; 0 when it does not."""
+    since = attempt.queued_since
     return max(0, int((until - read_time(since)).total_seconds())) if since else 0
 
 
@@ -66,7 +74,10 @@ def _waits_since(seen: Observed, attempt: Attempt | None) -> datetime | None:
 
 
 def _not_running_since(seen: Observed, attempt: Attempt) -> datetime | None:
-    """Since when an attempt does not run: since its start, or since a pod on a lost node should have ended."""
+    """Since when an attempt does not run: since its start, or since a pod on a lost node should have ended.
+
+    None also while its queue holds it: how long that takes is for who shares out the quota to say.
+    """
     job, pods = seen.job_of(attempt.stage, attempt.number), seen.pods_of(attempt.stage, attempt.number)
     lost = [pod.gone_by for pod in pods if pod.gone_by is not None and not pod.is_over]
     if lost:
@@ -74,4 +85,8 @@ def _not_running_since(seen: Observed, attempt: Attempt) -> datetime | None:
     has_begun = bool(pods) or (job is not None and job.pods_made)
     if has_begun and not any(pod.phase == "Pending" for pod in pods):
         return None
-    return read_time(attempt.started)
+    is_held = job is not None and (job.suspended or (job.queue and job.started is None))
+    if is_held or attempt.queued_since is not None:
+        return None
+    let_go = [job.started] if job is not None and job.started is not None else []
+    return max([read_time(attempt.started), *let_go])

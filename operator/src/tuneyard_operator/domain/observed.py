@@ -102,11 +102,31 @@ class SeenJob:
     pods_made: bool = False
     """Whether the Job controller has ever made a pod."""
     deleting: bool = False
+    queue: str = ""
+    """Kueue's LocalQueue that it is in; empty: none."""
+    suspended: bool = False
+    """Whether spec.suspend holds it: the Job controller makes no pods, and deletes those that run."""
+    started: datetime | None = None
+    """Time at which a Job in a queue was last let go, from status.startTime, which Kueue takes away with the place."""
 
     @property
     def is_over(self) -> bool:
         """Whether the Job controller will do nothing more."""
         return self.complete or self.failed is not None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenQueue:
+    """What Kueue says of a suspended Job, looked up only while it is suspended."""
+
+    workload: str | None = None
+    """Name of the Workload that stands for the Job; None: there is none (yet)."""
+    cluster_queue: str | None = None
+    """The ClusterQueue that the Job waits for; None: its LocalQueue does not exist."""
+    message: str = ""
+    """Why the Workload is not admitted, in Kueue's words."""
+    is_served: bool = True
+    """Whether the API server knows Workloads; false: there is no Kueue in the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +225,8 @@ class Observed:
     jobs: tuple[SeenJob, ...] = ()
     pods: tuple[SeenPod, ...] = ()
     events: tuple[SeenEvent, ...] = ()
+    queue: SeenQueue | None = None
+    """What Kueue says of the running attempt's Job; None unless the Job is suspended."""
     served: tuple[ReplicaAnswer, ...] | None = None
     """What the replicas of the job's server say of its adapter; None when they were not asked."""
     listed: tuple[str, ...] | None = None

@@ -17,6 +17,7 @@ from tuneyard_operator.domain.observed import (
     SeenEvent,
     SeenJob,
     SeenPod,
+    SeenQueue,
     SeenTerminated,
     SeenUnpublish,
 )
@@ -54,6 +55,7 @@ def parse_job(body: Object) -> SeenJob | None:
         if condition.get("status") == "True"
     }
     failed = ended.get("Failed")
+    queue = (metadata.get("labels") or {}).get(names.LABEL_QUEUE, "")
     return SeenJob(
         name=metadata["name"],
         uid=metadata.get("uid") or "",
@@ -67,6 +69,9 @@ def parse_job(body: Object) -> SeenJob | None:
         complete="Complete" in ended,
         pods_made=any(status.get(count) for count in ("active", "succeeded", "failed", "terminating")),
         deleting=bool(metadata.get("deletionTimestamp")),
+        queue=queue,
+        suspended=bool((body.get("spec") or {}).get("suspend")),
+        started=read_time(status["startTime"]) if queue and status.get("startTime") else None,
     )
 
 
@@ -144,6 +149,35 @@ def may_unpublish(body: Object) -> bool:
         for condition in status.get("conditions") or ()
     )
     return bool(unpublishes_for(body)) and not is_over
+
+
+def parse_queue(workload: Object | None, local_queue: Object | None) -> SeenQueue:
+    """What a Workload, and the LocalQueue that it is in, say of the Job that they hold back."""
+    target = (local_queue.get("spec") or {}).get("clusterQueue") if local_queue is not None else None
+    if workload is None:
+        return SeenQueue(cluster_queue=target)
+    return SeenQueue(workload["metadata"]["name"], target, _why_not_admitted(workload))
+
+
+def _why_not_admitted(workload: Object) -> str:
+    """Kueue evicts, looks for quota, then for checks: each says why in a condition of its own."""
+    status = workload.get("status") or {}
+    conditions = {str(each["type"]): each for each in status.get("conditions") or ()}
+    if (workload.get("spec") or {}).get("active") is False:
+        return "the Workload is deactivated (its spec.active is false)"
+    said = []
+    evicted, quota = conditions.get("Evicted") or {}, conditions.get("QuotaReserved") or {}
+    if evicted.get("status") == "True":
+        said.append(evicted.get("message") or evicted.get("reason") or "")
+    if quota.get("status") == "True":
+        checks = [each for each in status.get("admissionChecks") or () if each.get("state") != "Ready"]
+        said += [
+            f"admission check {each.get('name')}: {each.get('message') or each.get('state')}"
+            for each in checks
+        ]
+    else:
+        said.append(quota.get("message") or "")
+    return "; ".join(dict.fromkeys(filter(None, said)))
 
 
 def parse_event(body: Object) -> SeenEvent:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far the training is, in the words that people read."""
 
-from tuneyard_api.pod_contract import Progress, TrainFacts
+from tuneyard_api.pod_contract import Progress, TrainFacts, TrainingMeasures
 from tuneyard_api.status import ProgressStatus
 
 READ_EVERY = 10.0
@@ -52,6 +52,30 @@ def completed(facts: TrainFacts) -> ProgressStatus:
         percent=100,
         loss=_rounded(facts.final_loss),
         tokens_per_second=_rounded(facts.tokens_per_second),
+    )
+
+
+def shown(measures: TrainingMeasures) -> TrainingMeasures:
+    """The measures as status has them."""
+    return measures.model_copy(
+        update={
+            "validation_loss": _rounded(measures.validation_loss),
+            "tokens_per_second": _rounded(measures.tokens_per_second),
+        }
+    )
+
+
+def measured(facts: TrainFacts) -> TrainingMeasures:
+    """The measures of a training that is over."""
+    is_validated = facts.validation_loss is not None
+    return shown(
+        TrainingMeasures(
+            validation_loss=facts.validation_loss,
+            best_step=facts.best_step or (facts.steps if is_validated else None),
+            trained_tokens=facts.trained_tokens,
+            tokens_per_second=facts.tokens_per_second,
+            peak_memory_bytes=facts.peak_memory_bytes,
+        )
     )
 
 

@@ -9,15 +9,15 @@ from tuneyard_api.pod_contract import FailureClass, Stage, StageResult
 from tuneyard_api.status import Attempt, ConditionType, FineTuneJobStatus, ResultStatus
 
 from tuneyard_operator.domain.conditions import api_time, clip, is_true, set_condition
-from tuneyard_operator.domain.deadlines import ran
+from tuneyard_operator.domain.deadlines import queued_for, ran
 from tuneyard_operator.domain.decision import Note
 from tuneyard_operator.domain.retries import CHARGED
 from tuneyard_operator.domain.state import derive_state, is_after
 from tuneyard_operator.domain.verdict import StageFailure, Verdict
 
 _MAX_ATTEMPTS_KEPT = 64
-_WORTH_AN_EVENT = reasons.WAITING - {reasons.WAITING_FOR_ENDPOINT}
-"""An endpoint that has not looked at the registry yet is no news."""
+_WORTH_AN_EVENT = reasons.WAITING - {reasons.WAITING_FOR_ENDPOINT, reasons.QUEUED}
+"""An endpoint that has not looked at the registry yet is no news, nor is a queue that does its work."""
 
 
 class Report:
@@ -104,6 +104,17 @@ class Report:
         self.change(attempts=tuple(noted if each == attempt else each for each in self.status.attempts))
         return noted
 
+    def queue(self, attempt: Attempt) -> Attempt:
+        """Record that its queue holds an attempt back from now on; what its pods said while they were taken away is dropped."""
+        self.change(active_seconds=(self.status.active_seconds or 0) + ran(attempt, self.now))
+        since = api_time(self.now)
+        return self.note(attempt, queued_since=since, running_since=None, failure_class=None, message=None)
+
+    def let_go(self, attempt: Attempt) -> Attempt:
+        """Record that its queue has let an attempt go."""
+        queued = attempt.queued_seconds + queued_for(attempt, self.now)
+        return self.note(attempt, started=api_time(self.now), queued_since=None, queued_seconds=queued)
+
     def end(self, attempt: Attempt, ending: StageResult | StageFailure | None) -> Attempt:
         """Record the end of an attempt; None means that the operator stopped it."""
         fields: dict[str, Any] = {"ended": api_time(self.now), "outcome": "Stopped"}
@@ -120,6 +131,11 @@ class Report:
                 "interrupted": attempt.interrupted + (kind is FailureClass.INTERRUPTED),
             }
         self.change(active_seconds=(self.status.active_seconds or 0) + ran(attempt, self.now))
+        if attempt.queued_since is not None:
+            fields |= {
+                "queued_since": None,
+                "queued_seconds": attempt.queued_seconds + queued_for(attempt, self.now),
+            }
         return self.note(attempt, **fields)
 
     def hold(self, message: str) -> None:

@@ -17,6 +17,7 @@ from tuneyard_operator.domain.conditions import api_time, clip
 from tuneyard_operator.domain.decision import Action, Create, Delete, Note
 from tuneyard_operator.domain.failures import Ending, classify, first_cause, read_result
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.held import since_let_go, why_held
 from tuneyard_operator.domain.objects.metadata import Owner
 from tuneyard_operator.domain.objects.micro_batch import with_micro_batch
 from tuneyard_operator.domain.objects.pod import memory_limit
@@ -107,17 +108,27 @@ def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running
         return result
     if attempt.stopping is not None:
         return _finish_stopping(work, attempt, job, pods)
-    endings = _endings(work, attempt, job, pods)
+    endings = _endings(work, attempt, job, pods if job is None else since_let_go(job, pods))
     known = StageFailure(attempt.failure_class, attempt.message or "") if attempt.failure_class else None
     if job is None or job.is_over or ended_well:
         failure = first_cause(endings, known) or classify(endings[0])
         return _again(work, stage, work.report.end(attempt, failure))
-    cause = first_cause(endings, known) if len(pods) > 1 and any(pod.is_failing for pod in pods) else None
+    is_one_of_several = len(pods) > 1 and any(pod.is_failing for pod in pods)
+    cause = first_cause(endings, known) if is_one_of_several and not job.suspended else None
     if cause is not None:
         # Read them now: the Job ends the other pods, and they are gone by the time that it is Failed.
         attempt = work.report.note(attempt, failure_class=cause.failure_class, message=clip(cause.message))
     if work.seen.live.suspend:
         return _stop(work, attempt, reasons.SUSPENDING, "spec.suspend is true: checkpoint and leave")
+    if job.suspended:
+        return _wait_in_queue(work, attempt, job, pods)
+    return _watch(work, attempt, job, pods)
+
+
+def _watch(work: Work, attempt: Attempt, job: SeenJob, pods: tuple[SeenPod, ...]) -> Running | Verdict:
+    """The Job may run: whether its pods start, and whether they still make steps."""
+    if attempt.queued_since is not None:
+        attempt = work.report.let_go(attempt)
     pulse = work.seen.pulse
     if pulse is not None and pulse.is_hung and any(pod.uid == pulse.pod for pod in pods):
         still = f"no step after step {pulse.step} for {pulse.still:.0f} s"
@@ -126,9 +137,25 @@ def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running
             (f"; node {pod.node} of pod {pod.name} does not answer" for pod in pods if pod.is_cut_off), ""
         )
         kind = FailureClass.INTERRUPTED if lost else FailureClass.HUNG
-        return _stop(work, attempt, kind, f"{stage} attempt {attempt.number}: {still} ({usual}){lost}")
+        return _stop(
+            work, attempt, kind, f"{attempt.stage} attempt {attempt.number}: {still} ({usual}){lost}"
+        )
     trouble = why_waiting(Start(job, pods, work.seen.events, work.frozen.runtime, work.now))
     return trouble or Running(attempt, pods)
+
+
+def _wait_in_queue(work: Work, attempt: Attempt, job: SeenJob, pods: tuple[SeenPod, ...]) -> Verdict:
+    """The Job is suspended: it has not begun, or its pods write a checkpoint and end."""
+    if attempt.queued_since is None:
+        attempt = work.report.queue(attempt)
+    done = next((pod.name for pod in pods if pod.phase == "Succeeded"), None)
+    if done is not None:
+        # Kubernetes would run the other pods alone, and they would wait for this one for ever.
+        message = (
+            f"its queue took the place of {attempt.job} away after {done} had ended; all pods start again"
+        )
+        return _stop(work, attempt, FailureClass.INTERRUPTED, message)
+    return lost_pod(pods, work.now) or why_held(job, work.seen.queue)
 
 
 def _stop(work: Work, attempt: Attempt, reason: str, message: str) -> Verdict:

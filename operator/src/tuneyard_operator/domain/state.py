@@ -37,6 +37,8 @@ def derive_state(conditions: Conditions) -> State:
     for condition in conditions:
         if condition.status == "True" or condition.type not in _STATE_OF_STEP:
             continue
+        if condition.reason == reasons.QUEUED:
+            return State.QUEUED
         if condition.reason in reasons.WAITING and condition.type not in _WITHOUT_PODS:
             return State.WAITING
         return _STATE_OF_STEP[condition.type]

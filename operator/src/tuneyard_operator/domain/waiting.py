@@ -60,7 +60,7 @@ def why_waiting(start: Start) -> Verdict | None:
 
 def needs_events(job: SeenJob | None, pods: tuple[SeenPod, ...], now: datetime) -> bool:
     """Whether only events can tell what is wrong: no pod at all, or a scheduled one that silently does not start."""
-    if job is None or job.failed is not None or job.complete:
+    if job is None or job.failed is not None or job.complete or job.suspended:
         return False
     if not pods:
         return now - job.created >= EVENTS_AFTER

@@ -22,6 +22,7 @@ from tuneyard_operator.domain.observed import (
     SeenEvent,
     SeenJob,
     SeenPod,
+    SeenQueue,
 )
 from tuneyard_operator.domain.parsing import may_unpublish, owner_uid, parse_job, parse_pod, parse_unpublish
 from tuneyard_operator.domain.progress import READ_EVERY
@@ -92,6 +93,7 @@ class Gatherer:
             seen,
             claims=claims,
             events=await self._events(seen, known, now),
+            queue=await self._queue(seen),
             served=await self._served(seen),
             listed=await self._listed(seen),
             progress=progress,
@@ -269,6 +271,15 @@ class Gatherer:
                 known.refusals = remember(known.refusals, events, attempt.job)
                 return (*known.refusals, *events)
         return ()
+
+    async def _queue(self, seen: Observed) -> SeenQueue | None:
+        """What Kueue says, requested only while it holds the running attempt's Job back."""
+        for attempt in seen.status.attempts:
+            job = seen.job_of(attempt.stage, attempt.number)
+            if attempt.outcome != "Running" or job is None or not job.suspended or job.is_over:
+                continue
+            return await self.cluster.queue_of(seen.namespace, job.uid, job.queue) if job.queue else None
+        return None
 
     async def _listed(self, seen: Observed) -> tuple[str, ...] | None:
         """The server's models, requested only between DataReady and the first training attempt."""

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard_api import durable
-from tuneyard_api.pod_contract import EvaluationFacts, ResolvedJob, Scores
+from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
+from tuneyard_api.pod_contract import ResolvedJob
 from tuneyard_data.tokenization import TextTokenizer
 
 from tuneyard_trainer.evaluation.generate import complete
+from tuneyard_trainer.evaluation.preferences import compare_pairs, measure_pairs
 from tuneyard_trainer.model.world import World
 from tuneyard_trainer.pod.context import StopRequest
 from tuneyard_trainer.pod.failures import Interrupted
 from tuneyard_trainer.pod.progress import Board
 from tuneyard_trainer.training.loop import TRAINING_ADVICE, check_held_out, mean_loss
 from tuneyard_trainer.training.losses import Losses
+from tuneyard_trainer.training.preferences import PairLosses
 from tuneyard_trainer.workspace.prepared import Prompt, Split
 
 _BASE_ADVICE = "training.precision fp32, or another revision of the model: its weights may be damaged"
@@ -33,6 +36,8 @@ class Measured:
     """Nats per learned token."""
     answers: list[str]
     """Answers, in the order of the prompts."""
+    margins: list[float] | None = None
+    """Method dpo: of each held-out pair, as `MeasuredPairs` has them."""
 
 
 @dataclass
@@ -71,13 +76,14 @@ class Evaluation:
             StageFailure: NonFiniteLoss.
         """
         self.board.update(phase="evaluating", step=0, of=0, eta_seconds=None)
-        loss = mean_loss(
-            self.losses,
-            self.split,
-            micro_batch=self.job.training.micro_batch_size,
-            world=self.world,
-            stop=self.stop,
-        )
+        micro, margins = self.job.training.micro_batch_size, None
+        if isinstance(self.losses, PairLosses):
+            pairs = measure_pairs(
+                self.losses, self.split, micro_batch=micro, world=self.world, stop=self.stop
+            )
+            loss, margins = pairs.loss, pairs.margins
+        else:
+            loss = mean_loss(self.losses, self.split, micro_batch=micro, world=self.world, stop=self.stop)
         check_held_out(loss, called, advice)
         model, device = self.losses.model, self.losses.device
         model.eval()
@@ -92,7 +98,7 @@ class Evaluation:
                 batch_done=self._tell,
                 world=self.world,
             )
-        return Measured(loss, answers)
+        return Measured(loss, answers, margins)
 
     def _tell(self, answered: int) -> None:
         self.board.update(step=answered, of=len(self.prompts))
@@ -114,8 +120,10 @@ def rouge_l(reference: str, answer: str) -> float:
     return float(_scorer().score(reference, answer)["rougeL"].fmeasure)
 
 
-def compare(path: Path, prompts: Sequence[Prompt], base: Measured, tuned: Measured) -> EvaluationFacts:
-    """Both models' scores; writes one JSON object per prompt with both answers to `path`.
+def compare(
+    path: Path, prompts: Sequence[Prompt], base: Measured, tuned: Measured, *, beta: float = 0.0
+) -> EvaluationFacts:
+    """Both models' scores, with `beta` where they were measured on pairs; writes one JSON object per prompt with both answers to `path`.
 
     Without prompts (plain text) exact match and ROUGE-L are 0 of 0.
     """
@@ -147,7 +155,10 @@ def compare(path: Path, prompts: Sequence[Prompt], base: Measured, tuned: Measur
         )
         for measured, rouge in zip((base, tuned), rouges, strict=True)
     )
-    return EvaluationFacts(base=of_base, tuned=of_tuned)
+    pairs = None
+    if base.margins and tuned.margins:
+        pairs = compare_pairs(base.margins, tuned.margins, beta)
+    return EvaluationFacts(base=of_base, tuned=of_tuned, preferences=pairs)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from tuneyard_trainer.model.adapter_config import prompt_length
 from tuneyard_trainer.model.world import World
 
 BATCH = 16
@@ -68,13 +69,18 @@ def _greedy(
     is_done = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
     new: list[torch.Tensor] = []
     feed, cache = prompt, None
+    # PEFT would put virtual tokens before each new token; they are in the cache already.
+    following = model.get_base_model() if prompt_length(model) else model
     for _ in range(max_new_tokens):
-        output = model(input_ids=feed, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
+        output = (model if cache is None else following)(
+            input_ids=feed, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        # Families such as Mamba, RWKV and the first GPT have no cache of this form: they read everything again.
+        cache = getattr(output, "past_key_values", None)
         token = output.logits[:, -1].float().argmax(dim=-1)
         is_done |= torch.isin(token, stops)
         new.append(torch.where(is_done, -1, token))
         if not world.is_any(not is_done.all()):
             break
-        feed = token[:, None]
+        feed = token[:, None] if cache is not None else torch.cat((feed, token[:, None]), dim=1)
     return [[int(token) for token in row if token >= 0] for row in torch.stack(new, dim=1).tolist()]

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
-from tuneyard_trainer.fast.projection import Arguments, Projection, project
+from tuneyard_trainer.fast import projection
+from tuneyard_trainer.fast.projection import Projection
+from tuneyard_trainer.fast.trained import Trained, TrainedArguments, project_trained
+
+Arguments = projection.Arguments | TrainedArguments
+"""Of layers that are one product: frozen ones with adapters, or trained ones."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Norm:
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         if self.plus_one:
             return (wide * (1.0 + weight.float())).to(x.dtype)
-        return weight * wide.to(x.dtype)
+        return weight.to(x.dtype) * wide.to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,10 @@ class Layer:
     second_norm: torch.Tensor
     head_norms: tuple[torch.Tensor, torch.Tensor] | None
     """Of queries and keys, [size] each."""
-    qkv: Projection
-    out: Projection
-    gate_up: Projection
-    down: Projection
+    qkv: Projection | Trained
+    out: Projection | Trained
+    gate_up: Projection | Trained
+    down: Projection | Trained
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ class Block:
         queries, keys, values = (part.reshape(len(x), -1, self.size) for part in parts)
         if self.head_norm is not None and head_norms is not None:
             queries, keys = self.head_norm(queries, head_norms[0]), self.head_norm(keys, head_norms[1])
-        return turn(queries, *turns), turn(keys, *turns), values
+        # As a view, the values that attention keeps would keep all of the product.
+        return turn(queries, *turns), turn(keys, *turns), values.contiguous()
 
     def after(
         self,
@@ -85,6 +91,13 @@ class Block:
         parts = project(self.norm(x, norm), gate_up)
         gate, up = parts[0].chunk(2, 1) if len(parts) == 1 else parts
         return x + project(self.activation(gate) * up, down)[0]
+
+
+def project(x: torch.Tensor, arguments: Arguments) -> tuple[torch.Tensor, ...]:
+    """The output of each layer, [T, out], for x [T, in]."""
+    if len(arguments) == 2:  # noqa: PLR2004  compiled functions read tuples faster than objects
+        return project_trained(x, arguments)
+    return projection.project(x, arguments)
 
 
 def turn(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:

@@ -3,19 +3,26 @@
 
 For layer i with frozen weight W and factors A [r, in] and B [out, r]:  y = x W^T + scale (x A^T) B^T.
 The factors are kept in float32 and used in the weights' type. Autograd would keep the input once for every layer, in
-float32 where the adapter casts it; written out here, it is kept once for all of them.
+float32 where the adapter casts it; written out here, it is kept once for all of them. The frozen weight may be held in
+FP8 (fast/fp8.py); then x and the gradient are rounded to FP8 for its products, and for nothing else.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from tuneyard_trainer.fast import fp8
 
 Factors = tuple[torch.Tensor | None, ...]
 """A and B of each layer in turn; None for a layer without an adapter."""
-Arguments = tuple[torch.Tensor, torch.Tensor | None, tuple[int, ...], float, Factors]
+Frozen = tuple[torch.Tensor, ...]
+"""A weight alone, [sum of outputs, in], or what is held of it in FP8: see fp8.Held."""
+Arguments = tuple[Frozen, torch.Tensor | None, tuple[int, ...], float, Factors]
 """The fields of a Projection in their order: compiled functions read tuples faster than objects."""
 
 
@@ -23,8 +30,7 @@ Arguments = tuple[torch.Tensor, torch.Tensor | None, tuple[int, ...], float, Fac
 class Projection:
     """The tensors of layers that are one product."""
 
-    weight: torch.Tensor
-    """[sum of outputs, in], frozen."""
+    frozen: Frozen
     bias: torch.Tensor | None
     """[sum of outputs], frozen."""
     ends: tuple[int, ...]
@@ -34,13 +40,17 @@ class Projection:
 
     def arguments(self) -> Arguments:
         """What `project` takes besides its input. Its numbers are equal for all layers of a model."""
-        return (self.weight, self.bias, self.ends, self.scale, self.factors)
+        return (self.frozen, self.bias, self.ends, self.scale, self.factors)
+
+    def in_fp8(self) -> "Projection":
+        """The same with the frozen weight in FP8; this one's is not changed."""
+        return replace(self, frozen=fp8.hold(self.frozen[0]))
 
 
 def project(x: torch.Tensor, arguments: Arguments) -> tuple[torch.Tensor, ...]:
     """The output of each layer, [T, out], for x [T, in]."""
-    weight, bias, ends, scale, factors = arguments
-    outputs: tuple[torch.Tensor, ...] = _Adapted.apply(x, weight, bias, ends, scale, *factors)
+    frozen, bias, ends, scale, factors = arguments
+    outputs: tuple[torch.Tensor, ...] = _Adapted.apply(x, bias, ends, scale, len(frozen), *frozen, *factors)
     return outputs
 
 
@@ -60,62 +70,97 @@ def _merged(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
     return whole
 
 
+@torch.library.custom_op("tuneyard::product", mutates_args=())  # type: ignore[untyped-decorator]
+def product(x: torch.Tensor, weight: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """X weight + u v^T, [T, out]: x is [T, in], weight [in, out], u [T, r] and v [out, r], where r may be 0.
+
+    An operator of its own, because the compiler would copy the first product to add the second one to it.
+    """
+    y = x @ weight
+    if not u.shape[1]:
+        return y
+    # On a CPU, adding in place rounds more often in bfloat16.
+    return y.addmm_(u, v.t()) if y.is_cuda else y + u @ v.t()
+
+
+@product.register_fake  # type: ignore[untyped-decorator]
+def _(x: torch.Tensor, weight: torch.Tensor, _u: torch.Tensor, _v: torch.Tensor) -> torch.Tensor:
+    return x.new_empty(x.shape[0], weight.shape[1])
+
+
 class _Adapted(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(  # noqa: PLR0917  autograd passes no keywords
         ctx: Any,
         x: torch.Tensor,
-        weight: torch.Tensor,
         bias: torch.Tensor | None,
         ends: tuple[int, ...],
         scale: float,
-        *factors: torch.Tensor | None,
+        held: int,
+        *tensors: Any,
     ) -> tuple[torch.Tensor, ...]:
-        y = torch.nn.functional.linear(x, weight, bias)
-        a, b = _used(factors, scale, weight.dtype)
-        down = x @ a.t() if a is not None else None
-        outputs = []
-        at = 0
-        for part, up in zip(_split(y, ends), b, strict=True):
-            if up is None or down is None:
-                outputs.append(part)
-            else:
-                outputs.append(part + down[:, at : at + up.shape[1]] @ up.t())
-                at += up.shape[1]
-        ctx.save_for_backward(x, weight, down, a, *b)
-        ctx.scale = scale
-        return tuple(outputs)
+        frozen, factors = tensors[:held], tensors[held:]
+        a, b = _used(factors, scale, x)
+        down, up = x @ a.t(), _side_by_side(b, ends, x)
+        if held == 1:
+            y = product(x, frozen[0].t(), down, up)
+        else:
+            rows, scales, *_ = frozen
+            y = fp8.product(*fp8.quantize_rows(x), rows, scales, down, up)
+        ctx.save_for_backward(x, down, a, *frozen, *b)
+        ctx.scale, ctx.held = scale, held
+        return tuple(_split(y if bias is None else y + bias, ends))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, down, a, *b = ctx.saved_tensors
-        by_input = (gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)) @ weight
-        if a is None:
-            return (by_input, None, None, None, None, *(None for _ in range(2 * len(b))))
-        adapted = [(g, up) for g, up in zip(gradients, b, strict=True) if up is not None]
-        by_down = torch.cat([g @ up for g, up in adapted], 1)
+        x, down, a, *saved = ctx.saved_tensors
+        frozen, b = saved[: ctx.held], saved[ctx.held :]
+        adapted = [g @ up for g, up in zip(gradients, b, strict=True) if up is not None]
+        by_down = torch.cat(adapted, 1) if adapted else down
+        if ctx.held == 1:
+            by_output = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)
+            by_input = product(by_output, frozen[0], by_down, a.t())
+        else:
+            *_, columns, scales = frozen
+            by_input = fp8.product(*fp8.quantize_together(gradients), columns, scales, by_down, a.t())
         by_a = (by_down.t() @ x).float()
         by_factors: list[torch.Tensor | None] = []
-        at = 0
-        for g, up in zip(gradients, b, strict=True):
-            if up is None:
-                by_factors += [None, None]
-                continue
-            end = at + up.shape[1]
-            by_factors += [by_a[at:end], (g.t() @ down[:, at:end]).float() * ctx.scale]
-            at = end
-        return (by_input + by_down @ a, None, None, None, None, *by_factors)
+        for g, up, (start, end) in zip(gradients, b, _ranks(b), strict=True):
+            by_b = None if up is None else (g.t() @ down[:, start:end]).float() * ctx.scale
+            by_factors += [None if up is None else by_a[start:end], by_b]
+        return (by_input, None, None, None, None, *(None for _ in frozen), *by_factors)
 
 
 def _used(
-    factors: Factors, scale: float, dtype: torch.dtype
-) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+    factors: Sequence[torch.Tensor | None], scale: float, like: torch.Tensor
+) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     """All A as one tensor, and each B times the scale, in the type of the products."""
-    a = [each.to(dtype) for each in factors[::2] if each is not None]
-    b = [None if each is None else (each * scale).to(dtype) for each in factors[1::2]]
-    return (torch.cat(a) if a else None), b
+    a = [each.to(like.dtype) for each in factors[::2] if each is not None]
+    b = [None if each is None else (each * scale).to(like.dtype) for each in factors[1::2]]
+    return (torch.cat(a) if a else like.new_empty(0, like.shape[1])), b
+
+
+def _ranks(b: Sequence[torch.Tensor | None]) -> list[tuple[int, int]]:
+    """Where the rank of each adapter begins and ends among all of them."""
+    edges = [0]
+    for up in b:
+        edges.append(edges[-1] + (0 if up is None else up.shape[1]))
+    return list(pairwise(edges))
+
+
+def _side_by_side(
+    b: Sequence[torch.Tensor | None], ends: tuple[int, ...], like: torch.Tensor
+) -> torch.Tensor:
+    """Every B at its layer's outputs and its own ranks, and zeros elsewhere: [sum of outputs, sum of ranks]."""
+    ranks = _ranks(b)[-1][1]
+    return torch.cat(
+        [
+            like.new_zeros(end - start, ranks) if up is None else functional.pad(up, (first, ranks - last))
+            for up, (first, last), (start, end) in zip(b, _ranks(b), pairwise((0, *ends)), strict=True)
+        ]
+    )
 
 
 def _split(whole: torch.Tensor, ends: tuple[int, ...]) -> list[torch.Tensor]:
-    return [whole[:, start:end] for start, end in zip((0, *ends), ends, strict=False)]
+    return [whole[:, start:end] for start, end in pairwise((0, *ends))]

@@ -6,12 +6,15 @@ Parts must be there, no others may, and what a part computes is tried on numbers
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from tuneyard_trainer.fast import fp8
 from tuneyard_trainer.fast.layers import Block, Layer, Norm, turn
 from tuneyard_trainer.fast.projection import Projection, merge
+from tuneyard_trainer.fast.trained import Trained
 
 
 class UnknownStructureError(Exception):
@@ -78,24 +81,58 @@ def build_block(base: Any) -> Block:
     )
 
 
-def build_layer(layer: Any, scale: float) -> Layer:
-    """The tensors of one layer; weights that are used in one product become views of one tensor."""
-    attention, mlp = layer.self_attn, layer.mlp
-    names = ("q_proj", "k_proj", "v_proj") if hasattr(attention, "q_proj") else ("qkv_proj",)
-    gated = ("gate_proj", "up_proj") if hasattr(mlp, "gate_proj") else ("gate_up_proj",)
-    norms = (
-        (attention.q_norm.weight.detach(), attention.k_norm.weight.detach())
-        if hasattr(attention, "q_norm")
-        else None
-    )
+def build_layer(layer: Any, scale: float | None) -> Layer:
+    """The tensors of one layer: frozen ones and adapters of this scale, or, without a scale, parameters that are trained.
+
+    Frozen weights that are used in one product become views of one tensor.
+    """
+    attention = layer.self_attn
+    has_norms = hasattr(attention, "q_norm")
+    products = [[getattr(of, name) for name in names] for of, names in _products(layer)]
     return Layer(
-        layer.input_layernorm.weight.detach(),
-        layer.post_attention_layernorm.weight.detach(),
-        norms,
-        _projection([getattr(attention, name) for name in names], scale),
-        _projection([attention.o_proj], scale),
-        _projection([getattr(mlp, name) for name in gated], scale),
-        _projection([mlp.down_proj], scale),
+        layer.input_layernorm.weight,
+        layer.post_attention_layernorm.weight,
+        (attention.q_norm.weight, attention.k_norm.weight) if has_norms else None,
+        *(_trained(linears) if scale is None else _projection(linears, scale) for linears in products),
+    )
+
+
+def hold_in_fp8(layer: Any, built: Layer) -> Layer:
+    """The layer that was `built` with frozen weights in FP8; in the model they take the place of those that it had.
+
+    Raises:
+        UnknownStructureError: if a weight has a shape that products in FP8 don't take; nothing is changed then.
+    """
+    found = (built.qkv, built.out, built.gate_up, built.down)
+    projections = [each for each in found if isinstance(each, Projection)]
+    for projection in projections:
+        if odd := [size for size in projection.frozen[0].shape if size % fp8.MULTIPLE]:
+            raise UnknownStructureError(f"a layer is {odd[0]} wide, which is no multiple of {fp8.MULTIPLE}")
+    held = [projection.in_fp8() for projection in projections]
+    for (of, names), projection in zip(_products(layer), held, strict=True):
+        rows, scales, *_ = projection.frozen
+        start = 0
+        for name, end in zip(names, projection.ends, strict=True):
+            linear = getattr(of, name)
+            bias = None if projection.bias is None else projection.bias[start:end]
+            frozen = fp8.Fp8Linear(rows[start:end], scales[start:end], bias)
+            if hasattr(linear, "base_layer"):
+                linear.base_layer = frozen
+            else:
+                setattr(of, name, frozen)
+            start = end
+    qkv, out, gate_up, down = held
+    return replace(built, qkv=qkv, out=out, gate_up=gate_up, down=down)
+
+
+def _products(layer: Any) -> tuple[tuple[Any, tuple[str, ...]], ...]:
+    """The linear layers of each product, by the part that has them and their names there."""
+    attention, mlp = layer.self_attn, layer.mlp
+    return (
+        (attention, ("q_proj", "k_proj", "v_proj") if hasattr(attention, "q_proj") else ("qkv_proj",)),
+        (attention, ("o_proj",)),
+        (mlp, ("gate_proj", "up_proj") if hasattr(mlp, "gate_proj") else ("gate_up_proj",)),
+        (mlp, ("down_proj",)),
     )
 
 
@@ -133,16 +170,21 @@ def adapter_of(linear: Any) -> tuple[Any, torch.Tensor | None, torch.Tensor | No
     return linear.base_layer, linear.lora_A[name].weight, linear.lora_B[name].weight, linear.scaling[name]
 
 
-def scale_of(base: Any) -> float:
-    """The scale of all adapters of the model.
+def scale_of(base: Any) -> float | None:
+    """The scale of all adapters of the model; None, if it has none and is trained itself.
 
     Raises:
         UnknownStructureError: if there is more than one.
     """
     scales = {part.scaling["default"] for part in base.modules() if hasattr(part, "lora_A")}
-    if len(scales) != 1:
+    if len(scales) > 1:
         raise UnknownStructureError(f"its adapters have {len(scales)} scales")
-    return float(scales.pop())
+    return float(scales.pop()) if scales else None
+
+
+def _trained(linears: list[Any]) -> Trained:
+    biases = [linear.bias for linear in linears if linear.bias is not None]
+    return Trained(tuple(linear.weight for linear in linears), tuple(biases))
 
 
 def _projection(linears: list[Any], scale: float) -> Projection:
@@ -152,7 +194,7 @@ def _projection(linears: list[Any], scale: float) -> Projection:
     for frozen, *_ in found:
         ends.append(ends[-1] + frozen.weight.shape[0])
     factors = tuple(factor for _, a, b, _ in found for factor in (a, b))
-    return Projection(weight, bias, tuple(ends[1:]), factors, scale)
+    return Projection((weight,), bias, tuple(ends[1:]), factors, scale)
 
 
 def _check_layer(layer: Any) -> None:
@@ -213,7 +255,8 @@ def _numbers(*shape: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def _is_close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    return bool((ours - theirs).norm() <= 0.01 * theirs.norm())
+    """Always, for a model without weights: its numbers are tried where it is trained."""
+    return ours.is_meta or bool((ours - theirs).norm() <= 0.01 * theirs.norm())
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -5,35 +5,82 @@ HF_ENDPOINT and HF_TOKEN are read by huggingface_hub itself. It keeps what it do
 file, so that several prepare pods may share a cache.
 """
 
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tuneyard_api.pod_contract import FailureClass, ResolvedSource
 from tuneyard_api.problems import clip
 
 from tuneyard_trainer.pod.failures import StageFailure
 
-_MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "README.md", "LICENSE*"]
-"""Files that are downloaded: never pickled weights, never Python."""
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SUFFIXES = (".json", ".jinja")
+_PAUSES_SECONDS = (1.0, 2.0, 4.0)
+"""Before each further try at what failed on the way or at the hub, unless the hub asks for a longer pause."""
+_LONGEST_PAUSE_SECONDS = 120.0
+"""Where the hub asks for more than this, the stage fails and the operator tries it again later."""
+_CHUNK_BYTES = 2**20
+"""What is lost at most where a connection breaks: the library resumes behind its last whole chunk, else of 10 MiB."""
+_AT_ONCE = 4
+
+_Answer = TypeVar("_Answer")
+Missing = Literal[FailureClass.MODEL_MISSING, FailureClass.DATA_MISSING]
 
 
 def fetch_model(source: ResolvedSource, cache: Path) -> tuple[Path, str, list[str]]:
     """Folder of a model repository, its commit, and the names of all files that the hub has.
 
+    Only what transformers reads is downloaded: never pickled weights, Python, or the weights once more in another format.
+
     Raises:
         StageFailure: ModelMissing, PermissionDenied or UpstreamUnavailable.
     """
-    from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415  0.3 s
+    from huggingface_hub import HfApi  # noqa: PLC0415  0.3 s
 
     repo = source.repo or ""
-    with _hub_errors(f"model {repo}@{source.revision}", FailureClass.MODEL_MISSING):
-        information = HfApi().model_info(repo, revision=source.revision)
-        names = [sibling.rfilename for sibling in information.siblings or []]
-        commit = str(information.sha)
-        folder = snapshot_download(repo, revision=commit, cache_dir=cache, allow_patterns=_MODEL_FILES)
-    return Path(folder), commit, names
+    what = f"model {repo}@{source.revision}"
+    missing: Missing = FailureClass.MODEL_MISSING
+    information = _patiently(what, missing, partial(HfApi().model_info, repo, revision=source.revision))
+    names = [sibling.rfilename for sibling in information.siblings or []]
+    commit = str(information.sha)
+
+    def fetch(name: str) -> Path:
+        return _fetch_file(f"{what} file {name}", missing, repo, name, commit, cache)
+
+    chosen = [name for name in names if _is_read(name)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        fetched = dict(zip(chosen, pool.map(fetch, chosen), strict=True))
+        weights = list(pool.map(fetch, _weights_among(names, fetched.get(_INDEX))))
+    folder = next((path.parent for name, path in fetched.items() if "/" not in name), None)
+    if folder is None and not weights:
+        raise StageFailure(missing, f"{what}: the repository has no file of a model")
+    return folder or weights[0].parent, commit, names
+
+
+def _is_read(name: str) -> bool:
+    """Whether a file beside the weights is read: of the repository's own folder, or a chat template of another name."""
+    folder, _, file = name.rpartition("/")
+    if folder:
+        return folder == "additional_chat_templates" and file.endswith(".jinja")
+    return file.endswith(_SUFFIXES) or file == "README.md" or file.startswith("LICENSE")
+
+
+def _weights_among(names: Iterable[str], index: Path | None) -> list[str]:
+    """The files of weights that are read: those that the index names, else the one of the usual name, else all."""
+    known = [name for name in names if "/" not in name and name.endswith(".safetensors")]
+    if index is None:
+        return [_WEIGHTS] if _WEIGHTS in known else known
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return known  # what reads the model says what is wrong with its index
+    return [name for name in known if name in named]
 
 
 def fetch_data_file(source: ResolvedSource, cache: Path) -> Path:
@@ -42,19 +89,60 @@ def fetch_data_file(source: ResolvedSource, cache: Path) -> Path:
     Raises:
         StageFailure: DataMissing, PermissionDenied or UpstreamUnavailable.
     """
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415
-
     repo, path = source.repo or "", source.path or ""
-    with _hub_errors(f"data set {repo}@{source.revision} file {path}", FailureClass.DATA_MISSING):
-        return Path(
-            hf_hub_download(repo, path, repo_type="dataset", revision=source.revision, cache_dir=cache)
-        )
+    what = f"data set {repo}@{source.revision} file {path}"
+    return _fetch_file(what, FailureClass.DATA_MISSING, repo, path, source.revision, cache, "dataset")
+
+
+def _fetch_file(  # noqa: PLR0917  what a file of the hub is named by
+    what: str,
+    missing: Missing,
+    repo: str,
+    name: str,
+    revision: str | None,
+    cache: Path,
+    kind: str = "model",
+) -> Path:
+    from huggingface_hub import constants, hf_hub_download  # noqa: PLC0415
+
+    constants.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES
+    ask = partial(hf_hub_download, repo, name, repo_type=kind, revision=revision, cache_dir=cache)
+    return Path(_patiently(what, missing, ask))
+
+
+def _patiently(what: str, missing: Missing, ask: Callable[[], _Answer]) -> _Answer:
+    """The answer of the hub, which is asked again after failures that pass by themselves.
+
+    Raises:
+        StageFailure: of the last try.
+    """
+    for pause in _PAUSES_SECONDS:
+        try:
+            with _hub_errors(what, missing):
+                return ask()
+        except StageFailure as failure:
+            wanted = max(pause, _pause_asked_for(failure))
+            if failure.failure_class is not FailureClass.UPSTREAM or wanted > _LONGEST_PAUSE_SECONDS:
+                raise
+            time.sleep(wanted)
+    with _hub_errors(what, missing):
+        return ask()
+
+
+def _pause_asked_for(failure: BaseException) -> float:
+    """Seconds of the header Retry-After of the answer behind a failure; 0 where there is none."""
+    error: BaseException | None = failure
+    while error is not None:
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        value = str(headers.get("Retry-After", ""))
+        if value.isdigit():
+            return float(value)
+        error = error.__cause__
+    return 0.0
 
 
 @contextmanager
-def _hub_errors(
-    what: str, missing: Literal[FailureClass.MODEL_MISSING, FailureClass.DATA_MISSING]
-) -> Iterator[None]:
+def _hub_errors(what: str, missing: Missing) -> Iterator[None]:
     from huggingface_hub import errors  # noqa: PLC0415
 
     try:
@@ -74,15 +162,30 @@ def _hub_errors(
 def _refused(what: str, missing: FailureClass, status: int | None, error: Exception) -> StageFailure:
     if status in {401, 403}:
         return StageFailure(
-            FailureClass.PERMISSION_DENIED,
-            f"{what}: the hub answers {status}: it is private or gated, or does not exist; try a secretRef with a token"
-            " that may read it, and accept its terms on the hub",
+            FailureClass.PERMISSION_DENIED, f"{what}: the hub answers {status}: {_why_denied(status, error)}"
         )
     if status == 404:  # noqa: PLR2004  not found
         return StageFailure(missing, f"{what}: the hub answers 404: {_kind_of_404(error)}")
     if status is not None and status < 500 and status != 429:  # noqa: PLR2004
         return StageFailure(missing, f"{what}: the hub answers {status}: {clip(str(error), 500)}")
     return StageFailure(FailureClass.UPSTREAM, f"{what}: the hub answers {status}: {clip(str(error), 500)}")
+
+
+def _why_denied(status: int, error: Exception) -> str:
+    from huggingface_hub import errors, get_token  # noqa: PLC0415
+
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            "the repository is gated; accept its terms on the hub, and try a secretRef with a token of the account that"
+            " did, which may read gated repositories"
+        )
+    is_unknown = isinstance(error, errors.RepositoryNotFoundError)
+    if status == 401 and get_token() and not is_unknown:  # noqa: PLR2004  not authenticated
+        return "the token is not valid, or has expired; make a new one on the hub, and put it into the Secret of secretRef"
+    return (
+        "it is private or gated, or does not exist; try a secretRef with a token that may read it, and accept its terms"
+        " on the hub"
+    )
 
 
 def _kind_of_404(error: Exception) -> str:

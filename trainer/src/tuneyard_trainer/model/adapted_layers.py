@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layers of a model that get a LoRA adapter, and the weights that none reaches."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,36 +12,73 @@ from tuneyard_trainer.pod.failures import bad_input
 _MAX_SHOWN = 4
 _SMALL_SHARE = 0.05
 """Routers and convolutions are a few percent of a model; experts are most of it."""
+_OF_MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 
 
 def target_modules(base: Any, job: ResolvedJob) -> list[str]:
-    """Last names of the layers that get an adapter, as vLLM and NIM read them.
+    """Ends of the names of the layers that get an adapter, as PEFT matches them: the last name, as vLLM and NIM read it.
 
-    Those asked for, else every linear layer but the output head.
+    Those asked for, else every linear layer but the output head. Where another kind of part has the same last name, more
+    of the layer's name is given: `ffn.0` beside a list of blocks that has a `0` too.
 
     Raises:
         StageFailure: BadInput, if the model lacks a layer that was asked for, or has no linear layers.
     """
     linear = {name for name, part in base.named_modules() if is_linear(part)}
     head = {name for name, part in base.named_modules() if part is base.get_output_embeddings()}
-    names = sorted({_last(name) for name in linear - head})
+    kept_out = {name for name in linear if _refused_by_peft(base, name)}
+    others = [name for name, _ in base.named_modules() if name not in linear or name in head | kept_out]
+    names = sorted({_shortest_end(name, others) for name in linear - head - kept_out})
     if not names:
         raise bad_input(
             f"method: {type(base).__name__} has no linear layers that an adapter could be put on; try method: sft"
         )
     asked = list(job.lora.target_modules or ())
-    if unknown := [name for name in asked if name not in {_last(each) for each in linear}]:
+    if unknown := [end for end in asked if not any(ends_with(name, [end]) for name in linear - kept_out)]:
         raise bad_input(
-            f"lora.targetModules: the model has no linear layers named {', '.join(unknown)}; try {', '.join(names)}"
+            "lora.targetModules: the model has no linear layers that take an adapter and are named"
+            f" {', '.join(unknown)}; try {', '.join(names)}"
         )
     return asked or names
 
 
 def is_linear(part: torch.nn.Module) -> bool:
-    """Whether PEFT can put a LoRA adapter on a part; GPT-2's Conv1D is a linear layer whose weight lies on its side."""
+    """Whether PEFT can put a LoRA adapter on a part; GPT-2's Conv1D is a linear layer whose weight lies on its side.
+
+    A model's own kind of linear layer is asked for its result: that of a router, for example, is scores and choices.
+    """
     from transformers.pytorch_utils import Conv1D  # noqa: PLC0415  seconds
 
-    return isinstance(part, (torch.nn.Linear, Conv1D))
+    if not isinstance(part, (torch.nn.Linear, Conv1D)):
+        return False
+    is_own = type(part).__module__.startswith(("transformers.models.", "transformers_modules."))
+    return not is_own or type(part).forward is torch.nn.Linear.forward or _maps_rows(part)
+
+
+def _maps_rows(part: Any) -> bool:
+    try:
+        with torch.no_grad():
+            result = part(part.weight.new_zeros(1, part.in_features))
+    except Exception:  # noqa: BLE001  a forward of somebody else
+        return False
+    return isinstance(result, torch.Tensor) and result.shape == (1, part.out_features)
+
+
+def ends_with(name: str, ends: Iterable[str]) -> bool:
+    """Whether a layer's name is one of these names or ends with one of them, as PEFT compares."""
+    return any(name == end or name.endswith(f".{end}") for end in ends)
+
+
+def _shortest_end(name: str, others: Sequence[str]) -> str:
+    """The shortest end that none of the others has, and that is more than a number."""
+    parts = name.split(".")
+    ends = (".".join(parts[at:]) for at in reversed(range(len(parts))) if not parts[at].isdigit())
+    return next((end for end in ends if not any(ends_with(other, [end]) for other in others)), name)
+
+
+def _refused_by_peft(base: Any, name: str) -> bool:
+    """PEFT 0.21 puts no adapter on these two, as Mamba's kernels read their weights past the layer (`tuners_utils.py`)."""
+    return base.config.model_type in _OF_MAMBA and ends_with(name, ("out_proj", "conv1d"))
 
 
 def said_of_unreached(base: Any, targets: list[str]) -> str | None:
@@ -55,7 +93,7 @@ def said_of_unreached(base: Any, targets: list[str]) -> str | None:
             if weight.dim() <= 1 or id(part) in outside or isinstance(part, torch.nn.Embedding):
                 continue
             total += weight.numel()
-            if not (is_linear(part) and _last(place) in targets):
+            if not (is_linear(part) and ends_with(place, targets)):
                 called = ".".join([*place.split(".")[-2:], name])
                 unreached[called] = unreached.get(called, 0) + weight.numel()
     share = sum(unreached.values()) / max(total, 1)
@@ -66,7 +104,3 @@ def said_of_unreached(base: Any, targets: list[str]) -> str | None:
         f"no adapter reaches {share:.0%} of the weights between embedding and output head, because they are no linear layers:"
         f" {', '.join(largest[:_MAX_SHOWN])}; method: sft trains them"
     )
-
-
-def _last(name: str) -> str:
-    return name.rsplit(".", 1)[-1]

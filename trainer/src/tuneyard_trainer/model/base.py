@@ -107,8 +107,6 @@ def _check_format(called: str, folder: Path, config: dict[str, Any]) -> None:
 
 def _check_family(called: str, model: BaseModel, values: dict[str, Any]) -> None:
     family = Family.of(model.model_type)
-    if family.refused:
-        raise bad_input(f"{called}: {family.refused}; try a model of another family")
     if not family.is_causal and not values.get("is_decoder"):
         raise bad_input(
             f"{called}: with this config.json a token of {model.model_type} sees later tokens too; try a model that generates"

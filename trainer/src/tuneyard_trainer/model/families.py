@@ -7,7 +7,7 @@ transformers has. No flag of transformers says these things of its families, so 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from typing import Any, Literal
 Way = Literal["bounds", "positions", "mask"]
 """bounds: attention that is told where records begin. positions: transformers sees in the positions where one begins.
 mask: a mask of all pairs of tokens."""
+_FAILED = "train: InternalError: "
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Family:
     """What keeps packed records apart, best first; none: records must not be packed."""
     is_causal: bool = True
     """No token sees a later one, with the configuration that the family has by default."""
-    refused: str | None = None
-    """Why it can't be trained at all."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """How the training of its tiny model failed, by `lora` and `sft`; a method that works is not in it."""
     is_measured: bool = True
 
     @classmethod
@@ -35,7 +36,12 @@ class Family:
         found = _measured().get(model_type)
         if found is None or "tried" in found:
             return cls(is_measured=False)
-        return cls(tuple(found["packing"]), found["causal"], found.get("refused"))
+        failures = {
+            method: found[method].removeprefix(_FAILED)
+            for method in ("lora", "sft")
+            if found.get(method, "").startswith(_FAILED)
+        }
+        return cls(tuple(found["packing"]), found["causal"], failures)
 
     def keeps_windows(self) -> bool:
         """Whether packing leaves an attention window as it is; a mask of all pairs takes its place."""

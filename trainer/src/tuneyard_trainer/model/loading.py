@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model on its device, or spread over several: all of it trained (sft), or a LoRA adapter alone (lora)."""
+"""The model on its device, or spread over several: all of it trained (sft), or an adapter alone (all other methods)."""
 
 import json
 import os
 import shutil
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,13 @@ from typing import Any
 
 import torch
 from tuneyard_api import durable
+from tuneyard_api.methods import METHODS
 from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FailureClass, ResolvedJob
 from tuneyard_api.registry import StoredBase
 
-from tuneyard_trainer.model.adapted_layers import target_modules
+from tuneyard_trainer.model.adapter_config import build_adapter_config, make_prompts_exact
 from tuneyard_trainer.model.families import Family
+from tuneyard_trainer.model.peft_warnings import peft_is_strict
 from tuneyard_trainer.model.quantized import hold_weights_still, quantization_options
 from tuneyard_trainer.model.record_bounds import take_bounds
 from tuneyard_trainer.model.resume_adapter import with_former_adapter
@@ -24,8 +25,6 @@ from tuneyard_trainer.model.world import World, whole
 from tuneyard_trainer.pod.environment import usable_cores
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 from tuneyard_trainer.workspace.layout import is_model_file
-
-METHODS = ("lora", "sft")
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def _has_bf16() -> bool:
 def load_model(
     folder: Path, job: ResolvedJob, device: Device, world: World, former: Path | None = None
 ) -> Any:
-    """The model to train, the same in every process: with method lora a PeftModel.
+    """The model to train, the same in every process: with all methods but sft a PeftModel.
 
     Its adapter is new, or the one in `former` if the job continues one.
 
@@ -105,11 +104,12 @@ def load_model(
     from transformers import AutoModelForCausalLM  # noqa: PLC0415  seconds
     from transformers.utils import logging  # noqa: PLC0415
 
-    if job.method not in METHODS:
-        raise bad_input(f"method: this trainer has {', '.join(METHODS)} (got {job.method})")
+    if job.method not in (names := [method.name for method in METHODS]):
+        raise bad_input(f"method: this trainer has {', '.join(names)} (got {job.method})")
     is_whole = job.method == "sft"
     # A progress bar per shard is noise in a log.
     logging.disable_progress_bar()
+    quantization = quantization_options(job, device.torch_device, device.weights)
     base = AutoModelForCausalLM.from_pretrained(
         folder,
         # Trained parameters stay in float32, because bfloat16 cannot represent updates as small as a step's.
@@ -117,20 +117,20 @@ def load_model(
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=job.runtime.trust_remote_code,
-        **quantization_options(job, device.torch_device, device.weights),
+        **quantization,
     )
     ways = Family.of(base.config.model_type).ways
     has_kernel = device.torch_device.type != "cuda" or device.is_autocast
     # In float32 a GPU has no kernel for bounds, and every other way is faster than records in turn.
     if "bounds" in ways and (has_kernel or ways == ("bounds",)):
         take_bounds(base)
-    if job.quantization is not None:
+    if quantization:
         hold_weights_still(base)  # It is on its device already and may not be moved.
     model = base if is_whole else _with_adapter(base, job, former)
     if job.training.gradient_checkpointing:
         base.activation_checkpointing_enable()
     if world.size == 1:
-        return model.to(device.torch_device) if job.quantization is None else model
+        return model.to(device.torch_device) if not quantization else model
     from tuneyard_trainer.model.sharding import shard  # noqa: PLC0415  one process needs none of it
 
     shard(model, base, world, gathered_as=torch.bfloat16 if is_whole and device.is_autocast else None)
@@ -140,20 +140,15 @@ def load_model(
 def _with_adapter(base: Any, job: ResolvedJob, former: Path | None) -> Any:
     if job.adapter:
         return with_former_adapter(base, former, job)
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415  seconds
+    from peft import get_peft_model  # noqa: PLC0415  seconds
 
     torch.manual_seed(job.training.seed)
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=job.lora.rank,
-        lora_alpha=job.lora.alpha,
-        lora_dropout=job.lora.dropout,
-        target_modules=target_modules(base, job),
-    )
-    with warnings.catch_warnings():
-        # PEFT 0.21 asks transformers 5 for a property under its old name.
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
-        return get_peft_model(base, config)
+    config = build_adapter_config(base, job)
+    with peft_is_strict():
+        model = get_peft_model(base, config)
+    if job.p_tuning is not None:
+        make_prompts_exact(model)
+    return model
 
 
 def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
@@ -211,6 +206,11 @@ def _write_model(
     name = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     state = kept | {key: tensor.to(getattr(torch, name)) for key, tensor in tensors.items()}
     model.save_pretrained(folder, state_dict=state, max_shard_size="5GB")
+    keep_model_files(base, folder)
+
+
+def keep_model_files(base: Path, folder: Path) -> None:
+    """Copies what goes with a model's weights, such as configuration and tokenizer, unchanged."""
     for path in base.iterdir():
         if is_model_file(path.name) and not path.name.endswith((".safetensors", ".index.json")):
             shutil.copyfile(path, folder / path.name)

@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from tuneyard_api.methods import LORA_METHODS
 from tuneyard_api.pod_contract import ResolvedJob
 
+from tuneyard_trainer.fast.structure import UnknownStructureError, check_structure
 from tuneyard_trainer.model.adapted_layers import said_of_unreached, target_modules
+from tuneyard_trainer.model.adapter_config import scaled_modules
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 
@@ -26,10 +29,25 @@ def _checked(job: ResolvedJob, folder: Path) -> list[str]:
             f"{folder / 'config.json'}: transformers can't build this model: {words}; try another revision, or a model of"
             " another family"
         ) from None
-    if job.method != "lora" or job.adapter:
+    if job.quantization == "fp8":
+        _check_fp8(model, job)
+    if job.method == "ia3":
+        scaled_modules(model)
+    if job.method not in LORA_METHODS or job.adapter:
         return []
     unreached = said_of_unreached(model, target_modules(model, job))
     return [unreached] if unreached and job.lora.target_modules is None else []
+
+
+def _check_fp8(model: Any, job: ResolvedJob) -> None:
+    """Only the fast path has FP8: what it will not know by the model's parts is refused here, before a GPU is asked for."""
+    try:
+        check_structure(model, job.training.max_sequence_length)
+    except UnknownStructureError as unknown:
+        raise bad_input(
+            f"model.quantization: fp8 is trained by the fast path alone, and the model is not known to it: {unknown} (got"
+            " fp8); try nf4, or leave it out"
+        ) from None
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantizes the frozen base model to 4 or 8 bits with bitsandbytes, on an NVIDIA GPU or a CPU.
+"""Quantizes the frozen base model to 4 or 8 bits: nf4 and int8 with bitsandbytes, on an NVIDIA GPU or a CPU.
 
 nf4: QLoRA (Dettmers et al. 2023) with doubly quantised constants; int8: LLM.int8() (Dettmers et al. 2022). Products
-are made in the device's precision, and the adapter stays float32.
+are made in the device's precision, and the adapter stays float32. fp8 is the fast path's (fast/fp8.py), which takes the
+model as it is; here it is only asked whether the GPU has it.
 """
 
 import importlib.util
@@ -15,11 +16,14 @@ from tuneyard_api.pod_contract import ResolvedJob
 from tuneyard_trainer.pod.context import is_distributed
 from tuneyard_trainer.pod.failures import bad_input
 
+_HOPPER = (9, 0)
+"""Compute capability."""
+
 
 def quantization_options(
     job: ResolvedJob, torch_device: torch.device, products: torch.dtype
 ) -> dict[str, Any]:
-    """The arguments for `from_pretrained`; empty if the job asks for no quantisation.
+    """The arguments for `from_pretrained`; empty if the model is read as it is.
 
     A quantised model is put on `torch_device` as it is read, and can't be moved or cast after that.
 
@@ -33,6 +37,13 @@ def quantization_options(
         raise bad_input(
             f"model.quantization: {kind} trains on one GPU; try parallelism.gpusPerNode 1, or leave it out"
         )
+    if kind == "fp8":
+        if why := why_no_fp8(torch_device):
+            raise bad_input(
+                f"model.quantization: fp8 needs an NVIDIA GPU of the Hopper generation or later, and {why} (got fp8); try such"
+                " a GPU by scheduling.gpuProduct, or nf4"
+            )
+        return {}
     if importlib.util.find_spec("bitsandbytes") is None:
         raise bad_input(
             f"model.quantization: this image has no bitsandbytes (got {kind}); try an image that has, or leave it out"
@@ -51,6 +62,17 @@ def quantization_options(
     else:
         config = BitsAndBytesConfig(load_in_8bit=True)
     return {"quantization_config": config, "device_map": {"": torch_device}}
+
+
+def why_no_fp8(device: torch.device) -> str | None:
+    """Why a device can't multiply in FP8 with a scale for each row, in words; None: it can."""
+    if device.type != "cuda":
+        return "the training runs on a CPU"
+    return (
+        None
+        if torch.cuda.get_device_capability(device) >= _HOPPER
+        else f"this is {torch.cuda.get_device_name(device)}"
+    )
 
 
 def hold_weights_still(base: Any) -> None:

@@ -13,6 +13,8 @@ from tuneyard_trainer.pod.failures import StageFailure
 _AS_LOADED, _READ_BACK = "default", "read_back"
 _MAX_DIFFERENCE = 1e-3
 """Of the largest logit."""
+_MAX_ROUNDING = 0.05
+"""The same for merged weights that are stored in fewer bits than float32, which rounds each of them once more."""
 
 
 def check_written(model: Any, folder: Path, tokens: list[int], device: Device) -> None:
@@ -31,6 +33,28 @@ def check_written(model: Any, folder: Path, tokens: list[int], device: Device) -
     if difference:
         raise StageFailure(
             FailureClass.BUG, f"{folder}: what was written is not what was evaluated: {difference}"
+        )
+
+
+def check_merged(model: Any, folder: Path, tokens: list[int], device: Device) -> None:
+    """Compares the merged model in `folder` with the adapter in memory that was merged, by logits of `tokens`.
+
+    Raises:
+        StageFailure: InternalError, if they differ by more than its type rounds.
+    """
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415  seconds
+
+    ids = torch.tensor([tokens])
+    own = _logits(model.eval(), ids.to(device.torch_device), device).cpu()
+    merged = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
+    with torch.no_grad():
+        back = merged(input_ids=ids, use_cache=False).logits.float()
+    most = _MAX_DIFFERENCE if merged.dtype == torch.float32 and not device.is_autocast else _MAX_ROUNDING
+    difference = float((own - back).abs().max())
+    if difference > most * float(own.abs().max()):
+        raise StageFailure(
+            FailureClass.BUG,
+            f"{folder}: the merged model is not what was evaluated: it gives other logits (by {difference:.3g})",
         )
 
 

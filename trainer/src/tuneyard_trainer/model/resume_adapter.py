@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts the adapter that a job continues on its base model, ready to be trained."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 from tuneyard_api.pod_contract import ResolvedJob
 
+from tuneyard_trainer.model.peft_warnings import peft_is_strict
 from tuneyard_trainer.pod.failures import bad_input
 
 
@@ -26,11 +26,7 @@ def with_former_adapter(base: Any, folder: Path | None, job: ResolvedJob) -> Any
     config.inference_mode = False
     if job.adapter is not None and job.adapter.must_match_lora:
         config.lora_dropout = job.lora.dropout
-    with warnings.catch_warnings():
-        # PEFT 0.21 asks transformers 5 for a property under its old name.
-        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
-        # PEFT only warns about missing weights; layers that keep random values must not count as trained.
-        warnings.filterwarnings("error", ".*missing adapter keys.*", UserWarning)
+    with peft_is_strict():
         try:
             return PeftModel.from_pretrained(base, folder, is_trainable=True, config=config)
         except (UserWarning, ValueError, RuntimeError) as error:

@@ -86,6 +86,19 @@ def to_prometheus(progress: Progress) -> str:
         "tuneyard_tokens_per_second": ("Training speed in tokens per second.", progress.tokens_per_second),
         "tuneyard_eta_seconds": ("Estimated seconds left in this phase.", progress.eta_seconds),
     }
+    if progress.training is not None:
+        measures = progress.training
+        gauges |= {
+            "tuneyard_validation_loss": (
+                "Lowest validation loss so far in nats per learned token.",
+                measures.validation_loss,
+            ),
+            "tuneyard_trained_tokens": ("Tokens of all optimizer steps so far.", measures.trained_tokens),
+            "tuneyard_peak_memory_bytes": (
+                "Peak memory of the first GPU, or of the process without one.",
+                measures.peak_memory_bytes,
+            ),
+        }
     labels = f'{{stage="{progress.stage}",phase="{progress.phase}"}}'
     lines = []
     for name, (meaning, value) in gauges.items():

@@ -8,11 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import jinja2
+from tuneyard_api.methods import LORA_METHODS
 from tuneyard_api.pod_contract import PrepareFacts, StageResult, TrainFacts
 from tuneyard_api.registry import Version
 
 from tuneyard_trainer.model.former_adapter import lora_as_trained
 from tuneyard_trainer.pod.context import StageContext
+from tuneyard_trainer.record.text import inline
 from tuneyard_trainer.workspace.layout import PREPARED
 from tuneyard_trainer.workspace.metrics import read_metrics
 from tuneyard_trainer.workspace.prepared import Index, earlier_preparation
@@ -30,12 +32,14 @@ def render_card(context: StageContext, trained: StageResult, version: Version, *
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701  Markdown, not HTML
     )
+    environment.filters["inline"] = inline
     template = files(__package__).joinpath("model-card.md.j2").read_text(encoding="utf-8")
     index = Index.load(context.workspace)
     return environment.from_string(template).render(
         job=context.job,
         lora=lora_as_trained(context.job, context.workspace / PREPARED),
-        is_model=context.job.method == "sft",
+        is_model=context.job.kind.result == "model",
+        has_lora=context.job.method in LORA_METHODS,
         base=version.base.repo or version.base.name,
         index=index,
         data=PrepareFacts.model_validate(prepared.facts) if prepared else None,
@@ -45,8 +49,8 @@ def render_card(context: StageContext, trained: StageResult, version: Version, *
     )
 
 
-def draw_loss_curve(metrics: Path, picture: Path) -> bool:
-    """Training and validation loss over steps as a PNG; False if there is nothing to draw."""
+def draw_loss_curve(metrics: Path, picture: Path, unit: str) -> bool:
+    """Training and validation loss over steps as a PNG, in this unit; False if there is nothing to draw."""
     lines = read_metrics(metrics)
     if not lines:
         return False
@@ -62,7 +66,7 @@ def draw_loss_curve(metrics: Path, picture: Path) -> bool:
         if points:
             axes.plot(*zip(*points, strict=True), linewidth=1, marker=marker, markersize=4, label=label)
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss, nats per learned token")
+    axes.set_ylabel(f"loss, {unit}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(picture, metadata={"Software": None})

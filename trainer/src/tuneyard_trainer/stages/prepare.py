@@ -27,6 +27,9 @@ from tuneyard_trainer.workspace.layout import FORMER_ADAPTER, PREPARED
 from tuneyard_trainer.workspace.prepared import Index, Prompt, save_prompts, save_split
 from tuneyard_trainer.workspace.same_work import inputs_of
 
+_HIGH_FOR_PREFERENCES = 1e-4
+"""Learning rates above it unlearn how to answer, and the default of other methods is."""
+
 
 def prepare(context: StageContext) -> PrepareFacts:
     """Runs the stage; `<workspace>/prepared` is there whole or not at all.
@@ -39,8 +42,8 @@ def prepare(context: StageContext) -> PrepareFacts:
     model = find_base_model(job, context.model_cache)
     former = find_adapter(job.adapter, job.lora, model) if job.adapter else None
     tokenizer = TextTokenizer(model.folder)
-    limit = min(job.training.max_sequence_length, model.positions or job.training.max_sequence_length)
-    obstacles = _obstacles_to_packing(model, limit)
+    limit = min(job.training.max_sequence_length, _room(job, model))
+    obstacles = _obstacles_to_packing(job, model, limit)
     warnings = _model_warnings(job, model, tokenizer)
     warnings += [f"the records are not packed: {reason}" for reason in obstacles if job.training.packing]
     warnings += former.warnings(job) if former else []
@@ -108,22 +111,52 @@ def prepare(context: StageContext) -> PrepareFacts:
     )
 
 
+def _room(job: ResolvedJob, model: BaseModel) -> int:
+    """Positions of a model for a record, in tokens: virtual tokens take some of them.
+
+    Raises:
+        StageFailure: BadInput, if they take all.
+    """
+    if model.positions is None:
+        return job.training.max_sequence_length
+    virtual = job.p_tuning.virtual_tokens if job.p_tuning else 0
+    if virtual >= model.positions:
+        raise bad_input(
+            f"pTuning.virtualTokens: the model has {model.positions} positions (got {virtual}); try 20"
+        )
+    return model.positions - virtual
+
+
 def _model_warnings(job: ResolvedJob, model: BaseModel, tokenizer: TextTokenizer) -> list[str]:
     warnings, asked = [], job.training.max_sequence_length
+    if failure := Family.of(model.model_type).failures.get("sft" if job.method == "sft" else "lora"):
+        raise bad_input(
+            f"method: {job.method} fails with models of the family {model.model_type} ({failure}); try another method, or a"
+            " model of another family"
+        )
     if model.vocabulary_size is not None and tokenizer.largest_id >= model.vocabulary_size:
         raise bad_input(
             f"the tokenizer has token ids up to {tokenizer.largest_id}, but the model's embedding only"
             f" {model.vocabulary_size} rows; try the tokenizer that belongs to the model"
         )
-    if model.positions is not None and asked > model.positions:
+    if model.positions is not None and asked > (room := _room(job, model)):
+        virtual = " beside the virtual tokens" if room < model.positions else ""
         warnings.append(
-            f"maxSequenceLength {asked} is above the model's {model.positions} positions, which are used"
+            f"maxSequenceLength {asked} is above the model's {room} positions{virtual}, which are used"
+        )
+    if job.method == "dpo" and job.training.learning_rate > _HIGH_FOR_PREFERENCES:
+        warnings.append(
+            f"training.learningRate {job.training.learning_rate:g} is high for method dpo; people begin with 5e-6"
         )
     return warnings
 
 
-def _obstacles_to_packing(model: BaseModel, limit: int) -> list[str]:
-    """Why records of a model must not share a sequence of `limit` tokens."""
+def _obstacles_to_packing(job: ResolvedJob, model: BaseModel, limit: int) -> list[str]:
+    """Why records of a job must not share a sequence of `limit` tokens."""
+    if job.method == "dpo":
+        return ["method dpo compares the two answers of each"]
+    if job.method == "pTuning":
+        return ["method pTuning puts its virtual tokens before each"]
     family, window = Family.of(model.model_type), model.attention_window
     if model.carries_state:
         return [
@@ -144,12 +177,14 @@ def _obstacles_to_packing(model: BaseModel, limit: int) -> list[str]:
 def _sequences(split: Loaded, limit: int, *, is_packed: bool) -> list[list[int]]:
     """The records of each sequence."""
     lengths = split.kept_lengths().tolist()
-    return pack(lengths, limit) if is_packed else [[index] for index in range(len(lengths))]
+    if is_packed:
+        return pack(lengths, limit)
+    return [list(range(at, at + split.sides)) for at in range(0, len(lengths), split.sides)]
 
 
 def _prompts(split: Loaded, job: ResolvedJob, tokenizer: TextTokenizer, model: BaseModel) -> list[Prompt]:
     """The first records that have a prompt and leave the model room to answer."""
-    room = (model.positions or job.training.max_sequence_length) - job.evaluation.max_new_tokens
+    room = _room(job, model) - job.evaluation.max_new_tokens
     prompts: list[Prompt] = []
     for example in split.examples():
         if len(prompts) == job.evaluation.max_prompts or example.prompt is None:

@@ -2,7 +2,7 @@
 """The stage `publish` puts the adapter, or the model of a full fine-tuning, into the registry, atomically and once.
 
 It is stored by name and digest, on a claim (`registry.claim`) or in S3 (`registry.bucket`). A version holds what PEFT, NIM and vLLM read: adapter_config.json and adapter_model.safetensors, or the files of a model.
-Beside them, as on a hub, are README.md and its picture. A name that stands for another version is left alone, unless
+Beside them, as on a hub, are README.md and its picture, and the record of the job (`record.keep`). A name that stands for another version is left alone, unless
 the job says that it may be replaced.
 """
 
@@ -17,6 +17,7 @@ from tuneyard_trainer.model.former_adapter import lora_as_trained
 from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 from tuneyard_trainer.pod.results import earlier_success
+from tuneyard_trainer.record.keep import keep_record
 from tuneyard_trainer.registry.bucket import BucketRegistry
 from tuneyard_trainer.registry.card import PICTURE, draw_loss_curve, render_card
 from tuneyard_trainer.registry.claim import ClaimRegistry
@@ -48,9 +49,10 @@ def publish(context: StageContext) -> PublishFacts:
     version = _version(context, source)
 
     def describe(folder: Path) -> None:
-        has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE)
+        has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE, job.kind.loss_unit)
         card = render_card(context, trained, version, has_picture=has_picture)
         (folder / "README.md").write_text(card, encoding="utf-8")
+        keep_record(folder, context, trained, version)
 
     registry = _registry(job, context.workspace)
     path = registry.publish(version, Content(source, describe), job.uid, replace=job.replace)
@@ -85,13 +87,13 @@ def _registry(job: ResolvedJob, workspace: Path) -> ClaimRegistry | BucketRegist
 
 def _version(context: StageContext, source: Path) -> Version:
     job = context.job
-    is_adapter = job.method != "sft"
+    is_lora = job.kind.result == "adapter"
     return Version(
         name=job.adapter_name,
         digest=tuned_digest(source),
         files=tuple(tuned_files(source)),
         base=stored_base(job, Index.load(context.workspace).model_revision),
         method=job.method,
-        rank=lora_as_trained(job, context.workspace / PREPARED).rank if is_adapter else None,
+        rank=lora_as_trained(job, context.workspace / PREPARED).rank if is_lora else None,
         job=Publisher(namespace=job.namespace, name=job.name, uid=job.uid),
     )

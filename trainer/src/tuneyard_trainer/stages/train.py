@@ -4,7 +4,8 @@
 import os
 from pathlib import Path
 
-from tuneyard_api.pod_contract import EvaluationFacts, TrainFacts
+from tuneyard_api.evaluation_facts import EvaluationFacts
+from tuneyard_api.pod_contract import TrainFacts
 
 from tuneyard_trainer.pod.context import StageContext, is_distributed
 from tuneyard_trainer.pod.failures import bad_input
@@ -16,6 +17,7 @@ from tuneyard_trainer.workspace.layout import (
     PREPARED,
     SAMPLES,
     stored_base,
+    trained_folder,
     tuned_folder,
 )
 from tuneyard_trainer.workspace.prepared import Index, Split, load_prompts
@@ -43,18 +45,20 @@ def train_here(context: StageContext) -> TrainFacts:
 
     from tuneyard_trainer.evaluation.compare import Evaluation, compare  # noqa: PLC0415
     from tuneyard_trainer.model.loading import choose_device, load_model, save_tuned  # noqa: PLC0415
-    from tuneyard_trainer.model.reloaded import check_written  # noqa: PLC0415
+    from tuneyard_trainer.model.merged import write_merged  # noqa: PLC0415
+    from tuneyard_trainer.model.reloaded import check_merged, check_written  # noqa: PLC0415
     from tuneyard_trainer.model.world import joined_world  # noqa: PLC0415
     from tuneyard_trainer.training.batches import Frame  # noqa: PLC0415
     from tuneyard_trainer.training.checkpoints import Checkpoints  # noqa: PLC0415
     from tuneyard_trainer.training.loop import Loop  # noqa: PLC0415
     from tuneyard_trainer.training.losses import Losses  # noqa: PLC0415
+    from tuneyard_trainer.training.preferences import PairLosses, one_by_one  # noqa: PLC0415
 
     job, board, workspace = context.job, context.board, context.workspace
     index = _read_index(context)
     splits = {name: Split.load(workspace / PREPARED / f"{name}.safetensors") for name in index.splits}
     prompts = load_prompts(workspace / PREPARED / "prompts.jsonl") if index.evaluation_split else []
-    folder, warnings = Path(index.model), list[str]()
+    folder, warnings, shown = Path(index.model), list[str](), splits["training"]
 
     def warn(message: str) -> None:
         board.say(f"warning: {message}")
@@ -63,7 +67,8 @@ def train_here(context: StageContext) -> TrainFacts:
     device = choose_device(job, int(os.environ.get("LOCAL_RANK", "0")))
     with joined_world(device.torch_device) as world:
         model = load_model(folder, job, device, world, workspace / PREPARED / FORMER_ADAPTER)
-        losses = Losses.choose(model, job, device, world, Frame.of(splits["training"], job.training, device))
+        kind, rows = (PairLosses, one_by_one(shown)) if job.method == "dpo" else (Losses, shown)
+        losses = kind.choose(model, job, device, world, Frame.of(rows, job.training, device))
         board.say(
             "train: by the fast path" if losses.fast else f"train: by the plain path: {losses.why_plain}"
         )
@@ -81,7 +86,7 @@ def train_here(context: StageContext) -> TrainFacts:
         trained = Loop(
             job=job,
             losses=losses,
-            training=splits["training"],
+            training=shown,
             validation=splits.get("validation"),
             world=world,
             checkpoints=Checkpoints(
@@ -91,14 +96,21 @@ def train_here(context: StageContext) -> TrainFacts:
             board=board,
             stop=context.stop,
         ).run()
-        save_tuned(model, folder, tuned_folder(workspace, job), stored_base(job, index.model_revision), world)
+        written, published = trained_folder(workspace, job), tuned_folder(workspace, job)
+        save_tuned(model, folder, written, stored_base(job, index.model_revision), world)
         tuned = evaluation and evaluation.tuned()
+        tokens = shown.sequence(0)[0][:_READ_BACK_TOKENS].tolist()
         if world.size == 1:
-            first, _, _ = splits["training"].sequence(0)
-            check_written(model, tuned_folder(workspace, job), first[:_READ_BACK_TOKENS].tolist(), device)
+            check_written(model, written, tokens, device)
+        if job.kind.is_merged and world.is_first:
+            write_merged(written, folder, published, job)
+            if world.size == 1:
+                check_merged(model, published, tokens, device)
         comparison: EvaluationFacts | None = None
         if base and tuned and world.is_first:
-            comparison = compare(workspace / SAMPLES, prompts, base, tuned)
+            comparison = compare(
+                workspace / SAMPLES, prompts, base, tuned, beta=job.dpo.beta if job.dpo else 0.0
+            )
         facts = TrainFacts(
             steps=trained.steps,
             epochs=round(trained.epochs, 4),

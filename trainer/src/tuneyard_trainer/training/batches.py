@@ -13,6 +13,7 @@ from torch.nn import functional
 from tuneyard_api.pod_contract import ResolvedTraining
 
 from tuneyard_trainer.fast.attention import Bounds
+from tuneyard_trainer.model.adapter_config import prompt_length
 from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.loading import Device
 from tuneyard_trainer.model.record_bounds import bounds_arguments, takes_bounds
@@ -153,25 +154,42 @@ def block_diagonal(bounds: Bounds, rows: int) -> torch.Tensor:
 
 
 def summed_loss(model: torch.nn.Module, batch: Batch, device: Device) -> torch.Tensor:
-    """Cross entropy in nats, summed over the learned tokens of the batch.
+    """Cross entropy in nats, summed over the learned tokens of the batch."""
+    logits, labels = _learned_logits(model, batch, device)
+    return functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
 
-    Only the columns where some row learns go through the output head: with long prompts that saves most logits.
+
+def summed_by_row(model: torch.nn.Module, batch: Batch, device: Device) -> torch.Tensor:
+    """Cross entropy in nats, summed over the learned tokens of each row: float32 [B]."""
+    logits, labels = _learned_logits(model, batch, device)
+    return functional.cross_entropy(
+        logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+    ).sum(dim=1)
+
+
+def _learned_logits(
+    model: torch.nn.Module, batch: Batch, device: Device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [B, C, words] and labels [B, C] of the C columns where some row learns.
+
+    Only they go through the output head: with long prompts that saves most logits.
     """
     columns = (batch.labels != IGNORED).any(dim=0).nonzero().flatten()
+    virtual = prompt_length(model)
     with device.autocast():
         logits = model(
             input_ids=batch.tokens,
-            position_ids=batch.positions,
-            logits_to_keep=columns,
+            # Behind virtual tokens PEFT lets the model count by itself; nothing is packed there.
+            position_ids=None if virtual else batch.positions,
+            logits_to_keep=columns + virtual,
             use_cache=False,
             **_attention_arguments(model, batch),
         ).logits
     if logits.shape[1] != len(columns):  # some families compute all columns, whatever they are asked for
-        logits = logits[:, columns]
-    labels = batch.labels[:, columns]
-    return functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+        logits = logits[:, columns + virtual]
+    return logits, batch.labels[:, columns]
 
 
 def _attention_arguments(model: torch.nn.Module, batch: Batch) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: one process or many, from step 0 or from a checkpoint, to the last step or to SIGTERM.
 
-The loss of a step is the mean over all learned tokens of its global batch, however it is cut into micro batches
+The loss of a step is the mean over all learned tokens (method dpo: pairs) of its global batch, however it is cut into micro batches
 and spread over processes. Everything random is a function of seed, step and micro batch, never of the processes.
 """
 
@@ -15,7 +15,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 from tuneyard_api.job import EarlyStopping
-from tuneyard_api.pod_contract import FailureClass, ResolvedJob, ResolvedTraining
+from tuneyard_api.pod_contract import FailureClass, ResolvedJob, ResolvedTraining, TrainingMeasures
 
 from tuneyard_trainer.model.loading import trained_parameters
 from tuneyard_trainer.model.world import World, whole
@@ -64,7 +64,7 @@ def learning_rate(training: ResolvedTraining, step: int, steps: int) -> float:
 
 
 def mean_loss(losses: Losses, split: Split, *, micro_batch: int, world: World, stop: StopRequest) -> float:
-    """The mean loss over a split, in nats per learned token; every process must call it.
+    """The mean loss over a split, in nats per learned token or per pair; every process must call it.
 
     Raises:
         Interrupted: if the training runs alone and SIGTERM comes.
@@ -81,7 +81,7 @@ def mean_loss(losses: Losses, split: Split, *, micro_batch: int, world: World, s
                 )
             total += weight * losses.summed(split, indices)
     model.train(was_training)
-    return float(world.sum(total)) / float(split.learned_per_sequence().sum())
+    return float(world.sum(total)) / float(losses.counted(split).sum())
 
 
 def check_held_out(loss: float, called: str, advice: str) -> float:
@@ -140,7 +140,7 @@ class Loop:
             epochs=plan.epochs,
             max_steps=plan.max_steps,
         )
-        self._learned = self.training.learned_per_sequence()
+        self._learned = self.losses.counted(self.training)
         self._lengths = self.training.tokens_per_sequence()
         self._pace = Pace()
         self._tokens = 0
@@ -181,6 +181,7 @@ class Loop:
                 tokens_per_second=speed,
                 eta_seconds=left,
                 step_seconds=round(self._pace.median_step_seconds, 3),
+                training=self._measures(),
             )
             if metrics is not None:
                 metrics.add(step=done, loss=self._loss, learningRate=rate, tokensPerSecond=round(speed, 1))
@@ -233,6 +234,19 @@ class Loop:
         """Seconds of training so far, over all attempts."""
         return self._seconds_before + time.monotonic() - self._began
 
+    def _measures(self) -> TrainingMeasures:
+        """What is known so far; memory is this process's alone, as asking the others would slow every step."""
+        best = self._best()
+        if best is None and self._validations:
+            best = max(self._validations)
+        return TrainingMeasures(
+            validation_loss=None if best is None else self._validations[best],
+            best_step=best,
+            trained_tokens=self._tokens,
+            tokens_per_second=round(self._tokens / max(self._seconds(), 1e-9), 1),
+            peak_memory_bytes=self.losses.device.peak_memory_bytes(),
+        )
+
     def _step(self, step: int, indices: list[int], rate: float) -> tuple[float, bool]:
         """Runs one step; returns its loss, and whether some process got a request to stop.
 
@@ -282,7 +296,7 @@ class Loop:
         self._validations[done] = check_held_out(loss, f"step {done}", TRAINING_ADVICE)
         if metrics is not None:
             metrics.add(step=done, validationLoss=loss)
-        self.board.update(phase="training")
+        self.board.update(phase="training", training=self._measures())
 
     def _checkpoint(self, step: int) -> None:
         self.board.update(phase="checkpointing")

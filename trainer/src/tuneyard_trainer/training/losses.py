@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 from tuneyard_api.pod_contract import ResolvedJob
 
-from tuneyard_trainer.fast.lora import FastLora
+from tuneyard_trainer.fast.path import FastPath
 from tuneyard_trainer.fast.structure import UnknownStructureError
 from tuneyard_trainer.model.loading import Device
 from tuneyard_trainer.model.world import World
+from tuneyard_trainer.pod.failures import bad_input
 from tuneyard_trainer.training.batches import IGNORED, Batch, Frame, collate, summed_loss
 from tuneyard_trainer.workspace.prepared import Split
 
@@ -29,20 +31,32 @@ class Losses:
     model: Any
     device: Device
     frame: Frame
-    fast: FastLora | None = None
+    fast: FastPath | None = None
     why_plain: str | None = None
     """Why there is no fast path, in words for people."""
 
     @classmethod
     def choose(cls, model: Any, job: ResolvedJob, device: Device, world: World, frame: Frame) -> "Losses":
-        """By the fast path if device, job and model allow it."""
+        """By the fast path if device, job and model allow it.
+
+        Raises:
+            StageFailure: BadInput, if they do not, and the base model's quantization is one of the fast path alone.
+        """
         why = _why_not(job, device, world)
         if why is None:
             try:
-                return cls(model, device, frame, fast_lora(model, job, is_compiled=True))
+                return cls(model, device, frame, fast_path(model, job, device, is_compiled=True))
             except UnknownStructureError as unknown:
                 why = f"the model is not known to the fast path: {unknown}"
+        if job.quantization == "fp8":
+            raise bad_input(
+                f"model.quantization: fp8 is trained by the fast path alone (got fp8, and {why}); try nf4, or leave it out"
+            )
         return cls(model, device, frame, why_plain=why)
+
+    def counted(self, split: Split) -> np.ndarray:
+        """Int64 [sequences]: how many terms each adds to the loss, which is their mean: its learned tokens."""
+        return split.learned_per_sequence()
 
     def summed(self, split: Split, indices: Sequence[int]) -> torch.Tensor:
         """Cross entropy in nats, summed over the learned tokens of these sequences."""
@@ -57,30 +71,34 @@ def next_tokens(batch: Batch) -> torch.Tensor:
     return functional.pad(batch.labels, (0, 1), value=IGNORED)
 
 
-def fast_lora(model: Any, job: ResolvedJob, *, is_compiled: bool) -> FastLora:
+def fast_path(model: Any, job: ResolvedJob, device: Device, *, is_compiled: bool) -> FastPath:
     """The fast path for a job's model.
 
     Raises:
         UnknownStructureError: if the model has something that is not known to it.
     """
     training = job.training
-    return FastLora(
+    return FastPath(
         model,
         longest=training.max_sequence_length,
         is_compiled=is_compiled,
         is_recomputing=training.gradient_checkpointing,
+        is_fp8=job.quantization == "fp8",
+        # Parameters that are trained are float32, whatever they are used in.
+        dtype=torch.bfloat16 if job.method == "sft" and device.is_autocast else None,
     )
 
 
 def _why_not(job: ResolvedJob, device: Device, world: World) -> str | None:
     """Why a job can't take the fast path, whatever its model is."""
     checks = {
-        f"method {job.method} does not have one": job.method != "lora",
+        f"method {job.method} does not have one": job.method not in ("lora", "sft"),
+        "lora.dora trains magnitudes, which it does not compute": job.lora.dora,
         "it needs an NVIDIA GPU": device.torch_device.type != "cuda",
         "it computes in bfloat16": not device.is_autocast,
         "it trains on one GPU": world.size > 1,
         "this image has no C compiler, which compiling for a GPU needs": not _has_compiler(),
-        f"the base model is quantized to {job.quantization}": job.quantization is not None,
+        f"the base model is quantized to {job.quantization}": job.quantization not in (None, "fp8"),
     }
     return next((said for said, applies in checks.items() if applies), None)
 

@@ -17,7 +17,7 @@ METRICS = "metrics.jsonl"
 ADAPTER = "adapter"
 """The finished adapter, in PEFT's layout."""
 MODEL = "model"
-"""The finished model of a full fine-tuning, as transformers and vLLM read it."""
+"""The finished model of a full fine-tuning or a merge, as transformers and vLLM read it."""
 SAMPLES = "evaluation/samples.jsonl"
 """Answers of base and tuned model side by side."""
 BASE_MEASURES = "evaluation/base.json"
@@ -44,9 +44,14 @@ def is_model_file(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in _MODEL_FILES)
 
 
+def trained_folder(workspace: Path, job: ResolvedJob) -> Path:
+    """Where what was trained is: the adapter, or the model of a full fine-tuning."""
+    return workspace / (MODEL if job.kind.result == "model" and not job.kind.is_merged else ADAPTER)
+
+
 def tuned_folder(workspace: Path, job: ResolvedJob) -> Path:
-    """Where the finished adapter or model is."""
-    return workspace / (MODEL if job.method == "sft" else ADAPTER)
+    """Where what is published is: the adapter, or a model."""
+    return workspace / (MODEL if job.kind.result == "model" else ADAPTER)
 
 
 def tuned_files(folder: Path) -> list[str]:

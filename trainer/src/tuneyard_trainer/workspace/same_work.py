@@ -32,7 +32,7 @@ _OPTIMISATION = {
 
 def inputs_of(job: ResolvedJob) -> str:
     """SHA-256, in hex, of all that `prepare` reads: model, data, former adapter, lengths, packing, seed, number of prompts."""
-    free: Any = _NAMES | _PUBLICATION | _PROCESSES | {"checkpoint", "method", "quantization"}
+    free: Any = _NAMES | _PUBLICATION | _PROCESSES | {"checkpoint", "method", "quantization", "dpo"}
     if job.adapter is None:
         free |= {"lora"}
     runtime = {"name", "accelerator", "precisions"}

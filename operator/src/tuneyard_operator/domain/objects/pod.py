@@ -80,7 +80,7 @@ def _trainer(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> dict[s
         "imagePullPolicy": frozen.runtime.image_pull_policy,
         "command": [*contract.COMMAND, stage.value],
         "env": _environment(owner, frozen, stage, attempt),
-        "ports": [{"name": "progress", "containerPort": contract.PROGRESS_PORT}],
+        "ports": [{"name": contract.PROGRESS_PORT_NAME, "containerPort": contract.PROGRESS_PORT}],
         "resources": _resources(frozen, stage),
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePath": contract.TERMINATION_LOG,

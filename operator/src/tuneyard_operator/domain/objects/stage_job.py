@@ -36,6 +36,10 @@ def build_stage_job(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) ->
     }
     if stage is Stage.TRAIN:
         spec["completionMode"] = "Indexed"
+    queue = frozen.spec.scheduling.queue if stage is Stage.TRAIN else None
+    if queue is not None:
+        # Suspended from the start: without Kueue, or while it is away, no pod gets past the queue.
+        spec["suspend"], labels = True, {**labels, names.LABEL_QUEUE: queue}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

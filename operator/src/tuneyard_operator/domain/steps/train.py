@@ -2,12 +2,13 @@
 """Scheduled, Trained and Evaluated: the train stage has a GPU, follows its steps and compares base and tuned model."""
 
 from tuneyard_api import reasons
-from tuneyard_api.pod_contract import EvaluationFacts, Stage, TrainFacts
+from tuneyard_api.evaluation_facts import EvaluationFacts
+from tuneyard_api.pod_contract import Stage, TrainFacts
 from tuneyard_api.status import ConditionType
 
 from tuneyard_operator.domain.conditions import api_time
 from tuneyard_operator.domain.observed import SeenPod
-from tuneyard_operator.domain.progress import READ_EVERY, completed, moved
+from tuneyard_operator.domain.progress import READ_EVERY, completed, measured, moved, shown
 from tuneyard_operator.domain.serving import why_base_is_missing
 from tuneyard_operator.domain.stages import Running, Work, carry
 from tuneyard_operator.domain.steps.step import STARTING_AFTER, attempt_text, leave_unmet, look_again_after
@@ -41,7 +42,7 @@ def train(work: Work) -> float | None:
         f"{facts.steps} steps in {facts.seconds:.0f} s, loss {facts.final_loss:.4g}",
     )
     report.met(ConditionType.EVALUATED, reasons.EVALUATED, comparison_text(facts.evaluation))
-    report.change(progress=completed(facts))
+    report.change(progress=completed(facts), training=measured(facts))
     report.change_result(metrics=facts.evaluation, steps=facts.steps, seconds=facts.seconds)
     return None
 
@@ -50,8 +51,13 @@ def comparison_text(facts: EvaluationFacts | None) -> str:
     """The comparison of tuned and base model, in one line."""
     if facts is None:
         return "the runtime does not evaluate"
-    base, tuned = facts.base, facts.tuned
-    return (
+    base, tuned, pairs = facts.base, facts.tuned, facts.preferences
+    preferred = (
+        f"chosen answers preferred {pairs.base_accuracy:.3f} -> {pairs.tuned_accuracy:.3f} on {pairs.pairs} pairs, "
+        if pairs
+        else ""
+    )
+    return preferred + (
         f"ROUGE-L {base.rouge_l:.3f} -> {tuned.rouge_l:.3f}, loss {base.loss:.3f} -> {tuned.loss:.3f} "
         f"on {tuned.prompts} held-out prompts"
     )
@@ -81,7 +87,9 @@ def _follow_training(work: Work, outcome: Running) -> float:
     leave_unmet(work, ConditionType.TRAINED, doing)
     if work.seen.progress is not None and work.seen.progress.stage is Stage.TRAIN:
         step = moved(report.status.progress, work.seen.progress)
-        report.change(progress=step or report.status.progress)
+        if step is not None:
+            measures = work.seen.progress.training
+            report.change(progress=step, training=shown(measures) if measures else report.status.training)
     return READ_EVERY if running else look_again_after(work, outcome)
 
 

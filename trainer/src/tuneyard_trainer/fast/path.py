@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LoRA training of a model of known structure, from tokens to the loss.
+"""Training of a model of known structure, or of its adapter, from tokens to the loss.
 
-It computes what transformers and PEFT compute for the same PeftModel, with the same parameters in the same places:
+It computes what transformers and PEFT compute for the same model, with the same parameters in the same places:
 checkpoints, evaluation and publication do not see a difference. Why it is faster: layers that read the same input are
 one product, adapters are written out, what lies between products is compiled, and the loss is made in pieces.
 """
@@ -13,13 +13,14 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from tuneyard_trainer.fast.attention import Bounds, attend, attend_rows
-from tuneyard_trainer.fast.head import loss_and_gradient, summed_loss
+from tuneyard_trainer.fast.head import loss_and_gradients, summed_loss
 from tuneyard_trainer.fast.layers import Layer
 from tuneyard_trainer.fast.structure import (
     UnknownStructureError,
     build_block,
     build_layer,
     check_structure,
+    hold_in_fp8,
     norm_of,
     scale_of,
 )
@@ -30,29 +31,41 @@ _TOLERANCE = 0.1
 """Relative difference of logits that bfloat16 can make over many layers; another structure makes more."""
 
 
-class FastLora:
-    """The fast path of one PeftModel."""
+class FastPath:
+    """The fast path of one model: a PeftModel, whose adapter is trained, or one of transformers, which is trained whole."""
 
-    def __init__(self, model: Any, *, longest: int, is_compiled: bool, is_recomputing: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        longest: int,
+        is_compiled: bool,
+        is_recomputing: bool = False,
+        is_fp8: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         """Of sequences of at most `longest` tokens; recomputing keeps no more than each layer's input.
+
+        Layers compute in `dtype`; None: in the type of the weights. With `is_fp8` the layers' frozen weights are held in FP8 from now on, for the plain model too.
 
         Raises:
             UnknownStructureError: if the model has something that is not known; it is as it was then.
         """
-        base = model.get_base_model()
+        base = model.get_base_model() if hasattr(model, "peft_config") else model
         check_structure(base, longest)
         scale = scale_of(base)
-        self._body, self._head, self._is_recomputing = (
-            base.model,
-            base.lm_head.weight.detach(),
-            is_recomputing,
-        )
+        self._body, self._head, self._is_recomputing = base.model, base.lm_head.weight, is_recomputing
+        self._dtype = dtype or self._head.dtype
         self._block, self._norm = build_block(base), norm_of(base.model.norm)
         self._layers = [build_layer(layer, scale) for layer in base.model.layers]
         self._attention_scale = base.model.layers[0].self_attn.scaling
-        functions = (self._block.before, self._block.after, self._norm, loss_and_gradient)
+        functions = (self._block.before, self._block.after, self._norm, loss_and_gradients)
         self._before, self._after, self._last, self._piece = functions
         self._check(model)
+        if is_fp8:
+            for number, layer in enumerate(base.model.layers):
+                # In turn, so that no more than one layer is there in both ways.
+                self._layers[number] = hold_in_fp8(layer, self._layers[number])
         if is_compiled:
             torch._dynamo.config.recompile_limit = _VARIANTS  # noqa: SLF001  its only door
             self._before, self._after, self._last, self._piece = (
@@ -73,7 +86,7 @@ class FastLora:
     def _hidden(self, tokens: torch.Tensor, positions: torch.Tensor, bounds: Bounds | None) -> torch.Tensor:
         """The input of the output head, [B * S, hidden]."""
         rows = len(tokens)
-        x = self._body.embed_tokens(tokens.flatten()).to(self._head.dtype)
+        x = self._body.embed_tokens(tokens.flatten()).to(self._dtype)
         cosine, sine = self._body.rotary_emb(x[None], positions.flatten()[None])
         turns = (cosine[0, :, None].to(x.dtype), sine[0, :, None].to(x.dtype))
         for layer in self._layers:
@@ -81,7 +94,7 @@ class FastLora:
                 x = checkpoint(self._layer, layer, x, turns, rows, bounds, use_reentrant=False)
             else:
                 x = self._layer(layer, x, turns, rows, bounds)
-        return self._last(x, self._body.norm.weight.detach())
+        return self._last(x, self._body.norm.weight)
 
     def _layer(
         self,
@@ -110,10 +123,10 @@ class FastLora:
         positions = torch.arange(24, device=device)[None]
         was_training = model.training
         model.eval()
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, self._head.dtype == torch.bfloat16):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, self._dtype == torch.bfloat16):
             theirs = model(input_ids=tokens, position_ids=positions, use_cache=False).logits[0].float()
         with torch.no_grad():
-            ours = (self._hidden(tokens, positions, None) @ self._head.t()).float()
+            ours = (self._hidden(tokens, positions, None) @ self._head.to(self._dtype).t()).float()
         model.train(was_training)
         difference = float((ours - theirs).norm() / theirs.norm())
         if not difference <= _TOLERANCE:

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stage's Job that its queue holds back: Kueue suspends it until there is quota, or again to take the place away.
+
+The Job stays the same one: it keeps its place in the queue, and its attempt goes on from the last checkpoint.
+"""
+
+from datetime import timedelta
+
+from tuneyard_api import reasons
+from tuneyard_api.status import WaitingFor
+
+from tuneyard_operator.domain.observed import SeenJob, SeenPod, SeenQueue
+from tuneyard_operator.domain.verdict import Verdict
+
+SOON, LATER = 2.0, 30.0
+"""Seconds until the next look at a queue that knows nothing of the Job yet, and at one that does."""
+
+_CLOCKS = timedelta(seconds=5)
+"""How far the clocks of API server and controller manager may be apart."""
+
+
+def since_let_go(job: SeenJob, pods: tuple[SeenPod, ...]) -> tuple[SeenPod, ...]:
+    """The pods without those that ended when the queue took the place away: their end is no failure of what runs now."""
+    if job.started is None:
+        return pods
+    began = job.started - _CLOCKS
+    return tuple(pod for pod in pods if pod.created >= began or not pod.is_over)
+
+
+def why_held(job: SeenJob, queue: SeenQueue | None) -> Verdict:
+    """What a suspended Job waits for."""
+    seen = queue or SeenQueue()
+    if not job.queue:
+        who = "somebody has set its spec.suspend, or Kueue holds every Job that names no queue"
+        return _verdict("Job", job.name, f"is suspended and in no queue: {who}; try scheduling.queue")
+    if not seen.is_served:
+        missing = "this cluster has no Kueue, which would let the job go; try installing it, or a job without scheduling.queue"
+        return _verdict("LocalQueue", job.queue, missing)
+    if seen.cluster_queue is None:
+        missing = "does not exist in this namespace; try another scheduling.queue, or none"
+        return _verdict("LocalQueue", job.queue, missing, SOON)
+    if seen.workload is None:
+        unknown = f"Kueue has no Workload for Job {job.name} yet"
+        return _verdict("LocalQueue", job.queue, unknown, SOON)
+    why = seen.message or "not looked at yet"
+    return _verdict("Workload", seen.workload, f"ClusterQueue {seen.cluster_queue}: {why}")
+
+
+def _verdict(kind: str, name: str, message: str, again_after: float = LATER) -> Verdict:
+    waiting = WaitingFor(kind=kind, name=name, reason=reasons.QUEUED, message=message[:2048])
+    sentence = f"waits for {kind} {name}: {message}"
+    return Verdict(reasons.QUEUED, sentence, waiting_for=waiting, again_after=again_after)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A frozen weight in FP8 (e4m3), with one float32 scale for each row, and products with it.
+
+A weight is held twice, by its rows for the forward pass and by its columns for the gradient of the input, so that a
+product always has one scale for each of its own rows and columns. Both together are as large as the weight in bfloat16.
+The adapter's part is added to the product where it is made, unrounded.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch.nn import functional
+
+E4M3 = torch.float8_e4m3fn
+MULTIPLE = 16
+"""Both sides of a weight must be multiples of it."""
+_LARGEST = 448.0
+"""Largest number of e4m3."""
+_LEAST_SCALE = 1e-12
+_HOPPER = 9
+"""Compute capability for which the kernel is written."""
+
+Held = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Of a weight [out, in]: its rows [out, in] and their scales [out, 1], its columns [in, out] and their scales [in, 1]."""
+
+
+def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nearest numbers of e4m3 to x [rows, n] over its scales, and the scales, float32 [rows, 1]."""
+    scales = _scales(x.abs().amax(-1, keepdim=True))
+    return (x.float() / scales).to(E4M3), scales
+
+
+def quantize_together(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `quantize_rows` of the parts side by side, which need not be put together before they are small."""
+    scales = _scales(torch.stack([part.abs().amax(-1) for part in parts]).amax(0)[:, None])
+    return torch.cat([(part.float() / scales).to(E4M3) for part in parts], 1), scales
+
+
+def hold(weight: torch.Tensor) -> Held:
+    """A weight [out, in] as the products of this module take it."""
+    return (*quantize_rows(weight), *quantize_rows(weight.t().contiguous()))
+
+
+class Fp8Linear(torch.nn.Module):  # type: ignore[misc]
+    """A frozen linear layer with its weight in FP8, for callers of the plain model: each makes the numbers anew."""
+
+    def __init__(self, rows: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Of rows [out, in] in e4m3, and their scales [out, 1]."""
+        super().__init__()
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("scales", scales, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The numbers that are held, in float32 [out, in]. PEFT reads here on which device an adapter belongs."""
+        return self.rows.float() * self.scales
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer's output, [..., out], for x [..., in]; x itself is not rounded."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return functional.linear(x, self.weight.to(x.dtype), bias)
+
+
+@torch.library.custom_op("tuneyard::fp8_product", mutates_args=())  # type: ignore[untyped-decorator]
+def product(  # noqa: PLR0917  an operator
+    x: torch.Tensor,
+    x_scales: torch.Tensor,
+    weight: torch.Tensor,
+    weight_scales: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+) -> torch.Tensor:
+    """X weight^T, times the scales of both, plus u v^T: [T, out], in the type of u.
+
+    `x` [T, in] and `weight` [out, in] are e4m3, their scales float32 [T, 1] and [out, 1]; u is [T, r] and v [out, r],
+    where r may be 0. A CPU computes in float32 what a GPU does by tensor cores.
+    """
+    if not x.is_cuda:
+        made = (x.float() @ weight.float().t()) * x_scales * weight_scales.t()
+        return (made + u.float() @ v.float().t()).to(u.dtype)
+    x, u, v = x.contiguous(), u.contiguous(), v.contiguous()
+    if _has_kernel(x.device.index):
+        from tuneyard_trainer.fast.fp8_kernel import launch  # noqa: PLC0415  triton, which a CPU may lack
+
+        return launch(x, x_scales, weight, weight_scales, u, v)
+    y = torch._scaled_mm(  # noqa: SLF001  its public name takes more arguments for the same
+        x,
+        weight.t(),
+        scale_a=x_scales.contiguous(),
+        scale_b=weight_scales.reshape(1, -1),
+        out_dtype=u.dtype,
+        use_fast_accum=True,
+    )
+    return y.addmm_(u, v.t()) if u.shape[1] else y
+
+
+@product.register_fake  # type: ignore[untyped-decorator]
+def _(
+    x: torch.Tensor,
+    _x_scales: torch.Tensor,
+    weight: torch.Tensor,
+    _weight_scales: torch.Tensor,
+    u: torch.Tensor,
+    _v: torch.Tensor,
+) -> torch.Tensor:
+    return u.new_empty(x.shape[0], weight.shape[0])
+
+
+@cache
+def _has_kernel(device: int) -> bool:
+    return bool(torch.cuda.get_device_capability(device)[0] == _HOPPER)
+
+
+def _scales(largest: torch.Tensor) -> torch.Tensor:
+    return (largest.float() / _LARGEST).clamp(min=_LEAST_SCALE)
