@@ -74,13 +74,16 @@ removals: ## Remove the handling of each fault in a copy and report whether its 
 	@$(RUN) --group torch python tools/removals.py $(ONLY)
 
 ##@ Measure it
-.PHONY: bench-operator bench-generator bench-trainer families soak
+.PHONY: bench-operator bench-generator bench-data bench-trainer families soak
 bench-operator: ## Compare 500 FineTuneJobs with the same chain as plain Jobs: bench/results/operator.json
 	@$(RUN) python bench/operator_throughput.py
 
 bench-generator: ## Compare rendering with kustomize and helm template: bench/results/generator.json
 	@$(RUN) python -c "from tuneyard_local.parts import build_parts; from tuneyard_local.progress import Progress; build_parts(['helm'], Progress())"
 	@$(RUN) python bench/generator_speed.py
+
+bench-data: ## Compare the stage prepare with trl's preparation of the same chats: bench/results/data.json (RECORDS=1000000)
+	@$(RUN) --group torch python bench/data_speed.py --records $(or $(RECORDS),1000000)
 
 bench-trainer: ## Measure LoRA and full fine-tuning of 1.1 billion parameters on this machine's GPUs: bench/results/trainer-<gpu>-x<n>.json
 	@$(RUN) --group torch python bench/trainer_gpu.py
