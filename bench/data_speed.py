@@ -187,7 +187,7 @@ def main(records: int, out: Path, alone: bool) -> None:
         if not alone:
             trl = folder / "trl"
             argv = [
-                shutil.which("uv") or "uv",
+                os.environ.get("UV") or shutil.which("uv") or "uv",
                 "run",
                 "--script",
                 str(_REPOSITORY / "bench/data_baseline.py"),
