@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layers of a model that get a LoRA adapter, and the weights that none reaches."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -27,8 +27,9 @@ def target_modules(base: Any, job: ResolvedJob) -> list[str]:
     linear = {name for name, part in base.named_modules() if is_linear(part)}
     head = {name for name, part in base.named_modules() if part is base.get_output_embeddings()}
     kept_out = {name for name in linear if _refused_by_peft(base, name)}
-    others = [name for name, _ in base.named_modules() if name not in linear or name in head | kept_out]
-    names = sorted({_shortest_end(name, others) for name in linear - head - kept_out})
+    adapted = linear - head - kept_out
+    taken = {end for name, _ in base.named_modules() if name not in adapted for end in _ends_of(name)}
+    names = sorted({next((end for end in _ends_of(name) if end not in taken), name) for name in adapted})
     if not names:
         raise bad_input(
             f"method: {type(base).__name__} has no linear layers that an adapter could be put on; try method: sft"
@@ -69,11 +70,10 @@ def ends_with(name: str, ends: Iterable[str]) -> bool:
     return any(name == end or name.endswith(f".{end}") for end in ends)
 
 
-def _shortest_end(name: str, others: Sequence[str]) -> str:
-    """The shortest end that none of the others has, and that is more than a number."""
+def _ends_of(name: str) -> Iterator[str]:
+    """The ends of a name that are more than a number, the shortest first."""
     parts = name.split(".")
-    ends = (".".join(parts[at:]) for at in reversed(range(len(parts))) if not parts[at].isdigit())
-    return next((end for end in ends if not any(ends_with(other, [end]) for other in others)), name)
+    return (".".join(parts[at:]) for at in reversed(range(len(parts))) if not parts[at].isdigit())
 
 
 def _refused_by_peft(base: Any, name: str) -> bool:
