@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from tuneyard_api.base import DNS_LABEL, DNS_SUBDOMAIN, Rule
+from tuneyard_api.methods import LORA_METHODS
 from tuneyard_api.names import MAX_JOB_NAME
 from tuneyard_api.quantities import quantity_value
 
@@ -84,24 +85,25 @@ BATCH_DIVIDES = Rule(
     sentence="globalBatchSize is microBatchSize x GPUs x accumulation, all whole numbers",
     field="training.globalBatchSize",
 )
-OPTIONS_OF_METHOD = _rule(
-    "!has(self.lora) || self.method in ['lora', 'dpo']",
-    lambda spec: spec.lora is None or spec.method in {"lora", "dpo"},
-    "the options of lora go with methods lora and dpo (got method {method}); try leaving them out",
-    field="lora",
-)
-DPO_OPTIONS = _rule(
-    "!has(self.dpo) || self.method == 'dpo'",
-    lambda spec: spec.dpo is None or spec.method == "dpo",
-    "the options of dpo go with method dpo (got method {method}); try leaving them out",
-    field="dpo",
-)
-P_TUNING_OPTIONS = _rule(
-    "!has(self.pTuning) || self.method == 'pTuning'",
-    lambda spec: spec.p_tuning is None or spec.method == "pTuning",
-    "the options of pTuning go with method pTuning (got method {method}); try leaving them out",
-    field="pTuning",
-)
+
+
+def _options_of(name: str, *methods: str) -> Rule:
+    """The options `name` go with these methods alone."""
+    attribute = _attribute(name)
+    is_one = len(methods) == 1
+    is_method = f"self.method == '{methods[0]}'" if is_one else f"self.method in {list(methods)}"
+    return _rule(
+        f"!has(self.{name}) || {is_method}",
+        lambda spec: getattr(spec, attribute) is None or spec.method in methods,
+        f"the options of {name} go with {'method' if is_one else 'methods'} {' and '.join(methods)} (got method {{method}});"
+        " try leaving them out",
+        field=name,
+    )
+
+
+OPTIONS_OF_METHOD = _options_of("lora", *LORA_METHODS)
+DPO_OPTIONS = _options_of("dpo", "dpo")
+P_TUNING_OPTIONS = _options_of("pTuning", "pTuning")
 DPO_COMPARES_ANSWERS = _rule(
     "self.method != 'dpo' || (self.dataset.format in ['auto', 'preference'] && !has(self.dataset.template)"
     " && self.dataset.lossOn == 'completion')",
@@ -153,21 +155,28 @@ NO_MODEL, TWO_MODELS = _sources("huggingFace", "pvc")
 NO_DATA, TWO_DATA = _sources("huggingFace", "pvc", "s3", "http")
 NO_ADAPTER, TWO_ADAPTERS = _sources("published", "pvc")
 QUANTIZED_IS_FROZEN = _rule(
-    "!has(self.model.quantization) || self.method in ['lora', 'dpo']",
-    lambda spec: spec.model.quantization is None or spec.method in {"lora", "dpo"},
+    f"!has(self.model.quantization) || self.method in {list(LORA_METHODS)}",
+    lambda spec: spec.model.quantization is None or spec.method in LORA_METHODS,
     "a base model in fewer bits stays as it is, so the method is lora or dpo (got {method}); try lora, or leave it out",
     field="model.quantization",
 )
+_NOT_DORA = "!has(self.lora) || !self.lora.dora"
+
+
+def _has_dora(spec: Any) -> bool:
+    return spec.lora is not None and bool(spec.lora.dora)
+
+
 QUANTIZED_HAS_NO_DORA = _rule(
-    "!has(self.model.quantization) || !has(self.lora) || !self.lora.dora",
-    lambda spec: spec.model.quantization is None or spec.lora is None or not spec.lora.dora,
+    f"!has(self.model.quantization) || {_NOT_DORA}",
+    lambda spec: spec.model.quantization is None or not _has_dora(spec),
     "lora.dora publishes a merged model, which needs a base model that is not quantized (got {model.quantization}); try"
     " leaving it out, or lora.dora: false",
     field="model.quantization",
 )
 ADAPTER_HAS_NO_DORA = _rule(
-    "!has(self.model.adapter) || !has(self.lora) || !self.lora.dora",
-    lambda spec: spec.model.adapter is None or spec.lora is None or not spec.lora.dora,
+    f"!has(self.model.adapter) || {_NOT_DORA}",
+    lambda spec: spec.model.adapter is None or not _has_dora(spec),
     "an adapter that is continued is a LoRA without magnitudes (got lora.dora true); try lora.dora: false, or leave"
     " model.adapter out",
     field="model.adapter",
