@@ -10,6 +10,7 @@ from tuneyard_api.evaluation_facts import PreferenceScores
 from tuneyard_trainer.model.world import World
 from tuneyard_trainer.pod.context import StopRequest
 from tuneyard_trainer.pod.failures import Interrupted
+from tuneyard_trainer.training.loop import shares
 from tuneyard_trainer.training.preferences import PairLosses, one_by_one
 from tuneyard_trainer.workspace.prepared import Split
 
@@ -36,16 +37,12 @@ def measure_pairs(
     was_training = model.training
     model.eval()
     found: dict[int, tuple[float, float]] = {}
-    chunks = [range(at, min(at + micro_batch, len(split))) for at in range(0, len(split), micro_batch)]
     with torch.no_grad():
-        for first in range(0, len(chunks), world.size):
+        for _, pairs, _ in shares(range(len(split)), micro_batch, world):
             if stop and world.size == 1:
                 raise Interrupted(
                     "stopped by SIGTERM while measuring the held-out pairs; what was trained is kept"
                 )
-            mine = first + world.rank
-            # A process without a chunk must still take part in every forward pass.
-            pairs = chunks[mine if mine < len(chunks) else first]
             margins, chosen = losses.margins(split, pairs)
             found.update(zip(pairs, zip(margins.tolist(), chosen.tolist(), strict=True), strict=True))
     model.train(was_training)

@@ -74,7 +74,7 @@ def mean_loss(losses: Losses, split: Split, *, micro_batch: int, world: World, s
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=losses.device.torch_device)
     with torch.no_grad():
-        for _, indices, weight in _shares(range(len(split)), micro_batch, world):
+        for _, indices, weight in shares(range(len(split)), micro_batch, world):
             if stop and world.size == 1:
                 raise Interrupted(
                     "stopped by SIGTERM while measuring the held-out loss; the next attempt continues from the last checkpoint"
@@ -257,7 +257,7 @@ class Loop:
         learned = int(self._learned[indices].sum())
         # One message carries the sum of the losses and the number of processes that got a request to stop.
         told = torch.zeros(2, dtype=torch.float64, device=self._device)
-        for number, chunk, weight in _shares(indices, plan.micro_batch_size, self.world):
+        for number, chunk, weight in shares(indices, plan.micro_batch_size, self.world):
             if self.stop and self.world.size == 1:
                 self._leave(step)
             state = np.random.SeedSequence([plan.seed, step, number]).generate_state(1, np.uint64)
@@ -319,7 +319,7 @@ class Loop:
         )
 
 
-def _shares(indices: Sequence[int], size: int, world: World) -> Iterator[tuple[int, Sequence[int], float]]:
+def shares(indices: Sequence[int], size: int, world: World) -> Iterator[tuple[int, Sequence[int], float]]:
     """This process's micro batches: number within the step, sequences, and what their loss counts, 1.
 
     All processes get equally many. One that would go without computes the first one again and counts it 0.
