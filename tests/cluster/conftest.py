@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.cluster.kueue import Kueue
 from support.cluster.operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig
 from support.cluster.operator_setup import STAGES, StandInServer, make_claims, make_namespace, serve_kinds
 from support.clusters import Clusters
@@ -50,6 +51,14 @@ def operator(served_cluster: Cluster, kubeconfig: Path, tmp_path: Path) -> Itera
     yield process
     process.kill()
     print(process.log.read_text() if process.log.exists() else "the operator was never started")
+
+
+@pytest.fixture(scope="module")
+def kueue(queue_cluster: Cluster, helm_is_built: None, tmp_path_factory: pytest.TempPathFactory) -> Kueue:
+    """Kueue on the module's own `queue_cluster`."""
+    kueue = Kueue(queue_cluster, tmp_path_factory.mktemp("kueue"))
+    kueue.install()
+    return kueue
 
 
 @pytest.fixture

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cluster.kueue import Kueue, make_queues
+from support.cluster.kueue import Kueue, make_queues, start_queue_cluster
 from support.cluster.operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig, until
-from support.cluster.operator_setup import STAGES, make_claims, make_namespace, serve_kinds
+from support.cluster.operator_setup import STAGES, make_claims, make_namespace
 from support.clusters import Clusters
 from support.samples import job_spec, result_text
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import State, WaitingFor
 from tuneyard_local.cluster import Cluster
-from tuneyard_local.controlplane import ControlPlaneOptions
 
 pytestmark = pytest.mark.cluster
 FLAGS = ("--resync-seconds", "5")
@@ -25,21 +24,7 @@ FLAGS = ("--resync-seconds", "5")
 @pytest.fixture(scope="module")
 def queue_cluster(clusters: Clusters, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     """Two fake nodes of four GPUs, and our kinds."""
-    stages = tmp_path_factory.mktemp("kwok") / "stages.yaml"
-    stages.write_text(STAGES)
-    options = ControlPlaneOptions(fake_nodes=2, gpus_per_fake_node=4, kwok_stages=(stages,))
-    why = "Kueue is a process on this machine, and its webhooks are called there"
-    cluster = clusters("queues", options, local_because=why)
-    serve_kinds(cluster, "http://127.0.0.1:9")
-    return cluster
-
-
-@pytest.fixture(scope="module")
-def kueue(queue_cluster: Cluster, helm_is_built: None, tmp_path_factory: pytest.TempPathFactory) -> Kueue:
-    """Kueue on that cluster."""
-    kueue = Kueue(queue_cluster, tmp_path_factory.mktemp("kueue"))
-    kueue.install()
-    return kueue
+    return start_queue_cluster(clusters, "queues", 4, STAGES, tmp_path_factory.mktemp("kwok"))
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cluster.kueue import Kueue, make_queues
+from support.cluster.kueue import Kueue, make_queues, start_queue_cluster
 from support.cluster.operator_process import JobOnCluster, OperatorProcess, restricted_kubeconfig, until
-from support.cluster.operator_setup import STAGES, make_claims, make_namespace, serve_kinds
+from support.cluster.operator_setup import STAGES, make_claims, make_namespace
 from support.clusters import Clusters
 from support.samples import job_spec, result_text
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import State
 from tuneyard_local.cluster import Cluster
-from tuneyard_local.controlplane import ControlPlaneOptions
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(1200)]
 TEAMS = ("left", "right")
@@ -78,21 +77,7 @@ def moving_pods() -> str:
 @pytest.fixture(scope="module")
 def queue_cluster(clusters: Clusters, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     """Two nodes of eight GPUs: the quota is what is short."""
-    stages = tmp_path_factory.mktemp("kwok") / "stages.yaml"
-    stages.write_text(moving_pods())
-    options = ControlPlaneOptions(fake_nodes=2, gpus_per_fake_node=8, kwok_stages=(stages,))
-    why = "Kueue is a process on this machine, and its webhooks are called there"
-    cluster = clusters("many-queued", options, local_because=why)
-    serve_kinds(cluster, "http://127.0.0.1:9")
-    return cluster
-
-
-@pytest.fixture(scope="module")
-def kueue(queue_cluster: Cluster, helm_is_built: None, tmp_path_factory: pytest.TempPathFactory) -> Kueue:
-    """Kueue on that cluster."""
-    kueue = Kueue(queue_cluster, tmp_path_factory.mktemp("kueue"))
-    kueue.install()
-    return kueue
+    return start_queue_cluster(clusters, "many-queued", 8, moving_pods(), tmp_path_factory.mktemp("kwok"))
 
 
 @dataclass

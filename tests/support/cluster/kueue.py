@@ -21,10 +21,13 @@ from tuneyard.stack.model import Stack
 from tuneyard.stack.resolve import resolve
 from tuneyard_api.yaml_io import dump, load
 from tuneyard_local.cluster import Cluster
+from tuneyard_local.controlplane import ControlPlaneOptions
 from tuneyard_local.network import pick_ports
 from tuneyard_local.parts import part_files, program
 
 from support.cluster.operator_process import until
+from support.cluster.operator_setup import serve_kinds
+from support.clusters import Clusters
 
 NAMESPACE, ACCOUNT = "kueue-system", "kueue-controller-manager"
 CERTIFICATE = "kueue-webhook-server-cert"
@@ -48,6 +51,19 @@ def _stack(gpus: Mapping[str, int]) -> Stack:
         }
     )
     return resolve(environment, catalog(environment), pins())
+
+
+def start_queue_cluster(
+    clusters: Clusters, name: str, gpus_per_node: int, stages: str, folder: Path
+) -> Cluster:
+    """A cluster of two fake nodes on which Kueue can run, with our kinds; kwok moves pods by `stages`, kept in `folder`."""
+    file = folder / "stages.yaml"
+    file.write_text(stages)
+    options = ControlPlaneOptions(fake_nodes=2, gpus_per_fake_node=gpus_per_node, kwok_stages=(file,))
+    why = "Kueue is a process on this machine, and its webhooks are called there"
+    cluster = clusters(name, options, local_because=why)
+    serve_kinds(cluster, "http://127.0.0.1:9")
+    return cluster
 
 
 def make_queues(cluster: Cluster, gpus: Mapping[str, int], local_queue: str = DEFAULT_QUEUE) -> None:
