@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gate: which condition stands, by how much another one is missed, and what is never taken for met."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from support.pages import read_blocks
+from support.samples import job_spec
 from tuneyard_api.evaluation_facts import EvaluationFacts, PreferenceScores, Scores
 from tuneyard_api.gate import Gate, KeptEvaluation, Served, never_measured, why_refused
+from tuneyard_api.job import FineTuneJobSpec
 
+PAGE = Path(__file__).parents[2] / "docs/how-to/gates.md"
 BASE = {"loss": 2.0, "perplexity": 7.4, "exact_match": 0.5, "rouge_l": 0.4, "prompts": 10}
 TUNED = {"loss": 1.5, "perplexity": 4.5, "exact_match": 0.7, "rouge_l": 0.6, "prompts": 10}
 REFUSED = "nothing is published, as evaluation.gate is not met: "
@@ -136,3 +142,13 @@ def test_a_gate_knows_before_the_training_what_can_not_be_measured() -> None:
     assert never_measured(wanted, has_records=True, has_prompts=False) == ("exactMatch", "rougeL")
     assert never_measured(wanted, has_records=False, has_prompts=False) == ("loss", "exactMatch", "rougeL")
     assert never_measured(None, has_records=False, has_prompts=False) == ()
+
+
+def test_the_gate_of_the_page_is_one_and_misses_what_the_page_says() -> None:
+    blocks = read_blocks(PAGE)
+    [written] = [yaml.safe_load(block.text)["spec"] for block in blocks if block.language == "yaml"]
+    spec = FineTuneJobSpec.model_validate({**job_spec(), **written})
+    shown = [block.text.splitlines()[1] for block in blocks if block.language == "console"]
+    base = Scores(**{**BASE, "rouge_l": 0.2})
+    measured = facts(rouge_l=0.312, loss=1.3).model_copy(update={"base": base})
+    assert shown == [why_refused(spec.evaluation.gate, measured)]
