@@ -63,7 +63,10 @@ GATED = {
     "publish": {"replace": True},
     "evaluation": {"gate": GATE},
 }
-METHODS: tuple[dict[str, Any], ...] = ({"method": "dpo", "dpo": {}} | GATED, {"method": "pTuning", "pTuning": {}})
+METHODS: tuple[dict[str, Any], ...] = (
+    {"method": "dpo", "dpo": {}} | GATED,
+    {"method": "pTuning", "pTuning": {}},
+)
 JOBS = (FIRST, *(FIRST | other for other in OTHERS), *(PLAIN | method for method in METHODS))
 METADATA = ("labels", "annotations", "namespace")
 
