@@ -67,6 +67,15 @@ def test_a_runbook_is_named_by_the_folder_that_the_chart_puts_in() -> None:
     assert f'replace "{RUNBOOKS}"' in template
 
 
+def test_no_series_of_the_operator_has_the_name_of_one_of_a_pod() -> None:
+    """Prometheus reads both, and a sum would have both."""
+    pods = set(
+        re.findall(r"tuneyard_\w+", (REPOSITORY / "trainer/src/tuneyard_trainer/pod/progress.py").read_text())
+    )
+    assert "tuneyard_tokens_per_second" in pods
+    assert not pods & {each.name for each in series.SERIES}
+
+
 def names_in(expression: str) -> set[str]:
     """The operator's series in an expression."""
     return set(re.findall(r"\btuneyard_\w+", expression))

@@ -290,7 +290,7 @@ def test_the_port_tells_kubelet_and_prometheus() -> None:
         "tuneyard_leader 1.0",
         'tuneyard_gpus{state="Training"} 16.0',
         'tuneyard_longest_wait_seconds{state="Queued"} 60.0',
-        "tuneyard_tokens_per_second 5.5",
+        "tuneyard_jobs_tokens_per_second 5.5",
         'tuneyard_job_ends_total{reason="GateFailed",state="Failed"} 1.0',
         'tuneyard_attempt_failures_total{failure_class="OutOfMemory",stage="train"} 1.0',
         'tuneyard_queue_seconds_bucket{le="30.0"} 1.0',

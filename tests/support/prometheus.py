@@ -53,11 +53,8 @@ class Prometheus:
                 for time, value in each["values"]
                 if math.isfinite(float(value))
             ]
-            name = re.sub(
-                r"\{\{(\w+)\}\}", lambda label, of=each["metric"]: str(of.get(label[1], "")), legend
-            )
             if points:
-                found.append({"legend": name.strip(), "points": points})
+                found.append({"legend": _filled(legend, each["metric"]), "points": points})
         return sorted(found, key=lambda line: str(line["legend"]))
 
     def dashboard(self, start: float, end: float) -> dict[str, Any]:
@@ -89,7 +86,7 @@ def running(folder: Path, scraped: Mapping[str, str] | None = None) -> Iterator[
     config = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": jobs}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     command = [
-        program("prometheus"),
+        str(program("prometheus")),
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address=127.0.0.1:{port}",
@@ -109,7 +106,14 @@ def running(folder: Path, scraped: Mapping[str, str] | None = None) -> Iterator[
 
 def load(recorded: Path, folder: Path) -> None:
     """Make the data of a Prometheus of series in OpenMetrics text."""
-    words = [program("promtool"), "tsdb", "create-blocks-from", "openmetrics", recorded, folder / "data"]
+    words = [
+        str(program("promtool")),
+        "tsdb",
+        "create-blocks-from",
+        "openmetrics",
+        str(recorded),
+        f"{folder}/data",
+    ]
     subprocess.run(words, check=True, capture_output=True, timeout=120)
 
 
@@ -126,6 +130,11 @@ def recording(series: Sequence[Mapping[str, Any]], every: float) -> Iterable[str
                 last = time
                 yield f"{each['metric']['__name__']}{{{text}}} {value} {time:.3f}"
     yield "# EOF"
+
+
+def _filled(legend: str, labels: Mapping[str, str]) -> str:
+    """A legend with the values of the labels that it names."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda label: labels.get(label[1], ""), legend).strip()
 
 
 def _is_ready(address: str) -> bool:

@@ -40,7 +40,7 @@ LONGEST_WAIT = Series(
     ("state",),
 )
 TOKENS_PER_SECOND = Series(
-    "tuneyard_tokens_per_second", "gauge", "Tokens trained on in a second, over all jobs that train"
+    "tuneyard_jobs_tokens_per_second", "gauge", "Tokens trained on in a second, over all jobs that train"
 )
 JOB_ENDS = Series("tuneyard_job_ends", "counter", "FineTuneJobs that ended", ("state", "reason"))
 ATTEMPT_FAILURES = Series(

@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from tuneyard_api import series
+from tuneyard_api.pod_contract import FailureClass, Stage
 
-from tuneyard_operator.domain.measures import Census, Changes
+from tuneyard_operator.domain.measures import FINAL_ENDINGS, Census, Changes
 
 _PASS_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10)
 _QUEUE_BUCKETS = (5, 30, 60, 300, 900, 3600, 14_400, 86_400, 604_800)
@@ -59,6 +60,12 @@ class Metrics:
         self._failures = self._counter(series.ATTEMPT_FAILURES)
         self._held = self._counter(series.HELD_SECONDS)
         self._useful = self._counter(series.USEFUL_SECONDS)
+        # A series that begins above 0 has no increase for Prometheus, and the first failure would be missed.
+        for stage in Stage:
+            for failure_class in FailureClass:
+                self._failures.labels(stage, failure_class)
+        for ending in FINAL_ENDINGS:
+            self._ends.labels(*ending)
         depth = Gauge(*series.QUEUE_LENGTH.named, registry=self.registry)
         depth.set_function(queued)
 

@@ -9,13 +9,28 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tuneyard_api.pod_contract import Stage
+from tuneyard_api import reasons
+from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import Attempt, FineTuneJobStatus, State
 
 from tuneyard_operator.domain.conditions import Conditions, read_time
 from tuneyard_operator.domain.deadlines import ran
 from tuneyard_operator.domain.state import is_terminal
 
+FINAL_ENDINGS = (
+    (State.SUCCEEDED.value, reasons.SUCCEEDED),
+    *((State.FAILED.value, failure_class.value) for failure_class in FailureClass),
+    *(
+        (State.FAILED.value, reason)
+        for reason in (
+            *(reasons.INVALID_SPEC, reasons.METHOD_NOT_IN_RUNTIME, reasons.PLAN_REFUSED, reasons.PLAN_LOST),
+            *(reasons.OBJECT_INVALID, reasons.ATTEMPTS_EXHAUSTED, reasons.INTERRUPTED_TOO_OFTEN),
+            *(reasons.ACTIVE_DEADLINE, reasons.PENDING_DEADLINE),
+            *(reasons.ENDPOINT_UNREACHABLE, reasons.SERVE_TIMEOUT, reasons.BASE_NOT_SERVED),
+        )
+    ),
+)
+"""State and reason of all ways in which a job ends."""
 _WAITING = (State.PENDING, State.QUEUED, State.WAITING)
 _ON_GPUS = (State.TRAINING, State.QUEUED, State.WAITING)
 
