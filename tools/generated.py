@@ -11,6 +11,7 @@ import sys
 
 GENERATORS = (
     ("-m", "tuneyard_api.generate"),
+    ("tools/observability_files.py",),
     ("-m", "tuneyard", "docs"),
     ("-m", "tuneyard", "render"),
     ("tools/terminal_picture.py",),

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from tuneyard_api import job_rules
+from tuneyard_api import gate_rules, job_rules
 from tuneyard_api.base import (
     DNS_SUBDOMAIN,
     METHOD,
@@ -20,6 +20,7 @@ from tuneyard_api.base import (
     ObjectName,
     Rule,
 )
+from tuneyard_api.gate import Gate
 from tuneyard_api.job_inputs import Dataset, ModelSource
 from tuneyard_api.places import ClaimSource, S3Registry
 from tuneyard_api.pod_values import LabelValue, NodeLabels, TaintKey
@@ -196,6 +197,8 @@ class Evaluation(Contract):
     """Number of test records for which both models generate an answer. The loss is measured on all test records."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
     """Longest answer, in tokens; decoding is greedy."""
+    gate: Gate | None = None
+    """Conditions without which nothing is published; absent: none."""
 
 
 class Publish(Contract):
@@ -248,6 +251,7 @@ class FineTuneJobSpec(Contract):
         job_rules.NO_ADAPTER_FROM_S3,
         job_rules.BATCH_DIVIDES,
         job_rules.BACKOFF_HAS_ROOM,
+        *gate_rules.RULES,
     )
 
     model: ModelSource

@@ -122,6 +122,7 @@ class FailureClass(StrEnum):
     INTERRUPTED = "Interrupted"
     UPSTREAM = "UpstreamUnavailable"
     HUNG = "Hung"
+    GATE_FAILED = "GateFailed"
     BUG = "InternalError"
 
 
@@ -139,6 +140,7 @@ EXIT_CODES: dict[FailureClass, int] = {
     FailureClass.UPSTREAM: 19,
     FailureClass.INTERRUPTED: 20,
     FailureClass.HUNG: 21,
+    FailureClass.GATE_FAILED: 22,
 }
 RETRIED: dict[FailureClass, str] = {
     FailureClass.INTERRUPTED: "from the last checkpoint, within retry.maxInterruptions",

@@ -236,6 +236,7 @@ _FAILURES = {
     FailureClass.ADAPTER_CONFLICT: (Fixer.INPUT, "The registry holds another adapter under this name."),
     FailureClass.INTERRUPTED: (Fixer.CLUSTER, "The pod was stopped from outside. The stage starts again from its checkpoint, and this costs no attempt."),
     FailureClass.HUNG: (Fixer.BUG, "The training made no step for three times the median step time, and at least 120 s. It is started again."),
+    FailureClass.GATE_FAILED: (Fixer.INPUT, "The tuned model does not meet evaluation.gate, so nothing is published; the message says by how much."),
     FailureClass.UPSTREAM: (Fixer.UPSTREAM, "A service that the job needs did not answer. The stage is tried again."),
     FailureClass.BUG: (Fixer.BUG, "An error of Tuneyard or of the image; the pod's log has the traceback."),
 }  # fmt: skip

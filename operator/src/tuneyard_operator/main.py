@@ -20,6 +20,7 @@ from tuneyard_operator.adapters.metrics import Metrics, build_app
 from tuneyard_operator.adapters.progress import HttpProgress
 from tuneyard_operator.adapters.replicas import Replicas
 from tuneyard_operator.adapters.servers import HttpModelServers
+from tuneyard_operator.domain.measures import census_of
 from tuneyard_operator.handlers.watching import WatchLostError, build_settings, is_no_lost_watch, watch
 from tuneyard_operator.ports import Cluster, ClusterError, NotServedError
 from tuneyard_operator.reconcile.gather import Gatherer
@@ -44,8 +45,12 @@ async def operate(settings: Settings) -> None:
     store = Store()
     queue = KeyedQueue(store.has_begun)
     store.changed = queue.add
-    metrics = Metrics(store.state_counts, lambda: len(queue))
     credentials, clock = Credentials(), SystemClock()
+    metrics = Metrics(
+        lambda: census_of(store.statuses(), clock.now()),
+        lambda: len(queue),
+        lambda: leadership.is_safe(),  # noqa: PLW0108  there is none yet, as its requests are counted here
+    )
     cluster = KubernetesCluster(credentials, settings.workers + _SPARE_CONNECTIONS, metrics.requested)
     leadership = Leadership(
         cluster,

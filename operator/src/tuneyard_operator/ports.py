@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from tuneyard_api.pod_contract import Progress
 from tuneyard_api.serving import Destination
 
+from tuneyard_operator.domain.measures import Changes
 from tuneyard_operator.domain.observed import AskedAdapter, ReplicaAnswer, SeenEvent, SeenQueue
 
 Object = Mapping[str, Any]
@@ -146,3 +147,6 @@ class Meter(Protocol):
 
     def passed(self, seconds: float, *, failed: bool) -> None:
         """Count a finished reconcile pass."""
+
+    def changed(self, changes: Changes) -> None:
+        """Count what a status write that succeeded has added."""

@@ -29,7 +29,7 @@ from support.world.deletion import (
     note_publisher,
     release_finetunejob,
 )
-from support.world.pods import FakeProgress, FakeServers, NoMeter
+from support.world.pods import FakeMeter, FakeProgress, FakeServers
 
 KEY = Key("team", "a")
 
@@ -54,6 +54,7 @@ class World:
         self.moment = NOW
         self.told: list[tuple[str, str, dict[str, Any]]] = []
         self.cluster, self.servers, self.progress = self.cluster_class(self), FakeServers(), FakeProgress()
+        self.meter = FakeMeter()
         self.requeue: float | None = None
         self.makers: dict[str, Mapping[str, Any]] = {}
         """The Job of each pod."""
@@ -83,7 +84,7 @@ class World:
         self.operator_store.changed = self.due.add
         gatherer = Gatherer(self.operator_store, self.cluster, self.servers, self.progress)
         queue = KeyedQueue(self.operator_store.has_begun)
-        self.reconciler = Reconciler(self.operator_store, queue, gatherer, self.cluster, self, NoMeter())
+        self.reconciler = Reconciler(self.operator_store, queue, gatherer, self.cluster, self, self.meter)
         self.told.clear()
         finish(resync(self.cluster, self.operator_store))
 

@@ -35,7 +35,7 @@ def _operator(stack: Stack) -> Json:
         named = {"repository": repository, "tag": tag}
     values: Json = {"image": named, "hf": {"enabled": False}}
     if stack.has("metrics"):
-        values["serviceMonitor"] = {"enabled": True}
+        values |= {part: {"enabled": True} for part in ("serviceMonitor", "prometheusRule", "dashboard")}
     if secret := stack.environment.secrets.image_pull:
         values["imagePullSecrets"] = [{"name": secret}]
     return values

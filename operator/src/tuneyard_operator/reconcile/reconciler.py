@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from tuneyard_operator.domain.decide import decide
 from tuneyard_operator.domain.decision import Create, Refusal
+from tuneyard_operator.domain.measures import changes_between
 from tuneyard_operator.domain.refuse import refuse
 from tuneyard_operator.ports import Clock, Cluster, ClusterError, Meter
 from tuneyard_operator.reconcile.apply import apply
@@ -63,7 +64,8 @@ class Reconciler:
             self.gatherer.remember(key, outcome.frozen)
             if outcome.frozen not in (each.frozen for each in decision.actions if isinstance(each, Create)):
                 return 0.0  # An earlier process stored another plan, which counts.
-        await report(self.cluster, self.store, seen, decision, now)
+        if await report(self.cluster, self.store, seen, decision, now):
+            self.meter.changed(changes_between(seen.status, decision.status, now))
         return decision.requeue_after
 
     async def _work(self) -> None:

@@ -100,6 +100,10 @@ class Store:
             counts[stored.status.state.value] = counts.get(stored.status.state.value, 0) + 1
         return counts
 
+    def statuses(self) -> Iterator[FineTuneJobStatus]:
+        """The status of every FineTuneJob."""
+        return (stored.status for stored in self._jobs.values())
+
     def put(self, kind: Watched, body: Object, *, is_own: bool = False) -> None:
         """Store an object from the API server; `is_own`: it is the response to our own write, which is no news."""
         if version_of(body) <= self._gone.get(_name_of(kind, body), -1):

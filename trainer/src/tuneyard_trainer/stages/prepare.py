@@ -8,6 +8,7 @@ import hashlib
 import shutil
 
 from tuneyard_api import durable
+from tuneyard_api.gate import never_measured
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob
 from tuneyard_data.loading import Loaded, Reading, hold_out, load_splits, notes_of
 from tuneyard_data.packing import pack
@@ -67,6 +68,7 @@ def prepare(context: StageContext) -> PrepareFacts:
     ordered = {name: _sequences(split, limit, is_packed=is_packed) for name, split in splits.items()}
     evaluated = next((name for name in ("test", "validation") if name in splits), None)
     prompts = _prompts(splits[evaluated], job, tokenizer, model) if evaluated else []
+    _refuse_hopeless_gate(job, evaluated, prompts)
     shutil.rmtree(context.workspace / PREPARED, ignore_errors=True)
     with durable.folder_being_written(context.workspace / PREPARED) as folder:
         gathered = {
@@ -194,6 +196,19 @@ def _prompts(split: Loaded, job: ResolvedJob, tokenizer: TextTokenizer, model: B
             messages = None if example.messages is None else list(example.messages)
             prompts.append(Prompt(example.prompt, ids, example.reference.strip(), messages))
     return prompts
+
+
+def _refuse_hopeless_gate(job: ResolvedJob, evaluated: str | None, prompts: list[Prompt]) -> None:
+    """Say before the training that a gate asks for what the held-out records can't show."""
+    unmeasured = never_measured(
+        job.evaluation.gate, has_records=evaluated is not None, has_prompts=bool(prompts)
+    )
+    if unmeasured:
+        why = "no held-out record has a prompt" if evaluated else "no record is held out"
+        raise bad_input(
+            f"evaluation.gate: {' and '.join(unmeasured)} can't be measured, as {why}; try dataset.test with such records, or"
+            " another gate"
+        )
 
 
 def _digest(splits: dict[str, Loaded]) -> str:

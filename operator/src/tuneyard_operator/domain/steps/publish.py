@@ -2,7 +2,8 @@
 """Published: the publish stage has put the adapter into the registry."""
 
 from tuneyard_api import names, reasons
-from tuneyard_api.pod_contract import PublishFacts, Stage
+from tuneyard_api.gate import why_refused
+from tuneyard_api.pod_contract import FailureClass, PublishFacts, Stage
 from tuneyard_api.status import AdapterStatus, ConditionType
 
 from tuneyard_operator.domain.stages import Running, Work, carry
@@ -15,6 +16,12 @@ def publish(work: Work) -> float | None:
     report = work.report
     if report.is_met(ConditionType.PUBLISHED):
         return None
+    measured = report.status.result.metrics if report.status.result is not None else None
+    refusal = why_refused(work.frozen.plan.resolved.evaluation.gate, measured)
+    if refusal is not None:
+        return leave_unmet(
+            work, ConditionType.PUBLISHED, Verdict(FailureClass.GATE_FAILED.value, refusal, final=True)
+        )
     if work.seen.live.deletion_policy == "Delete" and names.FINALIZER not in work.seen.finalizers:
         # The next pass sets it. Only then is it certain that a published adapter is removed with the job.
         return leave_unmet(
