@@ -33,8 +33,11 @@ _OF_STAGE: Mapping[Stage, Part] = {Stage.PREPARE: Part.PREPARING, Stage.PUBLISH:
 
 
 def account(seen: Observed, status: FineTuneJobStatus, now: datetime) -> FineTuneJobStatus:
-    """The status to write, with the time until `now` counted; the time alone is no reason to write it."""
-    if status == seen.status:
+    """The status to write, with the time until `now` counted; the time alone is no reason to write it.
+
+    The end of a pod that is taken away is one: the pod is gone by the time that anything else is to be written.
+    """
+    if status == seen.status and not _is_run_over(seen):
         return status
     ledger = seen.status.ledger or _opened(seen, now)
     begin = read_time(ledger.until)
@@ -83,10 +86,10 @@ class _Run:
     finished: datetime | None
     """Time at which the first one failed, or the last one ended."""
     is_failing: bool
+    is_over: bool
+    """Whether nothing more will be known of it: its attempt has ended, or its queue has taken its place."""
     times: PhaseTimes | None
     """What the trainer has measured: at its end, or a moment ago."""
-    is_ended: bool
-    """Whether they are those of its end."""
 
 
 def _opened(seen: Observed, now: datetime) -> LedgerStatus:
@@ -114,25 +117,21 @@ def _with_attempt(
     ledger: LedgerStatus, span: _Span, seen: Observed, attempt: Attempt, after: Attempt
 ) -> LedgerStatus:
     """The ledger after a time in which an attempt was under way."""
-    run = _run_of(seen, attempt, has_run=ledger.run is not None, began=span.begin)
+    run = _run_of(seen, attempt, after, ledger.run, span)
     placed, started = span.until(run.placed), span.after(run.placed).until(run.started)
     running, rest = span.after(run.started).until(run.finished), span.after(run.started).after(run.finished)
     if run.started is None:
         running = rest = _Span(span.end, span.end)
     ledger = _plus(
         ledger,
-        {Part.QUEUED: placed.seconds}, {Part.PULLING: started.seconds}, {_rest(run, after): rest.seconds},
+        {Part.QUEUED: placed.seconds}, {Part.PULLING: started.seconds}, {_rest(run, attempt, after): rest.seconds},
     )  # fmt: skip
-    is_over = after.outcome != "Running"
-    is_taken = after.queued_since is not None and attempt.queued_since is None
     former = ledger.run.by_part() if ledger.run else dict.fromkeys(Part, 0)
     parts, unsaved = _divided(run, after, former, ledger.unsaved_seconds, seconds=running.seconds)
-    if is_over and after.outcome != "Succeeded":
+    if run.is_over and after.outcome != "Succeeded":
         parts = _with_loss(parts, attempt.stage, unsaved, 0 if run.times else running.seconds)
-    elif is_taken and run.is_ended:
-        parts = _with_loss(parts, attempt.stage, unsaved, 0)
     ledger = _plus(ledger, parts, {part: -count for part, count in former.items()})
-    is_open = not is_over and not is_taken and any(parts.values())
+    is_open = not run.is_over and any(parts.values())
     return ledger.model_copy(
         update={
             "run": LedgerSeconds.of(parts) if is_open else None,
@@ -141,17 +140,30 @@ def _with_attempt(
     )
 
 
-def _run_of(seen: Observed, attempt: Attempt, *, has_run: bool, began: datetime) -> _Run:
+def _is_run_over(seen: Observed) -> bool:
+    """Whether the pods of an attempt that is stopped, or that its queue takes away, have ended since the last write."""
+    attempt, ledger = running_attempt(seen.status), seen.status.ledger
+    if attempt is None or ledger is None or ledger.run is None:
+        return False
+    is_leaving = attempt.stopping is not None or attempt.queued_since is not None
+    return is_leaving and all(pod.is_over for pod in seen.pods_of(attempt.stage, attempt.number))
+
+
+def _run_of(
+    seen: Observed, attempt: Attempt, after: Attempt, open_run: LedgerSeconds | None, span: _Span
+) -> _Run:
     pods = seen.pods_of(attempt.stage, attempt.number)
-    if attempt.queued_since or attempt.queued_seconds:
+    is_let_go = attempt.queued_since is not None and after.queued_since is None
+    is_over = after.outcome != "Running" or is_let_go or _is_run_over(seen)
+    if (attempt.queued_since or attempt.queued_seconds) and open_run is None:
         # Pods that ended when the queue took the place away may still be there.
         since = read_time(attempt.queued_since or attempt.started) - _CLOCKS
         pods = tuple(pod for pod in pods if pod.created >= since)
-    expected = _nodes(seen, attempt.stage, pods)
-    if len(pods) < expected:
+    if len(pods) < _nodes(seen, attempt.stage, pods):
         # Pods of a run that are gone have run until now, as far as anybody knows.
-        moment = began if has_run else None
-        return _Run(moment, moment, None, is_failing=has_run, times=None, is_ended=False)
+        begun = span.begin if open_run is not None or attempt.stopping else None
+        finished = span.begin if open_run is None else None
+        return _Run(begun, begun, finished, is_failing=begun is not None, is_over=is_over, times=None)
     failed = [pod.finished for pod in pods if pod.phase == "Failed" and pod.finished]
     ended = [pod.finished for pod in pods if pod.finished]
     finished = min(failed) if failed else max(ended) if len(ended) == len(pods) else None
@@ -163,8 +175,8 @@ def _run_of(seen: Observed, attempt: Attempt, *, has_run: bool, began: datetime)
         started=_last([pod.started for pod in pods]),
         finished=finished,
         is_failing=any(pod.is_failing for pod in pods),
+        is_over=is_over,
         times=times or live,
-        is_ended=times is not None,
     )
 
 
@@ -186,8 +198,10 @@ def _result(seen: Observed, attempt: Attempt, pod: SeenPod) -> StageResult | Non
     return result if isinstance(result, StageResult) else None
 
 
-def _rest(run: _Run, after: Attempt) -> Part:
+def _rest(run: _Run, attempt: Attempt, after: Attempt) -> Part:
     """What the time after the end of the pods is, in which the operator learns of it and makes the next ones."""
+    if attempt.queued_since or after.queued_since:
+        return Part.QUEUED
     if after.outcome == "Succeeded":
         return Part.WAITING_FOR_ENDPOINT if after.stage is Stage.PUBLISH else Part.QUEUED
     if after.outcome == "Stopped":
