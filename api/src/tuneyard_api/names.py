@@ -26,6 +26,9 @@ LABEL_ATTEMPT = f"{GROUP}/attempt"
 ANNOTATION_PLAN = f"{GROUP}/plan-digest"
 """SHA-256 of the resolved job that a child was built from."""
 
+LABEL_REQUESTED_BY = f"{GROUP}/requested-by"
+"""Label of a FineTuneJob that names who asked for it, to add up GPU hours by; nobody checks it."""
+
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 """Kueue's label on a Job: the LocalQueue in which it waits."""
 LABEL_WORKLOAD_OF = "kueue.x-k8s.io/job-uid"

@@ -20,6 +20,7 @@ from tuneyard_api.base import Contract, Tolerant
 from tuneyard_api.evaluation_facts import EvaluationFacts
 from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning
 from tuneyard_api.job_inputs import Template
+from tuneyard_api.ledger import PhaseTimes
 from tuneyard_api.methods import Method, method_of
 from tuneyard_api.places import RegistryRetention, S3Prefix
 from tuneyard_api.remote_files import HttpFile, S3Object
@@ -276,6 +277,8 @@ class StageResult(Tolerant):
     failure: Failure | None = None
     facts: dict[str, JsonValue] = Field(default_factory=dict)
     """PrepareFacts, TrainFacts or PublishFacts as JSON."""
+    times: PhaseTimes | None = None
+    """Absent: the image does not measure them."""
 
 
 class PrepareFacts(Tolerant):
@@ -361,7 +364,9 @@ class Progress(Tolerant):
     """Answer of GET /progress."""
 
     stage: Stage
-    phase: Literal["loading", "preparing", "training", "evaluating", "publishing", "checkpointing", "done"]
+    phase: Literal[
+        "loading", "preparing", "compiling", "training", "evaluating", "publishing", "checkpointing", "done"
+    ]
     step: int = 0
     of: int = 0
     loss: float | None = None
@@ -369,4 +374,6 @@ class Progress(Tolerant):
     eta_seconds: int | None = None
     step_seconds: float | None = None
     """Median of the latest optimizer steps; lets the operator tell a hang from a slow step."""
+    times: PhaseTimes | None = None
+    """Absent: the image does not measure them."""
     training: TrainingMeasures | None = None

@@ -8,9 +8,9 @@ from pydantic import Field, computed_field
 
 from tuneyard_api.base import Tolerant
 from tuneyard_api.evaluation_facts import EvaluationFacts
+from tuneyard_api.ledger import LedgerStatus, Time
 from tuneyard_api.pod_contract import FailureClass, Stage, TrainingMeasures
 
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Short = Annotated[str, Field(max_length=256)]
 Long = Annotated[str, Field(max_length=2048)]
 
@@ -187,5 +187,7 @@ class FineTuneJobStatus(Tolerant):
     ended: Time | None = None
     active_seconds: int | None = None
     """Time during which finished attempts have run."""
+    ledger: LedgerStatus | None = None
+    """Where the time went."""
     cleaned: Time | None = None
     """When the children and the workspace of the ended job were deleted, after spec.ttl."""

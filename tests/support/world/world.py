@@ -171,6 +171,7 @@ class World:
     ) -> None:
         """The container has ended."""
         terminated = {"exitCode": exit_code, "reason": reason, "message": message}
+        terminated |= {"startedAt": self._started_at(name), "finishedAt": api_time(self.moment)}
         phase = "Failed" if exit_code else "Succeeded"
         self.set_pod(
             name,
@@ -178,6 +179,13 @@ class World:
             containerStatuses=[{"name": "trainer", "state": {"terminated": terminated}}],
             **more,
         )
+
+    def _started_at(self, pod: str) -> str:
+        """When the container of a pod started; one that never ran started when it ended."""
+        for container in self.cluster.objects["Pod", "team", pod]["status"].get("containerStatuses", ()):
+            if "running" in container["state"]:
+                return str(container["state"]["running"]["startedAt"])
+        return api_time(self.moment)
 
     def fail_job(self, name: str, reason: str = "BackoffLimitExceeded") -> None:
         """The Job controller reports a failure."""

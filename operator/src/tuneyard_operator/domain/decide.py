@@ -7,6 +7,7 @@ docs/adr/0002-operator-core.md has the reasons, and what was tried instead.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from tuneyard_api import reasons
@@ -20,6 +21,7 @@ from tuneyard_operator.domain.decision import Decision, SetFinalizers
 from tuneyard_operator.domain.deletion import decide_deletion, finalizers_to_set
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.interventions import end_late, hold_or_release
+from tuneyard_operator.domain.ledger import account
 from tuneyard_operator.domain.observed import Observed
 from tuneyard_operator.domain.report import Report
 from tuneyard_operator.domain.stages import HELD, Work
@@ -45,7 +47,8 @@ def decide(seen: Observed, now: datetime) -> Decision:
         return Decision((SetFinalizers(finalizers),), seen.status, 0.0)
     if is_terminal(seen.status.conditions):
         return clean_up(seen, now)
-    return _carry_on(seen, now)
+    decision = _carry_on(seen, now)
+    return replace(decision, status=account(seen, decision.status, now))
 
 
 def _carry_on(seen: Observed, now: datetime) -> Decision:

@@ -65,6 +65,10 @@ class SeenPod:
     waiting: SeenCondition | None = None
     """The trainer container's waiting state."""
     running: bool = False
+    started: datetime | None = None
+    """Time at which the trainer container started."""
+    finished: datetime | None = None
+    """Time at which it ended."""
     unready: bool = False
     """Whether the Ready condition is False. Our pods have no probe, so a running pod is not ready only if its node is silent."""
     terminated: SeenTerminated | None = None
@@ -214,6 +218,8 @@ class Observed:
     """The fields of spec that can be changed while the job runs."""
     status: FineTuneJobStatus
     """Status as it was last written."""
+    created: datetime
+    """Creation of the FineTuneJob."""
     runtimes: Mapping[str, Mapping[str, object]]
     """spec of every FineTuneRuntime of the cluster, unparsed."""
     frozen: Frozen | None = None

@@ -8,6 +8,7 @@ from tuneyard_api.status import ConditionType, WaitingFor
 
 from tuneyard_operator.domain.decision import Create, Decision, Refusal
 from tuneyard_operator.domain.deletion import decide_refused_deletion
+from tuneyard_operator.domain.ledger import account
 from tuneyard_operator.domain.observed import Observed
 from tuneyard_operator.domain.quotas import is_exceeded, quota_named_in
 from tuneyard_operator.domain.report import Report
@@ -38,7 +39,8 @@ def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) 
         for attempt in decision.status.attempts
         if (attempt.stage, attempt.number) not in unmade or attempt in seen.status.attempts
     )
-    kept: dict[str, object] = {"conditions": conditions, "attempts": attempts}
+    ledger = seen.status.ledger
+    kept: dict[str, object] = {"conditions": conditions, "attempts": attempts, "ledger": ledger}
     if action.step is ConditionType.PLANNED:
         kept["plan"] = seen.status.plan
     report.status = decision.status.model_copy(update=kept)
@@ -54,7 +56,8 @@ def refuse(seen: Observed, decision: Decision, refusal: Refusal, now: datetime) 
     kind, name = (action.kind, action.name) if quota is None else ("ResourceQuota", quota)
     waiting = None if final else WaitingFor(kind=kind, name=name, reason=reason, message=message[:2048])
     report.unmet(action.step, Verdict(reason, message, final=final, waiting_for=waiting))
-    return Decision((), report.finish(), None if final else RECHECK_SECONDS, tuple(report.notes))
+    status = account(seen, report.finish(), now)
+    return Decision((), status, None if final else RECHECK_SECONDS, tuple(report.notes))
 
 
 def _place(step: ConditionType) -> int:

@@ -111,6 +111,7 @@ class Gatherer:
             spec=stored.spec,
             live=stored.live,
             status=stored.status,
+            created=stored.created,
             runtimes=self.store.runtimes,
             finalizers=stored.finalizers,
         )

@@ -34,6 +34,7 @@ class Stored:
     uid: str
     version: int
     generation: int
+    created: datetime
     deleting: datetime | None
     """Time since which it is being deleted."""
     finalizers: tuple[str, ...]
@@ -158,6 +159,7 @@ class Store:
             uid=metadata["uid"],
             version=version_of(body),
             generation=metadata.get("generation") or 1,
+            created=read_time(metadata["creationTimestamp"]),
             deleting=read_time(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
             finalizers=tuple(metadata.get("finalizers") or ()),
             spec=body.get("spec") or {},
