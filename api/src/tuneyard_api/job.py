@@ -93,15 +93,16 @@ class Training(Contract):
     global_batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 8
     """Sequences in one optimizer step, over all GPUs."""
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Sequences in one forward pass of one GPU; absent: planned."""
+    """Sequences in one forward pass of one GPU; absent: planned, where the GPU product is known; otherwise the runtime's default."""
     max_sequence_length: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
     """Longest sequence in tokens; longer records are cut, and the report counts them."""
     packing: bool = True
     """Put several records into one sequence, each attending only to itself."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto`: the first of the runtime's precisions that the accelerator has."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass: less memory, about a third more time. Absent: planned, where the GPU product is
+    known; otherwise off."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 42
     """Seed of the data order, the dropout and the initial adapter."""
     early_stopping: EarlyStopping | None = None

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory of each GPU in a training, by part.
+
+What is derived: sizes of weights, gradients, optimizer, and what autograd keeps of each layer, by reading which tensors the
+trainer's two paths save for the backward pass. Each is held against measurements (tests/training, docs/reference/forecast.md).
+"""
+
+from dataclasses import dataclass, fields, replace
+
+from tuneyard_api.forecast.work import Work
+
+GIB = 2**30
+_FLOAT32 = 4
+_ADAM = 8
+"""Bytes of a trained parameter: both moments in float32."""
+_NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a parameter: four bits, a byte of scale for 64 of them, and a float32 for 256 scales."""
+_PIECE = 4096
+"""Most tokens whose logits exist at once on the fast path (trainer: fast/head.py)."""
+_FAST_LOGITS = 4
+"""Bytes of a word and token: logits and their gradient in bfloat16."""
+_PLAIN_LOGITS = 12
+"""The same on the plain path, for all tokens at once: log-probabilities and two gradients of them, in float32."""
+_CONTEXT = 1.0 * GIB
+"""CUDA, cuBLAS, cuDNN and Triton beside the allocator."""
+_SLACK = 0.03
+"""Share of the allocated bytes that the allocator holds beside them, in pieces that are free."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one GPU, at the moment that needs most."""
+
+    weights: float
+    """Of the frozen base model; 0 if all of it is trained."""
+    trained: float
+    """Adapters, or all weights, in float32."""
+    gradients: float
+    optimizer: float
+    activations: float
+    """What the backward pass needs of the layers, and what it needs meanwhile."""
+    logits: float
+    framework: float
+    """CUDA itself, and memory that the allocator cannot use."""
+
+    @property
+    def allocated(self) -> float:
+        """What PyTorch reports as the peak: all but the framework."""
+        return self.total - self.framework
+
+    @property
+    def total(self) -> float:
+        """What the GPU must have."""
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, float]:
+        """Bytes by part, in order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def memory_of(work: Work) -> Memory:
+    """Memory of each GPU; FSDP2 spreads weights, gradients and optimizer over all of them."""
+    trained = work.trained_parameters
+    weights = 0.0 if work.method == "sft" else _frozen(work)
+    share = 1 / work.processes
+    kept = kept_of_layer(work) * work.tokens
+    # In the backward pass of a layer its widest part has its gradients beside it.
+    meanwhile: float = 3 * work.shape.feedforward * _width(work) * work.tokens
+    activations: float = work.shape.layers * kept
+    if work.is_recomputing:
+        activations = work.shape.layers * work.shape.hidden * _width(work) * work.tokens
+        meanwhile += kept
+    activations += _copies(work)
+    logits = _logits(work)
+    # Logits are there before the first layer's gradients are: only the larger of both counts.
+    beyond = max(0.0, meanwhile - logits)
+    found = Memory(
+        weights=weights * share,
+        trained=trained * _FLOAT32 * share,
+        gradients=trained * _FLOAT32 * share,
+        optimizer=trained * _ADAM * share,
+        activations=activations + beyond + _gathered(work),
+        logits=logits,
+        framework=0.0,
+    )
+    return replace(found, framework=_CONTEXT + _SLACK * found.total)
+
+
+def _width(work: Work) -> int:
+    """Bytes of a number between layers."""
+    return 2 if work.is_bf16 else 4
+
+
+def _frozen(work: Work) -> float:
+    """Bytes of a frozen base model, over all GPUs; embeddings, head and norms are never quantised."""
+    linear, width = work.shape.linear_parameters, _width(work)
+    # In FP8 a weight is held by rows and by columns, each with one float32 for a row.
+    each = {"nf4": _NF4, "int8": 1.0, "fp8": 2.0}.get(work.quantization or "", width)
+    return linear * each + (work.shape.parameters - linear) * width
+
+
+def kept_of_layer(work: Work) -> float:
+    """Bytes that autograd keeps of a layer for each token."""
+    shape, width = work.shape, _width(work)
+    hidden, queries, keys, inner = shape.hidden, shape.queries, shape.keys, shape.feedforward
+    if work.why_plain is None:
+        # Residuals and norms of both halves, queries, keys and values before and after they are turned, what attention gives,
+        # gate, up and their product.
+        return width * (4 * hidden + 3 * queries + 3 * keys + 3 * inner)
+    # Both norms keep float32; attention keeps queries, keys, values and its output; the MLP keeps gate, its activation and up.
+    common = 8 * hidden + width * (2 * queries + 2 * keys + 3 * inner)
+    if work.method == "sft" and work.processes > 1:
+        # FSDP2 gathers weights in the type of the products: the norms keep what they multiply, and products share their input.
+        return common + width * (4 * hidden + inner)
+    if work.method == "sft":
+        # The residual is float32 and so is what the norms multiply; each product keeps a copy of its input.
+        return common + 8 * hidden + width * (5 * hidden + inner)
+    if work.quantization in {"nf4", "int8"}:
+        # bitsandbytes and PEFT share one copy of the input among the layers that read it.
+        return (
+            common
+            + width * (2 * hidden + inner)
+            + (width * _INT8 * hidden if work.quantization == "int8" else 0)
+        )
+    if work.method in {"ia3", "pTuning"}:
+        return common + width * inner
+    # PEFT casts the input of each adapted layer for itself.
+    return common + width * (5 * hidden + queries + inner)
+
+
+_INT8 = 8
+"""Widths of a token that LLM.int8() keeps besides; measured."""
+
+
+def _copies(work: Work) -> float:
+    """Bytes of bfloat16 copies of trained weights that the backward pass keeps."""
+    if work.method != "sft" or not work.is_bf16 or work.processes > 1:
+        return 0.0
+    parameters = work.shape.linear_parameters if work.why_plain is None else work.shape.parameters
+    return 2.0 * parameters
+
+
+def _logits(work: Work) -> float:
+    words = work.shape.vocabulary
+    if work.why_plain is None:
+        return min(work.tokens, _PIECE) * words * _FAST_LOGITS
+    return work.tokens * words * _PLAIN_LOGITS
+
+
+def _gathered(work: Work) -> float:
+    """Bytes of parameters that FSDP2 has gathered at once: two layers, and what is outside of all layers."""
+    if work.processes == 1:
+        return 0.0
+    shape = work.shape
+    outside = shape.parameters - shape.linear_parameters
+    return _width(work) * (2 * shape.linear_parameters / shape.layers + outside)
