@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
@@ -30,6 +31,8 @@ _FIRST = 1 << 20
 """Bytes of a file of weights that are asked for at once: most headers are shorter."""
 _SECONDS = 20
 _AT_ONCE = 8
+_UNPACKED = frozenset({"dpo", "pTuning"})
+"""Methods whose records are never packed."""
 
 
 class UnreadableError(ValueError):
@@ -171,18 +174,19 @@ def count_sequences(
         return None
     hide_pytorch()
     limit, data = resolved.training.max_sequence_length, resolved.dataset
-    reading = Reading(data.format, data.template, data.loss_on, limit)
     files = [DataFile(name, path, str(path)) for name, path in splits.items()]
-    try:
-        loaded = load_splits(reading, files, TextTokenizer(tokenizer), lambda _: None)
-    except DataRefused as refused:
-        raise UnreadableError(str(refused)) from None
-    shown = hold_out(loaded, resolved)["training"]
-    lengths = shown.kept_lengths().tolist()
-    packed = pack(lengths, limit) if resolved.training.packing and job.spec.method != "dpo" else None
-    sequences = len(packed) if packed is not None else len(lengths) // shown.sides
-    longest = max(sum(lengths[index] for index in record) for record in packed) if packed else max(lengths)
-    return Data(sequences, longest)
+    with TemporaryDirectory() as kept:
+        reading = Reading(data.format, data.template, data.loss_on, limit, Path(kept))
+        try:
+            loaded = load_splits(reading, files, TextTokenizer(tokenizer), lambda _: None)
+        except DataRefused as refused:
+            raise UnreadableError(str(refused)) from None
+        shown = hold_out(loaded, resolved)["training"]
+        lengths = shown.kept_lengths().tolist()
+    if not resolved.training.packing or job.spec.method in _UNPACKED:
+        return Data(len(lengths) // shown.sides, max(lengths))
+    packed = pack(lengths, limit)
+    return Data(len(packed), max(sum(lengths[record] for record in records) for records in packed))
 
 
 def _local_splits(
