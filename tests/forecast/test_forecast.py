@@ -35,6 +35,7 @@ def work(**changes: Any) -> Work:
         micro_batch=1,
         accumulation=8,
         sequence=4096,
+        record=4096,
         is_recomputing=False,
         processes=1,
     )
@@ -109,6 +110,7 @@ def test_more_takes_more_and_checkpointing_less(
 ) -> None:
     less = work(micro_batch=micro, sequence=sequence, method=method, quantization=quantization)
     assert memory_of(replace(less, micro_batch=2 * micro)).total > memory_of(less).total
+    assert seconds_per_step(replace(less, record=2 * 4096), H200) >= seconds_per_step(less, H200)
     assert memory_of(replace(less, sequence=2 * sequence)).total > memory_of(less).total
     assert memory_of(replace(less, is_recomputing=True)).total < memory_of(less).total
     assert seconds_per_step(replace(less, is_recomputing=True), H200) >= seconds_per_step(less, H200)

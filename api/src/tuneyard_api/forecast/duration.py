@@ -27,9 +27,20 @@ class Pace:
     """Seconds of a layer and pass that the CPU needs to start its kernels: small models go no faster."""
 
 
-_FAST = Pace(0.74, 17.7, 4e-4)
-_FP8 = Pace(1.57, 17.7, 6e-4)
-_PLAIN = Pace(0.74, 35.0, 3e-3)
+_BF16 = 0.74
+_FAST = Pace(_BF16, 17.7, 3.2e-3)
+_FAST_WHOLE = Pace(_BF16, 17.7, 2.3e-3)
+_FP8 = Pace(1.5, 17.7, 3.2e-3)
+_PLAIN = Pace(_BF16, 35.0, 5e-3)
+_PLAIN_WHOLE = Pace(_BF16, 18.0, 5e-3)
+_TOGETHER = 0.78
+"""Share of their speed that several GPUs keep while FSDP2 gathers and spreads parameters between them."""
+_CASTS = 40
+"""Bytes of memory traffic of each trained weight in each micro batch: casts to bfloat16, and its gradient."""
+_OPTIMIZER = 50
+"""The same in each optimizer step: clipping and AdamW."""
+_DEQUANTIZED = {"nf4": 25, "int8": 100}
+"""The same of each quantised weight in each pass over it: bitsandbytes makes it anew in bfloat16."""
 _COMPILING = 15.0
 """Seconds of the first step on the fast path, which compiles for the GPU."""
 
@@ -37,30 +48,38 @@ _COMPILING = 15.0
 def pace_of(work: Work) -> Pace:
     """The pace of the path that a training takes."""
     if work.why_plain is not None:
-        return _PLAIN
-    return _FP8 if work.quantization == "fp8" else _FAST
+        return _PLAIN_WHOLE if work.method == "sft" else _PLAIN
+    if work.quantization == "fp8":
+        return _FP8
+    return _FAST_WHOLE if work.method == "sft" else _FAST
 
 
 def seconds_per_step(work: Work, gpu: Gpu) -> float:
     """Seconds of one optimizer step."""
-    shape, pace = work.shape, pace_of(work)
-    whole = work.method == "sft"
-    # A product is made once forward and once for its input's gradient, and once more for the gradient of a trained weight.
-    linear: float = 2 * shape.active_parameters * (3 if whole else 2)
-    head = 2 * shape.hidden * shape.vocabulary * (3 if whole else 2)
-    seen = min(work.sequence, shape.window or work.sequence)
-    attention: float = 7 * shape.queries * seen * shape.layers
-    if work.is_recomputing:
-        linear, attention = linear + 2 * shape.active_parameters, attention * 9 / 7
-    speed = gpu.teraflops * 1e12
-    kept = kept_of_layer(work) * shape.layers
-    passes = pace.passes * (4 / 3 if work.is_recomputing else 1)
-    token = linear / (speed * pace.products) + (head + attention) / (
-        speed * min(pace.products, _FAST.products)
-    )
-    token += passes * kept / (gpu.bandwidth * 1e12)
-    micro = max(token * work.tokens, pace.launch * shape.layers)
-    return micro * work.accumulation
+    pace, bandwidth = pace_of(work), gpu.bandwidth * 1e12
+    passes = 3 if work.is_recomputing else 2
+    by_token = _products(work, gpu, pace)
+    by_token += pace.passes * passes / 2 * kept_of_layer(work) * work.shape.layers / bandwidth
+    by_weights = work.shape.linear_parameters * passes * _DEQUANTIZED.get(work.quantization or "", 0)
+    if work.method == "sft":
+        by_weights += work.trained_parameters * _CASTS
+    launches = pace.launch * work.shape.layers * passes / 2
+    micro = max(by_token * work.tokens + by_weights / bandwidth, launches)
+    optimizer = work.trained_parameters / work.processes * _OPTIMIZER / bandwidth
+    together = _TOGETHER if work.processes > 1 else 1.0
+    return micro * work.accumulation / together + optimizer
+
+
+def _products(work: Work, gpu: Gpu, pace: Pace) -> float:
+    """Seconds of the products of one token."""
+    shape, speed = work.shape, gpu.teraflops * 1e12
+    # Once forward and once for its input's gradient, once more for that of a trained weight, and once more if it is recomputed.
+    times = 3 if work.method == "sft" else 2
+    head = 2 * shape.hidden * shape.vocabulary * times
+    linear = 2 * shape.active_parameters * (times + work.is_recomputing)
+    seen = min(work.record, shape.window or work.record)
+    attention = (9 if work.is_recomputing else 7) * shape.queries * seen * shape.layers
+    return linear / (speed * pace.products) + (head + attention) / (speed * _BF16)
 
 
 def seconds_of(work: Work, gpu: Gpu, steps: int) -> float:

@@ -21,9 +21,13 @@ _FAST_LOGITS = 4
 """Bytes of a word and token: logits and their gradient in bfloat16."""
 _PLAIN_LOGITS = 12
 """The same on the plain path, for all tokens at once: log-probabilities and two gradients of them, in float32."""
+_TRAINED_HEAD = 8
+"""Bytes of a weight of a trained head on the fast path: its gradient in float32, a piece of it and the weight in bfloat16."""
+_INT8_KEPT = 16
+"""Bytes of each number between layers that LLM.int8() keeps besides; measured, not derived."""
 _CONTEXT = 1.0 * GIB
 """CUDA, cuBLAS, cuDNN and Triton beside the allocator."""
-_SLACK = 0.03
+_SLACK = 0.05
 """Share of the allocated bytes that the allocator holds beside them, in pieces that are free."""
 
 
@@ -68,7 +72,8 @@ def memory_of(work: Work) -> Memory:
     meanwhile: float = 3 * work.shape.feedforward * _width(work) * work.tokens
     activations: float = work.shape.layers * kept
     if work.is_recomputing:
-        activations = work.shape.layers * work.shape.hidden * _width(work) * work.tokens
+        each = work.shape.hidden * _width(work) + _kept_in_spite(work)
+        activations = work.shape.layers * each * work.tokens
         meanwhile += kept
     activations += _copies(work)
     logits = _logits(work)
@@ -104,9 +109,8 @@ def kept_of_layer(work: Work) -> float:
     shape, width = work.shape, _width(work)
     hidden, queries, keys, inner = shape.hidden, shape.queries, shape.keys, shape.feedforward
     if work.why_plain is None:
-        # Residuals and norms of both halves, queries, keys and values before and after they are turned, what attention gives,
-        # gate, up and their product.
-        return width * (4 * hidden + 3 * queries + 3 * keys + 3 * inner)
+        # Residuals and norms of both halves; queries, keys, values and what attention gives; gate, up and their product.
+        return width * (4 * hidden + 2 * queries + 2 * keys + 3 * inner)
     # Both norms keep float32; attention keeps queries, keys, values and its output; the MLP keeps gate, its activation and up.
     common = 8 * hidden + width * (2 * queries + 2 * keys + 3 * inner)
     if work.method == "sft" and work.processes > 1:
@@ -117,34 +121,43 @@ def kept_of_layer(work: Work) -> float:
         return common + 8 * hidden + width * (5 * hidden + inner)
     if work.quantization in {"nf4", "int8"}:
         # bitsandbytes and PEFT share one copy of the input among the layers that read it.
-        return (
-            common
-            + width * (2 * hidden + inner)
-            + (width * _INT8 * hidden if work.quantization == "int8" else 0)
-        )
+        more = _INT8_KEPT * hidden if work.quantization == "int8" else 0
+        return common + width * (2 * hidden + inner) + more
     if work.method in {"ia3", "pTuning"}:
         return common + width * inner
-    # PEFT casts the input of each adapted layer for itself.
-    return common + width * (5 * hidden + queries + inner)
+    # PEFT casts the input of each adapted layer for itself; dropout keeps a byte of each number for its mask.
+    inputs = 5 * hidden + queries + inner
+    return common + width * inputs + (inputs if work.has_dropout else 0)
 
 
-_INT8 = 8
-"""Widths of a token that LLM.int8() keeps besides; measured."""
+def _kept_in_spite(work: Work) -> float:
+    """Bytes of a token that LLM.int8() keeps of each layer although they are to be recomputed: the inputs of its products.
+
+    bitsandbytes holds them beside what autograd saves (MatMul8bitLt, `ctx.tensors`).
+    """
+    if work.quantization != "int8":
+        return 0.0
+    shape = work.shape
+    return _width(work) * (2.0 * shape.hidden + shape.queries + shape.feedforward)
 
 
 def _copies(work: Work) -> float:
-    """Bytes of bfloat16 copies of trained weights that the backward pass keeps."""
-    if work.method != "sft" or not work.is_bf16 or work.processes > 1:
+    """Bytes of copies of weights in another type."""
+    if work.quantization == "int8":
+        return float(work.shape.linear_parameters)
+    if work.method != "sft" or not work.is_bf16 or work.processes > 1 or work.is_recomputing:
         return 0.0
-    parameters = work.shape.linear_parameters if work.why_plain is None else work.shape.parameters
-    return 2.0 * parameters
+    # The backward pass uses the bfloat16 weights that the forward pass made.
+    return 2.0 * (work.shape.linear_parameters if work.why_plain is None else work.shape.parameters)
 
 
 def _logits(work: Work) -> float:
+    """Bytes at the output head, when all activations are there."""
     words = work.shape.vocabulary
-    if work.why_plain is None:
-        return min(work.tokens, _PIECE) * words * _FAST_LOGITS
-    return work.tokens * words * _PLAIN_LOGITS
+    if work.why_plain is not None:
+        return work.tokens * words * _PLAIN_LOGITS
+    trained = _TRAINED_HEAD * work.shape.hidden * words if work.method == "sft" else 0
+    return min(work.tokens, _PIECE) * words * _FAST_LOGITS + trained
 
 
 def _gathered(work: Work) -> float:

@@ -21,6 +21,8 @@ class Data:
     """After packing."""
     longest: int | None = None
     """Tokens of the longest one, if it was counted."""
+    record: int | None = None
+    """Tokens of a record on average, if they were counted."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ class Work:
     accumulation: int
     sequence: int
     """Tokens of a sequence, padding included."""
+    record: int
+    """Tokens of a record on average: no token sees those of another one."""
     is_recomputing: bool
     """Whether gradient checkpointing is on."""
     processes: int
@@ -102,8 +104,14 @@ class Work:
         return replace(self, processes=processes, micro_batch=micro, accumulation=share // micro)
 
 
-def work_of(job: ResolvedJob, shape: ModelShape, longest: int | None = None) -> Work:
-    """The work of a resolved job. `longest` is the longest sequence of the data in tokens; None: as long as the job allows."""
+def work_of(
+    job: ResolvedJob, shape: ModelShape, *, longest: int | None = None, record: int | None = None
+) -> Work:
+    """The work of a resolved job.
+
+    `longest` is the longest sequence of the data in tokens, and `record` the mean of its records; None: as long as the job
+    allows.
+    """
     training = job.training
     room = (shape.positions or training.max_sequence_length) - (
         job.p_tuning.virtual_tokens if job.p_tuning else 0
@@ -127,6 +135,7 @@ def work_of(job: ResolvedJob, shape: ModelShape, longest: int | None = None) -> 
         micro_batch=training.micro_batch_size,
         accumulation=training.gradient_accumulation,
         sequence=sequence,
+        record=min(record or sequence, sequence),
         is_recomputing=training.gradient_checkpointing,
         processes=training.data_parallel,
     )

@@ -122,7 +122,8 @@ def _plan(job_file: Path, stack: Stack | None, runtime_file: Path | None, asked:
     folders = _folders(asked.claims)
     found = find_shape(job, folders, asked.model)
     data = Data(asked.sequences) if asked.sequences else count_sequences(job, resolved, folders, found.folder)
-    work = work_of(resolved, found.shape, data.longest if data else None)
+    counted = data or Data(0)
+    work = work_of(resolved, found.shape, longest=counted.longest, record=counted.record)
     is_on_cpu = runtime.spec.accelerator == "none"
     gpus, is_asked = ([_cpu(job, runtime)], True) if is_on_cpu else _gpus(job, runtime, stack, asked.product)
     return JobPlan(

@@ -183,10 +183,12 @@ def count_sequences(
             raise UnreadableError(str(refused)) from None
         shown = hold_out(loaded, resolved)["training"]
         lengths = shown.kept_lengths().tolist()
+    record = max(1, sum(lengths) // len(lengths))
     if not resolved.training.packing or job.spec.method in _UNPACKED:
-        return Data(len(lengths) // shown.sides, max(lengths))
+        return Data(len(lengths) // shown.sides, max(lengths), record)
     packed = pack(lengths, limit)
-    return Data(len(packed), max(sum(lengths[record] for record in records) for records in packed))
+    longest = max(sum(lengths[number] for number in numbers) for numbers in packed)
+    return Data(len(packed), longest, record)
 
 
 def _local_splits(
