@@ -25,9 +25,9 @@ _TRAINED_HEAD = 8
 """Bytes of a weight of a trained head on the fast path: its gradient in float32, a piece of it and the weight in bfloat16."""
 _INT8_KEPT = 16
 """Bytes of each number between layers that LLM.int8() keeps besides; measured, not derived."""
-_CONTEXT = 1.0 * GIB
+CONTEXT = 1.0 * GIB
 """CUDA, cuBLAS, cuDNN and Triton beside the allocator."""
-_SLACK = 0.05
+SLACK = 0.05
 """Share of the allocated bytes that the allocator holds beside them, in pieces that are free."""
 
 
@@ -88,7 +88,7 @@ def memory_of(work: Work) -> Memory:
         logits=logits,
         framework=0.0,
     )
-    return replace(found, framework=_CONTEXT + _SLACK * found.total)
+    return replace(found, framework=CONTEXT + SLACK * found.total)
 
 
 def _width(work: Work) -> int:
