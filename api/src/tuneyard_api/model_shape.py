@@ -19,6 +19,8 @@ from tuneyard_api.base import Tolerant
 Tensors = Mapping[str, tuple[int, ...]]
 """Shape of each tensor by its name."""
 
+MAX_LINEARS = 16
+"""Most kinds of linear layers: most models have 4 to 7, and a pod's result has room for so many."""
 MAX_HEADER_BYTES = 100_000_000
 """Longest header of a safetensors file, as the library has it."""
 _NUMBER = re.compile(r"\.\d+(?=\.|$)")
@@ -35,6 +37,9 @@ _FAST_PARTS = frozenset(
 _FAST_NEEDS = {"input_layernorm.weight", "post_attention_layernorm.weight", "down_proj.weight"}
 
 
+Positive = Annotated[int, Field(ge=1)]
+
+
 class ShapeUnknownError(ValueError):
     """The files do not tell the model's shape; the message says what is missing."""
 
@@ -44,11 +49,11 @@ class Linears(Tolerant):
 
     name: Annotated[str, Field(max_length=64)]
     """The last part of their names, such as `q_proj`."""
-    out: int
+    out: Positive
     """Outputs of each."""
-    inputs: int
+    inputs: Positive
     """Inputs of each."""
-    count: int
+    count: Positive
     """How many there are."""
 
     @property
@@ -61,26 +66,26 @@ class ModelShape(Tolerant):
     """Sizes of a model for causal language modelling; widths are numbers of a token."""
 
     model_type: Annotated[str, Field(max_length=64)]
-    layers: int
-    hidden: int
+    layers: Positive
+    hidden: Positive
     """Width between the layers."""
-    queries: int
+    queries: Positive
     """Width of all queries of a layer."""
-    keys: int
+    keys: Positive
     """Width of all keys of a layer; values have the same."""
-    feedforward: int
+    feedforward: Positive
     """Width inside the MLP of a layer; of a mixture of experts that of the experts which see one token."""
-    vocabulary: int
+    vocabulary: Positive
     """Words of the output head."""
     positions: int | None = None
     """Longest sequence in tokens."""
     window: int | None = None
     """Tokens on which a token looks back, if the model limits them."""
-    parameters: int
+    parameters: Positive
     """All of them; weights that are tied count once."""
-    active_parameters: int
+    active_parameters: Positive
     """Parameters of the linear layers that one token goes through, without the output head."""
-    linears: Annotated[tuple[Linears, ...], Field(max_length=64)]
+    linears: Annotated[tuple[Linears, ...], Field(max_length=MAX_LINEARS)]
     """Linear layers inside the model's layers."""
     is_known_to_fast_path: bool = False
     """Whether its layers have the parts that the trainer's fast path computes, and no others."""
@@ -111,6 +116,10 @@ def shape_of(config: Mapping[str, Any], tensors: Tensors | None = None) -> Model
         Linears(name=name, out=out, inputs=inputs, count=count)
         for (name, out, inputs), count in sorted(linears.items())
     )
+    if len(grouped) > MAX_LINEARS:
+        raise ShapeUnknownError(
+            f"the linear layers have {len(grouped)} shapes (at most {MAX_LINEARS} are told apart)"
+        )
     heads, size = sizes.needed("num_attention_heads"), sizes.head_size
     experts, used = (
         sizes.get("num_experts", "num_local_experts", "n_routed_experts"),

@@ -77,6 +77,11 @@ PLANNED = _reason(
     Fixer.NOBODY,
     "The plan has every number and is stored; the claim of the workspace was created.",
 )
+DOES_NOT_FIT = _reason(
+    "DoesNotFit",
+    Fixer.INPUT,
+    "The training needs more memory than the GPU product has that the job asks for; the message says how much, and what fits.",
+)
 PLAN_LOST = _reason(
     "PlanLost",
     Fixer.CLUSTER,

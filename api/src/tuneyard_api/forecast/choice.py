@@ -11,7 +11,7 @@ from tuneyard_api.forecast.work import Work
 from tuneyard_api.methods import LORA_METHODS
 
 _CAREFUL = 0.9
-"""Share of a GPU's memory that a choice fills: the forecast is 10 % off at worst."""
+"""Share of a GPU's memory that a choice fills: for what the forecast is off, and for what the allocator holds free."""
 _AS_FAST = 1.03
 """A smaller micro batch is taken if a step takes at most this much longer."""
 _PER_NODE = 8

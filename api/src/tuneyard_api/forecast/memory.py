@@ -5,7 +5,7 @@ What is derived: sizes of weights, gradients, optimizer, and what autograd keeps
 trainer's two paths save for the backward pass. Each is held against measurements (tests/training, docs/reference/forecast.md).
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from tuneyard_api.forecast.work import Work
 
@@ -27,8 +27,6 @@ _INT8_KEPT = 16
 """Bytes of each number between layers that LLM.int8() keeps besides; measured, not derived."""
 CONTEXT = 1.0 * GIB
 """CUDA, cuBLAS, cuDNN and Triton beside the allocator."""
-SLACK = 0.05
-"""Share of the allocated bytes that the allocator holds beside them, in pieces that are free."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Memory:
     """What the backward pass needs of the layers, and what it needs meanwhile."""
     logits: float
     framework: float
-    """CUDA itself, and memory that the allocator cannot use."""
+    """CUDA, or Python and PyTorch on a CPU; what the allocator holds free besides it can give back."""
 
     @property
     def allocated(self) -> float:
@@ -79,16 +77,15 @@ def memory_of(work: Work) -> Memory:
     logits = _logits(work)
     # Logits are there before the first layer's gradients are: only the larger of both counts.
     beyond = max(0.0, meanwhile - logits)
-    found = Memory(
+    return Memory(
         weights=weights * share,
         trained=trained * _FLOAT32 * share,
         gradients=trained * _FLOAT32 * share,
         optimizer=trained * _ADAM * share,
         activations=activations + beyond + _gathered(work),
         logits=logits,
-        framework=0.0,
+        framework=CONTEXT,
     )
-    return replace(found, framework=CONTEXT + SLACK * found.total)
 
 
 def _width(work: Work) -> int:

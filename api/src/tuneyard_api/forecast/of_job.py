@@ -9,8 +9,17 @@ from tuneyard_api.forecast.duration import MEASURED, seconds_of, seconds_per_ste
 from tuneyard_api.forecast.gpus import Gpu
 from tuneyard_api.forecast.memory import Memory, memory_of
 from tuneyard_api.forecast.work import Work
+from tuneyard_api.job import FineTuneJobSpec
+from tuneyard_api.names import GPU_PRODUCT_LABEL
+from tuneyard_api.runtime import FineTuneRuntimeSpec
 
 _HOUR = 3600
+
+
+def asked_product(job: FineTuneJobSpec, runtime: FineTuneRuntimeSpec) -> str | None:
+    """The GPU product that a job, or its runtime, asks for; None: any."""
+    selector = (runtime.node_selector or {}) | (job.scheduling.node_selector or {})
+    return job.scheduling.gpu_product or selector.get(GPU_PRODUCT_LABEL)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from pathlib import Path
 import click
 from tuneyard_api.forecast.gpus import Gpu, gpu_of
 from tuneyard_api.forecast.memory import GIB
-from tuneyard_api.forecast.of_job import Data, forecast, steps_of
+from tuneyard_api.forecast.of_job import Data, asked_product, forecast, steps_of
 from tuneyard_api.forecast.work import work_of
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.local_runtime import LOCAL_RUNTIMES, build_local_runtime
-from tuneyard_api.names import GPU_PRODUCT_LABEL
 from tuneyard_api.places import ClaimSource
 from tuneyard_api.planner import PlanRefused, make_plan
 from tuneyard_api.pod_contract import ResolvedJob
@@ -208,8 +207,7 @@ def _gpus(
     job: FineTuneJob, runtime: FineTuneRuntime, stack: Stack | None, asked: str | None
 ) -> tuple[list[Gpu], bool]:
     """The GPUs to plan for, and whether somebody asks for that one alone."""
-    selector = (runtime.spec.node_selector or {}) | (job.spec.scheduling.node_selector or {})
-    product = asked or job.spec.scheduling.gpu_product or selector.get(GPU_PRODUCT_LABEL)
+    product = asked or asked_product(job.spec, runtime.spec)
     declared = {gpu.product: gpu for gpu in _declared(stack)}
     if product is not None:
         return [declared.get(product) or gpu_of(product)], True

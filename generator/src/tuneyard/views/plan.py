@@ -114,7 +114,7 @@ def _memory_lines(plan: JobPlan) -> list[str]:
         "weights": f"weights, {kind}",
         "trained": f"trained, {_large(work.trained_parameters)}",
         "activations": "activations" + (", checkpointed" if work.is_recomputing else ""),
-        "framework": "Python and PyTorch" if plan.is_on_cpu else "CUDA and allocator",
+        "framework": "Python and PyTorch" if plan.is_on_cpu else "CUDA",
     }
     sizes = {names.get(part, part): size / GIB for part, size in parts.items() if size}
     sizes["total"] = forecast.memory.total / GIB

@@ -18,8 +18,8 @@ from tuneyard_operator.domain.decision import Action, Create, Delete, Note
 from tuneyard_operator.domain.failures import Ending, classify, first_cause, read_result
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.held import since_let_go, why_held
+from tuneyard_operator.domain.objects.choices import with_choices
 from tuneyard_operator.domain.objects.metadata import Owner
-from tuneyard_operator.domain.objects.micro_batch import with_micro_batch
 from tuneyard_operator.domain.objects.pod import memory_limit
 from tuneyard_operator.domain.objects.stage_job import build_rendezvous_service, build_stage_job, stage_nodes
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
@@ -88,7 +88,10 @@ def has_succeeded(seen: Observed, frozen: Frozen, attempt: Attempt) -> bool:
 def _start(work: Work, stage: Stage, number: int, micro_batch: int | None = None) -> Running | Verdict:
     if work.seen.live.suspend and work.seen.job_of(stage, number) is None:
         return HELD
-    body = with_micro_batch(build_stage_job(work.owner, work.frozen, stage, number), micro_batch)
+    body = build_stage_job(work.owner, work.frozen, stage, number)
+    if stage is Stage.TRAIN:
+        micro_batch = micro_batch or chosen_micro_batch(work)
+        body = with_choices(body, micro_batch=micro_batch, is_recomputing=chosen_checkpointing(work))
     step = STEP_OF_STAGE[stage]
     if stage_nodes(work.frozen, stage) > 1:
         work.actions.append(
@@ -97,6 +100,19 @@ def _start(work: Work, stage: Stage, number: int, micro_batch: int | None = None
     work.actions.append(Create(step, body, (stage, number)))
     name = names.stage_job_name(work.seen.name, stage, number)
     return Running(work.report.begin(stage, number, name, micro_batch), ())
+
+
+def chosen_micro_batch(work: Work) -> int | None:
+    """The micro batch that was chosen when the model was known; None: that of job.json."""
+    chosen, planned = work.report.status.plan, work.frozen.plan.resolved.training.micro_batch_size
+    return None if chosen is None or chosen.micro_batch_size == planned else chosen.micro_batch_size
+
+
+def chosen_checkpointing(work: Work) -> bool | None:
+    """Likewise gradient checkpointing."""
+    chosen, planned = work.report.status.plan, work.frozen.plan.resolved.training.gradient_checkpointing
+    is_same = chosen is None or chosen.gradient_checkpointing in {None, planned}
+    return None if is_same or chosen is None else chosen.gradient_checkpointing
 
 
 def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running | Verdict:
