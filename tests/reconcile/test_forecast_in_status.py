@@ -58,6 +58,13 @@ def test_a_job_that_fits_says_what_it_takes() -> None:
     assert "a-train-1" in world.jobs()
 
 
+@pytest.mark.parametrize(("hours", "is_above"), [(0.01, True), (1, False)])
+def test_a_budget_that_will_not_do_is_said_before_it_is_spent(hours: float, is_above: bool) -> None:
+    world = prepared(EIGHT_B, scheduling={"gpuProduct": "NVIDIA-H200"}, budget={"gpuHours": hours})
+    assert planned(world).message.endswith("above spec.budget.gpuHours 0.01") == is_above
+    assert "a-train-1" in world.jobs()
+
+
 def test_a_lora_of_70b_on_one_48_gb_card_is_refused_before_any_gpu_pod_exists() -> None:
     world = prepared(SEVENTY_B, scheduling={"gpuProduct": "NVIDIA-L40S"})
     assert world.status.state is State.FAILED

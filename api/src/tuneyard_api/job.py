@@ -23,7 +23,7 @@ from tuneyard_api.base import (
 from tuneyard_api.job_inputs import Dataset, ModelSource
 from tuneyard_api.places import ClaimSource, S3Registry
 from tuneyard_api.pod_values import LabelValue, NodeLabels, TaintKey
-from tuneyard_api.survival import Deadlines, DeletionPolicy, Retry, Ttl
+from tuneyard_api.survival import Budget, Deadlines, DeletionPolicy, Retry, Ttl
 
 
 class Lora(Contract):
@@ -280,6 +280,8 @@ class FineTuneJobSpec(Contract):
     """Checkpoints."""
     suspend: bool = False
     """Whether the training stops with a checkpoint and gives its GPUs back. When this is false again, it continues."""
+    budget: Budget = Budget()
+    """What the training may spend."""
     retry: Retry = Retry()
     """Repetition of stages that fail."""
     deadlines: Deadlines = Deadlines()

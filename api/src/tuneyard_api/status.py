@@ -200,5 +200,7 @@ class FineTuneJobStatus(Tolerant):
     ended: Time | None = None
     active_seconds: int | None = None
     """Time during which finished attempts have run."""
+    gpu_seconds: int | None = None
+    """GPUs times seconds during which finished attempts of the training have run."""
     cleaned: Time | None = None
     """When the children and the workspace of the ended job were deleted, after spec.ttl."""

@@ -149,6 +149,7 @@ def _plan(job_file: Path, stack: Stack | None, runtime_file: Path | None, asked:
         ),
         is_asked=is_asked,
         is_on_cpu=is_on_cpu,
+        budget_gpu_hours=job.spec.budget.gpu_hours,
     )
 
 

@@ -59,8 +59,8 @@ def why_it_does_not_fit(found: Forecast) -> Verdict | None:
     return Verdict(reasons.DOES_NOT_FIT, message, final=True)
 
 
-def numbers_of(found: Forecast) -> str:
-    """Memory, time and GPU hours for the message of the condition Planned."""
+def numbers_of(found: Forecast, budget: float | None) -> str:
+    """Memory, time and GPU hours for the message of the condition Planned; `budget` is in GPU hours."""
     needed = f"{found.memory.total / GIB:.1f}"
     if found.gpu.product == _ANY:
         memory = f"{needed} GiB on each GPU, compared with none, as no GPU product is named"
@@ -71,8 +71,9 @@ def numbers_of(found: Forecast) -> str:
     checkpointing = ", gradient checkpointing" if found.work.is_recomputing else ""
     if found.seconds is None or found.gpu_hours is None:
         return f"{memory}{checkpointing}"
+    limit = "" if budget is None or found.gpu_hours <= budget else f", above spec.budget.gpuHours {budget:g}"
     source = "" if found.is_time_measured else " by the data sheet of this GPU"
-    return f"{memory}{checkpointing}; about {_minutes(found.seconds)} and {found.gpu_hours:.2g} GPU hours{source}"
+    return f"{memory}{checkpointing}; about {_minutes(found.seconds)} and {found.gpu_hours:.2g} GPU hours{source}{limit}"
 
 
 def _minutes(seconds: float) -> str:

@@ -18,6 +18,7 @@ from tuneyard_operator.domain.decision import Action, Create, Delete, Note
 from tuneyard_operator.domain.failures import Ending, classify, first_cause, read_result
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.held import since_let_go, why_held
+from tuneyard_operator.domain.holding import why_it_stops
 from tuneyard_operator.domain.objects.choices import with_choices
 from tuneyard_operator.domain.objects.metadata import Owner
 from tuneyard_operator.domain.objects.pod import memory_limit
@@ -34,7 +35,6 @@ STEP_OF_STAGE = {
     Stage.PUBLISH: ConditionType.PUBLISHED,
 }
 """First condition of each stage; a refused Job is reported by it."""
-HELD = Verdict(reasons.SUSPENDED, "spec.suspend is true, and nothing of the job runs")
 
 
 @dataclass
@@ -45,6 +45,8 @@ class Work:
     report: Report
     frozen: Frozen
     now: datetime
+    hold: Verdict | None = None
+    """What holds the job back."""
     actions: list[Action] = field(default_factory=list)
 
     @property
@@ -86,8 +88,8 @@ def has_succeeded(seen: Observed, frozen: Frozen, attempt: Attempt) -> bool:
 
 
 def _start(work: Work, stage: Stage, number: int, micro_batch: int | None = None) -> Running | Verdict:
-    if work.seen.live.suspend and work.seen.job_of(stage, number) is None:
-        return HELD
+    if work.hold is not None and work.seen.job_of(stage, number) is None:
+        return work.hold
     body = build_stage_job(work.owner, work.frozen, stage, number)
     if stage is Stage.TRAIN:
         micro_batch = micro_batch or chosen_micro_batch(work)
@@ -134,8 +136,8 @@ def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running
     if cause is not None:
         # Read them now: the Job ends the other pods, and they are gone by the time that it is Failed.
         attempt = work.report.note(attempt, failure_class=cause.failure_class, message=clip(cause.message))
-    if work.seen.live.suspend:
-        return _stop(work, attempt, reasons.SUSPENDING, "spec.suspend is true: checkpoint and leave")
+    if work.hold is not None:
+        return _stop(work, attempt, reasons.SUSPENDING, why_it_stops(work.hold))
     if job.suspended:
         return _wait_in_queue(work, attempt, job, pods)
     return _watch(work, attempt, job, pods)
@@ -234,10 +236,10 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
         ending = Verdict(reasons.FORMER_POD_ENDING, message, waiting_for=waiting)
         return lost_pod(alive, work.now) or ending
     is_written = attempt in work.seen.status.attempts
-    if work.seen.live.suspend and work.seen.job_of(stage, attempt.number + 1) is None:
+    if work.hold is not None and work.seen.job_of(stage, attempt.number + 1) is None:
         # Held is said when its pods were asked for, which is done once it is written that it is over.
         ending = Verdict(reasons.SUSPENDING, f"attempt {attempt.number} of {stage} is over", again_after=0.0)
-        return HELD if is_written else ending
+        return work.hold if is_written else ending
     last = api_time(work.now) if attempt.ended is None else attempt.ended
     # If the clock was set back to before the attempt's end, the time since then is unknown.
     if last <= api_time(work.now) and work.now < plan.not_before:

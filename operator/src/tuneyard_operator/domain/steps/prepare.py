@@ -68,5 +68,9 @@ def _plan_again(work: Work, facts: PrepareFacts) -> Verdict | None:
     report.change(plan=plan)
     if refusal is None:
         shares = shares_text(work, chosen.micro_batch, chosen.accumulation)
-        report.met(ConditionType.PLANNED, reasons.PLANNED, f"{shares}; {numbers_of(found)}")
+        report.met(
+            ConditionType.PLANNED,
+            reasons.PLANNED,
+            f"{shares}; {numbers_of(found, work.seen.live.budget.gpu_hours)}",
+        )
     return refusal
