@@ -215,6 +215,16 @@ def test_an_unknown_product_is_said_and_not_refused(tmp_path: Path, hub: Hub) ->
     assert "the memory of Example-GPU is not known, so nothing is refused because of it" in result.stdout
 
 
+def test_the_page_shows_what_the_command_prints(tmp_path: Path, hub: Hub) -> None:
+    page = (ROOT / "docs/how-to/plan-a-job.md").read_text()
+    shown = page.split("$ tuneyard plan job.yaml --price 2.5\n")[1].partition("```")[0]
+    written = json.loads(Path(job(tmp_path, scheduling={"gpuProduct": "NVIDIA-H100-80GB-HBM3"})).read_text())
+    written["metadata"]["name"] = "lora-8b"
+    (tmp_path / "job.yaml").write_text(json.dumps(written))
+    printed = plan(str(tmp_path / "job.yaml"), "--price", "2.5").stdout.splitlines()
+    assert [printed[0], *printed[2:]] == [line for at, line in enumerate(shown.splitlines()) if at != 1]
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(0.2, "0 s"), (59, "59 s"), (60, "1 min"), (3725, "1 h 2 min"), (90_000, "1 d 1 h")],
