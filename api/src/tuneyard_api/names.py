@@ -34,6 +34,9 @@ LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_WORKLOAD_OF = "kueue.x-k8s.io/job-uid"
 """Kueue's label on a Workload: the uid of the Job that it stands for."""
 
+GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+"""GPU feature discovery's label on a node: the product, with what sharing makes of it."""
+
 ANNOTATION_UID = f"{GROUP}/uid"
 """uid of the FineTuneJob that a child works for without being owned by it."""
 FINALIZER = f"{GROUP}/published"

@@ -252,13 +252,16 @@ def _resolved_dataset(job: FineTuneJob) -> pod.ResolvedDataset:
 
 def _resolved_training(job: FineTuneJob, micro: int) -> pod.ResolvedTraining:
     training, gpus = job.spec.training, processes(job)
-    as_written = training.model_dump(by_alias=False, exclude={"epochs", "micro_batch_size"})
+    as_written = training.model_dump(
+        by_alias=False, exclude={"epochs", "micro_batch_size", "gradient_checkpointing"}
+    )
     epochs = training.epochs
     if epochs is None and training.max_steps is None:
         epochs = DEFAULT_EPOCHS
     return pod.ResolvedTraining(
         **as_written,
         epochs=epochs,
+        gradient_checkpointing=bool(training.gradient_checkpointing),
         micro_batch_size=micro,
         data_parallel=gpus,
         gradient_accumulation=training.global_batch_size // (micro * gpus),

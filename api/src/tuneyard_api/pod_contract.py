@@ -22,6 +22,7 @@ from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, P
 from tuneyard_api.job_inputs import Template
 from tuneyard_api.ledger import PhaseTimes
 from tuneyard_api.methods import Method, method_of
+from tuneyard_api.model_shape import ModelShape
 from tuneyard_api.places import RegistryRetention, S3Prefix
 from tuneyard_api.remote_files import HttpFile, S3Object
 
@@ -55,7 +56,10 @@ PROGRESS_PORT, PROGRESS_PORT_NAME = 9470, "progress"
 ENV_JOB_FILE, ENV_WORKSPACE, ENV_ATTEMPT = "TUNEYARD_JOB_FILE", "TUNEYARD_WORKSPACE", "TUNEYARD_ATTEMPT"
 ENV_TERMINATION_LOG, ENV_PORT = "TUNEYARD_TERMINATION_LOG", "TUNEYARD_PORT"
 ENV_MICRO_BATCH = "TUNEYARD_MICRO_BATCH_SIZE"
-"""Set only in a training pod after an attempt that ran out of memory, because job.json is frozen and has the planned size."""
+"""Set only in a training pod, where the micro batch is not that of job.json, which is frozen: it was chosen when the model was
+known, or an attempt ran out of memory."""
+ENV_GRADIENT_CHECKPOINTING = "TUNEYARD_GRADIENT_CHECKPOINTING"
+"""`true` or `false`, likewise."""
 ENV_HUB_TOKEN = "HF_TOKEN"  # noqa: S105  the name of a variable
 """Only in the prepare pod, as the next ones. Training processes find torchrun's PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK,
 PET_MASTER_ADDR and PET_MASTER_PORT in their environment."""
@@ -303,6 +307,10 @@ class PrepareFacts(Tolerant):
     personal_data_hints: int = 0
     """Number of places that look like e-mail addresses, phone numbers, card numbers or keys; see prepare-report.json."""
     dataset_digest: str
+    model: ModelShape | None = None
+    """Sizes of the model, from which memory and time are forecast; absent where its files do not tell them."""
+    longest_sequence: int | None = None
+    """Tokens of the longest training sequence."""
     warnings: tuple[str, ...] = ()
 
 

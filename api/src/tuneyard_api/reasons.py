@@ -77,6 +77,11 @@ PLANNED = _reason(
     Fixer.NOBODY,
     "The plan has every number and is stored; the claim of the workspace was created.",
 )
+DOES_NOT_FIT = _reason(
+    "DoesNotFit",
+    Fixer.INPUT,
+    "The training needs more memory than the GPU product has that the job asks for; the message says how much, and what fits.",
+)
 PLAN_LOST = _reason(
     "PlanLost",
     Fixer.CLUSTER,
@@ -191,10 +196,19 @@ PENDING_DEADLINE = _reason(
 
 # Suspended
 SUSPENDING = _reason(
-    "Suspending", Fixer.NOBODY, "spec.suspend is true, and the running stage writes its checkpoint and ends."
+    "Suspending",
+    Fixer.NOBODY,
+    "spec.suspend is true or the budget is spent, and the running stage writes its checkpoint and ends.",
 )
 SUSPENDED = _reason("Suspended", Fixer.INPUT, "spec.suspend is true, and nothing of the job runs.")
-RESUMED = _reason("Resumed", Fixer.NOBODY, "spec.suspend is false again.")
+BUDGET_SPENT = _reason(
+    "BudgetSpent",
+    Fixer.INPUT,
+    "The training has spent spec.budget.gpuHours, has written a checkpoint and holds no GPU; with a larger budget it continues.",
+)
+RESUMED = _reason(
+    "Resumed", Fixer.NOBODY, "spec.suspend is false again, or spec.budget.gpuHours is more than was spent."
+)
 
 # Served
 WAITING_FOR_ENDPOINT = _reason(

@@ -116,7 +116,7 @@ class Attempt(Tolerant):
     failure_class: FailureClass | None = None
     message: Long | None = None
     micro_batch_size: int | None = None
-    """Micro batch of a training attempt after one that ran out of memory; otherwise the planned one."""
+    """Micro batch of a training attempt, where it is not that of job.json."""
     charged: int = 0
     """Failed attempts of the stage so far that count against retry.maxAttempts."""
     interrupted: int = 0
@@ -155,7 +155,20 @@ class PlanStatus(Tolerant):
     gpus: int
     """GPUs over all nodes; 0 where the runtime asks for none."""
     micro_batch_size: int
+    """Chosen again when the model is known, if the job does not say it."""
     gradient_accumulation: int
+    gradient_checkpointing: bool | None = None
+    """Whether activations are recomputed; absent until the model is known."""
+    gpu_product: Short | None = None
+    """GPU product that was planned for, if the job or its runtime names one."""
+    memory_gib: float | None = None
+    """Forecast memory of each GPU."""
+    steps: int | None = None
+    """Optimizer steps, if the training does not end early."""
+    seconds: int | None = None
+    """Forecast time of the training, without queue, loading, evaluation and checkpoints."""
+    gpu_hours: float | None = None
+    """Forecast GPU hours of the training."""
     registry_claim: Short | None = None
     """PersistentVolumeClaim that the adapter is published to; absent: it is published to S3."""
     adapter_path: Long | None = None
@@ -189,5 +202,7 @@ class FineTuneJobStatus(Tolerant):
     """Time during which finished attempts have run."""
     ledger: LedgerStatus | None = None
     """Where the time went."""
+    gpu_seconds: int | None = None
+    """GPUs times seconds during which finished attempts of the training have run."""
     cleaned: Time | None = None
     """When the children and the workspace of the ended job were deleted, after spec.ttl."""

@@ -18,8 +18,9 @@ from tuneyard_operator.domain.decision import Action, Create, Delete, Note
 from tuneyard_operator.domain.failures import Ending, classify, first_cause, read_result
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.held import since_let_go, why_held
+from tuneyard_operator.domain.holding import why_it_stops
+from tuneyard_operator.domain.objects.choices import with_choices
 from tuneyard_operator.domain.objects.metadata import Owner
-from tuneyard_operator.domain.objects.micro_batch import with_micro_batch
 from tuneyard_operator.domain.objects.pod import memory_limit
 from tuneyard_operator.domain.objects.stage_job import build_rendezvous_service, build_stage_job, stage_nodes
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
@@ -34,7 +35,6 @@ STEP_OF_STAGE = {
     Stage.PUBLISH: ConditionType.PUBLISHED,
 }
 """First condition of each stage; a refused Job is reported by it."""
-HELD = Verdict(reasons.SUSPENDED, "spec.suspend is true, and nothing of the job runs")
 
 
 @dataclass
@@ -45,6 +45,8 @@ class Work:
     report: Report
     frozen: Frozen
     now: datetime
+    hold: Verdict | None = None
+    """What holds the job back."""
     actions: list[Action] = field(default_factory=list)
 
     @property
@@ -86,9 +88,12 @@ def has_succeeded(seen: Observed, frozen: Frozen, attempt: Attempt) -> bool:
 
 
 def _start(work: Work, stage: Stage, number: int, micro_batch: int | None = None) -> Running | Verdict:
-    if work.seen.live.suspend and work.seen.job_of(stage, number) is None:
-        return HELD
-    body = with_micro_batch(build_stage_job(work.owner, work.frozen, stage, number), micro_batch)
+    if work.hold is not None and work.seen.job_of(stage, number) is None:
+        return work.hold
+    body = build_stage_job(work.owner, work.frozen, stage, number)
+    if stage is Stage.TRAIN:
+        micro_batch = micro_batch or chosen_micro_batch(work)
+        body = with_choices(body, micro_batch=micro_batch, is_recomputing=chosen_checkpointing(work))
     step = STEP_OF_STAGE[stage]
     if stage_nodes(work.frozen, stage) > 1:
         work.actions.append(
@@ -97,6 +102,19 @@ def _start(work: Work, stage: Stage, number: int, micro_batch: int | None = None
     work.actions.append(Create(step, body, (stage, number)))
     name = names.stage_job_name(work.seen.name, stage, number)
     return Running(work.report.begin(stage, number, name, micro_batch), ())
+
+
+def chosen_micro_batch(work: Work) -> int | None:
+    """The micro batch that was chosen when the model was known; None: that of job.json."""
+    chosen, planned = work.report.status.plan, work.frozen.plan.resolved.training.micro_batch_size
+    return None if chosen is None or chosen.micro_batch_size == planned else chosen.micro_batch_size
+
+
+def chosen_checkpointing(work: Work) -> bool | None:
+    """Likewise gradient checkpointing."""
+    chosen, planned = work.report.status.plan, work.frozen.plan.resolved.training.gradient_checkpointing
+    is_same = chosen is None or chosen.gradient_checkpointing in {None, planned}
+    return None if is_same or chosen is None else chosen.gradient_checkpointing
 
 
 def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running | Verdict:
@@ -118,8 +136,8 @@ def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running
     if cause is not None:
         # Read them now: the Job ends the other pods, and they are gone by the time that it is Failed.
         attempt = work.report.note(attempt, failure_class=cause.failure_class, message=clip(cause.message))
-    if work.seen.live.suspend:
-        return _stop(work, attempt, reasons.SUSPENDING, "spec.suspend is true: checkpoint and leave")
+    if work.hold is not None:
+        return _stop(work, attempt, reasons.SUSPENDING, why_it_stops(work.hold))
     if job.suspended:
         return _wait_in_queue(work, attempt, job, pods)
     return _watch(work, attempt, job, pods)
@@ -218,10 +236,10 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
         ending = Verdict(reasons.FORMER_POD_ENDING, message, waiting_for=waiting)
         return lost_pod(alive, work.now) or ending
     is_written = attempt in work.seen.status.attempts
-    if work.seen.live.suspend and work.seen.job_of(stage, attempt.number + 1) is None:
+    if work.hold is not None and work.seen.job_of(stage, attempt.number + 1) is None:
         # Held is said when its pods were asked for, which is done once it is written that it is over.
         ending = Verdict(reasons.SUSPENDING, f"attempt {attempt.number} of {stage} is over", again_after=0.0)
-        return HELD if is_written else ending
+        return work.hold if is_written else ending
     last = api_time(work.now) if attempt.ended is None else attempt.ended
     # If the clock was set back to before the attempt's end, the time since then is unknown.
     if last <= api_time(work.now) and work.now < plan.not_before:

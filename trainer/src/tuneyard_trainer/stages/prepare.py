@@ -22,6 +22,7 @@ from tuneyard_trainer.model.base import BaseModel, find_base_model
 from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.former_adapter import find_adapter
 from tuneyard_trainer.model.module_tree import check_module_tree
+from tuneyard_trainer.model.weights import shape_in
 from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.pod.failures import bad_input
 from tuneyard_trainer.workspace.layout import FORMER_ADAPTER, PREPARED
@@ -109,6 +110,8 @@ def prepare(context: StageContext) -> PrepareFacts:
         leaked_records=report.leaked,
         personal_data_hints=report.hint_count,
         dataset_digest=_digest(splits),
+        model=shape_in(model.folder, model.config),
+        longest_sequence=training.longest,
         warnings=tuple(warnings),
     )
 

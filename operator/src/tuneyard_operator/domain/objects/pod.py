@@ -31,7 +31,6 @@ CONTAINER_SECURITY: Mapping[str, Any] = {
     "capabilities": {"drop": ["ALL"]},
 }
 MASTER_PORT = 29500
-GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
 _RANK = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 _GPUS = "gpus"
 """Name of a training pod's resource claim."""
@@ -169,7 +168,7 @@ def _placement(frozen: Frozen) -> dict[str, Any]:
     placement: dict[str, Any] = {}
     selector = {**(runtime.node_selector or {}), **(wishes.node_selector or {})}
     if wishes.gpu_product is not None:
-        selector[GPU_PRODUCT_LABEL] = wishes.gpu_product
+        selector[names.GPU_PRODUCT_LABEL] = wishes.gpu_product
     if selector:
         placement["nodeSelector"] = dict(sorted(selector.items()))
     tolerations = [*runtime.tolerations, *(wishes.tolerations or ())]
