@@ -60,6 +60,16 @@ def workspace_name(job: str) -> str:
     return f"{job}-workspace"
 
 
+def dataset_name(job: str, uid: str) -> str:
+    """The data set in the stores of NeMo microservices that a job's records are uploaded to; another one for each FineTuneJob."""
+    return f"{job}-{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
+
+
+def customization_name(job: str, uid: str, attempt: int) -> str:
+    """The customization job of NeMo Customizer that one attempt (from 1) of a training is."""
+    return f"{dataset_name(job, uid)}-{attempt}"
+
+
 def gpu_claim_name(job: str) -> str:
     """The ResourceClaimTemplate of the training pods' GPUs."""
     return f"{job}-gpus"
