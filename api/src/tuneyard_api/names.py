@@ -36,6 +36,10 @@ ANNOTATION_UID = f"{GROUP}/uid"
 FINALIZER = f"{GROUP}/published"
 """Finalizer of a FineTuneJob whose published adapter must be removed before the FineTuneJob is gone."""
 
+CUSTOMIZATION_FINALIZER = f"{GROUP}/customization"
+"""Finalizer of a FineTuneJob whose customization in a service must be cancelled before the FineTuneJob is gone."""
+FINALIZERS = frozenset({FINALIZER, CUSTOMIZATION_FINALIZER})
+
 MAX_JOB_NAME = 40
 """Longest FineTuneJob name, in characters: leaves room for `-workspace`, `-plan-` with ten digits, `-prepare-12` and a pod's suffix within 63."""
 

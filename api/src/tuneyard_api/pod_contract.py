@@ -356,9 +356,9 @@ class TrainingMeasures(Tolerant):
     """Lowest validation loss so far, or the latest with `checkpoint.publish: last`; nats per learned token."""
     best_step: int | None = None
     """Optimizer step of that validation loss; its checkpoint is published if no later step is better."""
-    trained_tokens: int
-    """Tokens of all optimizer steps so far."""
-    tokens_per_second: float
+    trained_tokens: int | None = None
+    """Tokens of all optimizer steps so far; absent, as the speed: a service trains, which does not say it."""
+    tokens_per_second: float | None = None
     """Mean speed so far, over all GPUs; time for validation and checkpoints counts."""
     peak_memory_bytes: int | None = None
     """Peak memory of one GPU, or of one process where there is no GPU: of the first one until the training ends, then of the one

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The four services behind one address: as a function for tests without sockets, and as a server for real clients."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tuneyard_operator.adapters.nemo import Answer
 
 from support.nemo.customizer import Customizer
 from support.nemo.data_store import DataStore
@@ -14,6 +18,7 @@ from support.nemo.entities import EntityStore
 from support.nemo.evaluator import Evaluator
 from support.nemo.wire import UNANSWERED, Fault, Refused, Reply, Request, Unprocessable
 
+TOKEN = "a-token-of-the-services"  # nobody's
 _OF_ENTITY_STORE = {"namespaces", "datasets", "models", "projects"}
 
 
@@ -65,6 +70,19 @@ class NemoDouble:
         if first == "evaluation" and rest:
             return self.evaluator.serve(request, rest)
         raise Refused(404, f"no such route: {request.path}")
+
+
+def call_double(double: NemoDouble, method: str, url: str, body: Any, token: str = TOKEN) -> Answer:
+    """One of the operator's calls, answered without sockets."""
+    parts = urlsplit(url)
+    content = b"" if body is None else json.dumps(body).encode()
+    headers = {"Authorization": f"Bearer {token}"}
+    request = Request(method, unquote(parts.path), dict(parse_qsl(parts.query)), headers, content)
+    answer = double.answer(request)
+    if answer.status == UNANSWERED:
+        return Answer(unreachable="ServerDisconnectedError: Server disconnected")
+    pause = answer.headers.get("Retry-After")
+    return Answer(status=answer.status, body=answer.body, retry_after=float(pause) if pause else None)
 
 
 @contextmanager

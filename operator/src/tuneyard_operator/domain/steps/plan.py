@@ -35,6 +35,7 @@ def plan(work: Work) -> float | None:
         f"{processes} {one if processes == 1 else many}{spread}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
         f"{training.data_parallel} data parallel x {training.gradient_accumulation} accumulation"
     )
+    service = work.frozen.runtime.customizer
     work.report.met(ConditionType.PLANNED, reasons.PLANNED, numbers)
     work.report.change(
         plan=PlanStatus(
@@ -43,6 +44,7 @@ def plan(work: Work) -> float | None:
             micro_batch_size=training.micro_batch_size,
             gradient_accumulation=training.gradient_accumulation,
             registry_claim=plan.registry_claim,
+            customizer=service.endpoint if service is not None else None,
             adapter_path=plan.adapter_path,
         )
     )
