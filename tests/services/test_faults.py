@@ -131,7 +131,8 @@ def test_an_operator_killed_before_each_of_its_writes_finds_what_it_has_started(
             return
 
 
-def test_killed_between_created_there_and_written_here_and_suspended_it_is_cancelled_there() -> None:
+@pytest.mark.parametrize("is_down", [False, True])
+def test_killed_between_created_there_and_written_here_and_suspended_it_is_cancelled_there(is_down: bool) -> None:
     found = 0
     for calls in range(8):
         world = ServiceWorld()
@@ -141,9 +142,14 @@ def test_killed_between_created_there_and_written_here_and_suspended_it_is_cance
         world.cluster.die_before = None
         written = [each.job for each in world.status.attempts]
         found += bool(world.customizations) and world.customizations[0]["name"] not in written
+        world.nemo.faults += [Fault("*", "/v1/", 503, times=2)] if is_down else []
         world.edit(suspend=True)
         world.settle()
-        world.go_on(10)
+        for _ in range(20):
+            world.advance(2)
+            if world.requeue is not None:
+                world.one_pass()
+            world.settle()
         assert world.states in ([], ["cancelled"])
         assert world.status.state is State.SUSPENDED
     assert found, "no death fell between the two"
