@@ -132,7 +132,9 @@ def test_an_operator_killed_before_each_of_its_writes_finds_what_it_has_started(
 
 
 @pytest.mark.parametrize("is_down", [False, True])
-def test_killed_between_created_there_and_written_here_and_suspended_it_is_cancelled_there(is_down: bool) -> None:
+def test_killed_between_created_there_and_written_here_and_suspended_it_is_cancelled_there(
+    is_down: bool,
+) -> None:
     found = 0
     for calls in range(8):
         world = ServiceWorld()

@@ -14,6 +14,10 @@ from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import State
 
 
+def state(world: World) -> State:
+    return world.status.state
+
+
 def trained() -> ServiceWorld:
     world = ServiceWorld()
     world.prepare()
@@ -24,10 +28,10 @@ def trained() -> ServiceWorld:
 def test_the_job_goes_through_every_step_to_succeeded() -> None:
     world = ServiceWorld()
     world.prepare()
-    assert world.status.state is State.WAITING
+    assert state(world) is State.WAITING
     assert world.conditions()["Scheduled"] == ("False", reasons.WAITING_FOR_SERVICE)
     world.go_on(6)
-    assert world.status.state is State.TRAINING
+    assert state(world) is State.TRAINING
     assert world.status.progress is not None
     assert 0 < world.status.progress.step < world.status.progress.of == 5
     assert world.status.progress.loss is not None
@@ -186,7 +190,7 @@ def test_what_the_service_cant_do_is_refused_with_the_runtimes_that_can(
     world = ServiceWorld(spec=job_spec(**changes))
     world.cluster.store(names.RUNTIME_KIND, {"metadata": {"name": "pods"}, "spec": runtime_spec()})
     world.settle()
-    assert world.status.state is State.FAILED
+    assert state(world) is State.FAILED
     message = world.status.message or ""
     assert f"{path}: runtime hf trains" in message, message
     assert "or runtime pods, which trains in pods" in message
@@ -201,12 +205,12 @@ def test_suspended_the_customization_is_cancelled_and_starts_again() -> None:
     world.settle()
     world.go_on(6)
     assert world.states == ["cancelled"]
-    assert world.status.state is State.SUSPENDED
+    assert state(world) is State.SUSPENDED
     world.edit(suspend=False)
     world.settle()
     world.go_on(20)
     assert world.states == ["cancelled", "completed"]
-    assert world.status.state is State.SUCCEEDED, world.status.message
+    assert state(world) is State.SUCCEEDED, world.status.message
     assert [each.outcome for each in world.status.attempts] == ["Succeeded", "Stopped", "Succeeded"]
 
 
@@ -247,7 +251,7 @@ def test_a_deadline_cancels_the_customization() -> None:
     world.nemo.customizer.pace.running = 1000
     world.prepare()
     world.go_on(30)
-    assert world.status.state is State.FAILED
+    assert state(world) is State.FAILED
     assert world.conditions()["Succeeded"] == ("False", reasons.ACTIVE_DEADLINE)
     assert world.states == ["cancelled"]
 
@@ -268,7 +272,7 @@ def test_a_restarted_operator_goes_on_with_what_runs() -> None:
         world.start_operator()
         world.go_on(2)
     world.go_on(6)
-    assert world.status.state is State.SUCCEEDED, world.status.message
+    assert state(world) is State.SUCCEEDED, world.status.message
     assert len(world.nemo.customizer.started) == 1
 
 
@@ -277,7 +281,7 @@ def test_out_of_memory_is_tried_again_with_a_smaller_micro_batch() -> None:
     world.nemo.customizer.failures[names.customization_name("a", "uid-a", 1)] = "torch: CUDA out of memory"
     world.prepare()
     world.go_on(40)
-    assert world.status.state is State.SUCCEEDED, world.status.message
+    assert state(world) is State.SUCCEEDED, world.status.message
     sizes = [job["config_snapshot"]["training_option"]["micro_batch_size"] for job in world.customizations]
     assert sizes == [4, 2]
 
