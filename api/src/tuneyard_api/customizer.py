@@ -13,14 +13,14 @@ from tuneyard_api.base import Contract, HttpUrl
 from tuneyard_api.job_inputs import ModelSource, SecretKey
 from tuneyard_api.serving import ServedBase
 
-_TARGET = r"^[a-z0-9][a-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._+-]*)?$"
-_MODEL_URI = r"^(hf|ngc)://[A-Za-z0-9][A-Za-z0-9._/-]*([:@][A-Za-z0-9][A-Za-z0-9._-]*)?$"
+TARGET = r"^[a-z0-9][a-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._+-]*)?$"
+MODEL_URI = r"^(hf|ngc)://[A-Za-z0-9][A-Za-z0-9._/-]*([:@][A-Za-z0-9][A-Za-z0-9._-]*)?$"
 
 
 class NewTarget(Contract):
     """A customization target that is made when the Customizer does not have it."""
 
-    model_uri: Annotated[str, Field(max_length=512, pattern=_MODEL_URI)]
+    model_uri: Annotated[str, Field(max_length=512, pattern=MODEL_URI)]
     """Where the Customizer downloads the model from, such as `ngc://nvidia/nemo/llama-3_2-1b-instruct:2.0`."""
     parameters: Annotated[int, Field(ge=1, le=10_000_000_000_000)]
     """Number of the model's parameters."""
@@ -33,7 +33,7 @@ class CustomizerModel(Contract):
 
     base: ServedBase
     """The model as a job names it; the prepare pod reads its tokenizer there."""
-    target: Annotated[str, Field(max_length=256, pattern=_TARGET)]
+    target: Annotated[str, Field(max_length=256, pattern=TARGET)]
     """The Customizer's target, such as `meta/llama-3.2-1b-instruct@2.0`."""
     create: NewTarget | None = None
     """How the target is made if it is not there; absent: a missing target is waited for."""
