@@ -42,6 +42,10 @@ ANNOTATION_UID = f"{GROUP}/uid"
 FINALIZER = f"{GROUP}/published"
 """Finalizer of a FineTuneJob whose published adapter must be removed before the FineTuneJob is gone."""
 
+CUSTOMIZATION_FINALIZER = f"{GROUP}/customization"
+"""Finalizer of a FineTuneJob whose customization in a service must be cancelled before the FineTuneJob is gone."""
+FINALIZERS = frozenset({FINALIZER, CUSTOMIZATION_FINALIZER})
+
 MAX_JOB_NAME = 40
 """Longest FineTuneJob name, in characters: leaves room for `-workspace`, `-plan-` with ten digits, `-prepare-12` and a pod's suffix within 63."""
 
@@ -64,6 +68,16 @@ def former_plan_name(job: str) -> str:
 def workspace_name(job: str) -> str:
     """The PersistentVolumeClaim that the stages of a job share."""
     return f"{job}-workspace"
+
+
+def dataset_name(job: str, uid: str) -> str:
+    """The data set in the stores of NeMo microservices that a job's records are uploaded to; another one for each FineTuneJob."""
+    return f"{job}-{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
+
+
+def customization_name(job: str, uid: str, attempt: int) -> str:
+    """The customization job of NeMo Customizer that one attempt (from 1) of a training is."""
+    return f"{dataset_name(job, uid)}-{attempt}"
 
 
 def gpu_claim_name(job: str) -> str:

@@ -194,6 +194,46 @@ PENDING_DEADLINE = _reason(
     "The job has waited longer than deadlines.pendingSeconds; the message says what it waited for.",
 )
 
+# Services that train
+WAITING_FOR_SERVICE = _reason(
+    "WaitingForService",
+    Fixer.CLUSTER,
+    "The service has the training and has not started it yet.",
+    is_waiting=True,
+)
+SERVICE_UNAVAILABLE = _reason(
+    "ServiceUnavailable",
+    Fixer.UPSTREAM,
+    "A service that the job needs is not reached, is too busy or fails; it is asked again.",
+    is_waiting=True,
+)
+SERVICE_DENIED = _reason(
+    "ServiceDenied", Fixer.CLUSTER, "A service does not accept the operator's token.", is_waiting=True
+)
+SERVICE_LACKS = _reason(
+    "ServiceEntityMissing",
+    Fixer.CLUSTER,
+    "A service lacks an entity that the job needs, such as the target of its model.",
+    is_waiting=True,
+)
+SERVICE_REFUSED = _reason(
+    "ServiceRefused", Fixer.INPUT, "A service refuses the job for good; the message has its words."
+)
+SERVICE_UNEXPECTED = _reason(
+    "ServiceAnswerUnexpected",
+    Fixer.UPSTREAM,
+    "A service answered what its description does not have, as another version may.",
+    is_waiting=True,
+)
+CANCELLED_THERE = _reason(
+    "CancelledInService", Fixer.INPUT, "Somebody cancelled the training in the service that carries it."
+)
+CANCELLING_THERE = _reason(
+    "CancellingInService",
+    Fixer.NOBODY,
+    "The job is being deleted, and its training in the service is cancelled first.",
+)
+
 # Suspended
 SUSPENDING = _reason(
     "Suspending",

@@ -37,7 +37,7 @@ class State(StrEnum):
     PENDING = "Pending"
     PREPARING = "Preparing"
     WAITING = "Waiting"
-    """A pod of the job exists and can't start: see status.waitingFor."""
+    """A pod of the job exists and can't start, or a service that trains does not do as asked: see status.waitingFor."""
     QUEUED = "Queued"
     """The stage's queue holds it back or has taken its place away: see status.waitingFor."""
     TRAINING = "Training"
@@ -99,7 +99,7 @@ class Attempt(Tolerant):
     stage: Stage
     number: int
     job: Short
-    """Name of the batch/v1 Job."""
+    """Name of the batch/v1 Job, or of the customization in a service that trains."""
     started: Time
     """Time at which its Job was made, or at which its queue last let it go."""
     ended: Time | None = None
@@ -171,6 +171,8 @@ class PlanStatus(Tolerant):
     """Forecast GPU hours of the training."""
     registry_claim: Short | None = None
     """PersistentVolumeClaim that the adapter is published to; absent: it is published to S3."""
+    customizer: Long | None = None
+    """Address of the NeMo Customizer that trains; absent: pods do."""
     adapter_path: Long | None = None
     """Place of the adapter's name: a path in a pod that mounts the claim, or `s3://bucket/prefix/name`."""
 

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from tuneyard_api import reasons
+from tuneyard_api import names, reasons
 from tuneyard_api.status import ConditionType, FineTuneJobStatus
 
 from tuneyard_operator.domain.acceptance import accept
 from tuneyard_operator.domain.cleanup import clean_up
-from tuneyard_operator.domain.conditions import api_time, is_true
+from tuneyard_operator.domain.conditions import api_time, is_true, read_time
 from tuneyard_operator.domain.deadlines import why_late
 from tuneyard_operator.domain.decision import Decision, SetFinalizers
-from tuneyard_operator.domain.deletion import decide_deletion, finalizers_to_set
+from tuneyard_operator.domain.deletion import decide_deletion, end_customizations, finalizers_to_set
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.holding import why_held_back
 from tuneyard_operator.domain.interventions import end_late, hold_or_release
@@ -47,6 +47,8 @@ def decide(seen: Observed, now: datetime) -> Decision:
     if finalizers is not None:
         return Decision((SetFinalizers(finalizers),), seen.status, 0.0)
     if is_terminal(seen.status.conditions):
+        if names.CUSTOMIZATION_FINALIZER in seen.finalizers:
+            return end_customizations(seen, read_time(seen.status.ended or api_time(now)), now)
         return clean_up(seen, now)
     decision = _carry_on(seen, now)
     return replace(decision, status=account(seen, decision.status, now))

@@ -36,6 +36,5 @@ def why_held_back(seen: Observed, now: datetime) -> Verdict | float | None:
 
 
 def why_it_stops(hold: Verdict) -> str:
-    """What a stage that runs is told."""
-    is_budget = hold.reason == reasons.BUDGET_SPENT
-    return f"{'the budget is spent' if is_budget else 'spec.suspend is true'}: checkpoint and leave"
+    """The cause, for the message of a stage that runs and is stopped."""
+    return "the budget is spent" if hold.reason == reasons.BUDGET_SPENT else "spec.suspend is true"

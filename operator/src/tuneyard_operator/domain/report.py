@@ -9,6 +9,7 @@ from tuneyard_api.pod_contract import FailureClass, Stage, StageResult
 from tuneyard_api.status import Attempt, ConditionType, FineTuneJobStatus, ResultStatus
 
 from tuneyard_operator.domain.conditions import api_time, clip, is_true, set_condition
+from tuneyard_operator.domain.customizations import SeenCustomization
 from tuneyard_operator.domain.deadlines import queued_for, ran
 from tuneyard_operator.domain.decision import Note
 from tuneyard_operator.domain.retries import CHARGED
@@ -115,10 +116,10 @@ class Report:
         queued = attempt.queued_seconds + queued_for(attempt, self.now)
         return self.note(attempt, started=api_time(self.now), queued_since=None, queued_seconds=queued)
 
-    def end(self, attempt: Attempt, ending: StageResult | StageFailure | None) -> Attempt:
+    def end(self, attempt: Attempt, ending: StageResult | SeenCustomization | StageFailure | None) -> Attempt:
         """Record the end of an attempt; None means that the operator stopped it."""
         fields: dict[str, Any] = {"ended": api_time(self.now), "outcome": "Stopped"}
-        if isinstance(ending, StageResult):
+        if isinstance(ending, StageResult | SeenCustomization):
             # A pod that was to be taken away may have ended well before that.
             fields |= {"outcome": "Succeeded", "failure_class": None, "message": None}
         elif ending is not None:

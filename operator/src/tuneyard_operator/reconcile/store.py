@@ -57,8 +57,9 @@ class Stored:
     def is_over(self) -> bool:
         """Whether no pass can have anything to do."""
         if self.deleting is not None:
-            return names.FINALIZER not in self.finalizers
+            return not names.FINALIZERS & set(self.finalizers)
         is_done = self.has_ended and self.status.cleaned is not None
+        is_done = is_done and names.CUSTOMIZATION_FINALIZER not in self.finalizers
         return is_done and finalizers_to_set(self.live, self.status, self.finalizers) is None
 
 

@@ -101,7 +101,7 @@ def _environment(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> li
         contract.ENV_TERMINATION_LOG: {"value": contract.TERMINATION_LOG},
         contract.ENV_PORT: {"value": str(contract.PROGRESS_PORT)},
     }
-    for name in (contract.ENV_HUB_TOKEN, *contract.ENV_S3):
+    for name in (contract.ENV_HUB_TOKEN, contract.ENV_DATA_STORE_TOKEN, *contract.ENV_S3):
         env.pop(name, None)
     env |= _credentials(frozen, stage)
     if stage is Stage.TRAIN and frozen.plan.resolved.nodes > 1:
@@ -119,6 +119,8 @@ def _credentials(frozen: Frozen, stage: Stage) -> dict[str, Any]:
         keys[contract.ENV_HUB_TOKEN] = {"name": token.name, "key": token.key}
         if frozen.plan.hub_token_is_optional:
             keys[contract.ENV_HUB_TOKEN]["optional"] = True
+    if stage is Stage.PREPARE and plan.upload_token is not None:
+        keys[contract.ENV_DATA_STORE_TOKEN] = {"name": plan.upload_token.name, "key": plan.upload_token.key}
     if secret is not None:
         keys |= {name: {"name": secret, "key": name} for name in contract.ENV_S3}
         # Only temporary credentials have a session token.

@@ -27,6 +27,7 @@ def plan(work: Work) -> float | None:
         work.actions.append(Create(ConditionType.PLANNED, build_gpu_claim_template(work.owner, work.frozen)))
     training, processes = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
     numbers = shares_text(work, training.micro_batch_size, training.gradient_accumulation)
+    service = work.frozen.runtime.customizer
     work.report.met(ConditionType.PLANNED, reasons.PLANNED, numbers)
     work.report.change(
         plan=PlanStatus(
@@ -35,6 +36,7 @@ def plan(work: Work) -> float | None:
             micro_batch_size=training.micro_batch_size,
             gradient_accumulation=training.gradient_accumulation,
             registry_claim=plan.registry_claim,
+            customizer=service.endpoint if service is not None else None,
             adapter_path=plan.adapter_path,
         )
     )

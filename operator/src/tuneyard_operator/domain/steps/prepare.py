@@ -8,7 +8,7 @@ from tuneyard_api.pod_contract import PrepareFacts, Stage
 from tuneyard_api.status import ConditionType
 
 from tuneyard_operator.domain.forecasting import forecast_of, numbers_of, why_it_does_not_fit
-from tuneyard_operator.domain.stages import Running, Work, carry
+from tuneyard_operator.domain.stages import PODS, Running, Work, carry
 from tuneyard_operator.domain.steps.plan import shares_text
 from tuneyard_operator.domain.steps.step import attempt_text, leave_unmet, look_again_after
 from tuneyard_operator.domain.verdict import Verdict
@@ -19,7 +19,7 @@ def prepare(work: Work) -> float | None:
     report = work.report
     if report.is_met(ConditionType.DATA_READY):
         return None
-    outcome = carry(work, Stage.PREPARE)
+    outcome = carry(work, Stage.PREPARE, PODS)
     if isinstance(outcome, Verdict):
         return leave_unmet(work, ConditionType.DATA_READY, outcome)
     if isinstance(outcome, Running):

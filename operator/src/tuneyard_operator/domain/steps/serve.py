@@ -27,7 +27,7 @@ def serve(work: Work) -> float | None:
     since = max(moments, default=work.now)
     serving = Serving(
         endpoint=destination.endpoint,
-        adapter=work.frozen.plan.resolved.adapter_name,
+        adapter=_adapter_name(work),
         answers=work.seen.served,
         waited=work.now - since,
         timeout=timedelta(seconds=work.frozen.plan.serve_timeout_seconds),
@@ -47,3 +47,9 @@ def serve(work: Work) -> float | None:
     )
     report.change_result(served_after_seconds=round(serving.waited.total_seconds(), 1))
     return None
+
+
+def _adapter_name(work: Work) -> str:
+    """The name under which the adapter was published, which a service may have given it."""
+    result = work.report.status.result
+    return result.adapter.name if result and result.adapter else work.frozen.plan.resolved.adapter_name
