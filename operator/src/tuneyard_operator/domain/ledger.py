@@ -3,7 +3,7 @@
 
 A pass counts the time from the last write of status until now, and only when something else is written anyway. The
 times of pods cut it into queued, pulling and the run of the container; the trainer's own measurement divides a run, and
-divides it anew as long as it goes on, so that no rounding adds up. See docs/design/ledger.md.
+divides it anew as long as it goes on, so that no rounding adds up. See docs/how-to/look-at-jobs.md.
 """
 
 from collections.abc import Mapping
