@@ -11,11 +11,13 @@ import sys
 
 GENERATORS = (
     ("-m", "tuneyard_api.generate"),
+    ("tools/observability_files.py",),
     ("-m", "tuneyard", "docs"),
     ("-m", "tuneyard", "render"),
     ("tools/terminal_picture.py",),
     ("tools/families_page.py",),
     ("tools/methods_page.py",),
+    ("tools/forecast_page.py",),
 )
 
 

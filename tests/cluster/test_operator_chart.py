@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chart with the real helm and the real API server: it renders, refuses typing errors, and what it makes is taken."""
 
+import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from observability.alerts import RUNBOOKS, build_rules
+from observability.dashboard import build_dashboard
 from support.cluster.operator_process import until
 from tuneyard.checks.custom_kinds import add, check
 from tuneyard.render.files import File
@@ -73,6 +76,26 @@ def test_prometheus_finds_the_operator_where_it_has_its_kinds(helm: Path, tmp_pa
     ]
     add([PROMETHEUS_CRDS], tmp_path)
     assert check([File("chart", "", "tuneyard-operator", (monitor,))], tmp_path) == []
+
+
+def test_alert_rules_and_the_dashboard_come_with_the_chart(helm: Path, tmp_path: Path) -> None:
+    assert not {"PrometheusRule", "ConfigMap"} & {kind for kind, _ in rendered(helm, tmp_path, {})}
+    values = {
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "runbooks": "https://docs.example/r",
+        },
+        "dashboard": {"enabled": True},
+    }
+    objects = rendered(helm, tmp_path, values)
+    rule = objects["PrometheusRule", "ty-tuneyard-operator"]
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    assert rule["spec"] == json.loads(json.dumps(build_rules()).replace(RUNBOOKS, "https://docs.example/r"))
+    dashboard = objects["ConfigMap", "ty-tuneyard-operator-dashboard"]
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    (text,) = dashboard["data"].values()
+    assert json.loads(text)["panels"] == build_dashboard()["panels"]
 
 
 @pytest.mark.parametrize(

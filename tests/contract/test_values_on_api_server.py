@@ -36,7 +36,7 @@ FIRST: dict[str, Any] = {
     "lora": {"targetModules": ["q_proj"]},
     "training": {"earlyStopping": {}},
     **{name: {} for name in ("parallelism", "runtime", "workspace", "resources", "checkpoint", "retry")},
-    **{name: {} for name in ("deadlines", "ttl", "evaluation", "serve")},
+    **{name: {} for name in ("budget", "deadlines", "ttl", "evaluation", "serve")},
     "scheduling": {"tolerations": [{"key": "a"}], "nodeSelector": {"a": "b"}},
     "publish": {"pvc": {"claimName": "c"}},
 }  # fmt: skip
@@ -52,7 +52,21 @@ PLAIN = {name: part for name, part in FIRST.items() if name != "lora"} | {
     "model": {"pvc": {"claimName": "c", "path": "p"}},
     "dataset": {"training": SOURCE},
 }
-METHODS: tuple[dict[str, Any], ...] = ({"method": "dpo", "dpo": {}}, {"method": "pTuning", "pTuning": {}})
+ALL = {"loss": 1, "perplexity": 1, "exactMatch": 0, "rougeL": 0, "preferenceAccuracy": 0}
+GATE = {
+    "minimum": {name: ALL[name] for name in ("exactMatch", "rougeL", "preferenceAccuracy")},
+    "maximum": {name: ALL[name] for name in ("loss", "perplexity")},
+    "mustNotRegress": {"base": ALL, "served": ALL},
+}
+GATED = {
+    "dataset": {"training": SOURCE, "test": SOURCE},
+    "publish": {"replace": True},
+    "evaluation": {"gate": GATE},
+}
+METHODS: tuple[dict[str, Any], ...] = (
+    {"method": "dpo", "dpo": {}} | GATED,
+    {"method": "pTuning", "pTuning": {}},
+)
 JOBS = (FIRST, *(FIRST | other for other in OTHERS), *(PLAIN | method for method in METHODS))
 METADATA = ("labels", "annotations", "namespace")
 

@@ -15,6 +15,7 @@ from tuneyard_operator.adapters.credentials import Credentials, NoCredentialsErr
 from tuneyard_operator.adapters.kubernetes import KubernetesCluster
 from tuneyard_operator.adapters.metrics import Metrics, build_app
 from tuneyard_operator.adapters.progress import HttpProgress
+from tuneyard_operator.domain.measures import Census, Changes, Failed
 from tuneyard_operator.ports import ClusterError, NotServedError, RefusedError
 
 Outcome = TypeVar("Outcome")
@@ -242,13 +243,30 @@ def test_progress_is_best_effort() -> None:
 
 
 def test_the_port_tells_kubelet_and_prometheus() -> None:
-    metrics = Metrics(lambda: {"Training": 2}, lambda: 7)
+    is_leader = True
+    census = Census(
+        {("Training", "Training"): 2},
+        gpus={"Training": 16},
+        longest_wait={"Queued": 60.0},
+        tokens_per_second=5.5,
+    )
+    metrics = Metrics(lambda: census, lambda: 7, lambda: is_leader)
+    metrics.changed(
+        Changes(
+            ended=("Failed", "GateFailed"),
+            failed=(Failed("train", "OutOfMemory"),),
+            queue_seconds=(20.0,),
+            held_seconds=90.0,
+            useful_seconds=60.0,
+            served_seconds=3.0,
+        )
+    )
     metrics.requested("create", "jobs", 201)
     metrics.passed(0.01, failed=True)
     alive = True
 
     async def work() -> list[tuple[int, str]]:
-        nonlocal alive
+        nonlocal alive, is_leader
         pages = []
         async with (
             TestServer(build_app(metrics, lambda: alive, lambda: False)) as server,
@@ -260,12 +278,30 @@ def test_the_port_tells_kubelet_and_prometheus() -> None:
             alive = False
             async with session.get(server.make_url("/healthz")) as answer:
                 pages.append((answer.status, await answer.text()))
+            is_leader = False
+            async with session.get(server.make_url("/metrics")) as answer:
+                pages.append((answer.status, await answer.text()))
         return pages
 
-    healthy, ready, scraped, dead = asyncio.run(work())
+    healthy, ready, scraped, dead, standby = asyncio.run(work())
     assert (healthy, ready, dead) == ((200, "ok\n"), (503, "no\n"), (503, "no\n"))
-    assert 'tuneyard_jobs{state="Training"} 2.0' in scraped[1]
-    assert "tuneyard_queue_length 7.0" in scraped[1]
+    assert 'tuneyard_jobs{reason="Training",state="Training"} 2.0' in scraped[1]
+    for line in (
+        "tuneyard_leader 1.0",
+        'tuneyard_gpus{state="Training"} 16.0',
+        'tuneyard_longest_wait_seconds{state="Queued"} 60.0',
+        "tuneyard_jobs_tokens_per_second 5.5",
+        'tuneyard_job_ends_total{reason="GateFailed",state="Failed"} 1.0',
+        'tuneyard_attempt_failures_total{failure_class="OutOfMemory",stage="train"} 1.0',
+        'tuneyard_queue_seconds_bucket{le="30.0"} 1.0',
+        "tuneyard_held_gpu_seconds_total 90.0",
+        "tuneyard_useful_gpu_seconds_total 60.0",
+        "tuneyard_served_seconds_sum 3.0",
+        "tuneyard_queue_length 7.0",
+    ):
+        assert line in scraped[1]
+    assert "tuneyard_leader 0.0" in standby[1]
+    assert "tuneyard_jobs{" not in standby[1], "sums over replicas count each job once"
     assert "tuneyard_reconcile_errors_total 1.0" in scraped[1]
     assert 'tuneyard_api_requests_total{code="201",resource="jobs",verb="create"} 1.0' in scraped[1]
 

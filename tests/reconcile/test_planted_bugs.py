@@ -148,7 +148,7 @@ def suspend_and_forget_the_pod(patch: Patch) -> None:
     real = stages._follow
 
     def follow(work: stages.Work, stage: Stage, attempt: Attempt) -> Any:
-        return stages.HELD if work.seen.live.suspend else real(work, stage, attempt)
+        return work.hold if work.hold is not None else real(work, stage, attempt)
 
     patch.setattr(stages, "_follow", follow)
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,34 @@ def test_the_command_of_the_how_to_goes_back_to_an_earlier_version(registry, pub
     script = f"NAME=a DIGEST={first.digest[7:]}\n{command}"
     subprocess.run(["sh", "-ec", script], cwd=registry.root, check=True)
     assert read(registry) == first
+
+
+def test_who_is_not_admitted_writes_nothing(registry, tmp_path):
+    def refuse(found):
+        raise StageFailure(FailureClass.GATE_FAILED, f"not beside {found}")
+
+    version, content = adapter(tmp_path / "scratch", "a", b"one")
+    with pytest.raises(StageFailure, match="not beside None"):
+        registry.publish(version, replace(content, admit=refuse), "mine", replace=True)
+    assert list(registry.root.rglob("*")) == []
+
+
+def test_a_version_is_admitted_beside_the_one_whose_name_it_takes(registry, publish, tmp_path, monkeypatch):
+    """Another job takes the name while the files are stored: it is asked again, beside that one."""
+    first, real, quicker, asked = publish("a", b"one"), claim.sign_too, [b"two"], []
+
+    def sign_too(folder, uid):
+        if quicker:
+            weights = quicker.pop()
+            publish("a", weights, "other", replace=True)
+        real(folder, uid)
+
+    monkeypatch.setattr(claim, "sign_too", sign_too)
+    version, content = adapter(tmp_path / "third", "a", b"three")
+    registry.publish(version, replace(content, admit=asked.append), "mine", replace=True)
+    assert asked[0] == first
+    assert [(each.digest, each.job.uid) for each in asked[1:]] == [(asked[1].digest, "other")]
+    assert read(registry) == version
 
 
 def test_a_link_that_somebody_else_made_is_a_conflict(registry, publish, tmp_path):

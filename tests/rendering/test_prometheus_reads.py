@@ -57,7 +57,9 @@ def test_every_namespace_of_jobs_has_a_pod_monitor_and_the_operator_a_service_mo
     stack = stack_of(metrics)
     monitors = objects_of(stack, "PodMonitor")
     assert [body["metadata"]["namespace"] for body in monitors] == ["team", "lab"]
-    assert operator_values(stack)["serviceMonitor"] == {"enabled": True}
+    values = operator_values(stack)
+    for part in ("serviceMonitor", "prometheusRule", "dashboard"):
+        assert values[part] == {"enabled": True}, part
     order = waves(stack)
     if metrics in order:
         assert order["fine-tuning"] > order[metrics], "the kinds are there before their objects"
@@ -66,7 +68,19 @@ def test_every_namespace_of_jobs_has_a_pod_monitor_and_the_operator_a_service_mo
 def test_without_prometheus_nothing_of_its_kinds_is_rendered() -> None:
     stack = stack_of(None)
     assert objects_of(stack, "PodMonitor") == []
-    assert "serviceMonitor" not in operator_values(stack)
+    assert not {"serviceMonitor", "prometheusRule", "dashboard"} & operator_values(stack).keys()
+
+
+def test_the_prometheus_of_the_catalog_reads_rules_and_grafana_dashboards_of_every_release() -> None:
+    stack = stack_of("kube-prometheus-stack")
+    (prometheus,) = [each for each in stack.components if each.name == "kube-prometheus-stack"]
+    assert prometheus.values is not None
+    values = dict(prometheus.values(stack))
+    spec = values["prometheus"]["prometheusSpec"]
+    assert [
+        spec[f"{what}SelectorNilUsesHelmValues"] for what in ("serviceMonitor", "podMonitor", "rule")
+    ] == [False] * 3
+    assert values["grafana"]["sidecar"]["dashboards"] == {"enabled": True, "searchNamespace": "ALL"}
 
 
 def test_the_monitor_finds_the_pods_of_a_job_by_their_labels_and_port() -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from tuneyard_api.base import Label, Tolerant
+from tuneyard_api.gate import KeptEvaluation
 from tuneyard_api.methods import method_of
 from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_FILES, published_digest
 
@@ -97,6 +98,8 @@ class Version(Tolerant):
     method: str | None = None
     rank: int | None = None
     """Of a LoRA."""
+    evaluation: KeptEvaluation | None = None
+    """How the job that stored it measured it."""
     job: Publisher | None = None
 
     @property

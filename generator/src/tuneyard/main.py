@@ -30,6 +30,7 @@ _COMMANDS = {
         "tuneyard.commands.schemas",
         "Add schemas of custom resources and values of charts for `check`.",
     ),
+    "plan": ("tuneyard.commands.plan", "Say what a fine-tuning job takes: memory, time, GPU hours, cost."),
     "data": ("tuneyard.commands.data", "Check data sets of fine-tuning jobs, without a cluster."),
     "report": ("tuneyard.commands.report", "Print the report on a published adapter."),
     "docs": ("tuneyard.commands.docs", "Write the sample file and the reference pages."),

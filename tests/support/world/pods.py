@@ -4,6 +4,7 @@
 
 from tuneyard_api.pod_contract import Progress
 from tuneyard_api.serving import Destination
+from tuneyard_operator.domain.measures import Changes
 from tuneyard_operator.domain.observed import AskedAdapter, ReplicaAnswer
 
 
@@ -35,6 +36,14 @@ class FakeProgress:
         return self.answer
 
 
-class NoMeter:
+class FakeMeter:
+    def __init__(self) -> None:
+        self.changes: list[Changes] = []
+        """What each status write added, without those that added nothing."""
+
     def passed(self, seconds: float, *, failed: bool) -> None:
         pass
+
+    def changed(self, changes: Changes) -> None:
+        if changes != Changes():
+            self.changes.append(changes)

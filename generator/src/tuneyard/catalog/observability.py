@@ -22,8 +22,9 @@ def _prometheus(stack: Stack) -> Json:
         "fullnameOverride": "prometheus",
         "prometheus": {
             "prometheusSpec": {
-                # Read every ServiceMonitor of the cluster, not only those of this release.
+                # Read every monitor and rule of the cluster, not only those of this release.
                 "serviceMonitorSelectorNilUsesHelmValues": False,
+                "ruleSelectorNilUsesHelmValues": False,
                 "podMonitorSelectorNilUsesHelmValues": False,
                 "storageSpec": volume,
             }

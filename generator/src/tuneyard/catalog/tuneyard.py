@@ -35,7 +35,7 @@ def _operator(stack: Stack) -> Json:
         named = {"repository": repository, "tag": tag}
     values: Json = {"image": named, "hf": {"enabled": False}}
     if stack.has("metrics"):
-        values["serviceMonitor"] = {"enabled": True}
+        values |= {part: {"enabled": True} for part in ("serviceMonitor", "prometheusRule", "dashboard")}
     if secret := stack.environment.secrets.image_pull:
         values["imagePullSecrets"] = [{"name": secret}]
     return values
@@ -199,7 +199,12 @@ def _needs(environment: Environment) -> list[Need]:
     needs = [Need("crd:finetune", "its FineTuneRuntimes"), Need("finetune", "who carries the jobs through")]
     for index, runtime in enumerate(environment.fine_tuning.runtimes):
         path = ("fineTuning", "runtimes", index)
-        if runtime.accelerator == "nvidia":
+        if runtime.trained_by == "nemo-customizer":
+            needs += [
+                Need(capability, f"runtime {runtime.name}", path)
+                for capability in ("customizer", "entity-store", "data-store")
+            ]
+        elif runtime.accelerator == "nvidia":
             needs.append(Need("gpu", f"runtime {runtime.name}", path))
     if environment.fine_tuning.namespaces:
         needs.append(Need("scheduler", "queues of namespaces", ("fineTuning", "namespaces")))

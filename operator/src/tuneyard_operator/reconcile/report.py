@@ -15,24 +15,25 @@ from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store
 
 
-async def report(cluster: Cluster, store: Store, seen: Observed, decision: Decision, now: datetime) -> None:
-    """Write what has changed; the store knows the new status before the next pass can begin.
+async def report(cluster: Cluster, store: Store, seen: Observed, decision: Decision, now: datetime) -> bool:
+    """Write what has changed; the store knows the new status before the next pass can begin. Returns whether it was written.
 
     Raises:
         ClusterError: when the status could not be written; then no event is posted either.
     """
     if decision.status == seen.status:
-        return
+        return False
     patch = status_patch(seen.status, decision.status)
     body = await cluster.patch_status(seen.namespace, seen.name, seen.uid, patch, version=seen.version)
     if body is None:
         store.drop_job(
             Key(seen.namespace, seen.name), seen.version
         )  # The job was deleted meanwhile, so there is no status to write.
-        return
+        return False
     store.put("FineTuneJob", body, is_own=True)
     for note in decision.notes:
         await cluster.post_event(seen.namespace, build_event(seen, note, now))
+    return True
 
 
 def status_patch(former: FineTuneJobStatus, status: FineTuneJobStatus) -> dict[str, Any]:

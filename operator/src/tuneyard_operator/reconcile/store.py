@@ -57,8 +57,9 @@ class Stored:
     def is_over(self) -> bool:
         """Whether no pass can have anything to do."""
         if self.deleting is not None:
-            return names.FINALIZER not in self.finalizers
+            return not names.FINALIZERS & set(self.finalizers)
         is_done = self.has_ended and self.status.cleaned is not None
+        is_done = is_done and names.CUSTOMIZATION_FINALIZER not in self.finalizers
         return is_done and finalizers_to_set(self.live, self.status, self.finalizers) is None
 
 
@@ -100,6 +101,10 @@ class Store:
         for stored in self._jobs.values():
             counts[stored.status.state.value] = counts.get(stored.status.state.value, 0) + 1
         return counts
+
+    def statuses(self) -> Iterator[FineTuneJobStatus]:
+        """The status of every FineTuneJob."""
+        return (stored.status for stored in self._jobs.values())
 
     def put(self, kind: Watched, body: Object, *, is_own: bool = False) -> None:
         """Store an object from the API server; `is_own`: it is the response to our own write, which is no news."""

@@ -52,13 +52,15 @@ class BucketRegistry:
         """Let the name stand for this version; returns `s3://bucket/prefix/name`.
 
         Raises:
-            StageFailure: AdapterConflict, if the name stands for another version and `replace` is false, or if the
-                stored version was altered; DataMissing, PermissionDenied or UpstreamUnavailable, if the store refuses.
+            StageFailure: what `content.admit` says; AdapterConflict, if the name stands for another version and `replace`
+                is false, or if the stored version was altered; DataMissing, PermissionDenied or UpstreamUnavailable, if the
+                store refuses.
         """
         for _ in range(_TRIES):
             found, tag = self._pointer(version.name)
             if found is not None and found.digest != version.digest and not replace:
                 raise self._taken(version, found)
+            content.admit(found)
             if uid:
                 self._put(f"{version.path}/{MARKS}/{uid}", b"")
             self._store(version, content)

@@ -23,6 +23,7 @@ from tuneyard_api.registry import (
     Version,
     linked_digest,
     read_config,
+    read_json,
     version_path,
 )
 
@@ -50,8 +51,8 @@ class ClaimRegistry:
         """Let the name stand for this version; returns the path of the name.
 
         Raises:
-            StageFailure: AdapterConflict, if the name stands for another version and `replace` is false, or if the
-                stored version was altered; DiskFull, if the registry is full.
+            StageFailure: what `content.admit` says; AdapterConflict, if the name stands for another version and `replace`
+                is false, or if the stored version was altered; DiskFull, if the registry is full.
             OSError: what can't be written for another reason.
         """
         place = self.root / version.name
@@ -129,10 +130,13 @@ class ClaimRegistry:
         found = self._found(version.name)
         if found not in {None, version.digest} and not replace:
             raise self._taken(version.name, f"got {version.digest}, there is {found}")
+        content.admit(None if found is None else self._former(version.name, found))
         if found == version.digest and self._is_plain(version.name):
             sign_too(self.root / version.name, uid)
             return True
         self._store(version, content, uid)
+        if self._found(version.name) != found:
+            return False  # it was admitted beside another version than the one of now
         return self._point(version, found)
 
     def _found(self, name: str) -> str | None:
@@ -154,6 +158,16 @@ class ClaimRegistry:
         if not tuned_files(path):
             raise self._taken(name, "there is no whole adapter")
         return tuned_digest(path)
+
+    def _former(self, name: str, digest: str) -> Version:
+        """The version that the name stands for; what it says of itself counts only if it is the one of the digest."""
+        try:
+            version = Version.model_validate_json(read_json(self.root / name / VERSION_FILE))
+        except (FileNotFoundError, ValueError):
+            version = None
+        if version is not None and version.digest == digest:
+            return version
+        return Version(name=name, digest=digest, base=StoredBase())
 
     def _store(self, version: Version, content: Content, uid: str) -> None:
         """Write the version into the store, or check the one that is there; marked as this job's."""

@@ -5,6 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuneyard_api.registry import Version
+
+
+def _admit_all(_: Version | None) -> None:
+    pass
+
 
 @dataclass(frozen=True)
 class Content:
@@ -14,3 +20,6 @@ class Content:
     """Folder with the files of the digest."""
     describe: Callable[[Path], None]
     """Writes the files that describe them (card, picture) into a folder."""
+    admit: Callable[[Version | None], None] = _admit_all
+    """Raises StageFailure if this version must not take the name from the one that it stands for (None: it is free). It is
+    asked before anything is written."""

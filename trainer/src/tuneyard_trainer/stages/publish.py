@@ -10,7 +10,9 @@ import os
 import time
 from pathlib import Path
 
-from tuneyard_api.pod_contract import PublishFacts, ResolvedJob, Stage
+from tuneyard_api.evaluation_facts import EvaluationFacts
+from tuneyard_api.gate import KeptEvaluation, Served, why_refused
+from tuneyard_api.pod_contract import FailureClass, PublishFacts, ResolvedJob, Stage, TrainFacts
 from tuneyard_api.registry import Publisher, Version
 
 from tuneyard_trainer.model.former_adapter import lora_as_trained
@@ -30,15 +32,15 @@ from tuneyard_trainer.workspace.layout import (
     tuned_files,
     tuned_folder,
 )
-from tuneyard_trainer.workspace.prepared import Index
+from tuneyard_trainer.workspace.prepared import Index, held_out_digest
 
 
 def publish(context: StageContext) -> PublishFacts:
     """Runs the stage; published before with the same digest counts as done.
 
     Raises:
-        StageFailure: AdapterConflict, if the name is taken by another adapter; BadInput, if nothing is trained; what the
-            store of a registry in S3 refuses.
+        StageFailure: GateFailed, if evaluation.gate is not met; AdapterConflict, if the name is taken by another adapter;
+            BadInput, if nothing is trained; what the store of a registry in S3 refuses.
     """
     context.board.update(phase="publishing")
     job = context.job
@@ -46,7 +48,7 @@ def publish(context: StageContext) -> PublishFacts:
     source = tuned_folder(context.workspace, job)
     if trained is None or not tuned_files(source):
         raise bad_input(f"{source}: there is nothing finished of this plan; run stage train first")
-    version = _version(context, source)
+    version = _version(context, source, TrainFacts.model_validate(trained.facts).evaluation)
 
     def describe(folder: Path) -> None:
         has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE, job.kind.loss_unit)
@@ -54,8 +56,12 @@ def publish(context: StageContext) -> PublishFacts:
         (folder / "README.md").write_text(card, encoding="utf-8")
         keep_record(folder, context, trained, version)
 
+    def admit(found: Version | None) -> None:
+        _ask_gate(context, version, found)
+
     registry = _registry(job, context.workspace)
-    path = registry.publish(version, Content(source, describe), job.uid, replace=job.replace)
+    content = Content(source, describe, admit)
+    path = registry.publish(version, content, job.uid, replace=job.replace)
     _retire(context, registry)
     return PublishFacts(
         adapter_name=version.name,
@@ -63,6 +69,23 @@ def publish(context: StageContext) -> PublishFacts:
         path=path,
         size_bytes=sum((source / name).stat().st_size for name in version.files),
     )
+
+
+def _ask_gate(context: StageContext, version: Version, found: Version | None) -> None:
+    """Let the version pass that the name is to stand for instead of the one that was found.
+
+    Raises:
+        StageFailure: GateFailed.
+    """
+    # A version is not compared with itself: another job, or an attempt that was killed, may have published it.
+    served = None
+    if found is not None and found.digest != version.digest:
+        served = Served(found.digest, found.evaluation)
+    kept = version.evaluation
+    facts, measured_on = (kept.facts, kept.records_digest) if kept else (None, None)
+    refusal = why_refused(context.job.evaluation.gate, facts, served, measured_on)
+    if refusal is not None:
+        raise StageFailure(FailureClass.GATE_FAILED, refusal)
 
 
 def _retire(context: StageContext, registry: ClaimRegistry | BucketRegistry) -> None:
@@ -85,8 +108,12 @@ def _registry(job: ResolvedJob, workspace: Path) -> ClaimRegistry | BucketRegist
     raise bad_input("job.json names no registry")
 
 
-def _version(context: StageContext, source: Path) -> Version:
+def _version(context: StageContext, source: Path, evaluation: EvaluationFacts | None) -> Version:
     job = context.job
+    measured_on = held_out_digest(context.workspace, job) if evaluation else None
+    kept = None
+    if evaluation is not None and measured_on is not None:
+        kept = KeptEvaluation(facts=evaluation, records_digest=measured_on)
     is_lora = job.kind.result == "adapter"
     return Version(
         name=job.adapter_name,
@@ -95,5 +122,6 @@ def _version(context: StageContext, source: Path) -> Version:
         base=stored_base(job, Index.load(context.workspace).model_revision),
         method=job.method,
         rank=lora_as_trained(job, context.workspace / PREPARED).rank if is_lora else None,
+        evaluation=kept,
         job=Publisher(namespace=job.namespace, name=job.name, uid=job.uid),
     )

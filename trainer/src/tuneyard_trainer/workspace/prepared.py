@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output of prepare for train: splits as safetensors, prompts as JSON lines, and a small index."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -84,6 +85,8 @@ class Gathered:
     tokens: int
     learned: int
     """Tokens that are predicted and count in the loss."""
+    longest: int
+    """Tokens of the longest sequence."""
 
 
 def save_split(
@@ -118,7 +121,8 @@ def save_split(
             second.write(record.learned.view(np.uint8).data)
             # The first token of a record is never predicted.
             learned_tokens += int(np.count_nonzero(record.learned[1:]))
-    return Gathered(len(sequences), total, learned_tokens)
+    longest = int(np.diff(records[starts]).max(initial=0))
+    return Gathered(len(sequences), total, learned_tokens, longest)
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,21 @@ class Index:
     def load(cls, workspace: Path) -> "Index":
         """Reads the index of a workspace."""
         return cls(**json.loads((workspace / PREPARED / "index.json").read_text(encoding="utf-8")))
+
+
+def held_out_digest(workspace: Path, job: ResolvedJob) -> str | None:
+    """`sha256:` over everything that makes two evaluations comparable; None if nothing was held out.
+
+    That is the records in tokens, the prompts, and how long an answer may be.
+    """
+    split = Index.load(workspace).evaluation_split
+    if split is None:
+        return None
+    digest = hashlib.sha256(f"{job.evaluation.max_new_tokens}".encode())
+    for name in (f"{split}.safetensors", "prompts.jsonl"):
+        with (workspace / PREPARED / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def earlier_preparation(workspace: Path, job: ResolvedJob) -> StageResult | None:
