@@ -61,9 +61,13 @@ def fetch(cluster: ClusterClient, job: Job, folder: Path, *, image: str | None) 
         InputError: nothing is published, it is in S3, the pod does not start, or something else arrives.
     """
     result, plan = job.status.result, job.status.plan
-    if result is None or result.adapter is None or plan is None or plan.adapter_path is None:
+    if result is None or result.adapter is None or plan is None:
         raise _wrong(f"FineTuneJob {job.name} has published nothing", f"kubectl tuneyard why {job.name}")
     name, digest = result.adapter.name, result.adapter.digest
+    if plan.adapter_path is None or result.adapter.path.startswith("hf://"):
+        raise _wrong(
+            f"it is in a Data Store, at {result.adapter.path}", "the store's own client, as for a hub"
+        )
     if plan.registry_claim is None:
         place = f"{plan.adapter_path.removesuffix(name)}{version_path(name, digest)}"
         raise _wrong(f"it is in S3, at {place}", f"aws s3 cp --recursive {place} {folder}")
