@@ -10,8 +10,10 @@ from support.samples import job_spec, runtime_spec
 from support.world.deletion import delete_finetunejob
 from support.world.world import World
 from tuneyard_api import names, reasons
+from tuneyard_api.ledger import Part
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import State
+from tuneyard_operator.domain.conditions import read_time
 
 
 def state(world: World) -> State:
@@ -52,6 +54,22 @@ def test_the_job_goes_through_every_step_to_succeeded() -> None:
     ]
     assert status.plan is not None
     assert status.plan.customizer == CUSTOMIZER
+
+
+def test_the_time_in_which_the_service_trains_is_training() -> None:
+    world = ServiceWorld()
+    world.prepare()
+    world.go_on(20)
+    ledger, train = world.status.ledger, world.status.attempts[-1]
+    assert ledger is not None
+    parts = ledger.seconds.by_part()
+    assert train.running_since is not None
+    assert train.ended is not None
+    ran = read_time(train.ended) - read_time(train.running_since)
+    assert ran.total_seconds() > 0
+    assert parts[Part.TRAINING] == ran.total_seconds()
+    wall = read_time(ledger.until) - read_time(ledger.since)
+    assert sum(parts.values()) == wall.total_seconds()
 
 
 def test_by_pods_and_by_the_service_status_has_the_same_shape() -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An API server on a loopback port, with a kubeconfig: what clients of people ask, on a dict of objects.
 
-It answers objects, lists with selectors, logs and merge patches as the real one does; tests/verbs holds both to the same.
+It answers objects, lists with selectors, logs and merge patches as the real one does. Pods that are made run at once.
 """
 
 import http.server
@@ -39,21 +39,35 @@ class ApiDouble:
             message = f'User "ada" cannot {"patch" if method == "PATCH" else "list"} resource at {url.path}'
             return 403, json.dumps({"message": message}).encode()
         if url.path.endswith("/log"):
-            text = self.logs.get(url.path.split("/")[-2])
-            lines = (text or "").splitlines(keepends=True)
-            return 200, "".join(lines[-int(query.get("tailLines", len(lines))) or len(lines) :]).encode()
-        if method == "PATCH" and url.path in self.objects:
-            self.objects[url.path] = merged(self.objects[url.path], json.loads(body))
+            return 200, self._log(url.path.split("/")[-2], query)
+        if method != "GET":
+            return self._change(method, url.path, body)
         if url.path in self.objects:
             return 200, json.dumps(self.objects[url.path]).encode()
         if url.path in self.groups:
             return 200, b"{}"
-        found = [
-            each for path, each in self.objects.items() if _is_in(path, url.path) and _selects(query, each)
-        ]
-        if found or (
-            any(url.path.startswith((group, "/api/v1")) for group in self.groups) and _is_list(url.path)
-        ):
+        return self._listed(url.path, query)
+
+    def _log(self, pod: str, query: Mapping[str, str]) -> bytes:
+        lines = self.logs.get(pod, "").splitlines(keepends=True)
+        return "".join(lines[-int(query.get("tailLines", len(lines))) or len(lines) :]).encode()
+
+    def _change(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        if method == "POST":
+            made = {**json.loads(body), "status": {"phase": "Running"}}
+            self.put(path, made)
+            return 201, json.dumps(made).encode()
+        if path not in self.objects:
+            return 404, b'{"message": "not found"}'
+        if method == "DELETE":
+            return 200, json.dumps(self.objects.pop(path)).encode()
+        self.objects[path] = merged(self.objects[path], json.loads(body))
+        return 200, json.dumps(self.objects[path]).encode()
+
+    def _listed(self, path: str, query: Mapping[str, str]) -> tuple[int, bytes]:
+        found = [each for at, each in self.objects.items() if _is_in(at, path) and _selects(query, each)]
+        is_known = any(path.startswith((group, "/api/v1")) for group in self.groups) and _is_list(path)
+        if found or is_known:
             return 200, json.dumps({"items": found, "metadata": {}}).encode()
         return 404, b'{"message": "not found"}'
 
@@ -71,7 +85,7 @@ class ApiDouble:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_PATCH = answer  # noqa: N815  names of the base class
+            do_GET = do_PATCH = do_POST = do_DELETE = answer  # noqa: N815  names of the base class
 
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""

@@ -182,7 +182,7 @@ def test_why_names_what_blocks_and_what_to_try(api: ApiDouble, run: Any) -> None
     api.put(EVENTS, {**event, "metadata": {"name": "e2"}, "involvedObject": {"kind": "Pod", "name": "other"}})
     said = run("why", "a").stdout.splitlines()
     assert said[0].startswith(
-        f"a: it waits for Pod {pod}: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu., for "
+        f"a: it waits for Pod {pod}: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu, for "
     )
     assert (
         said[1] == "try: kubectl tuneyard top -A, which shows who holds the GPUs; or fewer GPUs in a new job"
@@ -245,7 +245,7 @@ def test_top_adds_gpu_hours_up_by_namespace_and_by_who_asked(
     assert hours == {"other": 130, "team": 60}, "two pods of 65 s, one of 60 s so far"
     assert sum(usage.by_requester.values()) == pytest.approx(sum(usage.by_namespace.values()), abs=0.002)
     assert set(usage.by_requester) == {"ada", "(no label)"}
-    assert "1 jobs train on 1 GPUs, 800 tokens/s" in run("top", "-A").stdout
+    assert "1 job trains on 1 GPU, 800 tokens/s" in run("top", "-A").stdout
 
 
 def test_the_client_raises_the_same_errors(kubeconfig: Path) -> None:

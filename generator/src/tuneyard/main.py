@@ -44,6 +44,7 @@ _VERBS = {
     "logs": ("tuneyard.commands.jobs.logs", "Print the log of the pod that matters."),
     "suspend": ("tuneyard.commands.jobs.suspend", "Let a job write a checkpoint and give its GPUs back."),
     "resume": ("tuneyard.commands.jobs.resume", "Let a suspended job go on."),
+    "fetch": ("tuneyard.commands.jobs.fetch", "Copy what a job published, and say how to ask it."),
     "compare": ("tuneyard.commands.jobs.compare", "Compare two jobs: measures and specs."),
     "top": ("tuneyard.commands.jobs.top", "Show who trains, and GPU hours by namespace and by who asked."),
 }

@@ -11,6 +11,7 @@ from tuneyard_api import names
 from tuneyard_api.pod_contract import CONTAINER, Stage
 
 from tuneyard.client.comparing import Comparison, compare
+from tuneyard.client.fetching import Fetched, fetch
 from tuneyard.client.job import Job
 from tuneyard.client.usage import Usage, usage_of
 from tuneyard.client.why import Why, explain
@@ -126,6 +127,13 @@ class Client:
     def resume(self, name: str) -> Job:
         """Let a suspended job go on from its checkpoint."""
         return self._set_suspend(name, suspend=False)
+
+    def fetch(self, name: str, folder: Path, *, image: str | None = None) -> Fetched:
+        """Copy what a job published into a folder: the adapter or model, metrics, samples and report.
+
+        A pod of the runtime's image (or of `image`) mounts the registry's claim to read, and is deleted afterwards.
+        """
+        return fetch(self._cluster, self.get(name), folder, image=image)
 
     def compare(self, left: str, right: str) -> Comparison:
         """Two jobs side by side; `other/name` is one of another namespace."""

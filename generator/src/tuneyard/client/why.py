@@ -116,7 +116,7 @@ def _said_by_status(job: Job, now: datetime) -> tuple[str, str]:
         lasts = f", for {_length(now - since)} now" if since else ""
         said = status.message or f"waits for {waiting.kind} {waiting.name}: {waiting.message}"
         said = f"it {said}" if said.startswith("waits") else f"it waits: {said}"
-        return said + lasts, _ADVICE.get(waiting.reason, "")
+        return said.rstrip(".") + lasts, _ADVICE.get(waiting.reason, "")
     progress = status.progress
     done = f"; {progress.text}, {progress.eta} left" if progress and progress.eta else ""
     return f"it is {status.state.lower()}: {status.message or 'it has just begun'}{done}", ""

@@ -46,6 +46,11 @@ class ClusterClient:
             )
         except config.ConfigException as error:
             raise _failed(f"no cluster is configured: {error}", "--kubeconfig or KUBECONFIG") from error
+        self.kubectl_flags = (
+            *(("--kubeconfig", str(kubeconfig)) if kubeconfig else ()),
+            *(("--context", context) if context else ()),
+        )
+        """How kubectl is told of the same cluster."""
         self._namespace = _namespace_of(config, kubeconfig, context)
         self._pool = client.ApiClient(self._configuration).rest_client.pool_manager
 
@@ -117,6 +122,20 @@ class ClusterClient:
         if status == 409:  # noqa: PLR2004
             raise ApplyConflictError(json.loads(body)["message"])
         return dict(self._good(status, body, path))
+
+    def create(self, path: str, entry: Json) -> Json:
+        """The object as the server made it; `path` is that of its list."""
+        headers = {"Content-Type": "application/json"}
+        status, body = self._request("POST", f"{path}?fieldManager={MANAGER}", json.dumps(entry), headers)
+        return dict(self._good(status, body, path))
+
+    def delete(self, path: str) -> None:
+        """Delete an object at once; one that is gone already is no error."""
+        headers = {"Content-Type": "application/json"}
+        options = json.dumps({"gracePeriodSeconds": 0})
+        status, body = self._request("DELETE", path, options, headers)
+        if status != 404:  # noqa: PLR2004
+            self._good(status, body, path)
 
     def merge(self, path: str, patch: Json) -> Json:
         """A merge patch."""

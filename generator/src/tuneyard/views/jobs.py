@@ -134,7 +134,9 @@ def usage_text(usage: Usage) -> str:
         ]
         for job in usage.training
     ]
-    text = f"{len(usage.training)} jobs train on {usage.gpus} GPUs, {usage.tokens_per_second:.0f} tokens/s\n"
+    count, gpus = len(usage.training), usage.gpus
+    jobs = "1 job trains" if count == 1 else f"{count} jobs train"
+    text = f"{jobs} on {gpus} GPU{'' if gpus == 1 else 's'}, {usage.tokens_per_second:.0f} tokens/s\n"
     if rows:
         text += "\n" + table(["NAMESPACE", "NAME", "GPUS", "TOK/S", "PROGRESS", "ASKED BY"], rows)
     for what, hours in (("NAMESPACE", usage.by_namespace), ("ASKED BY", usage.by_requester)):

@@ -3,7 +3,7 @@
 
 A pass counts the time from the last write of status until now, and only when something else is written anyway. The
 times of pods cut it into queued, pulling and the run of the container; the trainer's own measurement divides a run, and
-divides it anew as long as it goes on, so that no rounding adds up. See docs/design/ledger.md.
+divides it anew as long as it goes on, so that no rounding adds up. See docs/how-to/look-at-jobs.md.
 """
 
 from collections.abc import Mapping
@@ -90,6 +90,8 @@ class _Run:
     """Whether nothing more will be known of it: its attempt has ended, or its queue has taken its place."""
     times: PhaseTimes | None
     """What the trainer has measured: at its end, or a moment ago."""
+    guess: Part = Part.LOADING
+    """What it does as long as nothing is measured; a service that trains says no more than that it does."""
 
 
 def _opened(seen: Observed, now: datetime) -> LedgerStatus:
@@ -155,6 +157,9 @@ def _run_of(
     pods = seen.pods_of(attempt.stage, attempt.number)
     is_let_go = attempt.queued_since is not None and after.queued_since is None
     is_over = after.outcome != "Running" or is_let_go or _is_run_over(seen)
+    if attempt.stage is Stage.TRAIN and seen.status.plan and seen.status.plan.customizer:
+        began = read_time(after.running_since) if after.running_since else None
+        return _Run(began, began, None, is_failing=False, is_over=is_over, times=None, guess=Part.TRAINING)
     if (attempt.queued_since or attempt.queued_seconds) and open_run is None:
         # Pods that ended when the queue took the place away may still be there.
         since = read_time(attempt.queued_since or attempt.started) - _CLOCKS
@@ -221,7 +226,7 @@ def _divided(
         return parts, min(parts[Part.TRAINING], max(0, round(run.times.unsaved_seconds)))
     if attempt.outcome == "Succeeded" and unsaved is None:
         return {Part.TRAINING: total}, None  # An image that measures nothing.
-    now = Part.TRAINING if former[Part.TRAINING] else Part.LOADING
+    now = Part.TRAINING if former[Part.TRAINING] else run.guess
     is_at_risk = unsaved is not None and now is Part.TRAINING
     return {**former, now: former[now] + seconds}, (unsaved or 0) + seconds if is_at_risk else unsaved
 

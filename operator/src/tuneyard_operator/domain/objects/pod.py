@@ -2,7 +2,7 @@
 """The pod of a stage, by the pod contract and under the restricted pod security profile."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -10,26 +10,12 @@ from tuneyard_api import names
 from tuneyard_api import pod_contract as contract
 from tuneyard_api.job import Resources, Toleration
 from tuneyard_api.pod_contract import Stage
+from tuneyard_api.pod_security import CONTAINER_SECURITY, POD_SECURITY
 from tuneyard_api.quantities import quantity_value
 
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.objects.metadata import Owner, stage_labels
 
-RUN_AS = 65532
-"""uid and gid of every stage. They are numeric, so that the kubelet can verify that the user is not root."""
-POD_SECURITY: Mapping[str, Any] = {
-    "runAsNonRoot": True,
-    "runAsUser": RUN_AS,
-    "runAsGroup": RUN_AS,
-    "fsGroup": RUN_AS,
-    "fsGroupChangePolicy": "OnRootMismatch",
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-CONTAINER_SECURITY: Mapping[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
 MASTER_PORT = 29500
 _RANK = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 _GPUS = "gpus"
