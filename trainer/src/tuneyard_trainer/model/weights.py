@@ -9,9 +9,8 @@ from typing import Any
 from tuneyard_api.model_shape import (
     MAX_HEADER_BYTES,
     ModelShape,
-    ShapeUnknownError,
     shape_of,
-    tensors_of_header,
+    tensors_in,
 )
 from tuneyard_api.pod_contract import FailureClass
 
@@ -66,13 +65,9 @@ def check_weights(called: str, files: list[Path], index: Mapping[str, str]) -> N
 
 def shape_in(folder: Path, config: Mapping[str, Any]) -> ModelShape | None:
     """The model's shape by config.json and the headers of its weights, which were checked; None if they do not tell it."""
-    tensors: dict[str, tuple[int, ...]] = {}
     try:
-        for file in sorted(folder.glob("*.safetensors")):
-            with file.open("rb") as stream:
-                tensors |= tensors_of_header(stream.read(int.from_bytes(stream.read(8), "little")))
-        return shape_of(config, tensors)
-    except ShapeUnknownError:
+        return shape_of(config, tensors_in(folder))
+    except ValueError:
         return None
 
 
