@@ -117,18 +117,20 @@ def load(recorded: Path, folder: Path) -> None:
     subprocess.run(words, check=True, capture_output=True, timeout=120)
 
 
-def recording(series: Sequence[Mapping[str, Any]], every: float) -> Iterable[str]:
-    """OpenMetrics text of raw samples as the API gives them, thinned to one in so many seconds."""
+def recording(series: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """OpenMetrics text of raw samples as the API gives them, without those between two others of the same value."""
     for each in sorted(series, key=lambda one: json.dumps(one["metric"], sort_keys=True)):
+        name, samples = each["metric"]["__name__"], each["values"]
+        if name.endswith("_created"):
+            continue  # when a counter began, which no query asks for
         labels = {
-            name: value for name, value in each["metric"].items() if name not in {"__name__", "instance"}
+            label: value for label, value in each["metric"].items() if label not in {"__name__", "instance"}
         }
-        text = ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
-        last = -math.inf
-        for time, value in each["values"]:
-            if time - last >= every:
-                last = time
-                yield f"{each['metric']['__name__']}{{{text}}} {value} {time:.3f}"
+        text = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+        for at, (time, value) in enumerate(samples):
+            around = samples[max(at - 1, 0)][1], samples[min(at + 1, len(samples) - 1)][1]
+            if at in {0, len(samples) - 1} or around != (value, value):
+                yield f"{name}{{{text}}} {value} {time:.3f}"
     yield "# EOF"
 
 
