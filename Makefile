@@ -43,7 +43,7 @@ lint: ## Check style, import contracts, module sizes, shell scripts and Dockerfi
 	@$(RUN) ruff format --check --quiet $(PYTHON_FOLDERS)
 	@$(RUN) lint-imports --no-logo
 	@$(RUN) python tools/module_sizes.py
-	@$(RUN) shellcheck tools/bootstrap.sh images/build.sh .ci/run findings/*.sh
+	@$(RUN) shellcheck krew/kubectl-tuneyard tools/bootstrap.sh images/build.sh .ci/run findings/*.sh
 	@$(RUN) hadolint images/operator/Dockerfile images/trainer/Dockerfile images/server/Dockerfile
 
 type: ## Check types with mypy --strict

@@ -17,6 +17,8 @@ GENERATORS = (
     ("tools/terminal_picture.py",),
     ("tools/families_page.py",),
     ("tools/methods_page.py",),
+    ("tools/krew.py",),
+    ("tools/forecast_page.py",),
 )
 
 

@@ -85,7 +85,10 @@ def test_after_the_start_an_edit_is_refused_with_what_was_changed_and_what_may_b
     _, message = patch(server, namespace, edit)
     named = message[message.index("(changed: ") + 10 : message.index(")")]
     assert sorted(named.split(", ")) == ["lora", "serve", "training"]
-    assert "only suspend, retry, deadlines, ttl and deletionPolicy may; try a job of another name" in message
+    assert (
+        "only suspend, budget, retry, deadlines, ttl and deletionPolicy may; try a job of another name"
+        in message
+    )
     assert patch(server, namespace, {"dataset": {"lossOn": "all"}})[0] != 0
     assert patch(server, namespace, EDITS_ALLOWED)[0] == 0
     set_status(server, namespace, {**status, "message": "status is still written"})

@@ -3,16 +3,21 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.bench import Bench
 from tuneyard_api import yaml_io
 from tuneyard_local import installation
 from tuneyard_local.demo import ask
 from tuneyard_local.paths import REPOSITORY
+from tuneyard_local.progress import wait_until
 
 JOB_FILE = REPOSITORY / "examples" / "docstrings-lora.yaml"
+NAME = "docstrings"
 PROMPTS = 50
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
@@ -32,15 +37,26 @@ def bootstrap_low(differences: Sequence[float], rounds: int = 4000) -> float:
     return means[int(rounds * 0.025)]
 
 
-def test_from_ten_lines_to_an_adapter_that_answers_better(bench) -> None:
+@pytest.fixture(scope="module")
+def status(bench: Bench) -> dict[str, Any]:
+    """What the ten-line job says when it has succeeded."""
     document = yaml_io.load(JOB_FILE.read_text(), str(JOB_FILE)).value
     # A quarter of the steps, larger ones: enough for a gain that no chance explains, in a third of the time.
     document["spec"]["training"] |= {"maxSteps": 50, "learningRate": 0.003}
     document["spec"]["evaluation"] = {"maxPrompts": PROMPTS}
     bench.apply(document)
-    name = document["metadata"]["name"]
-    status = bench.wait_for_state(name, "Succeeded", 1200)
+    return bench.wait_for_state(NAME, "Succeeded", 1200)
 
+
+@contextmanager
+def endpoint(bench: Bench) -> Iterator[str]:
+    """The address of the server that has the adapters."""
+    service, port = installation.SERVICE, installation.SERVICE_PORT
+    with ask.forwarded(bench.cluster.kubeconfig, bench.namespace, service, port) as url:
+        yield url
+
+
+def test_from_ten_lines_to_an_adapter_that_answers_better(bench: Bench, status: dict[str, Any]) -> None:
     conditions = {each["type"]: each["status"] for each in status["conditions"]}
     assert conditions == dict.fromkeys(
         (
@@ -71,12 +87,12 @@ def test_from_ten_lines_to_an_adapter_that_answers_better(bench) -> None:
 
     metrics = result["metrics"]
     assert metrics["tuned"]["prompts"] == PROMPTS
-    limit = bench.get("finetunejobs", name)["spec"]["evaluation"]["maxNewTokens"]
+    job = bench.get("finetunejobs", NAME)
+    assert job
+    limit = job["spec"]["evaluation"]["maxNewTokens"]
     records = ask.first_records(Path(bench.parts.datasets) / "docstrings" / "test.jsonl", PROMPTS)
     scores: dict[str, list[float]] = {"base": [], "tuned": []}
-    with ask.forwarded(
-        bench.cluster.kubeconfig, bench.namespace, installation.SERVICE, installation.SERVICE_PORT
-    ) as url:
+    with endpoint(bench) as url:
         assert {installation.BASE_MODEL, result["modelName"]} <= set(ask.models(url))
         for record in records:
             for side, model in (("base", installation.BASE_MODEL), ("tuned", result["modelName"])):
@@ -89,7 +105,8 @@ def test_from_ten_lines_to_an_adapter_that_answers_better(bench) -> None:
     assert bootstrap_low(gains) > 0
 
 
-def test_what_people_see_with_kubectl(bench) -> None:
+@pytest.mark.usefixtures("status")
+def test_what_people_see_with_kubectl(bench: Bench) -> None:
     shown = bench.cluster.kubectl("-n", bench.namespace, "get", "ftj").stdout
     assert {"STATE", "PROGRESS", "LOSS", "ETA"} <= set(shown.splitlines()[0].split())
     pods = json.loads(
@@ -100,3 +117,14 @@ def test_what_people_see_with_kubectl(bench) -> None:
     for pod in pods["items"]:
         assert pod["spec"]["automountServiceAccountToken"] is False
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+
+
+@pytest.mark.usefixtures("status")
+def test_a_job_that_is_deleted_leaves_its_adapter(bench: Bench) -> None:
+    adapter = bench.registry() / NAME
+    assert adapter.is_dir()
+    bench.cluster.kubectl("-n", bench.namespace, "delete", "ftj", NAME, "--wait=false")
+    wait_until(f"{NAME} to be gone", lambda: bench.get("finetunejobs", NAME) is None, 120)
+    assert adapter.is_dir()
+    with endpoint(bench) as url:
+        assert NAME in ask.models(url)

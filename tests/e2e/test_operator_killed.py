@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator is killed (SIGKILL) at each step of the chain; the next one goes on and repeats nothing."""
+"""The operator is killed (SIGKILL) at each step of the chain; the next one goes on and repeats nothing.
+
+The job has the deletionPolicy Delete: at its end its adapter leaves the registry with it.
+"""
 
 import os
 import signal
@@ -7,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from support.bench import build_job
+from support.bench import Bench, build_job
 from tuneyard_local import installation
 from tuneyard_local.cluster import Cluster
+from tuneyard_local.progress import wait_until
 
+SURVIVOR = "survivor"
 STEPS = ("Accepted", "Planned", "DataReady", "Scheduled", "Trained", "Evaluated", "Published", "Served")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
@@ -57,34 +62,53 @@ def kill_operator(cluster: Cluster) -> None:
     assert set(operator_pids(cluster)) - set(pids), "the operator did not come back"
 
 
-def test_killed_at_each_step_and_nothing_done_twice(bench) -> None:
-    job, killed = "survivor", []
-    bench.apply(build_job(job))
+@pytest.fixture(scope="module")
+def killed(bench: Bench) -> list[str]:
+    """The conditions of job SURVIVOR after which the operator was killed; the job has succeeded."""
+    seen: list[str] = []
+    bench.apply(build_job(SURVIVOR, deletionPolicy="Delete"))
     for _ in STEPS:
         status = bench.wait(
-            job,
-            f"a step after {killed}",
-            lambda status, done=tuple(killed): any(
+            SURVIVOR,
+            f"a step after {seen}",
+            lambda status, done=tuple(seen): any(
                 each["status"] == "True" and each["type"] in STEPS and each["type"] not in done
                 for each in status.get("conditions", ())
             ),
             400,
         )
-        killed += [
+        seen += [
             each["type"]
             for each in status["conditions"]
-            if each["status"] == "True" and each["type"] not in killed
+            if each["status"] == "True" and each["type"] not in seen
         ]
         if status.get("state") == "Succeeded":
             break
         kill_operator(bench.cluster)
-    status = bench.wait_for_state(job, "Succeeded", 400)
-    assert [(each["stage"], each["number"], each["outcome"]) for each in status["attempts"]] == [
+    bench.wait_for_state(SURVIVOR, "Succeeded", 400)
+    return seen
+
+
+def test_killed_at_each_step_and_nothing_done_twice(bench: Bench, killed: list[str]) -> None:
+    assert [
+        (each["stage"], each["number"], each["outcome"]) for each in bench.status(SURVIVOR)["attempts"]
+    ] == [
         ("prepare", 1, "Succeeded"),
         ("train", 1, "Succeeded"),
         ("publish", 1, "Succeeded"),
     ]
-    names = sorted(each["metadata"]["name"] for each in bench.list("jobs", f"tuneyard.io/job={job}"))
-    assert names == [f"{job}-prepare-1", f"{job}-publish-1", f"{job}-train-1"]
-    assert len(bench.list("pods", f"tuneyard.io/job={job}")) == 3
+    names = sorted(each["metadata"]["name"] for each in bench.list("jobs", f"tuneyard.io/job={SURVIVOR}"))
+    assert names == [f"{SURVIVOR}-{stage}-1" for stage in ("prepare", "publish", "train")]
+    assert len(bench.list("pods", f"tuneyard.io/job={SURVIVOR}")) == 3
     assert {"DataReady", "Published"} <= set(killed)
+
+
+@pytest.mark.usefixtures("killed")
+def test_a_deleted_job_takes_its_adapter_out_of_the_registry(bench: Bench) -> None:
+    adapter = bench.registry() / bench.status(SURVIVOR)["result"]["adapter"]["name"]
+    assert adapter.is_dir()
+    bench.cluster.kubectl("-n", bench.namespace, "delete", "ftj", SURVIVOR, "--wait=false")
+    wait_until(f"{SURVIVOR} to be gone", lambda: bench.get("finetunejobs", SURVIVOR) is None, 120)
+    assert not adapter.exists()
+    wait_until("its pods to be gone", lambda: not bench.list("pods", f"tuneyard.io/job={SURVIVOR}"), 60)
+    assert not bench.list("jobs", f"tuneyard.io/job={SURVIVOR}")

@@ -4,13 +4,17 @@
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tuneyard_local.images import RECIPES, Image, describe_image, write_layer
+from tuneyard_local import images
+from tuneyard_local.environment import is_pods_python
+from tuneyard_local.images import LIBRARY, RECIPES, Image, describe_image, write_layer
 from tuneyard_local.paths import REPOSITORY
 
 CONFIG = {"User": "65532:65532", "Entrypoint": ["/bin/app"]}
@@ -94,6 +98,21 @@ def test_folders_come_first_and_programs_are_executable(image: Image) -> None:
 def test_a_layer_that_was_written_anew_has_a_new_digest(tmp_path: Path) -> None:
     first = write_layer(tmp_path / "x.tar", {"a": b"1"})
     assert write_layer(tmp_path / "x.tar", {"a": b"2"}).digest != first.digest
+
+
+@pytest.mark.skipif(not is_pods_python(), reason="this Python writes byte code that pods do not read")
+def test_pods_run_the_byte_code_of_the_image_and_compile_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_layers", lambda: tmp_path)
+    with tarfile.open(images.build_code_layer(RECIPES["server"]).tar) as tar:
+        tar.extractall(tmp_path / "image", filter="data")
+    library = tmp_path / "image" / LIBRARY
+    source = library / "tuneyard_api" / "names.py"
+    source.write_text("raise SystemExit('the source was read')")
+    ask = [sys.executable, "-c", "import tuneyard_api.names as names; print(names.__file__)"]
+    done = subprocess.run(ask, env={"PYTHONPATH": str(library)}, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(source), done.stderr
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))

@@ -97,6 +97,7 @@ def observed(**changes: Any) -> Observed:
         "generation": 1,
         "spec": job_spec(),
         "status": FineTuneJobStatus(),
+        "created": EARLIER,
         "runtimes": {"hf": runtime_spec()},
         "claims": frozenset({"models", "data", "adapters"}),
     }

@@ -3,8 +3,8 @@
 
 import pytest
 from tuneyard_api.planner import digest_of, smaller_micro_batch
-from tuneyard_api.pod_contract import ENV_MICRO_BATCH, Stage
-from tuneyard_trainer.pod.environment import PodEnvironment, at_micro_batch
+from tuneyard_api.pod_contract import ENV_GRADIENT_CHECKPOINTING, ENV_MICRO_BATCH, Stage
+from tuneyard_trainer.pod.environment import PodEnvironment, as_chosen
 from tuneyard_trainer.run_stage import run_stage
 from tuneyard_trainer.workspace.metrics import read_metrics
 
@@ -17,14 +17,26 @@ def test_half_as_many_or_what_divides(micro, accumulation, smaller):
     assert smaller_micro_batch(micro, accumulation) == smaller
 
 
+def chosen(job, variables):
+    return as_chosen(job, PodEnvironment.of(variables))
+
+
 def test_the_global_batch_stays(job_of, model_files, training_data):
     job = job_of(model_files, training_data(4))
-    smaller = at_micro_batch(job, 1)
+    smaller = chosen(job, {ENV_MICRO_BATCH: "1"})
     assert (smaller.training.micro_batch_size, smaller.training.gradient_accumulation) == (1, 4)
-    assert at_micro_batch(job, None) == job
+    assert chosen(job, {}) == job
     assert smaller.model_copy(update={"training": job.training}) == job, "nothing else changes"
     with pytest.raises(ValueError, match="4 sequences are no multiple of 3"):
-        at_micro_batch(job, 3)
+        chosen(job, {ENV_MICRO_BATCH: "3"})
+
+
+@pytest.mark.parametrize("said", ["true", "false"])
+def test_gradient_checkpointing_is_the_pods(job_of, model_files, training_data, said):
+    job = job_of(model_files, training_data(4))
+    switched = chosen(job, {ENV_GRADIENT_CHECKPOINTING: said})
+    assert switched.training.gradient_checkpointing == (said == "true")
+    assert digest_of(chosen(job, {ENV_GRADIENT_CHECKPOINTING: "false"})) == digest_of(job)
 
 
 @pytest.fixture

@@ -144,6 +144,26 @@ def test_progress_port_answers():
             assert second is None
 
 
+def test_the_board_measures_each_phase_and_what_is_not_saved(monkeypatch):
+    """The process that does the work measures; another one takes its times over."""
+    now = [100.0]
+    monkeypatch.setattr("tuneyard_trainer.pod.progress.time.monotonic", lambda: now[0])
+    board = Board(Stage.TRAIN, is_quiet=True)
+    for phase, seconds in (("evaluating", 5), ("training", 20), ("checkpointing", 30), ("training", 2)):
+        now[0] += seconds
+        board.update(phase=phase)
+        if phase == "training" and seconds == 2:
+            board.saved()
+    now[0] += 7
+    times = board.read().times
+    assert times.seconds == {"loading": 5, "evaluating": 20, "training": 30 + 7, "checkpointing": 2}
+    assert times.unsaved_seconds == 7
+    other = Board(Stage.TRAIN, is_quiet=True)
+    now[0] += 50
+    other.times_of(times)
+    assert other.read().times == times
+
+
 def test_progress_is_described_in_one_line():
     progress = Progress(
         stage=Stage.TRAIN, phase="training", step=4, of=10, loss=2.5, tokens_per_second=99.6, eta_seconds=6

@@ -24,7 +24,7 @@ from tuneyard_api.gate import Gate
 from tuneyard_api.job_inputs import Dataset, ModelSource
 from tuneyard_api.places import ClaimSource, S3Registry
 from tuneyard_api.pod_values import LabelValue, NodeLabels, TaintKey
-from tuneyard_api.survival import Deadlines, DeletionPolicy, Retry, Ttl
+from tuneyard_api.survival import Budget, Deadlines, DeletionPolicy, Retry, Ttl
 
 
 class Lora(Contract):
@@ -94,15 +94,16 @@ class Training(Contract):
     global_batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 8
     """Sequences in one optimizer step, over all GPUs."""
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Sequences in one forward pass of one GPU; absent: planned."""
+    """Sequences in one forward pass of one GPU; absent: planned, where the GPU product is known; otherwise the runtime's default."""
     max_sequence_length: Annotated[int, Field(ge=16, le=1_048_576)] = 1024
     """Longest sequence in tokens; longer records are cut, and the report counts them."""
     packing: bool = True
     """Put several records into one sequence, each attending only to itself."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto`: the first of the runtime's precisions that the accelerator has."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass: less memory, about a third more time. Absent: planned, where the GPU product is
+    known; otherwise off."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 42
     """Seed of the data order, the dropout and the initial adapter."""
     early_stopping: EarlyStopping | None = None
@@ -283,6 +284,8 @@ class FineTuneJobSpec(Contract):
     """Checkpoints."""
     suspend: bool = False
     """Whether the training stops with a checkpoint and gives its GPUs back. When this is false again, it continues."""
+    budget: Budget = Budget()
+    """What the training may spend."""
     retry: Retry = Retry()
     """Repetition of stages that fail."""
     deadlines: Deadlines = Deadlines()

@@ -26,15 +26,25 @@ LABEL_ATTEMPT = f"{GROUP}/attempt"
 ANNOTATION_PLAN = f"{GROUP}/plan-digest"
 """SHA-256 of the resolved job that a child was built from."""
 
+LABEL_REQUESTED_BY = f"{GROUP}/requested-by"
+"""Label of a FineTuneJob that names who asked for it, to add up GPU hours by; nobody checks it."""
+
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 """Kueue's label on a Job: the LocalQueue in which it waits."""
 LABEL_WORKLOAD_OF = "kueue.x-k8s.io/job-uid"
 """Kueue's label on a Workload: the uid of the Job that it stands for."""
 
+GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+"""GPU feature discovery's label on a node: the product, with what sharing makes of it."""
+
 ANNOTATION_UID = f"{GROUP}/uid"
 """uid of the FineTuneJob that a child works for without being owned by it."""
 FINALIZER = f"{GROUP}/published"
 """Finalizer of a FineTuneJob whose published adapter must be removed before the FineTuneJob is gone."""
+
+CUSTOMIZATION_FINALIZER = f"{GROUP}/customization"
+"""Finalizer of a FineTuneJob whose customization in a service must be cancelled before the FineTuneJob is gone."""
+FINALIZERS = frozenset({FINALIZER, CUSTOMIZATION_FINALIZER})
 
 MAX_JOB_NAME = 40
 """Longest FineTuneJob name, in characters: leaves room for `-workspace`, `-plan-` with ten digits, `-prepare-12` and a pod's suffix within 63."""
@@ -58,6 +68,16 @@ def former_plan_name(job: str) -> str:
 def workspace_name(job: str) -> str:
     """The PersistentVolumeClaim that the stages of a job share."""
     return f"{job}-workspace"
+
+
+def dataset_name(job: str, uid: str) -> str:
+    """The data set in the stores of NeMo microservices that a job's records are uploaded to; another one for each FineTuneJob."""
+    return f"{job}-{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
+
+
+def customization_name(job: str, uid: str, attempt: int) -> str:
+    """The customization job of NeMo Customizer that one attempt (from 1) of a training is."""
+    return f"{dataset_name(job, uid)}-{attempt}"
 
 
 def gpu_claim_name(job: str) -> str:

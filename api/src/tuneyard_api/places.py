@@ -62,4 +62,17 @@ class RegistryRetention(Contract):
     """Days that a version is kept after another one took its name. Example: `30`."""
 
 
-Registry = ClaimSource | S3Registry
+class ModelStore(Contract):
+    """The NeMo Data Store, where a training that a service carries leaves its result."""
+
+    url: HttpUrl
+    """Address, without /v1."""
+    namespace: str
+    """NeMo namespace of the model."""
+
+    def __str__(self) -> str:
+        """`hf://namespace`, as NeMo writes places in a Data Store."""
+        return f"hf://{self.namespace}"
+
+
+Registry = ClaimSource | S3Registry | ModelStore

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tuneyard_api import pod_contract as pod
 from tuneyard_api import reasons
+from tuneyard_api.customizer_refusals import customizer_problems
 from tuneyard_api.job import Dpo, FineTuneJob, Lora, PTuning
 from tuneyard_api.job_inputs import ModelSource, SecretKey
 from tuneyard_api.names import workspace_name
@@ -96,6 +97,8 @@ class Plan:
     """Secret with the publish pod's credentials for a registry in S3."""
     digest: str
     """SHA-256 of job.json without uid, hex."""
+    upload_token: SecretKey | None = None
+    """Where the prepare pod's token for the Data Store comes from."""
 
     @property
     def registry_claim(self) -> str | None:
@@ -125,7 +128,11 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
     is_served = is_for_adapter_servers(job, runtime) and not publishes_elsewhere(job, runtime)
     served = offered.served_models if is_served else ()
     micro = _micro_batch(job, runtime)
-    problems = every_problem(job, runtime, others, registry)
+    others = tuple(others)
+    problems = (
+        *every_problem(job, runtime, others, registry),
+        *customizer_problems(job, runtime, others),
+    )
     if problems or registry is None:
         raise PlanRefused(problems)
     resolved = pod.ResolvedJob(
@@ -156,6 +163,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         replace=spec.publish.replace,
         registry_path=inside(pod.REGISTRY_DIR, registry) if isinstance(registry, ClaimSource) else None,
         registry_s3=_s3_prefix(registry),
+        data_store=offered.customizer.data_store if offered.customizer else None,
         retention=offered.registry_retention,
     )
     return Plan(
@@ -171,6 +179,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         hub_token=next((secret for _, secret in hub_tokens(job)), offered.defaults.hub_token),
         hub_token_is_optional=not hub_tokens(job),
         s3_secret=next((name for _, name in s3_secrets(job)), None),
+        upload_token=offered.customizer.data_store_token if offered.customizer else None,
         registry_secret=registry.secret_ref.name if isinstance(registry, S3Registry) else None,
         digest=digest_of(resolved),
     )
@@ -252,13 +261,16 @@ def _resolved_dataset(job: FineTuneJob) -> pod.ResolvedDataset:
 
 def _resolved_training(job: FineTuneJob, micro: int) -> pod.ResolvedTraining:
     training, gpus = job.spec.training, processes(job)
-    as_written = training.model_dump(by_alias=False, exclude={"epochs", "micro_batch_size"})
+    as_written = training.model_dump(
+        by_alias=False, exclude={"epochs", "micro_batch_size", "gradient_checkpointing"}
+    )
     epochs = training.epochs
     if epochs is None and training.max_steps is None:
         epochs = DEFAULT_EPOCHS
     return pod.ResolvedTraining(
         **as_written,
         epochs=epochs,
+        gradient_checkpointing=bool(training.gradient_checkpointing),
         micro_batch_size=micro,
         data_parallel=gpus,
         gradient_accumulation=training.global_batch_size // (micro * gpus),

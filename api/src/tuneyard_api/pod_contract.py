@@ -16,11 +16,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
+from tuneyard_api import names
 from tuneyard_api.base import Contract, Tolerant
 from tuneyard_api.evaluation_facts import EvaluationFacts
 from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning
 from tuneyard_api.job_inputs import Template
+from tuneyard_api.ledger import PhaseTimes
 from tuneyard_api.methods import Method, method_of
+from tuneyard_api.model_shape import ModelShape
 from tuneyard_api.places import RegistryRetention, S3Prefix
 from tuneyard_api.remote_files import HttpFile, S3Object
 
@@ -54,10 +57,15 @@ PROGRESS_PORT, PROGRESS_PORT_NAME = 9470, "progress"
 ENV_JOB_FILE, ENV_WORKSPACE, ENV_ATTEMPT = "TUNEYARD_JOB_FILE", "TUNEYARD_WORKSPACE", "TUNEYARD_ATTEMPT"
 ENV_TERMINATION_LOG, ENV_PORT = "TUNEYARD_TERMINATION_LOG", "TUNEYARD_PORT"
 ENV_MICRO_BATCH = "TUNEYARD_MICRO_BATCH_SIZE"
-"""Set only in a training pod after an attempt that ran out of memory, because job.json is frozen and has the planned size."""
+"""Set only in a training pod, where the micro batch is not that of job.json, which is frozen: it was chosen when the model was
+known, or an attempt ran out of memory."""
+ENV_GRADIENT_CHECKPOINTING = "TUNEYARD_GRADIENT_CHECKPOINTING"
+"""`true` or `false`, likewise."""
 ENV_HUB_TOKEN = "HF_TOKEN"  # noqa: S105  the name of a variable
 """Only in the prepare pod, as the next ones. Training processes find torchrun's PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK,
 PET_MASTER_ADDR and PET_MASTER_PORT in their environment."""
+ENV_DATA_STORE_TOKEN = "TUNEYARD_DATA_STORE_TOKEN"  # noqa: S105  the name of a variable
+"""Token for a NeMo Data Store, in a prepare pod that uploads."""
 ENV_S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """Credentials of S3. The keys of the job's Secret have the same names; the last one is optional."""
 
@@ -250,6 +258,13 @@ class ResolvedJob(Contract):
     """The registry in S3; absent: it is on a claim."""
     retention: RegistryRetention | None = None
     """Earlier versions of the name that the registry keeps; absent: all."""
+    data_store: str | None = None
+    """NeMo Data Store, without /v1, to which prepare uploads the records for a service that trains; absent: pods train."""
+
+    @property
+    def uploads_to(self) -> str:
+        """The repository of the records in the Data Store, `namespace/name`."""
+        return f"{self.namespace}/{names.dataset_name(self.name, self.uid)}"
 
     @property
     def kind(self) -> Method:
@@ -276,6 +291,8 @@ class StageResult(Tolerant):
     failure: Failure | None = None
     facts: dict[str, JsonValue] = Field(default_factory=dict)
     """PrepareFacts, TrainFacts or PublishFacts as JSON."""
+    times: PhaseTimes | None = None
+    """Absent: the image does not measure them."""
 
 
 class PrepareFacts(Tolerant):
@@ -300,6 +317,10 @@ class PrepareFacts(Tolerant):
     personal_data_hints: int = 0
     """Number of places that look like e-mail addresses, phone numbers, card numbers or keys; see prepare-report.json."""
     dataset_digest: str
+    model: ModelShape | None = None
+    """Sizes of the model, from which memory and time are forecast; absent where its files do not tell them."""
+    longest_sequence: int | None = None
+    """Tokens of the longest training sequence."""
     warnings: tuple[str, ...] = ()
 
 
@@ -348,9 +369,9 @@ class TrainingMeasures(Tolerant):
     """Lowest validation loss so far, or the latest with `checkpoint.publish: last`; nats per learned token."""
     best_step: int | None = None
     """Optimizer step of that validation loss; its checkpoint is published if no later step is better."""
-    trained_tokens: int
-    """Tokens of all optimizer steps so far."""
-    tokens_per_second: float
+    trained_tokens: int | None = None
+    """Tokens of all optimizer steps so far; absent, as the speed: a service trains, which does not say it."""
+    tokens_per_second: float | None = None
     """Mean speed so far, over all GPUs; time for validation and checkpoints counts."""
     peak_memory_bytes: int | None = None
     """Peak memory of one GPU, or of one process where there is no GPU: of the first one until the training ends, then of the one
@@ -361,7 +382,9 @@ class Progress(Tolerant):
     """Answer of GET /progress."""
 
     stage: Stage
-    phase: Literal["loading", "preparing", "training", "evaluating", "publishing", "checkpointing", "done"]
+    phase: Literal[
+        "loading", "preparing", "compiling", "training", "evaluating", "publishing", "checkpointing", "done"
+    ]
     step: int = 0
     of: int = 0
     loss: float | None = None
@@ -369,4 +392,6 @@ class Progress(Tolerant):
     eta_seconds: int | None = None
     step_seconds: float | None = None
     """Median of the latest optimizer steps; lets the operator tell a hang from a slow step."""
+    times: PhaseTimes | None = None
+    """Absent: the image does not measure them."""
     training: TrainingMeasures | None = None

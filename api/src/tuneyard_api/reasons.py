@@ -77,6 +77,11 @@ PLANNED = _reason(
     Fixer.NOBODY,
     "The plan has every number and is stored; the claim of the workspace was created.",
 )
+DOES_NOT_FIT = _reason(
+    "DoesNotFit",
+    Fixer.INPUT,
+    "The training needs more memory than the GPU product has that the job asks for; the message says how much, and what fits.",
+)
 PLAN_LOST = _reason(
     "PlanLost",
     Fixer.CLUSTER,
@@ -189,12 +194,61 @@ PENDING_DEADLINE = _reason(
     "The job has waited longer than deadlines.pendingSeconds; the message says what it waited for.",
 )
 
+# Services that train
+WAITING_FOR_SERVICE = _reason(
+    "WaitingForService",
+    Fixer.CLUSTER,
+    "The service has the training and has not started it yet.",
+    is_waiting=True,
+)
+SERVICE_UNAVAILABLE = _reason(
+    "ServiceUnavailable",
+    Fixer.UPSTREAM,
+    "A service that the job needs is not reached, is too busy or fails; it is asked again.",
+    is_waiting=True,
+)
+SERVICE_DENIED = _reason(
+    "ServiceDenied", Fixer.CLUSTER, "A service does not accept the operator's token.", is_waiting=True
+)
+SERVICE_LACKS = _reason(
+    "ServiceEntityMissing",
+    Fixer.CLUSTER,
+    "A service lacks an entity that the job needs, such as the target of its model.",
+    is_waiting=True,
+)
+SERVICE_REFUSED = _reason(
+    "ServiceRefused", Fixer.INPUT, "A service refuses the job for good; the message has its words."
+)
+SERVICE_UNEXPECTED = _reason(
+    "ServiceAnswerUnexpected",
+    Fixer.UPSTREAM,
+    "A service answered what its description does not have, as another version may.",
+    is_waiting=True,
+)
+CANCELLED_THERE = _reason(
+    "CancelledInService", Fixer.INPUT, "Somebody cancelled the training in the service that carries it."
+)
+CANCELLING_THERE = _reason(
+    "CancellingInService",
+    Fixer.NOBODY,
+    "The job is being deleted, and its training in the service is cancelled first.",
+)
+
 # Suspended
 SUSPENDING = _reason(
-    "Suspending", Fixer.NOBODY, "spec.suspend is true, and the running stage writes its checkpoint and ends."
+    "Suspending",
+    Fixer.NOBODY,
+    "spec.suspend is true or the budget is spent, and the running stage writes its checkpoint and ends.",
 )
 SUSPENDED = _reason("Suspended", Fixer.INPUT, "spec.suspend is true, and nothing of the job runs.")
-RESUMED = _reason("Resumed", Fixer.NOBODY, "spec.suspend is false again.")
+BUDGET_SPENT = _reason(
+    "BudgetSpent",
+    Fixer.INPUT,
+    "The training has spent spec.budget.gpuHours, has written a checkpoint and holds no GPU; with a larger budget it continues.",
+)
+RESUMED = _reason(
+    "Resumed", Fixer.NOBODY, "spec.suspend is false again, or spec.budget.gpuHours is more than was spent."
+)
 
 # Served
 WAITING_FOR_ENDPOINT = _reason(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tuneyard_api.job import FineTuneJob, Lora, Serve
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.methods import Method, Result, method_of
-from tuneyard_api.places import Registry, S3Registry
+from tuneyard_api.places import ModelStore, Registry, S3Registry
 from tuneyard_api.planned_sources import hub_sources, hub_tokens, s3_secrets
 from tuneyard_api.quantities import quantity_value
 from tuneyard_api.runtime import FineTuneRuntime
@@ -63,12 +63,16 @@ def every_problem(
 
 
 def registry_of(job: FineTuneJob, runtime: FineTuneRuntime) -> Registry | None:
-    """The registry that the job names, or its runtime's."""
+    """The registry that the job names, or its runtime's; a service that trains has its own."""
+    if runtime.spec.customizer is not None:
+        return ModelStore(url=runtime.spec.customizer.data_store, namespace=job.metadata.namespace)
     return job.spec.publish.pvc or job.spec.publish.s3 or runtime.spec.defaults.any_registry
 
 
 def publishes_elsewhere(job: FineTuneJob, runtime: FineTuneRuntime) -> bool:
     """Whether the job publishes to another registry than the runtime's, which its served models read."""
+    if runtime.spec.customizer is not None:
+        return False
     own, usual = registry_of(job, runtime), runtime.spec.defaults.any_registry
     if isinstance(own, S3Registry) and isinstance(usual, S3Registry):
         return not own.is_same_place(usual)

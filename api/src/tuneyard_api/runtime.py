@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 from tuneyard_api import job_rules
 from tuneyard_api import pod_contract as pod
 from tuneyard_api.base import Contract, ObjectName, Rule
+from tuneyard_api.customizer import Customizer
 from tuneyard_api.job import ObjectMeta, Toleration
 from tuneyard_api.job_inputs import SecretKey
 from tuneyard_api.places import ClaimSource, Registry, RegistryRetention, S3Registry
@@ -148,6 +149,8 @@ class FineTuneRuntimeSpec(Contract):
     """Tolerations of training pods."""
     served_models: Annotated[tuple[ServedModel, ...], Field(max_length=32)] = ()
     """Servers that read the runtime's registry and serve adapters of their base model; empty: jobs end after publish."""
+    customizer: Customizer | None = None
+    """NeMo microservices whose Customizer trains; the image then only prepares the data. Absent: pods of the image train."""
     registry_retention: RegistryRetention | None = None
     """Earlier versions of an adapter that its registry keeps; absent: all."""
     defaults: RuntimeDefaults = RuntimeDefaults()

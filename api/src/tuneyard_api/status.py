@@ -8,9 +8,9 @@ from pydantic import Field, computed_field
 
 from tuneyard_api.base import Tolerant
 from tuneyard_api.evaluation_facts import EvaluationFacts
+from tuneyard_api.ledger import LedgerStatus, Time
 from tuneyard_api.pod_contract import FailureClass, Stage, TrainingMeasures
 
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Short = Annotated[str, Field(max_length=256)]
 Long = Annotated[str, Field(max_length=2048)]
 
@@ -37,7 +37,7 @@ class State(StrEnum):
     PENDING = "Pending"
     PREPARING = "Preparing"
     WAITING = "Waiting"
-    """A pod of the job exists and can't start: see status.waitingFor."""
+    """A pod of the job exists and can't start, or a service that trains does not do as asked: see status.waitingFor."""
     QUEUED = "Queued"
     """The stage's queue holds it back or has taken its place away: see status.waitingFor."""
     TRAINING = "Training"
@@ -99,7 +99,7 @@ class Attempt(Tolerant):
     stage: Stage
     number: int
     job: Short
-    """Name of the batch/v1 Job."""
+    """Name of the batch/v1 Job, or of the customization in a service that trains."""
     started: Time
     """Time at which its Job was made, or at which its queue last let it go."""
     ended: Time | None = None
@@ -116,7 +116,7 @@ class Attempt(Tolerant):
     failure_class: FailureClass | None = None
     message: Long | None = None
     micro_batch_size: int | None = None
-    """Micro batch of a training attempt after one that ran out of memory; otherwise the planned one."""
+    """Micro batch of a training attempt, where it is not that of job.json."""
     charged: int = 0
     """Failed attempts of the stage so far that count against retry.maxAttempts."""
     interrupted: int = 0
@@ -155,9 +155,24 @@ class PlanStatus(Tolerant):
     gpus: int
     """GPUs over all nodes; 0 where the runtime asks for none."""
     micro_batch_size: int
+    """Chosen again when the model is known, if the job does not say it."""
     gradient_accumulation: int
+    gradient_checkpointing: bool | None = None
+    """Whether activations are recomputed; absent until the model is known."""
+    gpu_product: Short | None = None
+    """GPU product that was planned for, if the job or its runtime names one."""
+    memory_gib: float | None = None
+    """Forecast memory of each GPU."""
+    steps: int | None = None
+    """Optimizer steps, if the training does not end early."""
+    seconds: int | None = None
+    """Forecast time of the training, without queue, loading, evaluation and checkpoints."""
+    gpu_hours: float | None = None
+    """Forecast GPU hours of the training."""
     registry_claim: Short | None = None
     """PersistentVolumeClaim that the adapter is published to; absent: it is published to S3."""
+    customizer: Long | None = None
+    """Address of the NeMo Customizer that trains; absent: pods do."""
     adapter_path: Long | None = None
     """Place of the adapter's name: a path in a pod that mounts the claim, or `s3://bucket/prefix/name`."""
 
@@ -187,5 +202,9 @@ class FineTuneJobStatus(Tolerant):
     ended: Time | None = None
     active_seconds: int | None = None
     """Time during which finished attempts have run."""
+    ledger: LedgerStatus | None = None
+    """Where the time went."""
+    gpu_seconds: int | None = None
+    """GPUs times seconds during which finished attempts of the training have run."""
     cleaned: Time | None = None
     """When the children and the workspace of the ended job were deleted, after spec.ttl."""

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tuneyard_api.base import Contract
 
-CHANGEABLE = ("suspend", "retry", "deadlines", "ttl", "deletionPolicy")
+CHANGEABLE = ("suspend", "budget", "retry", "deadlines", "ttl", "deletionPolicy")
 """Fields of spec that a job follows at once, also after it has started."""
 
 DeletionPolicy = Literal["Retain", "Delete"]
@@ -39,6 +39,13 @@ class Deadlines(Contract):
     """Longest single wait, for example for the runtime and claims, for the pods of a stage to start, or for a lost pod to end."""
     active_seconds: _Seconds | None = None
     """Time during which stages run, summed over all attempts. Waiting for the pods of a training does not count."""
+
+
+class Budget(Contract):
+    """What a training may spend. It stops with a checkpoint when that is spent, and continues when there is more."""
+
+    gpu_hours: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """GPUs times hours during which the pods of a training run, over all attempts; absent: no limit. A training on CPU spends none."""
 
 
 class Ttl(Contract):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `tuneyard`. Commands import what they need when they run: every check pays for the start-up."""
+"""The commands `tuneyard` and `kubectl tuneyard`. Commands import what they need when they run: every check pays for the start-up."""
 
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -30,30 +30,50 @@ _COMMANDS = {
         "tuneyard.commands.schemas",
         "Add schemas of custom resources and values of charts for `check`.",
     ),
+    "plan": ("tuneyard.commands.plan", "Say what a fine-tuning job takes: memory, time, GPU hours, cost."),
     "data": ("tuneyard.commands.data", "Check data sets of fine-tuning jobs, without a cluster."),
     "report": ("tuneyard.commands.report", "Print the report on a published adapter."),
     "docs": ("tuneyard.commands.docs", "Write the sample file and the reference pages."),
 }
 
 
+_VERBS = {
+    "list": ("tuneyard.commands.jobs.list", "List FineTuneJobs."),
+    "describe": ("tuneyard.commands.jobs.describe", "Show one job, and where its time went."),
+    "why": ("tuneyard.commands.jobs.why", "Say why a job waits or fails, and what to try."),
+    "logs": ("tuneyard.commands.jobs.logs", "Print the log of the pod that matters."),
+    "suspend": ("tuneyard.commands.jobs.suspend", "Let a job write a checkpoint and give its GPUs back."),
+    "resume": ("tuneyard.commands.jobs.resume", "Let a suspended job go on."),
+    "fetch": ("tuneyard.commands.jobs.fetch", "Copy what a job published, and say how to ask it."),
+    "compare": ("tuneyard.commands.jobs.compare", "Compare two jobs: measures and specs."),
+    "top": ("tuneyard.commands.jobs.top", "Show who trains, and GPU hours by namespace and by who asked."),
+}
+
+
 class _Lazy(click.Group):
     """Commands by name, each in a module of its own that is imported when it is called."""
 
+    modules: ClassVar[dict[str, tuple[str, str]]] = _COMMANDS
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return list(_COMMANDS)
+        return list(self.modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in self.modules:
             return None
-        command: Any = import_module(_COMMANDS[cmd_name][0])
+        command: Any = import_module(self.modules[cmd_name][0])
         return command.command  # type: ignore[no-any-return]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in self.modules.items()])
+
+
+class _Verbs(_Lazy):
+    modules = _VERBS
 
 
 @click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,6 +94,27 @@ def cli() -> None:
     """
 
 
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tuneyard", message="%(version)s")
+def verbs() -> None:
+    """Look at FineTuneJobs and steer them; kubectl finds this program as its plugin `kubectl tuneyard`.
+
+    \b
+    Examples:
+      kubectl tuneyard list -A
+      kubectl tuneyard why answers
+      kubectl tuneyard logs answers -f
+      kubectl tuneyard compare answers-1e4 answers-2e4
+
+    It takes cluster, user and namespace from the kubeconfig, as kubectl does.
+    """
+
+
 def main() -> None:
     """Entry point."""
     cli.main(args=sys.argv[1:], prog_name="tuneyard")
+
+
+def kubectl_plugin() -> None:
+    """Entry point of `kubectl-tuneyard`."""
+    verbs.main(args=sys.argv[1:], prog_name="kubectl tuneyard")

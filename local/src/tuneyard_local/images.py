@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import py_compile
 import shutil
 import subprocess
 import tarfile
@@ -19,11 +20,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import IO, cast
 
 from tuneyard_local.cluster import CTR, Cluster
-from tuneyard_local.environment import export_requirements, install_requirements
+from tuneyard_local.environment import export_requirements, install_requirements, is_pods_python
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.parts import build_parts, program
 from tuneyard_local.paths import REPOSITORY, cache_root, locked
@@ -227,7 +229,7 @@ def build_base_layer(progress: Progress) -> Layer:
 
 def _third_party_layer(recipe: Recipe, progress: Progress) -> Layer:
     requirements = export_requirements(recipe.export)
-    digest = hashlib.sha256(requirements.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{requirements}byte code {is_pods_python()}".encode()).hexdigest()[:16]
     tar = _layers() / f"packages-{digest}.tar"
     with locked(_layers() / ".packages.lock"):
         if not tar.exists():
@@ -240,21 +242,38 @@ def _third_party_layer(recipe: Recipe, progress: Progress) -> Layer:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    skipped = {"__pycache__"}
-    return {
-        str(path.relative_to(folder)): path
-        for path in folder.rglob("*")
-        if path.is_file() and not skipped.intersection(path.parts)
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+
+
+def _source_files(folder: Path) -> dict[str, bytes | Path]:
+    """The files of a package of ours with byte code for pods, which can't write any.
+
+    The byte code that lies beside the sources is left out: it may be older, or another Python's.
+    """
+    files: dict[str, bytes | Path] = {
+        name: path for name, path in _files(folder).items() if "__pycache__" not in path.parts
     }
+    if not is_pods_python():
+        return files
+    with tempfile.TemporaryDirectory() as made_in:
+        made = Path(made_in) / "compiled"
+        for name, path in list(files.items()):
+            if name.endswith(".py"):
+                mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+                py_compile.compile(str(path), str(made), name, doraise=True, invalidation_mode=mode)
+                compiled = Path(name).parent / cache_from_source(Path(name).name)
+                files[str(compiled)] = made.read_bytes()
+    return files
 
 
-def _code_layer(recipe: Recipe) -> Layer:
+def build_code_layer(recipe: Recipe) -> Layer:
+    """The layer of an image with our own code, its byte code, and its commands."""
     files: dict[str, bytes | Path] = {}
     for member, package in recipe.members:
         source = REPOSITORY / member / "src" / package
         if not source.is_dir():
             raise ClusterError(f"image {recipe.name}: its code {source} is not there")
-        files |= {f"{LIBRARY}/{package}/{name}": path for name, path in _files(source).items()}
+        files |= {f"{LIBRARY}/{package}/{name}": path for name, path in _source_files(source).items()}
     scripts = []
     for command, module in ((recipe.command, recipe.module), *recipe.more_commands):
         scripts.append(f"usr/local/bin/{command}")
@@ -286,7 +305,7 @@ def build_python(progress: Progress) -> Image:
 def build_image(name: str, progress: Progress) -> Image:
     """Build one of RECIPES, or find it in the cache; the Debian packages are installed."""
     recipe = RECIPES[name]
-    layers = [build_base_layer(progress), _third_party_layer(recipe, progress), _code_layer(recipe)]
+    layers = [build_base_layer(progress), _third_party_layer(recipe, progress), build_code_layer(recipe)]
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",

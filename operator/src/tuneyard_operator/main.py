@@ -17,9 +17,11 @@ from tuneyard_operator.adapters.clock import SystemClock
 from tuneyard_operator.adapters.credentials import Credentials, NoCredentialsError, log_in
 from tuneyard_operator.adapters.kubernetes import KubernetesCluster
 from tuneyard_operator.adapters.metrics import Metrics, build_app
+from tuneyard_operator.adapters.nemo import NemoV1
 from tuneyard_operator.adapters.progress import HttpProgress
 from tuneyard_operator.adapters.replicas import Replicas
 from tuneyard_operator.adapters.servers import HttpModelServers
+from tuneyard_operator.adapters.service_calls import ServiceCalls
 from tuneyard_operator.domain.measures import census_of
 from tuneyard_operator.handlers.watching import WatchLostError, build_settings, is_no_lost_watch, watch
 from tuneyard_operator.ports import Cluster, ClusterError, NotServedError
@@ -29,6 +31,7 @@ from tuneyard_operator.reconcile.queue import KeyedQueue
 from tuneyard_operator.reconcile.reconciler import Reconciler
 from tuneyard_operator.reconcile.resync import resync
 from tuneyard_operator.reconcile.store import Store
+from tuneyard_operator.reconcile.trainings import Trainings
 from tuneyard_operator.settings import ENV_PREFIX, Settings
 
 log = logging.getLogger("tuneyard_operator")
@@ -60,10 +63,16 @@ async def operate(settings: Settings) -> None:
         seconds=settings.lease_seconds,
     )
     async with aiohttp.ClientSession() as session:
+        calls = ServiceCalls(session, settings.service_token_file)
+        services = NemoV1(calls, calls.token)
         gatherer = Gatherer(
-            store, cluster, HttpModelServers(session, Replicas(cluster)), HttpProgress(session)
+            store,
+            cluster,
+            HttpModelServers(session, Replicas(cluster)),
+            HttpProgress(session),
+            Trainings(services),
         )
-        reconciler = Reconciler(store, queue, gatherer, cluster, clock, metrics, leadership.is_safe)
+        reconciler = Reconciler(store, queue, gatherer, cluster, services, clock, metrics, leadership.is_safe)
         ready = asyncio.Event()
         pages = build_app(metrics, lambda: reconciler.longest_pass() < settings.stuck_seconds, ready.is_set)
         runner = web.AppRunner(pages, access_log=None)

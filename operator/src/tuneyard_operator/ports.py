@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from tuneyard_api.customizer import Customizer
 from tuneyard_api.pod_contract import Progress
 from tuneyard_api.serving import Destination
 
+from tuneyard_operator.domain.customizations import Order, SeenCustomization, SeenOutput, ServiceTrouble
 from tuneyard_operator.domain.measures import Changes
 from tuneyard_operator.domain.observed import AskedAdapter, ReplicaAnswer, SeenEvent, SeenQueue
 
@@ -116,6 +118,33 @@ class Cluster(Protocol):
             RefusedError: when the namespace takes none, as one that is being deleted.
             ClusterError: anything else.
         """
+
+
+class ServiceError(Exception):
+    """A service that trains did not do as asked."""
+
+    def __init__(self, trouble: ServiceTrouble) -> None:
+        super().__init__(f"{trouble.service} at {trouble.address}: {trouble.message}")
+        self.trouble = trouble
+
+
+class TrainingServices(Protocol):
+    """The services that train instead of pods. Every call raises ServiceError when the answer is not of use."""
+
+    async def customizations(self, address: str, namespace: str, uid: str) -> tuple[SeenCustomization, ...]:
+        """All customizations of the FineTuneJob with this uid, as they are now."""
+
+    async def customization(self, address: str, id: str) -> SeenCustomization | None:  # noqa: A002
+        """One customization, or None when it is gone."""
+
+    async def submit(self, order: Order) -> None:
+        """Make the entities that are not there, then start the customization. One of its name is left as it is."""
+
+    async def cancel(self, address: str, id: str) -> None:  # noqa: A002
+        """Cancel a customization; one that is over or gone is left as it is."""
+
+    async def output(self, service: Customizer, model: str) -> SeenOutput | None:
+        """The model `namespace/name@version`, or None while there is none."""
 
 
 class ModelServers(Protocol):

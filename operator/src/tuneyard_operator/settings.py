@@ -30,6 +30,8 @@ class Settings(BaseModel):
     """A pass that takes longer makes /healthz fail, so that the kubelet restarts the operator."""
     lease_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
     """Duration of the lease: how long others wait for a replica that died; it is renewed every 2/15 of that."""
+    service_token_file: str = ""
+    """File with the bearer token for services that train, such as NeMo Customizer; empty: they ask for none."""
     identity: str = ""
     """Name of this replica in the lease; empty: the host's name, which in a pod is the pod's."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

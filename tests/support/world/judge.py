@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from tuneyard_api import names
+from tuneyard_api.ledger import LedgerStatus
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import FineTuneJobStatus, State
 from tuneyard_api.survival import Ttl
@@ -32,6 +33,7 @@ class Judge:
     def __init__(self, world: "RoughWorld") -> None:
         self.world = world
         self.ends: dict[str, FineTuneJobStatus] = {}
+        self.counted: dict[str, LedgerStatus] = {}
         self.made: set[tuple[str, str]] = set()
         """Jobs that were created: uid of the FineTuneJob, name."""
         self.done: set[tuple[str, Stage]] = set()
@@ -100,6 +102,7 @@ class Judge:
             is_met = any(each.type.value == step and each.status == "True" for each in status.conditions)
             assert not is_met or (uid, stage) in self.done, f"untrue: {step}, and no {stage} of it succeeded"
         self._of_attempts(uid, status)
+        self._of_ledger(job, status)
         self._of_end(uid, status)
         if status.state is State.SUSPENDED:
             known = {each.job for each in status.attempts}
@@ -122,6 +125,20 @@ class Judge:
                 interrupted += failed is FailureClass.INTERRUPTED
                 counted = (each.charged, each.interrupted)
                 assert counted == (charged, interrupted), f"miscounted: {each.job}: {counted}"
+
+    def _of_ledger(self, job: Mapping[str, Any], status: FineTuneJobStatus) -> None:
+        """Every second until now is counted, none twice, and none is taken back."""
+        uid, ledger = job["metadata"]["uid"], status.ledger
+        assert ledger is not None, "uncounted: no ledger"
+        assert ledger.since == job["metadata"]["creationTimestamp"], "uncounted: the time before since"
+        counted, until = sum(ledger.seconds.by_part().values()), read_time(ledger.until)
+        assert min(ledger.seconds.by_part().values()) >= 0, f"counted twice: {ledger.seconds}"
+        assert timedelta(seconds=counted) == until - read_time(ledger.since), f"counted twice: {ledger}"
+        former = self.counted.get(uid, ledger)
+        assert read_time(former.until) <= until, "counted twice: until went back"
+        assert until <= max(self.world.moment, read_time(former.until)), "counted twice: the future"
+        assert former.gpu_seconds <= ledger.gpu_seconds <= counted * (status.plan.gpus if status.plan else 0)
+        self.counted[uid] = ledger
 
     def _of_end(self, uid: str, status: FineTuneJobStatus) -> None:
         if not is_terminal(status.conditions):

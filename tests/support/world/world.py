@@ -12,6 +12,7 @@ from typing import Any, cast
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import FineTuneJobStatus
+from tuneyard_operator.adapters.nemo import Answer, NemoV1
 from tuneyard_operator.domain.conditions import api_time
 from tuneyard_operator.ports import Watched
 from tuneyard_operator.reconcile.gather import Gatherer
@@ -19,7 +20,9 @@ from tuneyard_operator.reconcile.queue import Key, KeyedQueue
 from tuneyard_operator.reconcile.reconciler import Reconciler
 from tuneyard_operator.reconcile.resync import resync
 from tuneyard_operator.reconcile.store import Store
+from tuneyard_operator.reconcile.trainings import Trainings
 
+from support.nemo.double import TOKEN, NemoDouble, call_double
 from support.samples import NOW, job_spec, result_text, runtime_spec
 from support.world.cluster import FakeCluster
 from support.world.deletion import (
@@ -55,6 +58,8 @@ class World:
         self.told: list[tuple[str, str, dict[str, Any]]] = []
         self.cluster, self.servers, self.progress = self.cluster_class(self), FakeServers(), FakeProgress()
         self.meter = FakeMeter()
+        self.nemo = NemoDouble(now=self.now)
+        """Services that train, for a runtime that names them."""
         self.requeue: float | None = None
         self.makers: dict[str, Mapping[str, Any]] = {}
         """The Job of each pod."""
@@ -74,6 +79,10 @@ class World:
     def now(self) -> datetime:
         return self.moment
 
+    async def services(self, method: str, url: str, body: Any) -> Answer:
+        """The operator's calls to services that train, without sockets."""
+        return call_double(self.nemo, method, url, body)
+
     def advance(self, seconds: float) -> None:
         self.moment += timedelta(seconds=seconds)
 
@@ -82,9 +91,14 @@ class World:
         self.due: set[Key] = set()
         self.operator_store = Store()
         self.operator_store.changed = self.due.add
-        gatherer = Gatherer(self.operator_store, self.cluster, self.servers, self.progress)
+        services = NemoV1(self.services, lambda: TOKEN)
+        gatherer = Gatherer(
+            self.operator_store, self.cluster, self.servers, self.progress, Trainings(services)
+        )
         queue = KeyedQueue(self.operator_store.has_begun)
-        self.reconciler = Reconciler(self.operator_store, queue, gatherer, self.cluster, self, self.meter)
+        self.reconciler = Reconciler(
+            self.operator_store, queue, gatherer, self.cluster, services, self, self.meter
+        )
         self.told.clear()
         finish(resync(self.cluster, self.operator_store))
 
@@ -171,6 +185,7 @@ class World:
     ) -> None:
         """The container has ended."""
         terminated = {"exitCode": exit_code, "reason": reason, "message": message}
+        terminated |= {"startedAt": self._started_at(name), "finishedAt": api_time(self.moment)}
         phase = "Failed" if exit_code else "Succeeded"
         self.set_pod(
             name,
@@ -178,6 +193,13 @@ class World:
             containerStatuses=[{"name": "trainer", "state": {"terminated": terminated}}],
             **more,
         )
+
+    def _started_at(self, pod: str) -> str:
+        """When the container of a pod started; one that never ran started when it ended."""
+        for container in self.cluster.objects["Pod", "team", pod]["status"].get("containerStatuses", ()):
+            if "running" in container["state"]:
+                return str(container["state"]["running"]["startedAt"])
+        return api_time(self.moment)
 
     def fail_job(self, name: str, reason: str = "BackoffLimitExceeded") -> None:
         """The Job controller reports a failure."""

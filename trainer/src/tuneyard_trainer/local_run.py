@@ -13,13 +13,13 @@ from pathlib import Path, PurePosixPath
 
 from tuneyard_api import durable
 from tuneyard_api import pod_contract as pod
-from tuneyard_api.job import FineTuneJob, ObjectMeta
-from tuneyard_api.methods import METHODS
+from tuneyard_api.job import FineTuneJob
+from tuneyard_api.local_runtime import LOCAL_RUNTIMES, build_local_runtime
 from tuneyard_api.places import ClaimSource
 from tuneyard_api.planner import Plan, PlanRefused, digest_of, make_plan
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, ResolvedJob, ResolvedSource, Stage
 from tuneyard_api.problems import InputRefused
-from tuneyard_api.runtime import FineTuneRuntime, FineTuneRuntimeSpec
+from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.validate import load_runtime, locate, read_job
 from tuneyard_api.yaml_io import load
 
@@ -76,7 +76,7 @@ def _runtime(job: FineTuneJob, file: Path | None) -> FineTuneRuntime:
     """The runtime from the file, or a built-in one: `hf` for NVIDIA GPUs, `hf-cpu` without; no other than was asked for."""
     if file is not None:
         runtime = load_runtime(file.read_text(encoding="utf-8"), str(file))
-    elif job.spec.runtime.name in {"hf", "hf-cpu"}:
+    elif job.spec.runtime.name in LOCAL_RUNTIMES:
         runtime = build_local_runtime(job.spec.runtime.name)
     else:
         raise RunRefused(
@@ -86,17 +86,6 @@ def _runtime(job: FineTuneJob, file: Path | None) -> FineTuneRuntime:
         return runtime
     defaults = runtime.spec.defaults.model_copy(update={"registry": ClaimSource(claim_name=_REGISTRY)})
     return runtime.model_copy(update={"spec": runtime.spec.model_copy(update={"defaults": defaults})})
-
-
-def build_local_runtime(name: str) -> FineTuneRuntime:
-    """The abilities of this installation, as a FineTuneRuntime."""
-    spec = FineTuneRuntimeSpec(
-        image="this-installation:local",
-        accelerator="nvidia" if name == "hf" else "none",
-        methods=tuple(method.name for method in METHODS),
-        quantizations=("nf4", "int8", "fp8") if name == "hf" else ("nf4", "int8"),
-    )
-    return FineTuneRuntime(metadata=ObjectMeta(name=name), spec=spec)
 
 
 def _folders(claims: tuple[str, ...]) -> dict[str, Path]:

@@ -38,11 +38,11 @@ def run_stage(stage: Stage, environment: PodEnvironment) -> int:
         digest = digest_of(job)
         if earlier := _done_before(stage, environment.workspace, job, digest):
             board.say(f"{stage}: already done for this plan")
-            environment.termination_log.write_bytes(encode(earlier))
+            environment.termination_log.write_bytes(encode(_with_times(earlier, board)))
             return 0
         stop = StopRequest(raises=stage is not Stage.TRAIN)
         context = StageContext.of(environment, job, board, stop)
-        with _told_to_stop(stop, patience(stage), lambda: _give_up(stage, digest, environment)):
+        with _told_to_stop(stop, patience(stage), lambda: _give_up(board, digest, environment)):
             # Training over several processes serves the port from its first process.
             own_port = None if stage is Stage.TRAIN and is_distributed(job) else environment.port
             with served(board, own_port):
@@ -56,12 +56,13 @@ def run_stage(stage: Stage, environment: PodEnvironment) -> int:
         )
     except BaseException as error:  # noqa: BLE001  every end must be told, Ctrl-C included
         result = _failed(stage, digest, error)
+    result = _with_times(result, board)
     board.say(_last_words(result))
     try:
         _tell(result, environment)
     except OSError as error:
         # On a full disk the result cannot be stored in the workspace, and a success that is not stored does not count.
-        result = result if result.failure else _failed(stage, digest, error)
+        result = result if result.failure else _with_times(_failed(stage, digest, error), board)
         environment.termination_log.write_bytes(encode(result))
     return exit_code(result.failure)
 
@@ -97,6 +98,10 @@ def _failed(stage: Stage, digest: str, error: BaseException) -> StageResult:
     return StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=classify(error))
 
 
+def _with_times(result: StageResult, board: Board) -> StageResult:
+    return result.model_copy(update={"times": board.read().times})
+
+
 def _tell(result: StageResult, environment: PodEnvironment) -> None:
     is_kept = environment.node_rank == 0
     write_result(result, environment.workspace, environment.termination_log, is_kept=is_kept)
@@ -130,13 +135,14 @@ def _told_to_stop(stop: StopRequest, seconds: float, give_up: Callable[[], None]
             signal.signal(number, handler)
 
 
-def _give_up(stage: Stage, digest: str, environment: PodEnvironment) -> None:
+def _give_up(board: Board, digest: str, environment: PodEnvironment) -> None:
     """Write the result Interrupted when a step outlasts the grace period, and end the process at once."""
+    stage = board.read().stage
     failure: Failure = classify(
         Interrupted(
             f"stopped by SIGTERM in a step of more than {patience(stage)} s; the next attempt continues from the last checkpoint"
         )
     )
     result = StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=failure)
-    _tell(result, environment)
+    _tell(_with_times(result, board), environment)
     os._exit(exit_code(failure))

@@ -38,6 +38,7 @@ def main() -> int:
         if not is_explained(error):
             traceback.print_exception(error)
         result = result.model_copy(update={"outcome": "Failed", "failure": classify(error)})
+    result = result.model_copy(update={"times": board.read().times})
     local_rank = os.environ["LOCAL_RANK"]
     folder = workers_folder(environment.workspace, environment.node_rank)
     durable.write_file(folder / f"rank-{local_rank}.json", encode(result))

@@ -34,7 +34,11 @@ def build_runtime(stack: Stack, runtime: Runtime) -> Json:
             "hubToken": None if _is_offline(stack) else hub_token(stack),
         },
     }
-    if runtime.accelerator == "nvidia":
+    if runtime.trained_by == "nemo-customizer":
+        # Pods do not train, and the service has a registry of its own.
+        spec |= {"customizer": build_customizer(stack), "servedModels": None, "registryRetention": None}
+        spec["defaults"] = {**spec["defaults"], "registry": None, "registryS3": None}
+    elif runtime.accelerator == "nvidia":
         spec |= _gpus(stack)
     spec = merged(without_empty(spec), dict(runtime.spec))
     if isinstance(tolerations := spec.get("tolerations"), list):
@@ -48,6 +52,21 @@ def build_runtime(stack: Stack, runtime: Runtime) -> Json:
         "kind": RUNTIME_KIND,
         "metadata": build_metadata(runtime.name),
         "spec": spec,
+    }
+
+
+def build_customizer(stack: Stack) -> Json:
+    """Addresses of the services that train, and the targets that FineTuneJobs can name; fields: tuneyard_api.customizer."""
+    targets = stack.environment.fine_tuning.customizer.targets
+    return {
+        "endpoint": stack.url("customizer"),
+        "entityStore": stack.url("entity-store"),
+        "dataStore": stack.url("data-store"),
+        "models": [
+            {"base": {"huggingFace": each.hugging_face.model_dump(by_alias=True)}, "target": each.name}
+            for each in targets
+            if each.hugging_face is not None
+        ],
     }
 
 

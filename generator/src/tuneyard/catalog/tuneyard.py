@@ -199,7 +199,12 @@ def _needs(environment: Environment) -> list[Need]:
     needs = [Need("crd:finetune", "its FineTuneRuntimes"), Need("finetune", "who carries the jobs through")]
     for index, runtime in enumerate(environment.fine_tuning.runtimes):
         path = ("fineTuning", "runtimes", index)
-        if runtime.accelerator == "nvidia":
+        if runtime.trained_by == "nemo-customizer":
+            needs += [
+                Need(capability, f"runtime {runtime.name}", path)
+                for capability in ("customizer", "entity-store", "data-store")
+            ]
+        elif runtime.accelerator == "nvidia":
             needs.append(Need("gpu", f"runtime {runtime.name}", path))
     if environment.fine_tuning.namespaces:
         needs.append(Need("scheduler", "queues of namespaces", ("fineTuning", "namespaces")))

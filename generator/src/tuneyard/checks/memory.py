@@ -3,6 +3,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from tuneyard_api import known_shapes
+from tuneyard_api.model_shape import shape_of
 
 from tuneyard.environment.model import Environment
 from tuneyard.environment.models import Architecture, ServedModel
@@ -16,25 +20,19 @@ WEIGHT_BYTES = {"bf16": 2.0, "fp8": 1.0, "int4": 0.55}
 """Bytes for each parameter; those of int4 include its scales."""
 
 
-def _known(parameters: float, layers: int, hidden: int, heads: int, head_size: int = 128) -> Architecture:
+def _architecture(config: Mapping[str, Any]) -> Architecture:
+    shape, heads = shape_of(config), int(config["num_attention_heads"])
     return Architecture(
-        parameters_billion=parameters,
-        layers=layers,
-        hidden_size=hidden,
-        key_value_heads=heads,
-        head_size=head_size,
+        parameters_billion=round(shape.parameters / 1e9, 2),
+        layers=shape.layers,
+        hidden_size=shape.hidden,
+        key_value_heads=int(config["num_key_value_heads"]),
+        head_size=shape.queries // heads,
     )
 
 
 KNOWN: Mapping[str, Architecture] = {
-    "llama-3.1-8b-instruct": _known(8.03, 32, 4096, 8),
-    "llama-3.1-70b-instruct": _known(70.6, 80, 8192, 8),
-    "llama-3.1-405b-instruct": _known(406, 126, 16384, 8),
-    "llama-3.2-1b-instruct": _known(1.24, 16, 2048, 8, 64),
-    "llama-3.2-3b-instruct": _known(3.21, 28, 3072, 8),
-    "llama-3.3-70b-instruct": _known(70.6, 80, 8192, 8),
-    "mistral-7b-instruct-v0.3": _known(7.25, 32, 4096, 8),
-    "qwen2.5-7b-instruct": _known(7.62, 28, 3584, 4),
+    name: _architecture(config) for name, config in known_shapes.KNOWN.items()
 }
 """Architectures by the last part of the image's or the repository's name, from each model's config.json."""
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 
+from tuneyard_api.customizer_refusals import WAYS
 from tuneyard_api.problems import InputRefused, LocatedProblem, Path
 from tuneyard_api.yaml_io import dump
 
@@ -317,6 +318,32 @@ def runtimes_name_served_models(stack: Stack) -> Iterator[Finding]:
                 )
 
 
+def runtimes_of_the_customizer_have_models(stack: Stack) -> Iterator[Finding]:
+    """A runtime that NeMo Customizer trains for has a base model, and methods that it has."""
+    tuning = stack.environment.fine_tuning
+    for index, runtime in enumerate(tuning.runtimes):
+        if runtime.trained_by == "pods":
+            continue
+        path = ("fineTuning", "runtimes", index)
+        if not any(target.hugging_face for target in tuning.customizer.targets):
+            yield Finding(
+                "customizer-runtime-has-models",
+                "no target of fineTuning.customizer has huggingFace, so that no FineTuneJob can name its model",
+                (*path, "trainedBy"),
+                repr(runtime.trained_by),
+                "huggingFace: {repo: ..., revision: ...} in a target",
+            )
+        for place, method in enumerate(runtime.methods):
+            if method not in WAYS:
+                yield Finding(
+                    "customizer-runtime-has-methods",
+                    "NeMo Customizer does not have this method",
+                    (*path, "methods", place),
+                    repr(method),
+                    " or ".join(WAYS),
+                )
+
+
 def runtimes_are_accepted(stack: Stack) -> Iterator[Finding]:
     """Each FineTuneRuntime that has a `spec` laid over it is still one that the operator accepts."""
     for index, runtime in enumerate(stack.environment.fine_tuning.runtimes):
@@ -338,5 +365,5 @@ def _problems_of(runtime: Json) -> tuple[LocatedProblem, ...]:
 
 CHECKS = (
     names_are_unique, engines_have_their_source, images_and_revisions_are_fixed, images_are_real, options_go_together,
-    pipelines_name_models, runtimes_name_served_models, runtimes_are_accepted,
+    pipelines_name_models, runtimes_name_served_models, runtimes_of_the_customizer_have_models, runtimes_are_accepted,
 )  # fmt: skip

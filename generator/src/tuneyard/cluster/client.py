@@ -6,6 +6,7 @@ which `bootstrap` keeps nothing but the address.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -45,12 +46,23 @@ class ClusterClient:
             )
         except config.ConfigException as error:
             raise _failed(f"no cluster is configured: {error}", "--kubeconfig or KUBECONFIG") from error
+        self.kubectl_flags = (
+            *(("--kubeconfig", str(kubeconfig)) if kubeconfig else ()),
+            *(("--context", context) if context else ()),
+        )
+        """How kubectl is told of the same cluster."""
+        self._namespace = _namespace_of(config, kubeconfig, context)
         self._pool = client.ApiClient(self._configuration).rest_client.pool_manager
 
     @property
     def server(self) -> str:
         """The server's address."""
         return str(self._configuration.host)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the context; `default` where it names none."""
+        return self._namespace
 
     def get(self, path: str) -> Any:
         """The object or list at a path, or None when it is not there."""
@@ -74,6 +86,23 @@ class ClusterClient:
             if not more:
                 return found
 
+    def lines(self, path: str) -> Iterator[str]:
+        """The lines of a text, such as a log, as they come; it may go on for as long as the server sends."""
+        from urllib3 import Timeout  # noqa: PLC0415  comes with the extra
+
+        answer = self._ask("GET", path, timeout=Timeout(connect=TIMEOUT_S, read=None), preload_content=False)
+        try:
+            if answer.status >= 300:  # noqa: PLR2004
+                self._good(int(answer.status), bytes(answer.read()), path)
+            rest = b""
+            for chunk in answer.stream():
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode(errors="replace") for line in whole)
+            if rest:
+                yield rest.decode(errors="replace")
+        finally:
+            answer.release_conn()
+
     def has_secret(self, namespace: str, name: str) -> bool:
         """Whether a Secret exists, without reading its content."""
         accept = {"Accept": _METADATA.format(list="")}
@@ -94,6 +123,20 @@ class ClusterClient:
             raise ApplyConflictError(json.loads(body)["message"])
         return dict(self._good(status, body, path))
 
+    def create(self, path: str, entry: Json) -> Json:
+        """The object as the server made it; `path` is that of its list."""
+        headers = {"Content-Type": "application/json"}
+        status, body = self._request("POST", f"{path}?fieldManager={MANAGER}", json.dumps(entry), headers)
+        return dict(self._good(status, body, path))
+
+    def delete(self, path: str) -> None:
+        """Delete an object at once; one that is gone already is no error."""
+        headers = {"Content-Type": "application/json"}
+        options = json.dumps({"gracePeriodSeconds": 0})
+        status, body = self._request("DELETE", path, options, headers)
+        if status != 404:  # noqa: PLR2004
+            self._good(status, body, path)
+
     def merge(self, path: str, patch: Json) -> Json:
         """A merge patch."""
         headers = {"Content-Type": "application/merge-patch+json"}
@@ -112,16 +155,23 @@ class ClusterClient:
     def _request(
         self, method: str, path: str, body: str | None, headers: dict[str, str]
     ) -> tuple[int, bytes]:
+        answer = self._ask(method, path, body=body, headers=headers, timeout=TIMEOUT_S)
+        return int(answer.status), bytes(answer.data)
+
+    def _ask(self, method: str, path: str, *, headers: dict[str, str] | None = None, **how: Any) -> Any:
         from urllib3.exceptions import HTTPError  # noqa: PLC0415  comes with the extra
 
-        headers = {"Accept": "application/json", "User-Agent": "tuneyard", **headers}
+        headers = {"Accept": "application/json", "User-Agent": "tuneyard", **(headers or {})}
         for setting in self._configuration.auth_settings().values():
             if setting["in"] == "header" and setting["value"]:
                 headers[setting["key"]] = setting["value"]
         try:
-            answer = self._pool.request(
-                method, self.server + path, body=body, headers=headers, timeout=TIMEOUT_S, retries=1
-            )
+            return self._pool.request(method, self.server + path, headers=headers, retries=1, **how)
         except HTTPError as error:
             raise _failed(f"{self.server} does not answer: {error}", "kubectl cluster-info") from error
-        return int(answer.status), bytes(answer.data)
+
+
+def _namespace_of(config: Any, kubeconfig: Path | None, context: str | None) -> str:
+    contexts, current = config.list_kube_config_contexts(str(kubeconfig) if kubeconfig else None)
+    chosen = next((each for each in contexts if each["name"] == context), current)
+    return str((chosen.get("context") or {}).get("namespace") or "default")

@@ -86,6 +86,8 @@ class GpuNodes(Contract):
     """GPUs of one node."""
     memory_gib: Annotated[int, Field(ge=4, le=1024)]
     """Memory of one GPU in GiB. Example: `80`."""
+    price_per_hour: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    """What an hour of one GPU costs, in `gpus.currency`, for `tuneyard plan`; absent: not known. Example: `2.5`."""
     tolerations: Annotated[tuple[Taint, ...], Field(max_length=8)] = ()
     """Taints of these nodes that GPU pods, drivers and plugins tolerate, besides `nvidia.com/gpu`: `key`, `key:Effect` or
     `key=value:Effect`; without an effect it is NoSchedule. Example: `[example.com/dedicated]`."""
@@ -130,6 +132,8 @@ class Gpus(Contract):
 
     nodes: Annotated[tuple[GpuNodes, ...], Field(max_length=32)] = ()
     """Kinds of GPU nodes; empty: a cluster without GPUs."""
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    """Currency of `pricePerHour`, as ISO 4217 has it."""
     driver: Literal["operator", "preinstalled"] = "operator"
     """`preinstalled`: nodes come with the driver (EKS GPU images, GKE, DGX OS)."""
     driver_version: Annotated[str, Field(pattern=r"^[0-9]{3}(\.[0-9]+){1,2}$")] | None = None

@@ -7,6 +7,7 @@ from pydantic import Field, JsonValue
 from tuneyard_api.base import RELATIVE_PATH, Contract, HttpUrl, Label, ObjectName, VolumePath
 from tuneyard_api.places import RegistryRetention
 from tuneyard_api.remote_files import BUCKET, REGION
+from tuneyard_api.serving import ServedRepository
 
 from tuneyard.environment.cluster import GiB
 
@@ -20,6 +21,8 @@ class Runtime(Contract):
     """Name that jobs refer to. Example: `hf`."""
     accelerator: Literal["nvidia", "none"] = "nvidia"
     """`none` trains on CPU, for trying."""
+    trained_by: Literal["pods", "nemo-customizer"] = "pods"
+    """`nemo-customizer`: NeMo Customizer trains the targets that have `huggingFace`; pods of the image only prepare the data."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Trainer image; absent: `registries.trainerImage`."""
     methods: Annotated[tuple[Literal["lora", "sft", "dpo", "ia3", "pTuning"], ...], Field(min_length=1)] = (
@@ -80,6 +83,9 @@ class CustomizerTarget(Contract):
     """Source of the weights. Example: `ngc://nvidia/nemo/llama-3_2-1b-instruct:2.0`."""
     parameters: Annotated[int, Field(ge=1_000_000)]
     """Number of parameters. Example: `1000000000`."""
+    hugging_face: ServedRepository | None = None
+    """The model as FineTuneJobs name it, which its tokenizer is read from; absent: no FineTuneJob trains it. Example:
+    `{repo: meta-llama/Llama-3.2-1B-Instruct, revision: 9213176726f574b556790deb65791e0c5aa438b6}`."""
     max_sequence_length: Annotated[int, Field(ge=128, le=1_048_576)] = 4096
     """Longest sequence, in tokens."""
     options: Annotated[tuple[CustomizerOption, ...], Field(min_length=1, max_length=16)] = (

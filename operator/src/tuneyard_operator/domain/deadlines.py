@@ -78,6 +78,8 @@ def _not_running_since(seen: Observed, attempt: Attempt) -> datetime | None:
 
     None also while its queue holds it: how long that takes is for who shares out the quota to say.
     """
+    if seen.frozen is not None and seen.frozen.runtime.customizer is not None and attempt.running_since:
+        return None
     job, pods = seen.job_of(attempt.stage, attempt.number), seen.pods_of(attempt.stage, attempt.number)
     lost = [pod.gone_by for pod in pods if pod.gone_by is not None and not pod.is_over]
     if lost:

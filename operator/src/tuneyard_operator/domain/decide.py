@@ -7,22 +7,25 @@ docs/adr/0002-operator-core.md has the reasons, and what was tried instead.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
-from tuneyard_api import reasons
+from tuneyard_api import names, reasons
 from tuneyard_api.status import ConditionType, FineTuneJobStatus
 
 from tuneyard_operator.domain.acceptance import accept
 from tuneyard_operator.domain.cleanup import clean_up
-from tuneyard_operator.domain.conditions import api_time, is_true
+from tuneyard_operator.domain.conditions import api_time, is_true, read_time
 from tuneyard_operator.domain.deadlines import why_late
 from tuneyard_operator.domain.decision import Decision, SetFinalizers
-from tuneyard_operator.domain.deletion import decide_deletion, finalizers_to_set
+from tuneyard_operator.domain.deletion import decide_deletion, end_customizations, finalizers_to_set
 from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.holding import why_held_back
 from tuneyard_operator.domain.interventions import end_late, hold_or_release
+from tuneyard_operator.domain.ledger import account
 from tuneyard_operator.domain.observed import Observed
 from tuneyard_operator.domain.report import Report
-from tuneyard_operator.domain.stages import HELD, Work
+from tuneyard_operator.domain.stages import Work
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.domain.steps.plan import plan
 from tuneyard_operator.domain.steps.prepare import prepare
@@ -44,24 +47,29 @@ def decide(seen: Observed, now: datetime) -> Decision:
     if finalizers is not None:
         return Decision((SetFinalizers(finalizers),), seen.status, 0.0)
     if is_terminal(seen.status.conditions):
+        if names.CUSTOMIZATION_FINALIZER in seen.finalizers:
+            return end_customizations(seen, read_time(seen.status.ended or api_time(now)), now)
         return clean_up(seen, now)
-    return _carry_on(seen, now)
+    decision = _carry_on(seen, now)
+    return replace(decision, status=account(seen, decision.status, now))
 
 
 def _carry_on(seen: Observed, now: datetime) -> Decision:
     """Accept a job that is not terminal, then walk the steps."""
     report, live = Report(seen.status, seen.generation, now), seen.live
     has_begun = seen.status.plan is not None or any(job.owner_uid == seen.uid for job in seen.jobs)
-    if live.suspend and not has_begun:
-        report.hold(HELD.message)
+    held_back = why_held_back(seen, now)
+    hold = held_back if isinstance(held_back, Verdict) else None
+    if hold is not None and not has_begun:
+        report.hold(hold)
         return Decision((), report.finish(), None, tuple(report.notes))
-    if not live.suspend:
-        report.release(reasons.RESUMED, "spec.suspend is false again")
-    late = None if live.suspend else why_late(seen, live.deadlines, now)
+    if hold is None:
+        report.release(reasons.RESUMED, "nothing holds it back any more")
+    late = None if hold is not None else why_late(seen, live.deadlines, now)
     frozen = _begin(seen, report)
     if isinstance(frozen, Verdict):
         return _not_begun(report, frozen, late)
-    work = Work(seen, report, frozen, now)
+    work = Work(seen, report, frozen, now, hold)
     if isinstance(late, Verdict) and end_late(work, late):
         return Decision(tuple(work.actions), report.finish(), None, tuple(report.notes))
     requeue: float | None = None
@@ -74,10 +82,10 @@ def _carry_on(seen: Observed, now: datetime) -> Decision:
         report.succeed(_summary(report.status))
     if is_terminal(report.status.conditions):
         requeue = None
-    elif isinstance(late, float) and requeue is not None:
-        requeue = min(requeue, late)
-    if live.suspend and requeue is not None:
-        requeue = hold_or_release(report, requeue)
+    elif requeue is not None:
+        requeue = min([requeue, *(each for each in (late, held_back) if isinstance(each, float))])
+    if hold is not None and requeue is not None:
+        requeue = hold_or_release(report, hold, requeue)
     return Decision(tuple(work.actions), report.finish(), requeue, tuple(report.notes))
 
 

@@ -3,11 +3,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import ConditionType, FineTuneJobStatus
 
+from tuneyard_operator.domain.customizations import Order, ServiceTrouble
 from tuneyard_operator.domain.frozen import Frozen
 
 
@@ -32,6 +33,36 @@ class Create:
     def name(self) -> str:
         """Name of the object."""
         return str(self.body["metadata"]["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Start a customization in a service that trains, with the entities that it needs; nothing that is there is changed."""
+
+    step: ConditionType
+    """Condition that reports it when the service refuses it."""
+    order: Order
+    attempt: tuple[Stage, int]
+
+    kind: ClassVar[str] = "Customization"
+
+    @property
+    def name(self) -> str:
+        """Name of the customization."""
+        return self.order.name
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Cancel a customization; one that is over or gone is left as it is."""
+
+    address: str
+    """Address of the Customizer."""
+    id: str
+    name: str
+
+    kind: ClassVar[str] = "Customization"
+    step: ClassVar[ConditionType] = ConditionType.TRAINED
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +97,7 @@ class SetFinalizers:
     finalizers: tuple[str, ...]
 
 
-Action = Create | Delete | Tell | SetFinalizers
+Action = Create | Submit | Cancel | Delete | Tell | SetFinalizers
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +113,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The API server would not create an object."""
+    """The API server would not create an object, or a service did not do as asked."""
 
-    action: Create
-    cause: Literal["Conflict", "Forbidden", "NamespaceTerminating", "Invalid"]
+    action: Create | Submit | Cancel
+    cause: Literal["Conflict", "Forbidden", "NamespaceTerminating", "Invalid", "Service"]
     """Conflict: somebody else's object has the name. Forbidden: quota, policy or rights. Invalid: never possible."""
     message: str
+    trouble: ServiceTrouble | None = None
+    """What a service answered, with cause Service."""

@@ -16,8 +16,10 @@ from tuneyard_api.status import ConditionType, FineTuneJobStatus
 
 from tuneyard_operator.domain.acceptance import read_runtime
 from tuneyard_operator.domain.conditions import is_true
+from tuneyard_operator.domain.customizations import SeenCustomization, ServiceTrouble
 from tuneyard_operator.domain.decision import (
     Action,
+    Cancel,
     Create,
     Decision,
     Delete,
@@ -43,14 +45,20 @@ def finalizers_to_set(
     live: LiveSettings, status: FineTuneJobStatus, finalizers: tuple[str, ...]
 ) -> tuple[str, ...] | None:
     """The finalizers that the job should have, or None when it has them; those of other programs stay."""
-    is_held = names.FINALIZER in finalizers
-    if live.deletion_policy == "Retain":
-        return tuple(each for each in finalizers if each != names.FINALIZER) if is_held else None
-    return (*finalizers, names.FINALIZER) if not is_held and _may_publish(status) else None
+    wanted = list(finalizers)
+    if live.deletion_policy == "Retain" and names.FINALIZER in wanted:
+        wanted.remove(names.FINALIZER)
+    if live.deletion_policy == "Delete" and _may_publish(status) and names.FINALIZER not in wanted:
+        wanted.append(names.FINALIZER)
+    if _may_customize(status) and names.CUSTOMIZATION_FINALIZER not in wanted:
+        wanted.append(names.CUSTOMIZATION_FINALIZER)
+    return tuple(wanted) if tuple(wanted) != finalizers else None
 
 
 def decide_deletion(seen: Observed, now: datetime) -> Decision:
     """The next action for a job that is being deleted and has our finalizer."""
+    if names.CUSTOMIZATION_FINALIZER in seen.finalizers:
+        return end_customizations(seen, _deletion(seen).since, now)
     published = published_by(seen.status)
     if seen.live.deletion_policy == "Retain":
         return _let_go(seen, None)
@@ -59,6 +67,32 @@ def decide_deletion(seen: Observed, now: datetime) -> Decision:
         why = "only what is on a claim is removed" if path else "its status does not say where that is"
         return _leave_behind(seen, path or "what it published", why)
     return _end(seen, published) or _next(seen, published, now)
+
+
+def end_customizations(seen: Observed, since: datetime, now: datetime) -> Decision:
+    """Cancel what still runs for a job that is over or being deleted in the service that trains, then let go of it.
+
+    What can't be cancelled within PATIENCE after `since` is left behind.
+    """
+    found, service = seen.customizations, seen.status.plan.customizer if seen.status.plan else None
+    rest = SetFinalizers(tuple(each for each in seen.finalizers if each != names.CUSTOMIZATION_FINALIZER))
+    if service is None or found is None:
+        return Decision((rest,), seen.status, 0.0)
+    running: tuple[SeenCustomization, ...]
+    if isinstance(found, ServiceTrouble):
+        running, doing = (), f"{found.service} at {found.address}: {found.message}"
+    else:
+        running = tuple(each for each in found if not each.is_over)
+        doing = f"cancels customization {', '.join(each.id for each in running)} first"
+        if not running:
+            return Decision((rest,), seen.status, 0.0)
+    if now - since >= PATIENCE:
+        message = f"left behind what runs for this job in {service}: {doing}; try cancelling it by hand"
+        return Decision((Tell(Note("Warning", reasons.LEFT_BEHIND, message)), rest), seen.status, 0.0)
+    cancels = tuple(Cancel(service, each.id, each.name) for each in running if each.state != "cancelling")
+    return Decision(
+        (Tell(Note("Normal", reasons.CANCELLING_THERE, doing)), *cancels), seen.status, POLL_EVERY
+    )
 
 
 def _end(seen: Observed, published: Published) -> Decision | None:
@@ -88,6 +122,8 @@ def _next(seen: Observed, published: Published, now: datetime) -> Decision:
 
 def decide_refused_deletion(seen: Observed, refusal: Refusal) -> Decision:
     """The decision when the API server refuses the unpublish Job: give up at once if a retry can't help."""
+    if refusal.trouble is not None:
+        return Decision((), seen.status, max(REFUSED_AGAIN_AFTER, refusal.trouble.again_after or 0.0))
     published = published_by(seen.status)
     why = f"{refusal.action.kind} {refusal.action.name} was refused: {refusal.message}"
     if refusal.cause in {"NamespaceTerminating", "Invalid"}:
@@ -108,6 +144,12 @@ def _may_publish(status: FineTuneJobStatus) -> bool:
     """Whether a publish pod was made or is the next thing to be made."""
     has_begun = any(attempt.stage is Stage.PUBLISH for attempt in status.attempts)
     return has_begun or is_true(status.conditions, ConditionType.EVALUATED)
+
+
+def _may_customize(status: FineTuneJobStatus) -> bool:
+    """Whether a service was asked to train, or is the next thing to be asked; not of a job that is over."""
+    is_by_service = status.plan is not None and status.plan.customizer is not None
+    return is_by_service and is_true(status.conditions, ConditionType.DATA_READY) and status.ended is None
 
 
 def _next_steps(seen: Observed, published: Published) -> tuple[tuple[Action, ...], str]:

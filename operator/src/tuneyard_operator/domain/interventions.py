@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interrupts the normal course of a job: a deadline ends it, or a person suspends it."""
+"""Interrupts the normal course of a job: a deadline ends it, a person suspends it, or its budget is spent."""
 
 from tuneyard_api import reasons
+from tuneyard_api.pod_contract import Stage
 
 from tuneyard_operator.domain.conditions import find_condition
 from tuneyard_operator.domain.deadlines import running_attempt
 from tuneyard_operator.domain.decision import Delete
 from tuneyard_operator.domain.report import Report
-from tuneyard_operator.domain.stages import HELD, Work, has_succeeded
+from tuneyard_operator.domain.service_stage import cancel_late, is_by_service
+from tuneyard_operator.domain.stages import Work, has_succeeded
 from tuneyard_operator.domain.state import first_unmet
 from tuneyard_operator.domain.verdict import Verdict
 
@@ -18,6 +20,8 @@ def end_late(work: Work, late: Verdict) -> bool:
     if attempt is not None:
         if has_succeeded(work.seen, work.frozen, attempt):
             return False
+        if attempt.stage is Stage.TRAIN and is_by_service(work) and not cancel_late(work, attempt):
+            return False
         job = work.seen.job_of(attempt.stage, attempt.number)
         if job is not None and not job.is_over and not job.deleting:
             work.actions.append(Delete("Job", job.name, job.uid))
@@ -26,11 +30,11 @@ def end_late(work: Work, late: Verdict) -> bool:
     return True
 
 
-def hold_or_release(report: Report, requeue: float) -> float | None:
-    """Suspend or resume the job; returns whether it is suspended. Only a change of the job makes it due again."""
+def hold_or_release(report: Report, hold: Verdict, requeue: float) -> float | None:
+    """Hold the job once nothing of it runs; returns the seconds until the next look: only a change makes a held job due."""
     step = find_condition(report.status.conditions, first_unmet(report.status.conditions))
-    if step is not None and step.reason == HELD.reason:
-        report.hold(HELD.message)
+    if step is not None and step.reason == hold.reason:
+        report.hold(hold)
         return None
     report.release(reasons.SUSPENDING, "pods of the job still run")
     return requeue

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 from tuneyard_api.base import Tolerant
-from tuneyard_api.survival import CHANGEABLE, Deadlines, DeletionPolicy, Retry, Ttl
+from tuneyard_api.survival import CHANGEABLE, Budget, Deadlines, DeletionPolicy, Retry, Ttl
 
 
 class LiveSettings(Tolerant):
     """The current values of the fields in `CHANGEABLE`, with the defaults of the CRD."""
 
     suspend: bool = False
+    budget: Budget = Budget()
     retry: Retry = Retry()
     deadlines: Deadlines = Deadlines()
     ttl: Ttl = Ttl()

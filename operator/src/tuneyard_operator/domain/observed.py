@@ -11,6 +11,7 @@ from datetime import datetime
 from tuneyard_api.pod_contract import Progress, Stage
 from tuneyard_api.status import FineTuneJobStatus
 
+from tuneyard_operator.domain.customizations import SeenCustomization, SeenOutput, ServiceTrouble
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.live_settings import LiveSettings
 from tuneyard_operator.domain.watchdog import Pulse
@@ -65,6 +66,10 @@ class SeenPod:
     waiting: SeenCondition | None = None
     """The trainer container's waiting state."""
     running: bool = False
+    started: datetime | None = None
+    """Time at which the trainer container started."""
+    finished: datetime | None = None
+    """Time at which it ended."""
     unready: bool = False
     """Whether the Ready condition is False. Our pods have no probe, so a running pod is not ready only if its node is silent."""
     terminated: SeenTerminated | None = None
@@ -214,6 +219,8 @@ class Observed:
     """The fields of spec that can be changed while the job runs."""
     status: FineTuneJobStatus
     """Status as it was last written."""
+    created: datetime
+    """Creation of the FineTuneJob."""
     runtimes: Mapping[str, Mapping[str, object]]
     """spec of every FineTuneRuntime of the cluster, unparsed."""
     frozen: Frozen | None = None
@@ -242,6 +249,11 @@ class Observed:
     finalizers: tuple[str, ...] = ()
     deletion: Deletion | None = None
     """Facts about the deletion; None unless the job is being deleted."""
+
+    customizations: tuple[SeenCustomization, ...] | ServiceTrouble | None = None
+    """Customizations of this FineTuneJob in the service that trains; None when it was not asked."""
+    output: SeenOutput | ServiceTrouble | None = None
+    """The model that the service has left; None when it was not asked, or there is none."""
 
     def job_of(self, stage: Stage, attempt: int) -> SeenJob | None:
         """The Job of one attempt, if it exists and is this FineTuneJob's."""

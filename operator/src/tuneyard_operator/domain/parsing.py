@@ -101,11 +101,13 @@ def parse_pod(body: Object) -> SeenPod | None:
         message=status.get("message") or "",
         deleting=bool(metadata.get("deletionTimestamp")),
         gone_by=read_time(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
-        scheduled=_time(scheduled) if is_scheduled and scheduled else None,
+        scheduled=_moment(scheduled.get("lastTransitionTime")) if is_scheduled and scheduled else None,
         unschedulable=_condition(scheduled) if scheduled and not is_scheduled else None,
         disruption=_condition(disruption) if disruption and disruption.get("status") == "True" else None,
         waiting=_condition(state["waiting"]) if state.get("waiting") else None,
         running=state.get("running") is not None,
+        started=_moment((state.get("running") or state.get("terminated") or {}).get("startedAt")),
+        finished=_moment((state.get("terminated") or {}).get("finishedAt")),
         unready=ready is not None and ready.get("status") == "False",
         terminated=_terminated(state["terminated"]) if state.get("terminated") else None,
     )
@@ -227,9 +229,8 @@ def _condition(condition: Object) -> SeenCondition:
     return SeenCondition(reason=condition.get("reason") or "", message=condition.get("message") or "")
 
 
-def _time(condition: Object) -> datetime | None:
-    moment = condition.get("lastTransitionTime")
-    return read_time(moment) if moment else None
+def _moment(text: str | None) -> datetime | None:
+    return read_time(text) if text else None
 
 
 def _terminated(state: Object) -> SeenTerminated:

@@ -55,6 +55,11 @@ def completed(facts: TrainFacts) -> ProgressStatus:
     )
 
 
+def of_steps(steps: int, loss: float | None) -> ProgressStatus:
+    """The progress of a training that is over, of a service that says nothing of tokens."""
+    return ProgressStatus(step=steps, of=steps, percent=100, loss=_rounded(loss))
+
+
 def shown(measures: TrainingMeasures) -> TrainingMeasures:
     """The measures as status has them."""
     return measures.model_copy(

@@ -9,6 +9,7 @@ from tuneyard_api.pod_contract import FailureClass, Stage, StageResult
 from tuneyard_api.status import Attempt, ConditionType, FineTuneJobStatus, ResultStatus
 
 from tuneyard_operator.domain.conditions import api_time, clip, is_true, set_condition
+from tuneyard_operator.domain.customizations import SeenCustomization
 from tuneyard_operator.domain.deadlines import queued_for, ran
 from tuneyard_operator.domain.decision import Note
 from tuneyard_operator.domain.retries import CHARGED
@@ -106,7 +107,7 @@ class Report:
 
     def queue(self, attempt: Attempt) -> Attempt:
         """Record that its queue holds an attempt back from now on; what its pods said while they were taken away is dropped."""
-        self.change(active_seconds=(self.status.active_seconds or 0) + ran(attempt, self.now))
+        self._count(attempt)
         since = api_time(self.now)
         return self.note(attempt, queued_since=since, running_since=None, failure_class=None, message=None)
 
@@ -115,10 +116,10 @@ class Report:
         queued = attempt.queued_seconds + queued_for(attempt, self.now)
         return self.note(attempt, started=api_time(self.now), queued_since=None, queued_seconds=queued)
 
-    def end(self, attempt: Attempt, ending: StageResult | StageFailure | None) -> Attempt:
+    def end(self, attempt: Attempt, ending: StageResult | SeenCustomization | StageFailure | None) -> Attempt:
         """Record the end of an attempt; None means that the operator stopped it."""
         fields: dict[str, Any] = {"ended": api_time(self.now), "outcome": "Stopped"}
-        if isinstance(ending, StageResult):
+        if isinstance(ending, StageResult | SeenCustomization):
             # A pod that was to be taken away may have ended well before that.
             fields |= {"outcome": "Succeeded", "failure_class": None, "message": None}
         elif ending is not None:
@@ -130,7 +131,7 @@ class Report:
                 "charged": attempt.charged + (kind in CHARGED),
                 "interrupted": attempt.interrupted + (kind is FailureClass.INTERRUPTED),
             }
-        self.change(active_seconds=(self.status.active_seconds or 0) + ran(attempt, self.now))
+        self._count(attempt)
         if attempt.queued_since is not None:
             fields |= {
                 "queued_since": None,
@@ -138,15 +139,22 @@ class Report:
             }
         return self.note(attempt, **fields)
 
-    def hold(self, message: str) -> None:
-        """Record that nothing of the job runs because it is suspended."""
-        self._set(ConditionType.SUSPENDED, "True", reasons.SUSPENDED, message)
-        self.change(waiting_for=None, message=message)
+    def hold(self, why: Verdict) -> None:
+        """Record that nothing of the job runs, because a person suspends it or its budget is spent."""
+        self._set(ConditionType.SUSPENDED, "True", why.reason, why.message)
+        self.change(waiting_for=None, message=why.message)
 
     def release(self, reason: str, message: str) -> None:
         """Record that the job is not (or not yet) suspended."""
         if self.is_met(ConditionType.SUSPENDED):
             self._set(ConditionType.SUSPENDED, "False", reason, message)
+
+    def _count(self, attempt: Attempt) -> None:
+        """Add what an attempt has run until now to what all have."""
+        seconds, gpus = ran(attempt, self.now), self.status.plan.gpus if self.status.plan else 0
+        self.change(active_seconds=(self.status.active_seconds or 0) + seconds)
+        if attempt.stage is Stage.TRAIN and gpus:
+            self.change(gpu_seconds=(self.status.gpu_seconds or 0) + seconds * gpus)
 
     def _set(self, step: ConditionType, status: Literal["True", "False"], reason: str, message: str) -> None:
         conditions = set_condition(

@@ -40,7 +40,7 @@ def next_attempt(attempts: Sequence[Attempt], retry: Retry, training: ResolvedTr
     last = attempts[-1]
     ended = read_time(last.ended or last.started)
     if last.outcome == "Stopped":
-        return Again(ended, last.micro_batch_size, reasons.RESUMED, "spec.suspend is false again")
+        return Again(ended, last.micro_batch_size, reasons.RESUMED, "nothing holds it back any more")
     kind, message = last.failure_class or FailureClass.INTERRUPTED, last.message or "its result was lost"
     if kind is FailureClass.OUT_OF_MEMORY and last.stage is Stage.TRAIN:
         return _with_less_memory(last, training, ended, message)

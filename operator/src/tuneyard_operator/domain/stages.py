@@ -6,20 +6,24 @@ and none of its pods is left. The reason for stopping an attempt is written to s
 See docs/adr/0008-survival.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, Generic, TypeVar
 
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage, StageResult
 from tuneyard_api.status import Attempt, ConditionType, WaitingFor
 
 from tuneyard_operator.domain.conditions import api_time, clip
+from tuneyard_operator.domain.customizations import SeenCustomization
 from tuneyard_operator.domain.decision import Action, Create, Delete, Note
 from tuneyard_operator.domain.failures import Ending, classify, first_cause, read_result
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.held import since_let_go, why_held
+from tuneyard_operator.domain.holding import why_it_stops
+from tuneyard_operator.domain.objects.choices import with_choices
 from tuneyard_operator.domain.objects.metadata import Owner
-from tuneyard_operator.domain.objects.micro_batch import with_micro_batch
 from tuneyard_operator.domain.objects.pod import memory_limit
 from tuneyard_operator.domain.objects.stage_job import build_rendezvous_service, build_stage_job, stage_nodes
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
@@ -34,7 +38,6 @@ STEP_OF_STAGE = {
     Stage.PUBLISH: ConditionType.PUBLISHED,
 }
 """First condition of each stage; a refused Job is reported by it."""
-HELD = Verdict(reasons.SUSPENDED, "spec.suspend is true, and nothing of the job runs")
 
 
 @dataclass
@@ -45,6 +48,8 @@ class Work:
     report: Report
     frozen: Frozen
     now: datetime
+    hold: Verdict | None = None
+    """What holds the job back."""
     actions: list[Action] = field(default_factory=list)
 
     @property
@@ -59,9 +64,27 @@ class Running:
 
     attempt: Attempt
     pods: tuple[SeenPod, ...]
+    customization: SeenCustomization | None = None
+    """What a service says of it, if one carries it."""
 
 
-def carry(work: Work, stage: Stage) -> StageResult | Running | Verdict:
+Result = TypeVar("Result")
+"""What a stage that has ended well leaves: the termination message of its pods, or what a service says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier(Generic[Result]):
+    """A way to run the attempts of a stage: in pods, or by a service."""
+
+    start: Callable[[Work, Stage, int, int | None], str | Verdict]
+    """Adds the actions that start an attempt (from 1), with this micro batch; returns the attempt's name there."""
+    exists: Callable[[Work, Stage, int], bool]
+    """Whether an attempt that is not in status was started all the same."""
+    follow: Callable[[Work, Attempt], Result | Running | Verdict]
+    """The attempt that status says is running."""
+
+
+def carry(work: Work, stage: Stage, by: Carrier[Result]) -> Result | Running | Verdict:
     """The stage's result, or its progress so far; starts attempts as needed.
 
     An operator that died between creating a Job and writing the status starts the attempt again: its name is the same,
@@ -73,10 +96,10 @@ def carry(work: Work, stage: Stage) -> StageResult | Running | Verdict:
         if any(each.outcome == "Succeeded" and each not in written for each in work.report.status.attempts):
             # Its pod may be gone before this is in status; then the stage would run again beside the next one.
             return Verdict(reasons.STARTING, f"{stage} starts next", again_after=0.0)
-        return _start(work, stage, 1)
+        return _start(work, by, stage, 1)
     if attempt.outcome == "Running":
-        return _follow(work, stage, attempt)
-    return _again(work, stage, attempt)
+        return by.follow(work, attempt)
+    return again(work, by, stage, attempt)
 
 
 def has_succeeded(seen: Observed, frozen: Frozen, attempt: Attempt) -> bool:
@@ -85,21 +108,51 @@ def has_succeeded(seen: Observed, frozen: Frozen, attempt: Attempt) -> bool:
     return sum(pod.phase == "Succeeded" for pod in pods) >= stage_nodes(frozen, attempt.stage)
 
 
-def _start(work: Work, stage: Stage, number: int, micro_batch: int | None = None) -> Running | Verdict:
-    if work.seen.live.suspend and work.seen.job_of(stage, number) is None:
-        return HELD
-    body = with_micro_batch(build_stage_job(work.owner, work.frozen, stage, number), micro_batch)
+def _start(
+    work: Work, by: Carrier[Any], stage: Stage, number: int, micro_batch: int | None = None
+) -> Running | Verdict:
+    if work.hold is not None and not by.exists(work, stage, number):
+        return work.hold
+    if stage is Stage.TRAIN:
+        micro_batch = micro_batch or chosen_micro_batch(work)
+    name = by.start(work, stage, number, micro_batch)
+    if isinstance(name, Verdict):
+        return name
+    return Running(work.report.begin(stage, number, name, micro_batch), ())
+
+
+def _start_pods(work: Work, stage: Stage, number: int, micro_batch: int | None) -> str:
+    body = build_stage_job(work.owner, work.frozen, stage, number)
+    if stage is Stage.TRAIN:
+        body = with_choices(body, micro_batch=micro_batch, is_recomputing=chosen_checkpointing(work))
     step = STEP_OF_STAGE[stage]
     if stage_nodes(work.frozen, stage) > 1:
         work.actions.append(
             Create(step, build_rendezvous_service(work.owner, work.frozen, number), (stage, number))
         )
     work.actions.append(Create(step, body, (stage, number)))
-    name = names.stage_job_name(work.seen.name, stage, number)
-    return Running(work.report.begin(stage, number, name, micro_batch), ())
+    return names.stage_job_name(work.seen.name, stage, number)
 
 
-def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running | Verdict:
+def chosen_micro_batch(work: Work) -> int | None:
+    """The micro batch that was chosen when the model was known; None: that of job.json."""
+    chosen, planned = work.report.status.plan, work.frozen.plan.resolved.training.micro_batch_size
+    return None if chosen is None or chosen.micro_batch_size == planned else chosen.micro_batch_size
+
+
+def chosen_checkpointing(work: Work) -> bool | None:
+    """Likewise gradient checkpointing."""
+    chosen, planned = work.report.status.plan, work.frozen.plan.resolved.training.gradient_checkpointing
+    is_same = chosen is None or chosen.gradient_checkpointing in {None, planned}
+    return None if is_same or chosen is None else chosen.gradient_checkpointing
+
+
+def _job_exists(work: Work, stage: Stage, number: int) -> bool:
+    return work.seen.job_of(stage, number) is not None
+
+
+def _follow(work: Work, attempt: Attempt) -> StageResult | Running | Verdict:
+    stage = attempt.stage
     job, pods = work.seen.job_of(stage, attempt.number), work.seen.pods_of(stage, attempt.number)
     ended_well = has_succeeded(work.seen, work.frozen, attempt)
     result = _result(work, stage, pods) if job is not None and ended_well else None
@@ -112,14 +165,15 @@ def _follow(work: Work, stage: Stage, attempt: Attempt) -> StageResult | Running
     known = StageFailure(attempt.failure_class, attempt.message or "") if attempt.failure_class else None
     if job is None or job.is_over or ended_well:
         failure = first_cause(endings, known) or classify(endings[0])
-        return _again(work, stage, work.report.end(attempt, failure))
+        return again(work, PODS, stage, work.report.end(attempt, failure))
     is_one_of_several = len(pods) > 1 and any(pod.is_failing for pod in pods)
     cause = first_cause(endings, known) if is_one_of_several and not job.suspended else None
     if cause is not None:
         # Read them now: the Job ends the other pods, and they are gone by the time that it is Failed.
         attempt = work.report.note(attempt, failure_class=cause.failure_class, message=clip(cause.message))
-    if work.seen.live.suspend:
-        return _stop(work, attempt, reasons.SUSPENDING, "spec.suspend is true: checkpoint and leave")
+    if work.hold is not None:
+        message = f"{why_it_stops(work.hold)}: checkpoint and leave"
+        return stop(work, attempt, reasons.SUSPENDING, message)
     if job.suspended:
         return _wait_in_queue(work, attempt, job, pods)
     return _watch(work, attempt, job, pods)
@@ -137,9 +191,7 @@ def _watch(work: Work, attempt: Attempt, job: SeenJob, pods: tuple[SeenPod, ...]
             (f"; node {pod.node} of pod {pod.name} does not answer" for pod in pods if pod.is_cut_off), ""
         )
         kind = FailureClass.INTERRUPTED if lost else FailureClass.HUNG
-        return _stop(
-            work, attempt, kind, f"{attempt.stage} attempt {attempt.number}: {still} ({usual}){lost}"
-        )
+        return stop(work, attempt, kind, f"{attempt.stage} attempt {attempt.number}: {still} ({usual}){lost}")
     trouble = why_waiting(Start(job, pods, work.seen.events, work.frozen.runtime, work.now))
     return trouble or Running(attempt, pods)
 
@@ -154,12 +206,12 @@ def _wait_in_queue(work: Work, attempt: Attempt, job: SeenJob, pods: tuple[SeenP
         message = (
             f"its queue took the place of {attempt.job} away after {done} had ended; all pods start again"
         )
-        return _stop(work, attempt, FailureClass.INTERRUPTED, message)
+        return stop(work, attempt, FailureClass.INTERRUPTED, message)
     return lost_pod(pods, work.now) or why_held(job, work.seen.queue)
 
 
-def _stop(work: Work, attempt: Attempt, reason: str, message: str) -> Verdict:
-    """Write the reason first, then delete the Job, so that a restarted operator can finish an interrupted stop."""
+def stop(work: Work, attempt: Attempt, reason: str, message: str) -> Verdict:
+    """Write the reason first, then end the attempt, so that a restarted operator can finish an interrupted stop."""
     work.report.note(attempt, stopping=str(reason), message=message)
     return Verdict(str(reason), message, again_after=0.0)
 
@@ -172,7 +224,7 @@ def _finish_stopping(
     if (job is None or job.is_over) and not alive:
         is_failure = reason in {FailureClass.HUNG, FailureClass.INTERRUPTED}
         failure = StageFailure(FailureClass(reason), message) if is_failure else None
-        return _again(work, attempt.stage, work.report.end(attempt, failure))
+        return again(work, PODS, attempt.stage, work.report.end(attempt, failure))
     if job is not None and not job.is_over and not job.deleting:
         work.actions.append(Delete("Job", job.name, job.uid))
     return lost_pod(pods, work.now) or Verdict(reason, message)
@@ -199,7 +251,7 @@ def _endings(
     return tuple(Ending(attempt.stage, attempt.number, digest, pod, job, memory, events) for pod in asked)
 
 
-def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
+def again(work: Work, by: Carrier[Any], stage: Stage, attempt: Attempt) -> Running | Verdict:
     """Retry after a failed attempt if that can help, once none of its pods runs any more.
 
     Not in the pass that found it over: what the next attempt is must follow from what is written down.
@@ -218,10 +270,10 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
         ending = Verdict(reasons.FORMER_POD_ENDING, message, waiting_for=waiting)
         return lost_pod(alive, work.now) or ending
     is_written = attempt in work.seen.status.attempts
-    if work.seen.live.suspend and work.seen.job_of(stage, attempt.number + 1) is None:
+    if work.hold is not None and not by.exists(work, stage, attempt.number + 1):
         # Held is said when its pods were asked for, which is done once it is written that it is over.
         ending = Verdict(reasons.SUSPENDING, f"attempt {attempt.number} of {stage} is over", again_after=0.0)
-        return HELD if is_written else ending
+        return work.hold if is_written else ending
     last = api_time(work.now) if attempt.ended is None else attempt.ended
     # If the clock was set back to before the attempt's end, the time since then is unknown.
     if last <= api_time(work.now) and work.now < plan.not_before:
@@ -234,4 +286,7 @@ def _again(work: Work, stage: Stage, attempt: Attempt) -> Running | Verdict:
         return Verdict(plan.reason, plan.why, again_after=0.0)
     note = f"{stage} starts again (attempt {attempt.number + 1}): {plan.why}"
     work.report.notes.append(Note("Warning", plan.reason, note))
-    return _start(work, stage, attempt.number + 1, plan.micro_batch)
+    return _start(work, by, stage, attempt.number + 1, plan.micro_batch)
+
+
+PODS: Carrier[StageResult] = Carrier(start=_start_pods, exists=_job_exists, follow=_follow)

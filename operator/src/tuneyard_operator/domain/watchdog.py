@@ -46,7 +46,8 @@ class Pulse:
 
 def next_pulse(former: Pulse | None, pod: str, progress: Progress, elapsed: float) -> Pulse:
     """The pulse after a look, `elapsed` seconds after the one before."""
-    pulse = Pulse(pod, progress.step, progress.phase == "training", progress.step_seconds)
+    is_training = progress.phase in {"training", "compiling"}
+    pulse = Pulse(pod, progress.step, is_training, progress.step_seconds)
     if former is None or not pulse.is_training:
         return pulse
     if (former.pod, former.step, former.is_training) != (pod, pulse.step, True):

@@ -11,12 +11,28 @@ from datetime import datetime
 
 from tuneyard_api import names
 
-from tuneyard_operator.domain.decision import Action, Create, Delete, Refusal, SetFinalizers, Tell
+from tuneyard_operator.domain.decision import (
+    Action,
+    Cancel,
+    Create,
+    Delete,
+    Refusal,
+    SetFinalizers,
+    Submit,
+    Tell,
+)
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
 from tuneyard_operator.domain.objects.event import build_event
 from tuneyard_operator.domain.observed import Observed
 from tuneyard_operator.domain.parsing import made_for
-from tuneyard_operator.ports import Cluster, ClusterError, Object, RefusedError
+from tuneyard_operator.ports import (
+    Cluster,
+    ClusterError,
+    Object,
+    RefusedError,
+    ServiceError,
+    TrainingServices,
+)
 from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store
 
@@ -33,6 +49,7 @@ class Applied:
 
 async def apply(
     cluster: Cluster,
+    services: TrainingServices,
     store: Store,
     seen: Observed,
     actions: Sequence[Action],
@@ -50,29 +67,48 @@ async def apply(
     for action in actions:
         if not may_write():
             raise ClusterError("the lease may be another replica's by now")
-        if not isinstance(action, Create):
+        if isinstance(action, Create):
+            created = await _create(cluster, store, seen, action)
+            if isinstance(created, Refusal):
+                return created
+            frozen = created or frozen
+            if action.frozen is not None and frozen != action.frozen:
+                return Applied(frozen)
+        elif isinstance(action, Submit | Cancel):
+            try:
+                await _ask(services, action)
+            except ServiceError as error:
+                return Refusal(action, "Service", error.trouble.message, error.trouble)
+        else:
             await _carry_out(cluster, store, seen, action, now)
-            continue
-        try:
-            body = created = await cluster.create(action.body)
-        except RefusedError as refused:
-            return Refusal(action, refused.cause, refused.message)
-        if body is None:
-            body = await cluster.read(action.kind, seen.namespace, action.name)
-            if body is None:
-                raise ClusterError(f"{action.kind} {action.name} was there and is gone")
-            conflict = _conflict(seen, action, body)
-            if conflict is not None:
-                return Refusal(action, "Conflict", conflict)
-            if action.frozen is not None:
-                frozen = _frozen(body, action.frozen)
-                if frozen != action.frozen:
-                    return Applied(frozen)
-        elif action.frozen is not None:
-            frozen = action.frozen
-        if action.kind == "Job":
-            store.put("Job", body, is_own=created is not None)
     return Applied(frozen)
+
+
+async def _create(cluster: Cluster, store: Store, seen: Observed, action: Create) -> Frozen | Refusal | None:
+    """Create an object, or take the one that is there; returns the plan that counts, if the object holds one."""
+    frozen = action.frozen
+    try:
+        body = created = await cluster.create(action.body)
+    except RefusedError as refused:
+        return Refusal(action, refused.cause, refused.message)
+    if body is None:
+        body = await cluster.read(action.kind, seen.namespace, action.name)
+        if body is None:
+            raise ClusterError(f"{action.kind} {action.name} was there and is gone")
+        conflict = _conflict(seen, action, body)
+        if conflict is not None:
+            return Refusal(action, "Conflict", conflict)
+        frozen = _frozen(body, action.frozen) if action.frozen is not None else None
+    if action.kind == "Job":
+        store.put("Job", body, is_own=created is not None)
+    return frozen
+
+
+async def _ask(services: TrainingServices, action: Submit | Cancel) -> None:
+    if isinstance(action, Submit):
+        await services.submit(action.order)
+    else:
+        await services.cancel(action.address, action.id)
 
 
 async def _carry_out(

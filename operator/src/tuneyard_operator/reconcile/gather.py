@@ -32,6 +32,7 @@ from tuneyard_operator.domain.watchdog import Pulse, next_pulse
 from tuneyard_operator.ports import Cluster, ModelServers, Object, ProgressReader
 from tuneyard_operator.reconcile.queue import Key
 from tuneyard_operator.reconcile.store import Store, Stored
+from tuneyard_operator.reconcile.trainings import Trainings
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Gatherer:
     cluster: Cluster
     servers: ModelServers
     progress: ProgressReader
+    trainings: Trainings
     _known: dict[Key, _Known] = field(default_factory=dict)
 
     async def gather(self, key: Key, now: datetime) -> Observed | None:
@@ -98,6 +100,8 @@ class Gatherer:
             listed=await self._listed(seen),
             progress=progress,
             pulse=known.pulse,
+            customizations=await self.trainings.of_running(seen),
+            output=await self.trainings.output_of(seen),
         )
 
     def _itself(self, key: Key, stored: Stored) -> Observed:
@@ -111,6 +115,7 @@ class Gatherer:
             spec=stored.spec,
             live=stored.live,
             status=stored.status,
+            created=stored.created,
             runtimes=self.store.runtimes,
             finalizers=stored.finalizers,
         )
@@ -123,6 +128,7 @@ class Gatherer:
     def forget(self, key: Key) -> None:
         """The job is over or gone."""
         self._known.pop(key, None)
+        self.trainings.forget(key)
 
     async def _with_ended_pods(
         self, stored: Stored, namespace: str, jobs: tuple[SeenJob, ...], pods: tuple[SeenPod, ...]
@@ -182,6 +188,7 @@ class Gatherer:
         """A terminal job with the children to remove, once they are due."""
         self.forget(key)
         seen = replace(self._itself(key, stored), runtimes={}, jobs=self.store.children(key)[0])
+        seen = await self.trainings.with_all(seen)
         due = cleaning_due(seen)
         return (
             replace(seen, leftovers=await self._leftovers(seen)) if due is not None and now >= due else seen
@@ -210,7 +217,7 @@ class Gatherer:
             has_registry=await self._has_registry(key.namespace, stored),
             unpublish=unpublish,
         )
-        return replace(self._itself(key, stored), deletion=deletion)
+        return await self.trainings.with_all(replace(self._itself(key, stored), deletion=deletion))
 
     async def _has_registry(self, namespace: str, stored: Stored) -> bool:
         published = published_by(stored.status)

@@ -11,7 +11,7 @@ from tuneyard_operator.domain.decide import decide
 from tuneyard_operator.domain.decision import Create, Refusal
 from tuneyard_operator.domain.measures import changes_between
 from tuneyard_operator.domain.refuse import refuse
-from tuneyard_operator.ports import Clock, Cluster, ClusterError, Meter
+from tuneyard_operator.ports import Clock, Cluster, ClusterError, Meter, TrainingServices
 from tuneyard_operator.reconcile.apply import apply
 from tuneyard_operator.reconcile.gather import Gatherer
 from tuneyard_operator.reconcile.queue import Key, KeyedQueue
@@ -29,6 +29,7 @@ class Reconciler:
     queue: KeyedQueue
     gatherer: Gatherer
     cluster: Cluster
+    services: TrainingServices
     clock: Clock
     meter: Meter
     may_write: Callable[[], bool] = lambda: True
@@ -55,11 +56,25 @@ class Reconciler:
             return None
         decision = decide(seen, now)
         outcome = await apply(
-            self.cluster, self.store, seen, decision.actions, may_write=self.may_write, now=now
+            self.cluster,
+            self.services,
+            self.store,
+            seen,
+            decision.actions,
+            may_write=self.may_write,
+            now=now,
         )
         if isinstance(outcome, Refusal):
             decision = refuse(seen, decision, outcome, now)
-            await apply(self.cluster, self.store, seen, decision.actions, may_write=self.may_write, now=now)
+            await apply(
+                self.cluster,
+                self.services,
+                self.store,
+                seen,
+                decision.actions,
+                may_write=self.may_write,
+                now=now,
+            )
         elif outcome.frozen is not None:
             self.gatherer.remember(key, outcome.frozen)
             if outcome.frozen not in (each.frozen for each in decision.actions if isinstance(each, Create)):

@@ -34,6 +34,7 @@ class Stored:
     uid: str
     version: int
     generation: int
+    created: datetime
     deleting: datetime | None
     """Time since which it is being deleted."""
     finalizers: tuple[str, ...]
@@ -56,8 +57,9 @@ class Stored:
     def is_over(self) -> bool:
         """Whether no pass can have anything to do."""
         if self.deleting is not None:
-            return names.FINALIZER not in self.finalizers
+            return not names.FINALIZERS & set(self.finalizers)
         is_done = self.has_ended and self.status.cleaned is not None
+        is_done = is_done and names.CUSTOMIZATION_FINALIZER not in self.finalizers
         return is_done and finalizers_to_set(self.live, self.status, self.finalizers) is None
 
 
@@ -158,6 +160,7 @@ class Store:
             uid=metadata["uid"],
             version=version_of(body),
             generation=metadata.get("generation") or 1,
+            created=read_time(metadata["creationTimestamp"]),
             deleting=read_time(metadata["deletionTimestamp"]) if metadata.get("deletionTimestamp") else None,
             finalizers=tuple(metadata.get("finalizers") or ()),
             spec=body.get("spec") or {},

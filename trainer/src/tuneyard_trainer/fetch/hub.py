@@ -33,7 +33,9 @@ _Answer = TypeVar("_Answer")
 Missing = Literal[FailureClass.MODEL_MISSING, FailureClass.DATA_MISSING]
 
 
-def fetch_model(source: ResolvedSource, cache: Path) -> tuple[Path, str, list[str]]:
+def fetch_model(
+    source: ResolvedSource, cache: Path, *, with_weights: bool = True
+) -> tuple[Path, str, list[str]]:
     """Folder of a model repository, its commit, and the names of all files that the hub has.
 
     Only what transformers reads is downloaded: never pickled weights, Python, or the weights once more in another format.
@@ -46,7 +48,7 @@ def fetch_model(source: ResolvedSource, cache: Path) -> tuple[Path, str, list[st
     repo = source.repo or ""
     what = f"model {repo}@{source.revision}"
     missing: Missing = FailureClass.MODEL_MISSING
-    information = _patiently(what, missing, partial(HfApi().model_info, repo, revision=source.revision))
+    information = patiently(what, missing, partial(HfApi().model_info, repo, revision=source.revision))
     names = [sibling.rfilename for sibling in information.siblings or []]
     commit = str(information.sha)
 
@@ -56,7 +58,8 @@ def fetch_model(source: ResolvedSource, cache: Path) -> tuple[Path, str, list[st
     chosen = [name for name in names if _is_read(name)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         fetched = dict(zip(chosen, pool.map(fetch, chosen), strict=True))
-        weights = list(pool.map(fetch, _weights_among(names, fetched.get(_INDEX))))
+        wanted = _weights_among(names, fetched.get(_INDEX)) if with_weights else []
+        weights = list(pool.map(fetch, wanted))
     folder = next((path.parent for name, path in fetched.items() if "/" not in name), None)
     if folder is None and not weights:
         raise StageFailure(missing, f"{what}: the repository has no file of a model")
@@ -107,10 +110,12 @@ def _fetch_file(  # noqa: PLR0917  what a file of the hub is named by
 
     constants.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES
     ask = partial(hf_hub_download, repo, name, repo_type=kind, revision=revision, cache_dir=cache)
-    return Path(_patiently(what, missing, ask))
+    return Path(patiently(what, missing, ask))
 
 
-def _patiently(what: str, missing: Missing, ask: Callable[[], _Answer]) -> _Answer:
+def patiently(
+    what: str, missing: Missing, ask: Callable[[], _Answer], advice: str = "HF_ENDPOINT says which"
+) -> _Answer:
     """The answer of the hub, which is asked again after failures that pass by themselves.
 
     Raises:
@@ -118,14 +123,14 @@ def _patiently(what: str, missing: Missing, ask: Callable[[], _Answer]) -> _Answ
     """
     for pause in _PAUSES_SECONDS:
         try:
-            with _hub_errors(what, missing):
+            with _hub_errors(what, missing, advice):
                 return ask()
         except StageFailure as failure:
             wanted = max(pause, _pause_asked_for(failure))
             if failure.failure_class is not FailureClass.UPSTREAM or wanted > _LONGEST_PAUSE_SECONDS:
                 raise
             time.sleep(wanted)
-    with _hub_errors(what, missing):
+    with _hub_errors(what, missing, advice):
         return ask()
 
 
@@ -142,7 +147,7 @@ def _pause_asked_for(failure: BaseException) -> float:
 
 
 @contextmanager
-def _hub_errors(what: str, missing: Missing) -> Iterator[None]:
+def _hub_errors(what: str, missing: Missing, advice: str) -> Iterator[None]:
     from huggingface_hub import errors  # noqa: PLC0415
 
     try:
@@ -153,7 +158,7 @@ def _hub_errors(what: str, missing: Missing) -> Iterator[None]:
     except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError, TimeoutError) as error:
         raise StageFailure(
             FailureClass.UPSTREAM,
-            f"{what}: the hub can't be reached: {clip(str(error), 500)}; HF_ENDPOINT says which",
+            f"{what}: the hub can't be reached: {clip(str(error), 500)}; {advice}",
         ) from error
     except errors.HFValidationError as error:
         raise StageFailure(missing, f"{what}: {error}") from error

@@ -71,7 +71,7 @@ def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
     """
     revision = None
     if job.model.repo is not None:
-        folder, revision, names = fetch_model(job.model, cache)
+        folder, revision, names = fetch_model(job.model, cache, with_weights=job.data_store is None)
         called = f"model {job.model.repo}@{revision[:12]}"
     else:
         folder = Path(job.model.path or "")
@@ -81,7 +81,11 @@ def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
                 FailureClass.MODEL_MISSING, f"{called}: there is no such folder{_neighbours(folder)}"
             )
         names = sorted(path.name for path in folder.iterdir())
-    check_weights(called, _check_files(called, folder, names), _weight_index(folder))
+    if job.data_store is None:
+        check_weights(called, _check_files(called, folder, names), _weight_index(folder))
+    else:
+        # A service trains, from weights of its own.
+        _check_named(called, names, _missing_of_tokenizer(folder))
     config = _read_config(called, folder)
     _check_format(called, folder, config)
     model = BaseModel(folder, revision, config, _licence(folder))
@@ -116,7 +120,7 @@ def _check_family(called: str, model: BaseModel, values: dict[str, Any]) -> None
 
 def _check_files(called: str, folder: Path, names: list[str]) -> list[Path]:
     """The files of the weights, all of them there."""
-    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    missing = _missing_of_tokenizer(folder)
     shards = sorted(set(_weight_index(folder).values()))
     if shards:
         missing += [shard for shard in shards if not (folder / shard).is_file()]
@@ -142,12 +146,20 @@ def _check_files(called: str, folder: Path, names: list[str]) -> list[Path]:
             f"{called}: the folder has an {_ADAPTER} too, and transformers would load that adapter into the base model; try"
             " to remove it, or to name its folder in model.adapter"
         )
+    _check_named(called, names, missing)
+    return [folder / name for name in shards or [_WEIGHTS]]
+
+
+def _missing_of_tokenizer(folder: Path) -> list[str]:
+    return [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+
+
+def _check_named(called: str, names: list[str], missing: list[str]) -> None:
     if missing:
         raise StageFailure(
             FailureClass.MODEL_MISSING,
             f"{called}: missing {', '.join(missing[:8])}; there is {', '.join(names[:12]) or 'nothing'}",
         )
-    return [folder / name for name in shards or [_WEIGHTS]]
 
 
 def _weight_index(folder: Path) -> dict[str, str]:

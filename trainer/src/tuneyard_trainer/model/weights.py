@@ -4,14 +4,20 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from tuneyard_api.model_shape import (
+    MAX_HEADER_BYTES,
+    ModelShape,
+    ShapeUnknownError,
+    shape_of,
+    tensors_of_header,
+)
 from tuneyard_api.pod_contract import FailureClass
 
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 _LFS = b"version https://git-lfs"
-_MAX_HEADER_BYTES = 100_000_000
-"""As the library safetensors has it."""
 
 
 def check_pointer(called: str, file: Path) -> None:
@@ -40,7 +46,7 @@ def check_weights(called: str, files: list[Path], index: Mapping[str, str]) -> N
         size = file.stat().st_size
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            if not 0 < length <= _MAX_HEADER_BYTES:
+            if not 0 < length <= MAX_HEADER_BYTES:
                 raise bad_input(f"{called}: {file.name} is no safetensors file; try to fetch it again")
             header = stream.read(length)
         tensors = _tensors(header) if len(header) == length else {}
@@ -56,6 +62,18 @@ def check_weights(called: str, files: list[Path], index: Mapping[str, str]) -> N
                 f"{called}: the index of the weights names {absent[0]} in {file.name}, which does not have it; try to fetch"
                 " both of one revision"
             )
+
+
+def shape_in(folder: Path, config: Mapping[str, Any]) -> ModelShape | None:
+    """The model's shape by config.json and the headers of its weights, which were checked; None if they do not tell it."""
+    tensors: dict[str, tuple[int, ...]] = {}
+    try:
+        for file in sorted(folder.glob("*.safetensors")):
+            with file.open("rb") as stream:
+                tensors |= tensors_of_header(stream.read(int.from_bytes(stream.read(8), "little")))
+        return shape_of(config, tensors)
+    except ShapeUnknownError:
+        return None
 
 
 def _tensors(header: bytes) -> dict[str, int]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tuneyard_api.planner import digest_of
 from tuneyard_api.pod_contract import GRACE_SECONDS, ResolvedJob, Stage
 
-from tuneyard_trainer.pod.environment import PodEnvironment, at_micro_batch
+from tuneyard_trainer.pod.environment import PodEnvironment, as_chosen
 from tuneyard_trainer.pod.failures import Interrupted, bad_input
 from tuneyard_trainer.pod.progress import Board
 
@@ -56,13 +56,13 @@ class StageContext:
 
     @classmethod
     def of(cls, environment: PodEnvironment, job: ResolvedJob, board: Board, stop: StopRequest) -> Self:
-        """The context of a process of a pod: its job with the pod's micro batch, and its folders.
+        """The context of a process of a pod: its job as it was chosen for the pod, and its folders.
 
         Raises:
-            ValueError: as `at_micro_batch`.
+            ValueError: as `as_chosen`.
         """
         return cls(
-            at_micro_batch(job, environment.micro_batch_size),
+            as_chosen(job, environment),
             digest_of(job),
             environment.workspace,
             environment.model_cache,

@@ -20,7 +20,9 @@ class PodEnvironment:
     port: int | None
     """Port of the progress; None when the variable is empty, and then nothing is served."""
     micro_batch_size: int | None = None
-    """Micro batch that replaces the plan's after an attempt that ran out of memory."""
+    """Micro batch that replaces that of job.json."""
+    gradient_checkpointing: bool | None = None
+    """Gradient checkpointing that replaces that of job.json."""
     node_rank: int = 0
     """Rank of this node among those that train together; the first one keeps the result."""
 
@@ -35,6 +37,7 @@ class PodEnvironment:
             attempt=int(environ.get(pod.ENV_ATTEMPT, "1")),
             port=int(port) if port else None,
             micro_batch_size=int(environ.get(pod.ENV_MICRO_BATCH) or 0) or None,
+            gradient_checkpointing=_flag(environ.get(pod.ENV_GRADIENT_CHECKPOINTING)),
             node_rank=int(environ.get("PET_NODE_RANK", "0")),
         )
 
@@ -45,12 +48,23 @@ class PodEnvironment:
         return shared if os.access(shared, os.W_OK) else self.workspace / "models"
 
 
-def at_micro_batch(job: pod.ResolvedJob, size: int | None) -> pod.ResolvedJob:
-    """The job with `size` sequences at a time and the same global batch; its plan, and so its digest, stays the old one.
+def _flag(said: str | None) -> bool | None:
+    return said == "true" if said else None
+
+
+def as_chosen(job: pod.ResolvedJob, environment: PodEnvironment) -> pod.ResolvedJob:
+    """The job with the micro batch and the gradient checkpointing of its pod, and the same global batch.
+
+    Its plan, and so its digest, stays the old one.
 
     Raises:
-        ValueError: if the global batch is no multiple of it.
+        ValueError: if the global batch is no multiple of the micro batch.
     """
+    chosen = environment.gradient_checkpointing
+    if chosen is not None and chosen != job.training.gradient_checkpointing:
+        training = job.training.model_copy(update={"gradient_checkpointing": chosen})
+        job = job.model_copy(update={"training": training})
+    size = environment.micro_batch_size
     if size is None or size == job.training.micro_batch_size:
         return job
     share = job.training.micro_batch_size * job.training.gradient_accumulation

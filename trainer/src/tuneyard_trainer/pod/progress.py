@@ -12,11 +12,41 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tuneyard_api.ledger import PhaseTimes
 from tuneyard_api.pod_contract import Progress, Stage
 
 LOG_INTERVAL_SECONDS = 5.0
 """Seconds between lines of the log; a terminal is redrawn four times a second instead."""
 _TERMINAL_INTERVAL_SECONDS = 0.25
+
+
+class _Watch:
+    """Measures how long a process has been in each phase."""
+
+    def __init__(self, phase: str) -> None:
+        self._phase, self._since = phase, time.monotonic()
+        self._seconds: dict[str, float] = {}
+        self._saved = 0.0
+
+    def enter(self, phase: str) -> None:
+        now = time.monotonic()
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
+        self._phase, self._since = phase, now
+
+    def saved(self) -> None:
+        self.enter(self._phase)
+        self._saved = self._seconds.get("training", 0.0)
+
+    def take_over(self, times: PhaseTimes) -> None:
+        self.enter(self._phase)
+        self._seconds = dict(times.seconds)
+        self._saved = times.seconds.get("training", 0.0) - times.unsaved_seconds
+
+    def times(self) -> PhaseTimes:
+        self.enter(self._phase)
+        seconds = {phase: round(spent, 3) for phase, spent in self._seconds.items()}
+        unsaved = self._seconds.get("training", 0.0) - self._saved
+        return PhaseTimes(seconds=seconds, unsaved_seconds=round(unsaved, 3))
 
 
 class Board:
@@ -30,10 +60,12 @@ class Board:
         self._announced: set[str] = set()
         self._last_line = 0.0
         self._is_terminal = sys.stdout.isatty()
+        self._watch = _Watch(self._progress.phase)
 
     def update(self, **changes: Any) -> None:
         """Changes fields of Progress, by their names in Python."""
         with self._lock:
+            self._watch.enter(changes.get("phase", self._progress.phase))
             self._progress = self._progress.model_copy(update=changes)
             # Training, checkpoints and measurements alternate: each is announced once.
             is_new = self._progress.phase not in self._announced
@@ -41,9 +73,20 @@ class Board:
         self._show(now=time.monotonic(), must=is_new)
 
     def read(self) -> Progress:
-        """The latest Progress."""
+        """The latest Progress, with the times until now."""
         with self._lock:
-            return self._progress
+            return self._progress.model_copy(update={"times": self._watch.times()})
+
+    def saved(self) -> None:
+        """A checkpoint has kept everything that was trained before it."""
+        with self._lock:
+            self._watch.saved()
+
+    def times_of(self, times: PhaseTimes | None) -> None:
+        """Takes over the times of the process that did the stage's work, if it is another one than this."""
+        if times is not None:
+            with self._lock:
+                self._watch.take_over(times)
 
     def say(self, line: str) -> None:
         """Prints a line for people, such as a warning."""

@@ -7,6 +7,7 @@ It needs no GPU, and PyTorch only in a short process of its own, so that whateve
 import hashlib
 import shutil
 
+import numpy as np
 from tuneyard_api import durable
 from tuneyard_api.gate import never_measured
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob
@@ -14,7 +15,7 @@ from tuneyard_data.loading import Loaded, Reading, hold_out, load_splits, notes_
 from tuneyard_data.packing import pack
 from tuneyard_data.preview import render_preview
 from tuneyard_data.refused import RecordsRefused
-from tuneyard_data.report import REPORT, build_report, text_of, warnings_of
+from tuneyard_data.report import REPORT, DataReport, build_report, text_of, warnings_of
 from tuneyard_data.tokenization import TextTokenizer
 
 from tuneyard_trainer.fetch.sources import find_data_files
@@ -22,10 +23,12 @@ from tuneyard_trainer.model.base import BaseModel, find_base_model
 from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.former_adapter import find_adapter
 from tuneyard_trainer.model.module_tree import check_module_tree
+from tuneyard_trainer.model.weights import shape_in
 from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.pod.failures import bad_input
+from tuneyard_trainer.stages.hand_over import hand_over
 from tuneyard_trainer.workspace.layout import FORMER_ADAPTER, PREPARED
-from tuneyard_trainer.workspace.prepared import Index, Prompt, save_prompts, save_split
+from tuneyard_trainer.workspace.prepared import Gathered, Index, Prompt, save_prompts, save_split
 from tuneyard_trainer.workspace.same_work import inputs_of
 
 _HIGH_FOR_PREFERENCES = 1e-4
@@ -63,6 +66,11 @@ def prepare(context: StageContext) -> PrepareFacts:
     report.refuse_if_leaked()
     warnings += warnings_of(report) + notes_of(splits)
     splits = hold_out(splits, job)
+    if job.data_store is not None:
+        commit = hand_over(job, splits, context.workspace / "upload")
+        shutil.rmtree(received, ignore_errors=True)
+        board.say(f"uploaded to {job.uploads_to} of {job.data_store}, commit {commit}")
+        return _facts(model, splits, report, limit, warnings, gathered=_counted(splits["training"]))
     warnings += check_module_tree(job, model.folder)
     is_packed = job.training.packing and not obstacles
     ordered = {name: _sequences(split, limit, is_packed=is_packed) for name, split in splits.items()}
@@ -94,23 +102,45 @@ def prepare(context: StageContext) -> PrepareFacts:
     shutil.rmtree(received, ignore_errors=True)
     for warning in warnings:
         board.say(f"warning: {warning}")
-    training = gathered["training"]
+    return _facts(model, splits, report, limit, warnings, gathered=gathered["training"])
+
+
+def _facts(
+    model: BaseModel,
+    splits: dict[str, Loaded],
+    report: DataReport,
+    limit: int,
+    warnings: list[str],
+    *,
+    gathered: Gathered,
+) -> PrepareFacts:
+    """What was found, with the counts of the training data."""
+    training = splits["training"]
     return PrepareFacts(
         model_revision=model.revision,
         model_type=model.model_type,
-        train_records=len(splits["training"]),
+        train_records=len(training),
         validation_records=len(splits["validation"]) if "validation" in splits else 0,
         test_records=len(splits["test"]) if "test" in splits else 0,
-        train_sequences=training.sequences,
-        train_tokens=training.tokens,
-        learned_tokens=training.learned,
-        truncated_records=sum(length > limit for length in splits["training"].lengths),
+        train_sequences=gathered.sequences,
+        train_tokens=gathered.tokens,
+        learned_tokens=gathered.learned,
+        truncated_records=sum(length > limit for length in training.lengths),
         duplicate_records=report.duplicates,
         leaked_records=report.leaked,
         personal_data_hints=report.hint_count,
         dataset_digest=_digest(splits),
+        model=shape_in(model.folder, model.config),
+        longest_sequence=gathered.longest,
         warnings=tuple(warnings),
     )
+
+
+def _counted(split: Loaded) -> Gathered:
+    """The counts of a split whose tokens are not saved: each record is a sequence."""
+    lengths = split.kept_lengths()
+    learned = sum(int(np.count_nonzero(split.read(at).learned[1:])) for at in range(len(lengths)))
+    return Gathered(len(lengths), int(lengths.sum()), learned, int(lengths.max(initial=0)))
 
 
 def _room(job: ResolvedJob, model: BaseModel) -> int:

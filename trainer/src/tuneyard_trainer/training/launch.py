@@ -47,6 +47,7 @@ def train_distributed(context: StageContext) -> TrainFacts:
     code = _run(context, _command(job, os.environ))
     minutes = round((time.monotonic() - began) / 60)
     results = _results(folder, context.plan_digest)
+    context.board.times_of(results[0].times if results else None)
     if any(result.failure for result in results):
         raise root_cause(folder.parent, context.plan_digest)
     if code == 0 and len(results) == job.gpus_per_node:

@@ -164,6 +164,9 @@ class Loop:
         if first and self._is_measured(first):
             # The previous attempt may have been stopped between the checkpoint and this measurement.
             self._validate(first, metrics)
+        if self.losses.fast is not None:
+            # The fast path compiles its functions when they first run with gradients.
+            self.board.update(phase="compiling")
         for step in range(first, steps):
             if is_patience_lost(self._validations, self.job.training.early_stopping):
                 break
@@ -176,6 +179,7 @@ class Loop:
             done, speed = step + 1, self._pace.tokens_per_second
             left = round(self._pace.seconds_per_step * (steps - done))
             self.board.update(
+                phase="training",
                 step=done,
                 loss=self._loss,
                 tokens_per_second=speed,
@@ -310,6 +314,7 @@ class Loop:
             validations=self._validations,
             best=self._best(),
         )
+        self.board.saved()
         self.board.update(phase="training")
 
     def _leave(self, step: int) -> NoReturn:

@@ -85,6 +85,8 @@ class Gathered:
     tokens: int
     learned: int
     """Tokens that are predicted and count in the loss."""
+    longest: int
+    """Tokens of the longest sequence."""
 
 
 def save_split(
@@ -119,7 +121,8 @@ def save_split(
             second.write(record.learned.view(np.uint8).data)
             # The first token of a record is never predicted.
             learned_tokens += int(np.count_nonzero(record.learned[1:]))
-    return Gathered(len(sequences), total, learned_tokens)
+    longest = int(np.diff(records[starts]).max(initial=0))
+    return Gathered(len(sequences), total, learned_tokens, longest)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 """The pod of a stage, by the pod contract and under the restricted pod security profile."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -10,28 +10,13 @@ from tuneyard_api import names
 from tuneyard_api import pod_contract as contract
 from tuneyard_api.job import Resources, Toleration
 from tuneyard_api.pod_contract import Stage
+from tuneyard_api.pod_security import CONTAINER_SECURITY, POD_SECURITY
 from tuneyard_api.quantities import quantity_value
 
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.objects.metadata import Owner, stage_labels
 
-RUN_AS = 65532
-"""uid and gid of every stage. They are numeric, so that the kubelet can verify that the user is not root."""
-POD_SECURITY: Mapping[str, Any] = {
-    "runAsNonRoot": True,
-    "runAsUser": RUN_AS,
-    "runAsGroup": RUN_AS,
-    "fsGroup": RUN_AS,
-    "fsGroupChangePolicy": "OnRootMismatch",
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-CONTAINER_SECURITY: Mapping[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
 MASTER_PORT = 29500
-GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
 _RANK = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 _GPUS = "gpus"
 """Name of a training pod's resource claim."""
@@ -102,7 +87,7 @@ def _environment(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> li
         contract.ENV_TERMINATION_LOG: {"value": contract.TERMINATION_LOG},
         contract.ENV_PORT: {"value": str(contract.PROGRESS_PORT)},
     }
-    for name in (contract.ENV_HUB_TOKEN, *contract.ENV_S3):
+    for name in (contract.ENV_HUB_TOKEN, contract.ENV_DATA_STORE_TOKEN, *contract.ENV_S3):
         env.pop(name, None)
     env |= _credentials(frozen, stage)
     if stage is Stage.TRAIN and frozen.plan.resolved.nodes > 1:
@@ -120,6 +105,8 @@ def _credentials(frozen: Frozen, stage: Stage) -> dict[str, Any]:
         keys[contract.ENV_HUB_TOKEN] = {"name": token.name, "key": token.key}
         if frozen.plan.hub_token_is_optional:
             keys[contract.ENV_HUB_TOKEN]["optional"] = True
+    if stage is Stage.PREPARE and plan.upload_token is not None:
+        keys[contract.ENV_DATA_STORE_TOKEN] = {"name": plan.upload_token.name, "key": plan.upload_token.key}
     if secret is not None:
         keys |= {name: {"name": secret, "key": name} for name in contract.ENV_S3}
         # Only temporary credentials have a session token.
@@ -169,7 +156,7 @@ def _placement(frozen: Frozen) -> dict[str, Any]:
     placement: dict[str, Any] = {}
     selector = {**(runtime.node_selector or {}), **(wishes.node_selector or {})}
     if wishes.gpu_product is not None:
-        selector[GPU_PRODUCT_LABEL] = wishes.gpu_product
+        selector[names.GPU_PRODUCT_LABEL] = wishes.gpu_product
     if selector:
         placement["nodeSelector"] = dict(sorted(selector.items()))
     tolerations = [*runtime.tolerations, *(wishes.tolerations or ())]

@@ -11,11 +11,11 @@ from typing import Any
 
 from tuneyard_api import names
 from tuneyard_api import pod_contract as contract
+from tuneyard_api.pod_security import CONTAINER_SECURITY, POD_SECURITY
 from tuneyard_api.quantities import quantity_value
 from tuneyard_api.runtime import FineTuneRuntimeSpec
 
 from tuneyard_operator.domain.objects.metadata import Owner, job_labels
-from tuneyard_operator.domain.objects.pod import CONTAINER_SECURITY, POD_SECURITY
 
 _COMPONENT = "unpublish"
 _TRIES_AFTER_THE_FIRST = 3

@@ -26,15 +26,8 @@ def plan(work: Work) -> float | None:
     if work.frozen.runtime.device_class_name is not None:
         work.actions.append(Create(ConditionType.PLANNED, build_gpu_claim_template(work.owner, work.frozen)))
     training, processes = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
-    one, many = ("process", "processes") if work.frozen.runtime.accelerator == "none" else ("GPU", "GPUs")
-    nodes = plan.resolved.nodes
-    spread = (
-        f" on {nodes} nodes, which share {plan.workspace_size_gib} GiB ReadWriteMany" if nodes > 1 else ""
-    )
-    numbers = (
-        f"{processes} {one if processes == 1 else many}{spread}; global batch {training.global_batch_size} = {training.micro_batch_size} x "
-        f"{training.data_parallel} data parallel x {training.gradient_accumulation} accumulation"
-    )
+    numbers = shares_text(work, training.micro_batch_size, training.gradient_accumulation)
+    service = work.frozen.runtime.customizer
     work.report.met(ConditionType.PLANNED, reasons.PLANNED, numbers)
     work.report.change(
         plan=PlanStatus(
@@ -43,7 +36,23 @@ def plan(work: Work) -> float | None:
             micro_batch_size=training.micro_batch_size,
             gradient_accumulation=training.gradient_accumulation,
             registry_claim=plan.registry_claim,
+            customizer=service.endpoint if service is not None else None,
             adapter_path=plan.adapter_path,
         )
     )
     return None
+
+
+def shares_text(work: Work, micro_batch: int, accumulation: int) -> str:
+    """How the global batch is shared out, in one line."""
+    plan = work.frozen.plan
+    training, processes = plan.resolved.training, plan.resolved.nodes * plan.resolved.gpus_per_node
+    one, many = ("process", "processes") if work.frozen.runtime.accelerator == "none" else ("GPU", "GPUs")
+    nodes = plan.resolved.nodes
+    spread = (
+        f" on {nodes} nodes, which share {plan.workspace_size_gib} GiB ReadWriteMany" if nodes > 1 else ""
+    )
+    return (
+        f"{processes} {one if processes == 1 else many}{spread}; global batch {training.global_batch_size} ="
+        f" {micro_batch} x {training.data_parallel} data parallel x {accumulation} accumulation"
+    )

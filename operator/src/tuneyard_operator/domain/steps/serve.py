@@ -8,7 +8,7 @@ from tuneyard_api.status import ConditionType
 
 from tuneyard_operator.domain.conditions import read_time
 from tuneyard_operator.domain.serving import POLL_EVERY, Serving, why_not_served
-from tuneyard_operator.domain.stages import HELD, Work
+from tuneyard_operator.domain.stages import Work
 from tuneyard_operator.domain.steps.step import leave_unmet
 
 
@@ -17,8 +17,8 @@ def serve(work: Work) -> float | None:
     destination, report = work.frozen.plan.destination, work.report
     if destination is None or report.is_met(ConditionType.SERVED):
         return None
-    if work.seen.live.suspend:
-        return leave_unmet(work, ConditionType.SERVED, HELD)
+    if work.hold is not None:
+        return leave_unmet(work, ConditionType.SERVED, work.hold)
     moments = [
         read_time(condition.last_transition_time)
         for condition in report.status.conditions
@@ -27,7 +27,7 @@ def serve(work: Work) -> float | None:
     since = max(moments, default=work.now)
     serving = Serving(
         endpoint=destination.endpoint,
-        adapter=work.frozen.plan.resolved.adapter_name,
+        adapter=_adapter_name(work),
         answers=work.seen.served,
         waited=work.now - since,
         timeout=timedelta(seconds=work.frozen.plan.serve_timeout_seconds),
@@ -47,3 +47,9 @@ def serve(work: Work) -> float | None:
     )
     report.change_result(served_after_seconds=round(serving.waited.total_seconds(), 1))
     return None
+
+
+def _adapter_name(work: Work) -> str:
+    """The name under which the adapter was published, which a service may have given it."""
+    result = work.report.status.result
+    return result.adapter.name if result and result.adapter else work.frozen.plan.resolved.adapter_name

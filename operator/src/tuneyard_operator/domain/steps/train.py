@@ -3,14 +3,18 @@
 
 from tuneyard_api import reasons
 from tuneyard_api.evaluation_facts import EvaluationFacts
-from tuneyard_api.pod_contract import Stage, TrainFacts
+from tuneyard_api.pod_contract import Stage, StageResult, TrainFacts, TrainingMeasures
 from tuneyard_api.status import ConditionType
 
 from tuneyard_operator.domain.conditions import api_time
+from tuneyard_operator.domain.customizations import SeenCustomization
 from tuneyard_operator.domain.observed import SeenPod
-from tuneyard_operator.domain.progress import READ_EVERY, completed, measured, moved, shown
+from tuneyard_operator.domain.progress import READ_EVERY, completed, measured, moved, of_steps, shown
+from tuneyard_operator.domain.report import Report
+from tuneyard_operator.domain.service_stage import CARRIER as CUSTOMIZER
+from tuneyard_operator.domain.service_stage import is_by_service, progress_of
 from tuneyard_operator.domain.serving import why_base_is_missing
-from tuneyard_operator.domain.stages import Running, Work, carry
+from tuneyard_operator.domain.stages import PODS, Running, Work, carry
 from tuneyard_operator.domain.steps.step import STARTING_AFTER, attempt_text, leave_unmet, look_again_after
 from tuneyard_operator.domain.verdict import Verdict
 
@@ -23,7 +27,7 @@ def train(work: Work) -> float | None:
     missing = why_base_is_missing(work.frozen.plan.destination, work.seen.listed)
     if missing is not None:
         return leave_unmet(work, ConditionType.SCHEDULED, missing)
-    outcome = carry(work, Stage.TRAIN)
+    outcome = _carry(work)
     if isinstance(outcome, Verdict):
         pods = _train_pods(work)
         begun = bool(pods) and all(pod.scheduled for pod in pods)
@@ -33,7 +37,10 @@ def train(work: Work) -> float | None:
             work, ConditionType.TRAINED if begun or outcome.final else ConditionType.SCHEDULED, outcome
         )
     if isinstance(outcome, Running):
-        return _follow_training(work, outcome)
+        return _follow_service(work, outcome) if is_by_service(work) else _follow_training(work, outcome)
+    if isinstance(outcome, SeenCustomization):
+        _trained_by_service(report, outcome)
+        return None
     facts = TrainFacts.model_validate(outcome.facts)
     report.met(ConditionType.SCHEDULED, reasons.SCHEDULED, "the training pod ran")
     report.met(
@@ -45,6 +52,43 @@ def train(work: Work) -> float | None:
     report.change(progress=completed(facts), training=measured(facts))
     report.change_result(metrics=facts.evaluation, steps=facts.steps, seconds=facts.seconds)
     return None
+
+
+def _follow_service(work: Work, outcome: Running) -> float:
+    """Report a customization that runs."""
+    report, running = work.report, outcome.customization
+    if running is None:
+        doing = Verdict(reasons.WAITING_FOR_SERVICE, f"asks for the training ({attempt_text(outcome)})")
+        return leave_unmet(work, ConditionType.SCHEDULED, doing, 0.0)
+    if not report.is_met(ConditionType.SCHEDULED):
+        report.met(ConditionType.SCHEDULED, reasons.SCHEDULED, f"customization {running.id} runs")
+    leave_unmet(work, ConditionType.TRAINED, Verdict(reasons.TRAINING, f"trains ({attempt_text(outcome)})"))
+    progress = progress_of(running)
+    step = moved(report.status.progress, progress) if progress is not None else None
+    if step is not None:
+        report.change(progress=step, training=_measured_by_service(running))
+    return READ_EVERY
+
+
+def _trained_by_service(report: Report, ended: SeenCustomization) -> None:
+    """Record what a customization has done."""
+    loss = ended.best_loss if ended.best_loss is not None else ended.loss
+    said = "" if loss is None else f", loss {loss:.4g}"
+    report.met(ConditionType.SCHEDULED, reasons.SCHEDULED, f"customization {ended.id} ran")
+    report.met(ConditionType.TRAINED, reasons.TRAINED, f"{ended.step} steps in {ended.seconds:.0f} s{said}")
+    report.met(ConditionType.EVALUATED, reasons.EVALUATED, comparison_text(None))
+    report.change(progress=of_steps(ended.step, loss), training=_measured_by_service(ended))
+    report.change_result(steps=ended.step, seconds=ended.seconds)
+
+
+def _measured_by_service(seen: SeenCustomization) -> TrainingMeasures:
+    return shown(TrainingMeasures(validation_loss=seen.validation_loss))
+
+
+def _carry(work: Work) -> StageResult | SeenCustomization | Running | Verdict:
+    if is_by_service(work):
+        return carry(work, Stage.TRAIN, CUSTOMIZER)
+    return carry(work, Stage.TRAIN, PODS)
 
 
 def comparison_text(facts: EvaluationFacts | None) -> str:

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`kubectl tuneyard fetch`: what a job published, on this machine, and how to ask its endpoint."""
+
+from pathlib import Path
+
+import click
+
+from tuneyard.commands.jobs.options import client_of, cluster_options, name_argument
+from tuneyard.commands.reporting import one
+
+
+@click.command()
+@name_argument
+@cluster_options
+@click.option(
+    "--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="New folder; otherwise NAME."
+)
+@click.option("--image", help="Image of the pod that reads the claim; otherwise the runtime's.")
+def command(  # noqa: PLR0917  click passes them by name
+    name: str,
+    namespace: str | None,
+    context: str | None,
+    kubeconfig: Path | None,
+    folder: Path | None,
+    image: str | None,
+) -> None:
+    """Copy what the job NAME published: the adapter or model, metrics, samples and report.
+
+    A pod mounts the registry's claim to read, and is deleted afterwards. What arrives is compared with the digest in
+    status. An adapter in S3 is not copied: the message says where it is.
+    """
+    client = client_of(namespace, context, kubeconfig)
+    fetched = one(lambda: client.fetch(name, folder or Path(name.rpartition("/")[2]), image=image))
+    for file in fetched.files:
+        click.echo(fetched.folder / file)
+    if fetched.curl:
+        click.echo(f"\nask it:\n  {fetched.curl}")

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stage prepare for a service that trains: what it uploads to the Data Store, and what goes wrong on the way."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from support.nemo.double import NemoDouble, served
+from support.nemo.wire import Fault
+from tuneyard_api import names
+from tuneyard_api.pod_contract import ENV_DATA_STORE_TOKEN, FailureClass, PrepareFacts
+
+# The hub's client sends files in a way that its own HTTP library warns about.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
+GOOD = [{"prompt": f"say number {n} =", "completion": f" {n % 7}"} for n in range(20)]
+REPO = f"team/{names.dataset_name('demo', '1')}"
+
+
+@pytest.fixture
+def double() -> NemoDouble:
+    return NemoDouble()
+
+
+@pytest.fixture
+def address(double: NemoDouble, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr("tuneyard_trainer.fetch.hub._PAUSES_SECONDS", (0.0,))
+    with served(double) as base:
+        yield base
+
+
+def uploaded(double: NemoDouble) -> dict[str, list[dict]]:
+    tree = double.store.repositories["dataset", REPO].trees["main"]
+    return {path: [json.loads(line) for line in content.splitlines()] for path, content in tree.items()}
+
+
+@pytest.fixture
+def prepare(address, model_files, jsonl, job_of, pods):
+    """Runs the stage on records; the weights of the model are not there."""
+    (model_files / "model.safetensors").unlink()
+    return lambda records=GOOD, **changes: pods.run(
+        "prepare", job_of(model_files, jsonl(records), dataStore=address, **changes)
+    )
+
+
+def test_the_records_are_uploaded_in_splits_and_the_model_needs_no_weights(double, prepare, pods):
+    code, result = prepare()
+    assert code == 0, result.failure
+    facts = PrepareFacts.model_validate(result.facts)
+    files = uploaded(double)
+    assert set(files) == {"training/records.jsonl", "validation/records.jsonl"}
+    assert (
+        [len(rows) for rows in files.values()] == [facts.train_records, facts.validation_records] == [15, 5]
+    )
+    everything = [row for rows in files.values() for row in rows]
+    assert sorted(everything, key=str) == sorted(GOOD, key=str)
+    assert facts.train_sequences == 15
+    assert facts.learned_tokens > 0
+    assert double.store.namespaces == {"team"}
+    assert not (pods.workspace / "prepared").exists()
+
+
+def test_preferences_have_the_services_columns(double, prepare):
+    pairs = [{"prompt": f"q{n}", "chosen": f" yes {n}", "rejected": f" no {n}"} for n in range(8)]
+    assert prepare(pairs, method="dpo", dpo={"beta": 0.1}, dataset={"format": "preference"})[0] == 0
+    (row, *_) = uploaded(double)["training/records.jsonl"]
+    number = row["prompt"].removeprefix("q")
+    assert row == {
+        "prompt": f"q{number}",
+        "chosen_response": f" yes {number}",
+        "rejected_response": f" no {number}",
+    }
+
+
+def test_chats_have_the_services_columns(double, model_files, prepare):
+    config = json.loads((model_files / "tokenizer_config.json").read_text())
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    (model_files / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+    chats = [
+        {"messages": [{"role": "user", "content": f"q {n}"}, {"role": "assistant", "content": f"a {n}"}]}
+        for n in range(8)
+    ]
+    code, result = prepare(chats)
+    assert code == 0, result.failure
+    rows = [row for rows in uploaded(double).values() for row in rows]
+    assert sorted(rows, key=str) == sorted(chats, key=str)
+
+
+def test_plain_text_is_refused_with_its_place(double, prepare):
+    _, result = prepare([{"text": f"line {n}"} for n in range(8)])
+    assert result.failure.failure_class is FailureClass.BAD_INPUT
+    assert "record 1 of the training data is plain text" in result.failure.message
+    assert ("dataset", REPO) not in double.store.repositories
+
+
+@pytest.mark.parametrize("answer", ["cut", 503, "lost"])
+@pytest.mark.parametrize("path", ["/datastore/namespaces", "/repos/create", "/preupload/", "/commit/"])
+def test_an_upload_that_is_cut_is_made_again(double, prepare, path, answer):
+    double.faults.append(Fault("POST", path, answer))
+    code, result = prepare()
+    assert code == 0, result.failure
+    assert sum(map(len, uploaded(double).values())) == len(GOOD)
+
+
+def test_a_data_store_that_stays_away_is_tried_again_later(double, address, prepare):
+    double.faults.append(Fault("*", "/v1/", 503, times=1000))
+    _, result = prepare()
+    assert result.failure.failure_class is FailureClass.UPSTREAM
+    assert address in result.failure.message
+
+
+def test_the_token_is_sent_and_a_wrong_one_is_said_without_it(double, prepare, monkeypatch):
+    double.token = "right-one"
+    monkeypatch.setenv(ENV_DATA_STORE_TOKEN, "wrong-one")
+    _, result = prepare()
+    assert result.failure.failure_class is FailureClass.PERMISSION_DENIED
+    assert "wrong-one" not in result.model_dump_json()
+    monkeypatch.setenv(ENV_DATA_STORE_TOKEN, "right-one")
+    assert prepare()[0] == 0
