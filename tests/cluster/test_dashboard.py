@@ -21,12 +21,8 @@ from support.cluster.operator_setup import make_claims
 from support.prometheus import Prometheus, load, recording, running
 from support.samples import TRAIN_FACTS, failure_text, job_spec, result_text
 from tuneyard_api.pod_contract import PROGRESS_PORT, FailureClass, Progress, Stage
-from tuneyard_local.debian import missing_for_debian
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(missing_for_debian() is not None, reason=missing_for_debian() or ""),
-]
+pytestmark = pytest.mark.cluster
 REPOSITORY = Path(__file__).parents[2]
 SERIES = Path(__file__).with_name("dashboard-series.om")
 POD_IP = "127.0.0.77"
