@@ -17,6 +17,7 @@ import pytest
 from observability.dashboard import PANELS
 from observability.picture import RESULTS
 from support.cluster.operator_process import JobOnCluster, OperatorProcess
+from support.cluster.operator_setup import make_claims
 from support.prometheus import Prometheus, load, recording, running
 from support.samples import TRAIN_FACTS, failure_text, job_spec, result_text
 from tuneyard_api.pod_contract import PROGRESS_PORT, FailureClass, Progress, Stage
@@ -95,6 +96,7 @@ def end_training(job: JobOnCluster, pod: str, seconds: float) -> None:
 
 def live(job: JobOnCluster, endpoint, training: list[Progress]) -> None:
     """Jobs that succeed, fail, miss their gate, are interrupted, wait and queue, for about a minute."""
+    make_claims(job.cluster, job.namespace, *"abcde")
     one, two, bad, large, queued = (JobOnCluster(job.cluster, job.namespace, name) for name in "abcde")
     one.apply(job_spec())
     two.apply(job_spec(evaluation={"gate": {"minimum": {"rougeL": 0.9}}}))
@@ -138,14 +140,18 @@ def live(job: JobOnCluster, endpoint, training: list[Progress]) -> None:
 
 @pytest.mark.long
 def test_no_query_of_the_dashboard_is_empty_over_a_real_run(
-    operator: OperatorProcess, job: JobOnCluster, endpoint, training: list[Progress], tmp_path: Path
+    operator: OperatorProcess,
+    job_without_claims: JobOnCluster,
+    endpoint,
+    training: list[Progress],
+    tmp_path: Path,
 ) -> None:
     endpoint.models = ["base"]
     operator.start("--resync-seconds", "5")
     port = re.findall(r"\('127\.0\.0\.1', (\d+)\)", operator.said())[-1]
     with running(tmp_path, {"tuneyard-operator": f"127.0.0.1:{port}"}) as server:
         start = time.time()
-        live(job, endpoint, training)
+        live(job_without_claims, endpoint, training)
         end = time.time()
         assert empty_queries(server, start, end) == []
         if os.environ.get("TUNEYARD_RECORD"):

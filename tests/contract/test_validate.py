@@ -74,6 +74,25 @@ def test_no_pattern_is_shown_to_a_person(model: type[FineTuneJob] | type[FineTun
     assert patterns <= validate._PATTERNS.keys()
 
 
+def expressions_of(schema: Schema) -> Iterator[str]:
+    """Every CEL expression of a schema."""
+    for rule in schema.get("x-kubernetes-validations", ()):
+        yield from (rule["rule"], rule.get("messageExpression", ""))
+    for part in (*schema.get("properties", {}).values(), *filter(None, [schema.get("items")])):
+        yield from expressions_of(part)
+
+
+@pytest.mark.parametrize("model", [FineTuneJob, FineTuneRuntime])
+def test_no_apostrophe_ends_a_string_of_cel_early(model: type[FineTuneJob] | type[FineTuneRuntime]) -> None:
+    """An API server takes no CRD with such an expression; between strings stand only operators, names and numbers."""
+    expressions = list(expressions_of(structural_schema(model)))
+    assert len(expressions) > 5
+    for expression in expressions:
+        outside = " ".join(expression.split("'")[::2])
+        assert expression.count("'") % 2 == 0, expression
+        assert ";" not in outside, expression
+
+
 def rules_of(schema: Schema) -> Iterator[str]:
     """The sentence of every rule of a schema."""
     yield from (rule["message"] for rule in schema.get("x-kubernetes-validations", ()))

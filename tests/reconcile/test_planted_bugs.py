@@ -18,7 +18,7 @@ from tuneyard_operator.domain import cleanup, decide, deletion, report, stages
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decision import Decision, Delete
 from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
-from tuneyard_operator.domain.steps import plan
+from tuneyard_operator.domain.steps import plan, prepare, publish, train
 from tuneyard_operator.domain.verdict import StageFailure
 from tuneyard_operator.reconcile import apply, gather, reconciler
 from tuneyard_operator.reconcile.gather import Gatherer
@@ -41,14 +41,14 @@ GOING = {"everything_moves_on", "somebody_deletes_the_job", "time_passes_and_is_
 
 def forget_former_pods(patch: Patch) -> None:
     """Starts the next attempt without looking whether the last one still writes."""
-    real = stages._again
+    real = stages.again
 
-    def again(work: stages.Work, stage: Stage, attempt: Attempt) -> Any:
+    def again(work: stages.Work, by: stages.Carrier[Any], stage: Stage, attempt: Attempt) -> Any:
         kept = tuple(pod for pod in work.seen.pods if (pod.stage, pod.attempt) != (stage, attempt.number))
         work.seen = replace(work.seen, pods=kept)
-        return real(work, stage, attempt)
+        return real(work, by, stage, attempt)
 
-    patch.setattr(stages, "_again", again)
+    patch.setattr(stages, "again", again)
 
 
 def trust_the_watch(patch: Patch) -> None:
@@ -145,12 +145,13 @@ def _ended(status: FineTuneJobStatus) -> datetime | None:
 
 def suspend_and_forget_the_pod(patch: Patch) -> None:
     """Calls a job suspended whose pod runs."""
-    real = stages._follow
+    real = stages.PODS
 
-    def follow(work: stages.Work, stage: Stage, attempt: Attempt) -> Any:
-        return work.hold if work.hold is not None else real(work, stage, attempt)
+    def follow(work: stages.Work, attempt: Attempt) -> Any:
+        return work.hold if work.hold is not None else real.follow(work, attempt)
 
-    patch.setattr(stages, "_follow", follow)
+    for step in (prepare, train, publish):
+        patch.setattr(step, "PODS", replace(real, follow=follow))
 
 
 def start_beside_what_is_queued(patch: Patch) -> None:
@@ -158,7 +159,7 @@ def start_beside_what_is_queued(patch: Patch) -> None:
 
     def wait(work: stages.Work, attempt: Attempt, *_: Any) -> Any:
         lost = StageFailure(FailureClass.INTERRUPTED, "lost")
-        return stages._again(work, attempt.stage, work.report.end(attempt, lost))
+        return stages.again(work, stages.PODS, attempt.stage, work.report.end(attempt, lost))
 
     patch.setattr(stages, "_wait_in_queue", wait)
 

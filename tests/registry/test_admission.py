@@ -55,5 +55,10 @@ def test_a_version_is_admitted_beside_the_one_whose_name_it_takes(registry, stor
     registry.client.meta.events.register("before-call.s3.PutObject", publish_first)
     version, content = third
     registry.publish(version, replace(content, admit=asked.append), "mine", replace=True)
-    assert asked == [first[0], second[0]]
-    assert registry._pointer("a")[0] == version
+    assert [(each.digest, each.replaces) for each in asked] == [
+        (first[0].digest, None),
+        (second[0].digest, first[0].digest),
+    ]
+    now, _ = registry._pointer("a")
+    assert now is not None
+    assert (now.digest, now.replaces) == (version.digest, second[0].digest)

@@ -5,7 +5,7 @@ import json
 
 from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass
-from tuneyard_api.registry import read_version
+from tuneyard_api.registry import read_version, version_path
 
 SERVED = {"mustNotRegress": {"served": {"loss": 0.1}}}
 HELD_OUT = [{"prompt": f"held out {n}", "completion": f" {n}"} for n in range(4)]
@@ -45,6 +45,37 @@ def test_a_version_keeps_how_it_was_measured(trained, pods, tmp_path):
     assert kept.records_digest.startswith("sha256:")
 
 
+def test_servers_are_tried_with_the_first_short_prompts_and_what_was_answered(trained, pods, tmp_path):
+    job = trained(facts=measured(1.25))
+    chat = [{"role": "user", "content": "hello"}]
+    lines = [
+        {
+            "prompt": "p" * n,
+            "reference": "r",
+            "base": "b",
+            "tuned": f"t{n}",
+            "rougeLBase": 0.0,
+            "rougeLTuned": 1.0,
+        }
+        for n in (3, 9000, 1, 2, 4, 5)
+    ]
+    lines[2]["messages"] = chat
+    (pods.workspace / "evaluation").mkdir()
+    (pods.workspace / "evaluation/samples.jsonl").write_text(
+        "".join(json.dumps(each) + "\n" for each in lines)
+    )
+    assert pods.run("publish", job)[0] == 0
+    trial = read_version("demo-adapter", tmp_path / "registry/demo-adapter").trial
+    assert [(len(each.prompt), each.answer) for each in trial.questions] == [
+        (3, "t3"),
+        (1, "t1"),
+        (2, "t2"),
+        (4, "t4"),
+    ]
+    assert [each.messages and list(each.messages) for each in trial.questions] == [None, chat, None, None]
+    assert trial.max_new_tokens == 6
+
+
 def publish_after(trained, pods, tmp_path, loss, **changes):
     """Publishes a version of loss 1.0, and then asks for one of another loss in its place."""
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(each) + "\n" for each in HELD_OUT))
@@ -71,6 +102,9 @@ def test_a_version_that_is_worse_than_the_served_one_leaves_it_served(trained, p
 def test_a_version_that_is_hardly_worse_replaces_the_served_one(trained, pods, tmp_path):
     code, _, is_untouched = publish_after(trained, pods, tmp_path, loss=1.05)
     assert (code, is_untouched) == (0, False)
+    now = read_version("demo-adapter", tmp_path / "registry/demo-adapter")
+    before = read_version("demo-adapter", tmp_path / "registry" / version_path("demo-adapter", now.replaces))
+    assert (before.evaluation.facts.tuned.loss, before.replaces) == (1.0, None)
     assert (tmp_path / "registry/demo-adapter/adapter_model.safetensors").read_bytes() == b"another"
 
 

@@ -77,7 +77,7 @@ GATE_OF_REPLACED = Rule(
     field="evaluation.gate.mustNotRegress.served",
 )
 _OWN_RECORDS = (
-    "two versions compare on the same held-out records alone, and records taken from the training data are this job's own"
+    "two versions compare on the same held-out records alone, and records taken from the training data are of this job alone"
     " (got neither dataset.test nor dataset.validation); try dataset.test, or base"
 )
 GATE_ON_SAME_RECORDS = Rule(

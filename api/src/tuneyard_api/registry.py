@@ -11,7 +11,7 @@ import re
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from tuneyard_api.base import Label, Tolerant
 from tuneyard_api.gate import KeptEvaluation
@@ -84,6 +84,23 @@ class Publisher(Tolerant):
     uid: str = ""
 
 
+class Question(Tolerant):
+    """A held-out prompt, and what the tuned model answered when it was evaluated."""
+
+    prompt: str
+    messages: tuple[dict[str, JsonValue], ...] | None = None
+    """Chat: what to send instead of `prompt`."""
+    answer: str
+
+
+class Trial(Tolerant):
+    """What a server is asked before a name that it serves moves to this version."""
+
+    questions: Annotated[tuple[Question, ...], Field(min_length=1)]
+    max_new_tokens: int
+    """Longest answer, in tokens; decoding is greedy."""
+
+
 class Version(Tolerant):
     """One version of an adapter or model: VERSION_FILE, and in S3 the pointer object too."""
 
@@ -100,6 +117,10 @@ class Version(Tolerant):
     """Of a LoRA."""
     evaluation: KeptEvaluation | None = None
     """How the job that stored it measured it."""
+    trial: Trial | None = None
+    """Questions for servers; absent: none."""
+    replaces: Annotated[str, Field(pattern=f"^{_DIGEST}$")] | None = None
+    """Digest of the version that the name stood for when this one was stored."""
     job: Publisher | None = None
 
     @property
@@ -116,6 +137,11 @@ class Version(Tolerant):
     def encode(self) -> bytes:
         """The content of VERSION_FILE."""
         return self.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode() + b"\n"
+
+
+def trial_name(name: str, digest: str) -> str:
+    """The name under which a server is tried with a version; the dot keeps it apart from names of adapters."""
+    return f"{name}.{hex_of(digest)[:12]}"
 
 
 def hex_of(digest: str) -> str:

@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 from tuneyard_api.pod_contract import ADAPTER_FILES, ENV_S3
-from tuneyard_api.registry import MAX_JSON_BYTES, Version, pointer_name
+from tuneyard_api.registry import MAX_JSON_BYTES, VERSION_FILE, Version, pointer_name, version_path
 from tuneyard_api.s3_clients import s3_client_settings
 
 from tuneyard_sync.settings import Settings
@@ -49,6 +49,20 @@ class BucketSource:
                         listed[name] = entry["ETag"]
         self._known = {name: self._look(name, tag) for name, tag in sorted(listed.items())}
         return {name: version for name, (_, version) in self._known.items()}
+
+    def stored(self, name: str, digest: str) -> Version | None:
+        """See `Source`."""
+        key = f"{version_path(name, digest)}/{VERSION_FILE}"
+        with self._in_words(key):
+            try:
+                answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+            except self.client.exceptions.NoSuchKey:
+                return None
+            content = answer["Body"].read(MAX_JSON_BYTES)
+        try:
+            return Version.model_validate_json(content)
+        except ValidationError:
+            raise RegistryError(f"{self._called(key)}: this is no version") from None
 
     def fetch(self, version: Version, folder: Path) -> None:
         """See `Source`."""

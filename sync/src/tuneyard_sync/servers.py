@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.error import HTTPError
 
+from tuneyard_api.registry import Question
+
 _LIST_SECONDS = 5
 _LOAD_SECONDS = 300
 """Timeout for loading an adapter. It is long, because a server that compiles or is busy answers late."""
@@ -28,6 +30,9 @@ class ServerError(Exception):
 
 class Server(Protocol):
     """A server of adapters."""
+
+    is_tried: bool
+    """Whether it can be asked with a version before a name moves to it."""
 
     def loaded(self) -> Mapping[str, str] | None:
         """Each name that it lists with the folder it was loaded from, in the server's words; None: nobody can know.
@@ -50,9 +55,18 @@ class Server(Protocol):
             ServerError: it was not unloaded.
         """
 
+    def answer(self, name: str, question: Question, max_new_tokens: int) -> str:
+        """What the name answers, without chance.
+
+        Raises:
+            ServerError: it does not answer.
+        """
+
 
 class FolderServer:
     """A server that looks at its folder by itself."""
+
+    is_tried = False
 
     def loaded(self) -> None:
         """See `Server`."""
@@ -63,12 +77,17 @@ class FolderServer:
     def unload(self, name: str) -> None:
         """Nothing is to be done."""
 
+    def answer(self, name: str, question: Question, max_new_tokens: int) -> str:
+        """It is never asked."""
+        raise NotImplementedError((name, question, max_new_tokens))
+
 
 @dataclass
 class VllmServer:
     """A vLLM that allows adapters to be loaded at run time, on the loopback address."""
 
     port: int
+    is_tried: bool = True
     _opener: urllib.request.OpenerDirector = field(
         # A proxy in the pod's environment cannot reach the loopback address of this pod.
         default_factory=lambda: urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -92,6 +111,19 @@ class VllmServer:
     def unload(self, name: str) -> None:
         """See `Server`."""
         self._ask("/v1/unload_lora_adapter", {"lora_name": name}, _LIST_SECONDS)
+
+    def answer(self, name: str, question: Question, max_new_tokens: int) -> str:
+        """See `Server`."""
+        body: dict[str, Any] = {"model": name, "max_tokens": max_new_tokens, "temperature": 0}
+        is_chat = question.messages is not None
+        body |= {"messages": question.messages} if is_chat else {"prompt": question.prompt}
+        path = "/v1/chat/completions" if is_chat else "/v1/completions"
+        raw = self._ask(path, body, _LOAD_SECONDS)
+        try:
+            choice = json.loads(raw)["choices"][0]
+            return str((choice["message"]["content"] if is_chat else choice["text"]) or "")
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise ServerError(f"{path}: no answer in what came: {type(error).__name__}: {error}") from None
 
     def _ask(self, path: str, body: dict[str, Any] | None, seconds: float) -> bytes:
         request = urllib.request.Request(

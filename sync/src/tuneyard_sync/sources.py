@@ -31,6 +31,13 @@ class Source(Protocol):
             RegistryError: the registry can't be read, which says nothing about its names.
         """
 
+    def stored(self, name: str, digest: str) -> Version | None:
+        """The version of a name with this digest, whatever the name points to; None: it is not kept any more.
+
+        Raises:
+            RegistryError: it can't be read.
+        """
+
     def fetch(self, version: Version, folder: Path) -> None:
         """Copies ADAPTER_FILES of a version into a folder that is there.
 
@@ -55,6 +62,16 @@ class FolderSource:
         except OSError as error:
             raise RegistryError(f"registry {self.root}: {_said(error)}") from None
         return {name: self._look(name) for name in names}
+
+    def stored(self, name: str, digest: str) -> Version | None:
+        """See `Source`."""
+        folder = self.root / version_path(name, digest)
+        try:
+            return read_version(name, folder)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RegistryError(f"{folder}: {error}") from None
 
     def fetch(self, version: Version, folder: Path) -> None:
         """See `Source`."""

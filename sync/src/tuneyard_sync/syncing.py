@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tuneyard_api.registry import StoredBase, Version
+from tuneyard_api.registry import StoredBase, Version, trial_name
 
 from tuneyard_sync.copies import Copies
 from tuneyard_sync.servers import Server, ServerError
 from tuneyard_sync.sources import Pointers, RegistryError, Source
 from tuneyard_sync.status import AdapterStatus, Log, SyncStatus
+from tuneyard_sync.trials import why_unlike
 
 _LONGEST_WAIT = 60.0
 """Longest time in seconds between two tries of a version that could not be copied or loaded."""
@@ -51,6 +52,9 @@ class Sync:
     _passes: int = 0
     _not_brought: dict[str, _Trouble] = field(default_factory=dict)
     _not_loaded: dict[str, _Trouble] = field(default_factory=dict)
+    _not_passed: dict[str, _Trouble] = field(default_factory=dict)
+    _on_trial: dict[str, Version] = field(default_factory=dict)
+    """Versions of this pass that a name moves to only after the server was tried with them."""
     _left_since: dict[Path, float] = field(default_factory=dict)
 
     def run_once(self) -> SyncStatus:
@@ -63,6 +67,7 @@ class Sync:
         pointers, registry_problem = self._read()
         wanted, others = self._chosen(pointers)
         unreadable = {name: str(said) for name, said in pointers.items() if isinstance(said, RegistryError)}
+        self._on_trial = {}
         for version in wanted.values():
             self._attempt(self._not_brought, version.name, version.digest, partial(self._bring, version))
         if registry_problem is None:
@@ -73,7 +78,7 @@ class Sync:
         except ServerError as error:
             server_problem = str(error)
         else:
-            self._remove_left(loaded)
+            self._remove_left(loaded, {self.copies.path(each.name, each.digest) for each in wanted.values()})
         names = sorted({*wanted, *unreadable, *self.copies.names()})
         status = SyncStatus(
             adapters=tuple(self._status_of(name, wanted.get(name), unreadable, loaded) for name in names),
@@ -133,7 +138,22 @@ class Sync:
     def _bring(self, version: Version) -> None:
         if self.copies.bring(version, self.source):
             self.log.say(f"{version.name}: brought {version.digest}")
-        self.copies.point(version.name, version.digest)
+        if version.trial is not None and self.server.is_tried and self._has_former(version):
+            self._on_trial[version.name] = version
+        else:
+            self.copies.point(version.name, version.digest)
+
+    def _has_former(self, version: Version) -> bool:
+        """Whether the name stands for another version, which is brought back if this folder is new."""
+        pointed = self.copies.pointed(version.name)
+        if pointed is None and version.replaces is not None:
+            former = self.source.stored(version.name, version.replaces)
+            if former is not None:
+                self.copies.bring(former, self.source)
+                self.copies.point(former.name, former.digest)
+                self.log.say(f"{former.name}: brought {former.digest}, until {version.digest} was tried")
+                pointed = former.digest
+        return pointed not in {None, version.digest}
 
     def _forget(self, names: Collection[str]) -> None:
         """All other names go: the registry was read, and has them no more, or for another base model."""
@@ -141,7 +161,7 @@ class Sync:
             if name not in names:
                 self.copies.unpoint(name)
                 self.log.say(f"{name}: removed, as the registry has it no more for {self.base}")
-        for troubles in (self._not_brought, self._not_loaded):
+        for troubles in (self._not_brought, self._not_loaded, self._not_passed):
             for name in troubles.keys() - names:
                 del troubles[name]
 
@@ -158,7 +178,26 @@ class Sync:
         for name, digest in pointed.items():
             if digest is not None and loaded.get(name) != str(self.copies.path(name, digest)):
                 self._attempt(self._not_loaded, name, digest, partial(self._load, name, digest, loaded))
+        for version in self._on_trial.values():
+            self._attempt(self._not_passed, version.name, version.digest, partial(self._try, version, loaded))
         return loaded
+
+    def _try(self, version: Version, loaded: dict[str, str]) -> None:
+        """The server is asked with the version under a name of its own; then the name moves to it, or stays where it is."""
+        name = trial_name(version.name, version.digest)
+        self.server.load(name, self.copies.path(version.name, version.digest), replaces=False)
+        try:
+            problem = version.trial and why_unlike(self.server, name, version.trial)
+        finally:
+            self.server.unload(name)
+        if problem is not None:
+            raise ServerError(
+                f"{problem}; {version.name} stays with {self.copies.pointed(version.name)} (try another job, or an earlier"
+                " version)"
+            )
+        self.log.say(f"{version.name}: {version.digest} answers as it was evaluated")
+        self._load(version.name, version.digest, loaded)
+        self.copies.point(version.name, version.digest)
 
     def _load(self, name: str, digest: str, loaded: dict[str, str]) -> None:
         folder = self.copies.path(name, digest)
@@ -173,8 +212,8 @@ class Sync:
     def _is_ours(self, root: str) -> bool:
         return Path(root).is_relative_to(self.copies.root)
 
-    def _remove_left(self, loaded: Mapping[str, str] | None) -> None:
-        now, left = self.clock(), self.copies.left()
+    def _remove_left(self, loaded: Mapping[str, str] | None, wanted: Collection[Path]) -> None:
+        now, left = self.clock(), [path for path in self.copies.left() if path not in wanted]
         self._left_since = {path: self._left_since.get(path, now) for path in left}
         for path in left:
             is_idle = (
@@ -195,7 +234,11 @@ class Sync:
         digest = version.digest if version is not None else self.copies.pointed(name)
         troubles = [
             trouble.problem
-            for trouble in (self._not_brought.get(name), self._not_loaded.get(name))
+            for trouble in (
+                self._not_brought.get(name),
+                self._not_loaded.get(name),
+                self._not_passed.get(name),
+            )
             if trouble is not None
         ]
         is_loaded = None

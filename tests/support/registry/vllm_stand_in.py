@@ -24,6 +24,8 @@ class VllmStandIn:
     asked: list[tuple[str, Any]] = field(default_factory=list)
     refuses: dict[str, str] = field(default_factory=dict)
     """Names that can't be loaded, with the message."""
+    says: dict[str, str] = field(default_factory=dict)
+    """What names answer, instead of their weights."""
     port: int = 0
     allows_loading: bool = True
 
@@ -35,6 +37,8 @@ class VllmStandIn:
         if path == "/v1/models":
             rows = [{"id": self.base, "root": "/models/tiny"}]
             return 200, {"data": rows + [{"id": n, "root": root} for n, (root, _) in self.loaded.items()]}
+        if path in {"/v1/completions", "/v1/chat/completions"}:
+            return self._complete(path, body)
         if not self.allows_loading:
             return 404, {"detail": "Not Found"}
         name = body["lora_name"]
@@ -43,6 +47,13 @@ class VllmStandIn:
                 return error(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
             return 200, f"Success: LoRA adapter '{name}' removed successfully."
         return self._load(name, body)
+
+    def _complete(self, path: str, body: Any) -> tuple[int, Any]:
+        """Answers with the weights, so that other weights answer something else."""
+        if body["model"] not in self.loaded:
+            return error(404, "NotFoundError", f"The model `{body['model']}` does not exist.")
+        text = self.says.get(body["model"], self.loaded[body["model"]][1].decode())
+        return 200, {"choices": [{"message": {"content": text}} if "chat" in path else {"text": text}]}
 
     def _load(self, name: str, body: Any) -> tuple[int, Any]:
         if name == self.base:

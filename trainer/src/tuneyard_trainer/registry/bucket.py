@@ -21,7 +21,7 @@ from tuneyard_api.registry import MARKS, MAX_JSON_BYTES, POINTER_SUFFIX, STORE, 
 
 from tuneyard_trainer.fetch.object_store import connect, said_by_store
 from tuneyard_trainer.pod.failures import StageFailure
-from tuneyard_trainer.registry.content import Content
+from tuneyard_trainer.registry.content import Content, after
 from tuneyard_trainer.registry.retention import GRACE_SECONDS, Candidate, to_retire
 
 _TRIES = 5
@@ -61,13 +61,14 @@ class BucketRegistry:
             if found is not None and found.digest != version.digest and not replace:
                 raise self._taken(version, found)
             content.admit(found)
+            new = after(version, found)
             if uid:
                 self._put(f"{version.path}/{MARKS}/{uid}", b"")
-            self._store(version, content)
+            self._store(new, content)
             if found is not None and found.digest != version.digest:
                 self._note_that_it_is_left(found)
             is_pointed = (found is not None and found.digest == version.digest) or self._point(
-                version, found, tag
+                new, found, tag
             )
             if is_pointed and self._has(f"{version.path}/{VERSION_FILE}"):
                 return self._called(version.name)

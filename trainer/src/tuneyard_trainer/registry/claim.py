@@ -28,7 +28,7 @@ from tuneyard_api.registry import (
 )
 
 from tuneyard_trainer.pod.failures import StageFailure
-from tuneyard_trainer.registry.content import Content
+from tuneyard_trainer.registry.content import Content, after
 from tuneyard_trainer.registry.publishers import erase, has_signed, leave, sign, sign_too, who_stays
 from tuneyard_trainer.registry.retention import GRACE_SECONDS, Candidate, to_retire
 from tuneyard_trainer.workspace.layout import tuned_digest, tuned_files
@@ -130,11 +130,12 @@ class ClaimRegistry:
         found = self._found(version.name)
         if found not in {None, version.digest} and not replace:
             raise self._taken(version.name, f"got {version.digest}, there is {found}")
-        content.admit(None if found is None else self._former(version.name, found))
+        former = None if found is None else self._former(version.name, found)
+        content.admit(former)
         if found == version.digest and self._is_plain(version.name):
             sign_too(self.root / version.name, uid)
             return True
-        self._store(version, content, uid)
+        self._store(after(version, former), content, uid)
         if self._found(version.name) != found:
             return False  # it was admitted beside another version than the one of now
         return self._point(version, found)

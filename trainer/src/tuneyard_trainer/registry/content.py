@@ -12,6 +12,13 @@ def _admit_all(_: Version | None) -> None:
     pass
 
 
+def after(version: Version, found: Version | None) -> Version:
+    """The version as it is stored in place of the one that was found."""
+    if found is None or found.digest == version.digest:
+        return version
+    return version.model_copy(update={"replaces": found.digest})
+
+
 @dataclass(frozen=True)
 class Content:
     """What a version holds."""

@@ -20,6 +20,7 @@ from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 from tuneyard_trainer.pod.results import earlier_success
 from tuneyard_trainer.record.keep import keep_record
+from tuneyard_trainer.record.samples import read_trial
 from tuneyard_trainer.registry.bucket import BucketRegistry
 from tuneyard_trainer.registry.card import PICTURE, draw_loss_curve, render_card
 from tuneyard_trainer.registry.claim import ClaimRegistry
@@ -27,6 +28,7 @@ from tuneyard_trainer.registry.content import Content
 from tuneyard_trainer.workspace.layout import (
     METRICS,
     PREPARED,
+    SAMPLES,
     stored_base,
     tuned_digest,
     tuned_files,
@@ -123,5 +125,6 @@ def _version(context: StageContext, source: Path, evaluation: EvaluationFacts | 
         method=job.method,
         rank=lora_as_trained(job, context.workspace / PREPARED).rank if is_lora else None,
         evaluation=kept,
+        trial=read_trial(context.workspace / SAMPLES, job.evaluation.max_new_tokens) if is_lora else None,
         job=Publisher(namespace=job.namespace, name=job.name, uid=job.uid),
     )

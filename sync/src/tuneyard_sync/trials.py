@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a server answers with a version as the evaluation of its job did.
+
+A server that computes in another order or precision may choose another word now and then, so the answers need not be
+equal. One that has loaded the adapter wrongly, or other weights, answers something else.
+"""
+
+from difflib import SequenceMatcher
+
+from tuneyard_api.registry import Trial
+
+from tuneyard_sync.servers import Server
+
+LEAST_ALIKE = 0.5
+"""Mean likeness of the answers, 0 to 1, at which a version passes."""
+
+
+def alike(one: str, other: str) -> float:
+    """How alike two texts are, 0 to 1: the share of characters that are in both, in the same order."""
+    return SequenceMatcher(None, one.strip(), other.strip(), autojunk=False).ratio()
+
+
+def why_unlike(server: Server, name: str, trial: Trial) -> str | None:
+    """What is wrong with the answers under a name; None: they are as they should be.
+
+    Raises:
+        ServerError: it does not answer.
+    """
+    likeness = [
+        alike(server.answer(name, question, trial.max_new_tokens), question.answer)
+        for question in trial.questions
+    ]
+    mean = sum(likeness) / len(likeness)
+    if mean >= LEAST_ALIKE:
+        return None
+    return (
+        f"the server answers {len(likeness)} held-out questions unlike the evaluation did (likeness {mean:.2f}, at least"
+        f" {LEAST_ALIKE} is wanted)"
+    )
