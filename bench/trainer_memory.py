@@ -30,8 +30,8 @@ from tuneyard_trainer.model.world import World
 from tuneyard_trainer.pod.context import StopRequest
 from tuneyard_trainer.pod.progress import Board
 from tuneyard_trainer.training.batches import Frame
-from tuneyard_trainer.training.losses import Losses
 from tuneyard_trainer.training.loop import Loop
+from tuneyard_trainer.training.losses import Losses
 from tuneyard_trainer.workspace.prepared import Split, TokenizedRecord
 
 _RESULTS = Path(__file__).resolve().parent / "results"
@@ -96,7 +96,7 @@ class Case:
     def name(self) -> str:
         """Such as 8b-lora-nf4-4096-1-checkpointing."""
         options = {
-            f"r{self.rank}": self.method == "lora" and self.rank != 16,  # noqa: PLR2004  the usual one
+            f"r{self.rank}": self.method == "lora" and self.rank != 16,
             "long": not self.packing,
             "checkpointing": self.checkpointing,
             "dropout": self.dropout > 0,
@@ -239,9 +239,8 @@ def measure(case: Case, folder: Path, runtime: str, steps: int) -> dict[str, Any
 
 def described(case: Case) -> dict[str, Any]:
     """The case in the words of the result."""
-    shape = {key: value for key, value in asdict(SHAPES[case.shape]).items()}
     return {
-        "model": shape,
+        "model": asdict(SHAPES[case.shape]),
         "method": case.method,
         "rank": case.rank if case.method == "lora" else None,
         "quantization": case.quantization,

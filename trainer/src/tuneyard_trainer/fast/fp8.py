@@ -21,6 +21,8 @@ _LEAST_SCALE = 1e-12
 _HOPPER = 9
 """Compute capability for which the kernel is written."""
 
+HELD = 4
+"""Tensors of a weight."""
 Held = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """Of a weight [out, in]: its rows [out, in] and their scales [out, 1], its columns [in, out] and their scales [in, 1]."""
 
