@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast is LoRA on one GPU at the shape of Llama 3.1 8B, beside what else one would run? In one go, on one machine.
+"""How fast is LoRA on a GPU or two at the shape of Llama 3.1 8B, beside what else one would run? In one go, on one machine.
 
 Rows named `tuneyard` are FineTuneJobs that `tuneyard-trainer run` carries through all stages, those named `before`
 the same with another source tree; transformers with PEFT, and with Liger's kernels, are the loop of their guides
@@ -74,12 +74,14 @@ class Row:
     sequence: int
     checkpointing: bool = False
     quantization: str | None = None
+    gpus: int = 1
 
     @property
     def name(self) -> str:
         """Such as tuneyard-8b-lora-long-2."""
         parts = [self.stack, self.shape, self.method, self.data, str(self.micro)]
         parts += [self.quantization] if self.quantization else []
+        parts += [f"x{self.gpus}"] if self.gpus > 1 else []
         return "-".join([*parts, *(["checkpointing"] if self.checkpointing else [])])
 
 
@@ -88,15 +90,21 @@ _ALL = [
     Row("tuneyard", "8b", "lora", "short", 2, 4096),
     Row("tuneyard", "8b", "lora", "long", 2, 4096, quantization="fp8"),
     Row("tuneyard", "8b", "lora", "short", 2, 4096, quantization="fp8"),
+    Row("tuneyard", "8b", "lora", "long", 4, 4096, quantization="fp8"),
+    Row("tuneyard", "8b", "lora", "short", 4, 4096, quantization="fp8"),
     Row("before", "8b", "lora", "long", 1, 4096),
     Row("before", "8b", "lora", "short", 1, 4096),
     Row("peft", "8b", "lora", "long", 1, 4096),
+    Row("peft", "8b", "lora", "long", 2, 4096),
     Row("liger", "8b", "lora", "long", 2, 4096),
     Row("tuneyard", "8b", "lora", "long", 1, 4096),
     Row("tuneyard", "1b", "lora", "short", 4, 2048),
     Row("before", "1b", "lora", "short", 4, 2048),
     Row("tuneyard", "1b", "sft", "short", 4, 2048),
     Row("before", "1b", "sft", "short", 4, 2048),
+    Row("tuneyard", "8b", "lora", "long", 2, 4096, gpus=2),
+    Row("tuneyard", "1b", "lora", "short", 4, 2048, gpus=2),
+    Row("tuneyard", "1b", "sft", "short", 4, 2048, gpus=2),
 ]
 
 
@@ -152,6 +160,7 @@ def job_of(row: Row, runtime: str, steps: int) -> dict[str, Any]:
             },
             "method": row.method,
             "runtime": {"name": runtime},
+            "parallelism": {"gpusPerNode": row.gpus},
             "training": {
                 "maxSteps": steps,
                 "learningRate": 1e-4,
@@ -229,9 +238,10 @@ def main(  # noqa: PLR0917  click passes keywords
     rows = [row for row in _ALL if row.name in names] if names else _ALL
     rows = [row for row in rows if row.stack != "before" or before]
     rows = [row for row in rows if row.stack != "liger" or find_spec("liger_kernel")]
+    rows = [row for row in rows if small or row.gpus <= torch.cuda.device_count()]
     if small:
         rows = [
-            Row(row.stack, "try", row.method, row.data, row.micro, 256)
+            Row(row.stack, "try", row.method, row.data, row.micro, 256, gpus=row.gpus)
             for row in rows
             if not row.quantization
         ]
@@ -240,6 +250,7 @@ def main(  # noqa: PLR0917  click passes keywords
     called = (on["gpu"] or "cpu").lower().replace(" ", "-")
     kinds = {"-".join(filter(None, (row.shape, row.method, row.quantization))) for row in rows}
     what = "-".join(sorted(kinds))
+    called += f"-x{most}" if (most := max(row.gpus for row in rows)) > 1 else ""
     path = out / f"side-by-side-{what}-{called}.json"
     with tempfile.TemporaryDirectory(dir=folder) as name:
         where = Path(name)

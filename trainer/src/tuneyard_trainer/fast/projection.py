@@ -137,7 +137,7 @@ class _Adapted(torch.autograd.Function):  # type: ignore[misc]
             y = product([x], [frozen[0].t()], (down, up))
         else:
             rows, scales, *_ = frozen
-            y = fp8.product(*fp8.quantize_rows(x), rows, scales, down, up)
+            y = fp8.product(fp8.quantize_together([x]), (rows, scales), (down, up))
         return tuple(_split(y if bias is None else y + bias, ends, 1))
 
     @staticmethod
@@ -152,7 +152,7 @@ class _Adapted(torch.autograd.Function):  # type: ignore[misc]
             by_input = product(by_outputs, frozen, (by_down, a.t()))
         else:
             *_, columns, scales = frozen
-            by_input = fp8.product(*fp8.quantize_together(gradients), columns, scales, by_down, a.t())
+            by_input = fp8.product(fp8.quantize_together(gradients), (columns, scales), (by_down, a.t()))
         by_a = (by_down.t() @ x).float()
         by_factors: list[torch.Tensor | None] = []
         for g, up, (start, end) in zip(gradients, b, _ranks(b), strict=True):
