@@ -175,13 +175,15 @@ def job_of(row: Row, runtime: str, steps: int) -> dict[str, Any]:
     }
 
 
-def run_job(row: Row, runtime: str, folder: Path, steps: int, sources: Mapping[str, str]) -> dict[str, Any]:
+def run_job(  # noqa: PLR0917  where and how
+    row: Row, runtime: str, folder: Path, models: Path, steps: int, sources: Mapping[str, str]
+) -> dict[str, Any]:
     """The figures of a row that is a FineTuneJob."""
     job_file, workspace = folder / f"{row.name}.json", folder / f"{row.name}-workspace"
     job_file.write_text(json.dumps(job_of(row, runtime, steps)))
     argv = [sys.executable, "-m", "tuneyard_trainer.main", "run", str(job_file)]
     argv += ["--workspace", str(workspace)]
-    argv += ["--claim", f"models={folder / 'models'}", "--claim", f"datasets={folder / 'datasets'}"]
+    argv += ["--claim", f"models={models}", "--claim", f"datasets={folder / 'datasets'}"]
     environ = os.environ | {"TUNEYARD_PORT": ""} | sources
     ended = subprocess.run(argv, check=False, timeout=_LIMIT_SECONDS, env=environ)
     if ended.returncode:
@@ -206,10 +208,10 @@ def run_job(row: Row, runtime: str, folder: Path, steps: int, sources: Mapping[s
     }
 
 
-def run_baseline(row: Row, folder: Path) -> dict[str, Any]:
+def run_baseline(row: Row, models: Path) -> dict[str, Any]:
     """The figures of a row that is not ours."""
     argv = [sys.executable, str(_REPOSITORY / "bench" / "lora_baseline.py")]
-    argv += ["--model", str(folder / "models" / row.shape), "--sequence", str(row.sequence)]
+    argv += ["--model", str(models / row.shape), "--sequence", str(row.sequence)]
     argv += ["--micro-batch", str(row.micro)]
     argv += ["--liger"] if row.stack == "liger" else []
     argv += ["--checkpointing"] if row.checkpointing else []
@@ -223,7 +225,7 @@ def run_baseline(row: Row, folder: Path) -> dict[str, Any]:
 @click.option("--row", "names", multiple=True, help="Names of rows [all that can run].")
 @click.option("--steps", type=click.IntRange(4, 20), default=12, help="Optimizer steps of a job.")
 @click.option("--before", type=click.Path(path_type=Path), help="Another source tree of this repository.")
-@click.option("--folder", type=click.Path(path_type=Path), help="For models; with room for 18 GB.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where models are kept, with room for 18 GB.")
 @click.option("--small", is_flag=True, help="A tiny model on CPU: does the benchmark itself work?")
 @click.option("--out", type=click.Path(path_type=Path), default=_RESULTS, help="Folder of the result.")
 def main(  # noqa: PLR0917  click passes keywords
@@ -254,21 +256,22 @@ def main(  # noqa: PLR0917  click passes keywords
     path = out / f"side-by-side-{what}-{called}.json"
     with tempfile.TemporaryDirectory(dir=folder) as name:
         where = Path(name)
+        models = (folder or where) / "models"
         for sequence in sorted({row.sequence for row in rows}):
             make_texts(where / "datasets", sequence, steps)
         for row in rows:
-            if not (where / "models" / row.shape).is_dir():
+            if not (models / row.shape).is_dir():
                 make_model(
-                    where / "models" / row.shape,
+                    models / row.shape,
                     _SHAPES[row.shape],
                     "cuda" if torch.cuda.is_available() else "cpu",
                 )
                 torch.cuda.empty_cache()
             print(f"--- {row.name}", flush=True)
             if row.stack in ("tuneyard", "before"):
-                measured[row.name] = run_job(row, runtime, where, steps, _sources(row, before))
+                measured[row.name] = run_job(row, runtime, where, models, steps, _sources(row, before))
             else:
-                measured[row.name] = run_baseline(row, where)
+                measured[row.name] = run_baseline(row, models)
             print(json.dumps({row.name: measured[row.name]}), flush=True)
             out.mkdir(parents=True, exist_ok=True)
             result = {"machine": on, "steps": steps, "globalBatch": _BATCH, "rows": measured}
