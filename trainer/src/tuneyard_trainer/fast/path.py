@@ -88,11 +88,11 @@ class FastPath:
         one record.
         """
 
-        def loss() -> torch.Tensor:
+        def loss(tokens: torch.Tensor) -> torch.Tensor:
             hidden = self._hidden(tokens, positions, bounds)
             return summed_loss(hidden, self._base.lm_head.weight, labels.flatten(), self._piece)
 
-        return _as_forward(self._model, loss)
+        return _as_forward(self._model, loss, tokens)
 
     def _hidden(self, tokens: torch.Tensor, positions: torch.Tensor, bounds: Bounds | None) -> torch.Tensor:
         """The input of the output head, [B * S, hidden]."""
@@ -141,11 +141,11 @@ class FastPath:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, self._dtype == torch.bfloat16):
             theirs = model(input_ids=tokens, position_ids=positions, use_cache=False).logits[0].float()
 
-        def logits() -> torch.Tensor:
+        def logits(tokens: torch.Tensor) -> torch.Tensor:
             return self._hidden(tokens, positions, None) @ self._base.lm_head.weight.to(self._dtype).t()
 
         with torch.no_grad():
-            ours = _as_forward(model, logits).float()
+            ours = _as_forward(model, logits, tokens).float()
         model.train(was_training)
         difference = float((ours - theirs).norm() / theirs.norm())
         if not difference <= _TOLERANCE:
