@@ -7,6 +7,11 @@ import torch
 from torch.nn import functional
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on `device`. A GPU is not waited for, which it is where memory may be moved."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Where records begin among the T tokens of a batch, whose rows lie one after the other."""
@@ -19,7 +24,7 @@ class Bounds:
     @classmethod
     def of(cls, edges: list[int], device: torch.device) -> "Bounds":
         """Bounds at these edges."""
-        return cls(tuple(edges), torch.tensor(edges, dtype=torch.int32).to(device, non_blocking=True))
+        return cls(tuple(edges), sent(torch.tensor(edges, dtype=torch.int32), device))
 
     @property
     def longest(self) -> int:
