@@ -64,7 +64,24 @@ def read_chat(record: Record) -> Chat:
         RecordProblem: for what can't be a chat, and for what can't be learned.
     """
     messages, prompts, column = _messages_of(record)
-    place = record.place_of(column)
+    try:
+        read, learned = _read_messages(messages, prompts, column, record.place)
+    except RecordProblem as problem:
+        # Where a column begins in a record takes a while to find.
+        raise RecordProblem(record.place_of(column), str(problem)) from None
+    return Chat(
+        read,
+        learned,
+        _tools_of(record),
+        _list_or_none(record, "documents"),
+        _options_of(record),
+    )
+
+
+def _read_messages(
+    messages: Any, prompts: int, column: str, place: Place
+) -> tuple[list[dict[str, Any]], list[bool]]:
+    """Each message as a template takes it, and whether it is learned."""
     if not isinstance(messages, list) or not messages:
         raise RecordProblem(place, f"`{column}` must be a list with content (got {describe_value(messages)})")
     read, learned, before = [], [], None
@@ -79,13 +96,7 @@ def read_chat(record: Record) -> Chat:
             place,
             f"the last message must be the assistant's, because the model learns to write it (got {before})",
         )
-    return Chat(
-        read,
-        learned,
-        _tools_of(record),
-        _list_or_none(record, "documents"),
-        _options_of(record),
-    )
+    return read, learned
 
 
 def _messages_of(record: Record) -> tuple[Any, int, str]:
