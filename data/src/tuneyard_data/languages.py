@@ -22,8 +22,10 @@ _WORDS = {
     "Portuguese": "o os uma que não em para com do da dos por mais como é ao são você se um",
     "Dutch": "het een van en is dat niet op te zijn voor met die aan er maar ook je wordt bij",
 }
-_SETS = {language: frozenset(words.split()) for language, words in _WORDS.items()}
-_KNOWN = frozenset().union(*_SETS.values())
+_LANGUAGES_OF: dict[str, list[str]] = {}
+for _language, _words in _WORDS.items():
+    for _word in _words.split():
+        _LANGUAGES_OF.setdefault(_word, []).append(_language)
 _LATIN_WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -35,11 +37,11 @@ def language_of(text: str) -> str:
         if scripts and (script := scripts.most_common(1)[0][0]) != "Latin":
             return f"{script} script"
     words = _LATIN_WORD.findall(part.lower())
-    known = [word for word in words if word in _KNOWN]
+    known = [word for word in words if word in _LANGUAGES_OF]
     if len(known) < _LEAST_WORDS:
         return UNKNOWN
-    found = Counter({language: sum(word in own for word in known) for language, own in _SETS.items()})
-    first, second = found.most_common(2)
+    found = Counter([language for word in known for language in _LANGUAGES_OF[word]])
+    first, second = [*found.most_common(2), ("", 0)][:2]
     return first[0] if first[1] >= _LEAST_WORDS and first[1] > second[1] else UNKNOWN
 
 

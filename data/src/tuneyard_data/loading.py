@@ -322,10 +322,10 @@ def _note(split: Loaded, placed: Sequence[tuple[Place, Example]]) -> list[bool]:
     split.languages.update(language_of(example.learned_text) for _, example in placed)
     is_harmless = []
     for place, example in placed:
-        found = Counter(hints_in("\n".join(piece.text for side in example.sides for piece in side.pieces)))
+        found = list(hints_in("\n".join([piece.text for side in example.sides for piece in side.pieces])))
         is_harmless.append(not found)
         split.hints.update(found)
-        for kind in found:
+        for kind in dict.fromkeys(found):
             places = split.hint_places.setdefault(kind, [])
             if len(places) < MAX_PLACES:
                 places.append(str(place))

@@ -61,8 +61,10 @@ def hints_in(text: str) -> Iterator[str]:
         for match in reversed(cards):
             text = text[: match.start()] + text[match.end() :]
         yield from ("phone number" for _ in _PHONE.finditer(text))
-    if any(begin in text for begin in _SECRETS_BEGIN):
-        yield from ("key or token" for _ in _SECRET.finditer(text))
+    for begin in _SECRETS_BEGIN:
+        if begin in text:
+            yield from ("key or token" for _ in _SECRET.finditer(text))
+            break
 
 
 def _count_emails(text: str) -> int:

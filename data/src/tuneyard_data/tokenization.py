@@ -47,7 +47,6 @@ class TokenizedRecord:
 class Encoded:
     """What the tokenizer's own code makes of an example."""
 
-    whole: tokenizers.Encoding
     ids: list[int]
     """Of the whole text."""
     begin: int
@@ -58,7 +57,8 @@ class Encoded:
     """The ids of the prompt from `start` on."""
     start: int
     """A character of the prompt."""
-    has_offsets: bool
+    whole: tokenizers.Encoding | None
+    """The whole text with its offsets; None where they were not asked for."""
 
     @property
     def ids_of_text(self) -> list[int]:
@@ -239,7 +239,9 @@ class TextTokenizer:
         continues it.
         """
         start, cuts = seams
-        if cuts is not None and self._begins_alike(example, encoded, start, cuts[0]):
+        if cuts is None or not self._begins_alike(example, encoded, start, cuts[0]):
+            cuts = self._cuts_by_beginnings(example, encoded)
+        if cuts is not None:
             ids = encoded.ids[: cuts[-1]]
             counts = [end - begin for begin, end in zip([0, *cuts], cuts, strict=False)]
         else:
@@ -256,7 +258,7 @@ class TextTokenizer:
     ) -> list[tuple[int | None, list[int] | None]]:
         """Of each example the token that begins at `start`, and how many tokens end with each piece; None where a token lies across."""
         found: list[tuple[int | None, list[int] | None] | None] = [None] * len(examples)
-        quick = [i for i, each in enumerate(encoded) if not each.has_offsets]
+        quick = [i for i, each in enumerate(encoded) if each.whole is None]
         if quick and self._token_bytes is not None:
             texts = [_texts_between_seams(examples[i], encoded[i].start) for i in quick]
             cuts = self._token_bytes.cuts([encoded[i].ids_of_text for i in quick], texts)
@@ -270,13 +272,27 @@ class TextTokenizer:
         ]
 
     def _seams_by_offsets(self, example: Example, encoded: "Encoded") -> tuple[int | None, list[int] | None]:
-        whole = encoded.whole
         if len(example.pieces) == 1:
-            return 0, [end_of_text(whole)]
-        if not encoded.has_offsets:
-            whole = self._backend.encode(example.text, add_special_tokens=not example.has_special_tokens)
+            return 0, [encoded.end]
+        whole = encoded.whole or self._backend.encode(
+            example.text, add_special_tokens=not example.has_special_tokens
+        )
         lengths = [len(piece.text) for piece in example.pieces]
         return whole.char_to_token(encoded.start), cuts_by_offsets(whole, lengths)
+
+    def _cuts_by_beginnings(self, example: Example, encoded: "Encoded") -> list[int] | None:
+        """How many tokens end with each piece, where the text up to there has the tokens that the whole text begins with.
+
+        So it is at a token that takes the white space behind it, as some special tokens do, though a piece ends before it.
+        """
+        cuts, text = [], ""
+        for piece in example.pieces[:-1]:
+            text += piece.text
+            ids = self.prompt_ids(text, has_special_tokens=example.has_special_tokens)
+            if encoded.ids[: len(ids)] != ids:
+                return None
+            cuts.append(len(ids))
+        return [*cuts, encoded.end]
 
     def _begins_alike(self, example: Example, encoded: "Encoded", start: int | None, cut: int) -> bool:
         """Whether the whole text begins with the tokens of the prompt alone, which are `cut`."""
@@ -316,7 +332,7 @@ def _encoded(
     if not example.has_special_tokens:
         mask, end = whole.special_tokens_mask, end_of_text(whole)
         begin = next((at for at in range(end) if not mask[at]), end)
-    return Encoded(whole, ids, begin, end, prompt, start, has_offsets)
+    return Encoded(ids, begin, end, prompt, start, whole if has_offsets else None)
 
 
 def _texts_between_seams(example: Example, start: int) -> list[str]:
