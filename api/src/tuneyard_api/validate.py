@@ -54,8 +54,8 @@ _PATTERNS = {
     base.HTTP_URL: "an address such as http://nim.models:8000",
     remote_files.BUCKET: "lower case letters, digits, inner dashes and dots",
     remote_files.REGION: "a region such as us-east-1",
-    remote_files.DATA_KEY: "a key that ends in .jsonl, .json or .parquet",
-    remote_files.DATA_URL: "https, or http of a Service (name.namespace.svc), to a path ending in .jsonl, .json or .parquet",
+    remote_files.DATA_KEY: "a key that ends in .jsonl, .json, .jsonl.gz, .json.gz or .parquet",
+    remote_files.DATA_URL: "https, or http of a Service (name.namespace.svc), to a path ending in .jsonl, .json, .jsonl.gz, .json.gz or .parquet",
     remote_files.SHA256: "64 lower-case hex digits, as `sha256sum FILE` prints them",
 }
 _BOUNDS = {
