@@ -36,7 +36,7 @@ _LEARNED_KEYS = ("weight", "train", "training", "trainable", "loss")
 """Keys of a message that say whether it is learned: OpenAI and Mistral write `weight`, others the rest."""
 _PARTLY_LEARNED_KEYS = ("train_detail", "training_detail")
 """Keys of a message that say which of its characters are learned, as Axolotl has them."""
-_SYSTEM_COLUMNS = ("system", "system_prompt")
+SYSTEM_COLUMNS = ("system", "system_prompt")
 """Columns beside the messages that hold the text of the system's, as LLaMA-Factory has it."""
 _NO_OPTIONS = frozenset(
     [
@@ -112,7 +112,7 @@ def read_chat(record: Record) -> Chat:
 
 def _system_of(record: Record) -> str | None:
     """The text of a system message that stands in a column of its own."""
-    for column in _SYSTEM_COLUMNS:
+    for column in SYSTEM_COLUMNS:
         value = record.values.get(column)
         if value is not None and not isinstance(value, str):
             raise RecordProblem(

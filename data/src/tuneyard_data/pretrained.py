@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,22 @@ def load_tokenizer(folder: Path) -> Any:
             " covers; try a revision of the model with a tokenizer.json"
         )
     return loaded
+
+
+def plain_rendering(tokenizer: Any) -> Callable[[dict[str, Any]], str]:
+    """What apply_chat_template does to messages that are a role and a text, with the template that it compiles, in a third of the time.
+
+    For each chat apply_chat_template copies all messages, to make other values plain, and Jinja all globals.
+    """
+    from transformers.utils.chat_template_utils import _compile_jinja_template  # noqa: PLC0415  seconds
+
+    compiled = _compile_jinja_template(tokenizer.get_chat_template())
+    always = {**compiled.globals, **tokenizer.special_tokens_map, "tools": None, "documents": None}
+
+    def render(values: dict[str, Any]) -> str:
+        return "".join(compiled.root_render_func(compiled.new_context(always | values, shared=True)))
+
+    return render
 
 
 def read_config(folder: Path) -> dict[str, Any]:
