@@ -2,7 +2,7 @@
 """Checks the files of a base model's weights by their headers, so that what can't be loaded is known without a GPU."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,14 @@ def check_weights(called: str, files: list[Path], index: Mapping[str, str]) -> N
                 raise bad_input(f"{called}: {file.name} is no safetensors file; try to fetch it again")
             header = stream.read(length)
         tensors = _tensors(header) if len(header) == length else {}
-        expected = 8 + length + max(tensors.values(), default=0)
+        expected = 8 + length + max((tensors or {}).values(), default=0)
+        if tensors is None or size > expected:
+            why = (
+                "its header can't be read"
+                if tensors is None
+                else f"behind its tensors are {size - expected} bytes more"
+            )
+            raise bad_input(f"{called}: {file.name} is no safetensors file: {why}; try to fetch it again")
         if len(header) < length or size < expected:
             raise StageFailure(
                 FailureClass.MODEL_MISSING,
@@ -71,10 +78,30 @@ def shape_in(folder: Path, config: Mapping[str, Any]) -> ModelShape | None:
         return None
 
 
-def _tensors(header: bytes) -> dict[str, int]:
-    """The end of each tensor, in bytes behind the header; none if the header can't be read."""
+def check_loaded(folder: Path, missing: Collection[str], mismatched: Collection[str]) -> None:
+    """The weights are those of the model: transformers would fill what is missing, or of another shape, with random numbers.
+
+    `missing` and `mismatched` are names of the model's tensors, as transformers reports them.
+
+    Raises:
+        StageFailure: BadInput.
+    """
+    wrong = sorted(mismatched) or sorted(missing)
+    if not wrong:
+        return
+    what = "have another shape than" if mismatched else "lack"
+    named = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")  # noqa: PLR2004  named
+    raise bad_input(
+        f"model {folder}: the weights {what} {named} of the model that config.json describes; try all files of one revision"
+    )
+
+
+def _tensors(header: bytes) -> dict[str, int] | None:
+    """The end of each tensor, in bytes behind the header; None if the header can't be read."""
     try:
         entries = json.loads(header)
-        return {name: entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"}
+        return {
+            name: int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"
+        }
     except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-        return {}
+        return None
