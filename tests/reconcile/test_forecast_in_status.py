@@ -1,17 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planned, once the prepare stage knows model and data: what a training takes, and that none begins which can't fit."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.samples import PREPARE_FACTS, job_spec, result_text, runtime_without_endpoint
+from support.samples import PREPARE_FACTS, job_spec, observed, result_text, runtime_without_endpoint
 from support.world.training import finish
 from support.world.world import World
 from tuneyard_api import reasons
+from tuneyard_api.customizer import Customizer
 from tuneyard_api.known_shapes import KNOWN
 from tuneyard_api.model_shape import shape_of
-from tuneyard_api.pod_contract import ENV_GRADIENT_CHECKPOINTING, ENV_MICRO_BATCH, FailureClass, Stage
+from tuneyard_api.pod_contract import (
+    ENV_GRADIENT_CHECKPOINTING,
+    ENV_MICRO_BATCH,
+    FailureClass,
+    PrepareFacts,
+    Stage,
+)
 from tuneyard_api.status import Condition, State
+from tuneyard_operator.domain.acceptance import accept
+from tuneyard_operator.domain.forecasting import forecast_of
+from tuneyard_operator.domain.frozen import Frozen
 
 EIGHT_B, SEVENTY_B, SMALL = (
     shape_of(KNOWN[name])
@@ -134,6 +145,15 @@ def test_an_image_that_does_not_tell_the_sizes_is_believed() -> None:
     world = prepared(None, scheduling={"gpuProduct": "NVIDIA-L4"})
     assert planned(world).message == "1 GPU; global batch 8 = 1 x 1 data parallel x 8 accumulation"
     assert "a-train-1" in world.jobs()
+
+
+def test_what_nemo_customizer_trains_is_not_forecast_by_the_arithmetic_of_our_trainer() -> None:
+    frozen = accept(observed(spec=job_spec(scheduling={"gpuProduct": "NVIDIA-L40S"})))
+    assert isinstance(frozen, Frozen)
+    facts = PrepareFacts.model_validate(PREPARE_FACTS | {"model": SEVENTY_B})
+    assert forecast_of(frozen, facts) is not None
+    carried = frozen.runtime.model_copy(update={"customizer": Customizer.model_construct()})
+    assert forecast_of(replace(frozen, runtime=carried), facts) is None
 
 
 def test_checkpointing_is_chosen_where_the_training_would_not_fit_without() -> None:

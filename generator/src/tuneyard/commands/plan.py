@@ -118,6 +118,9 @@ def _plan(job_file: Path, stack: Stack | None, runtime_file: Path | None, asked:
         resolved = make_plan(job, runtime).resolved
     except PlanRefused as refused:
         raise locate(refused, document) from None
+    if runtime.spec.customizer is not None:
+        message = f"{runtime.metadata.name} lets NeMo Customizer train, of which nothing was measured; try a runtime of Tuneyard's trainer"
+        raise InputRefused([document.problem(("spec", "runtime", "name"), message)])
     folders = _folders(asked.claims)
     found = find_shape(job, folders, asked.model)
     data = Data(asked.sequences) if asked.sequences else count_sequences(job, resolved, folders, found.folder)

@@ -173,12 +173,12 @@ def count_sequences(
         except DataRefused as refused:
             raise UnreadableError(str(refused)) from None
         shown = hold_out(loaded, resolved)["training"]
-        lengths = shown.kept_lengths().tolist()
-    record = max(1, sum(lengths) // len(lengths))
+        lengths = shown.kept_lengths()
+    record = max(1, int(lengths.mean()))
     if not resolved.training.packing or job.spec.method in _UNPACKED:
-        return Data(len(lengths) // shown.sides, max(lengths), record)
+        return Data(len(lengths) // shown.sides, int(lengths.max()), record)
     packed = pack(lengths, limit)
-    longest = max(sum(lengths[number] for number in numbers) for numbers in packed)
+    longest = max(int(lengths[numbers].sum()) for numbers in packed)
     return Data(len(packed), longest, record)
 
 

@@ -22,9 +22,9 @@ _ANY = "any"
 
 
 def forecast_of(frozen: Frozen, facts: PrepareFacts) -> Forecast | None:
-    """What the training will take; None if it needs no GPU, or the runtime's image does not tell the model's sizes."""
-    resolved, training = frozen.plan.resolved, frozen.plan.resolved.training
-    if frozen.runtime.accelerator == "none" or facts.model is None:
+    """What the training will take; None on CPU, in NeMo Customizer, or if the sizes of the model are not told."""
+    resolved, training, runtime = frozen.plan.resolved, frozen.plan.resolved.training, frozen.runtime
+    if runtime.customizer is not None or runtime.accelerator == "none" or facts.model is None:
         return None
     record = facts.train_tokens // facts.train_records if facts.train_records else None
     return forecast(
