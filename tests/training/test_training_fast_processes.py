@@ -21,7 +21,9 @@ pytestmark = [
 
 
 def test_two_processes_train_by_the_fast_path_as_one_does(tmp_path):
-    torch.multiprocessing.spawn(main, (pick_ports(["first"], random.SystemRandom())["first"], tmp_path), nprocs=2)
+    torch.multiprocessing.spawn(
+        main, (pick_ports(["first"], random.SystemRandom())["first"], tmp_path), nprocs=2
+    )
     for case in CASES:
         alone = trained(case, World())
         one, two = (torch.load(tmp_path / f"{case}-{rank}.pt") for rank in (0, 1))
