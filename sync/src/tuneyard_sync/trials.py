@@ -19,8 +19,8 @@ COMPARED_CHARACTERS = 400
 
 def alike(one: str, other: str) -> float:
     """How alike the beginnings of two texts are, 0 to 1: the share of characters that are in both, in the same order."""
-    beginnings = (text.strip()[:COMPARED_CHARACTERS] for text in (one, other))
-    return SequenceMatcher(None, *beginnings, autojunk=False).ratio()
+    first, second = (text.strip()[:COMPARED_CHARACTERS] for text in (one, other))
+    return SequenceMatcher(None, first, second, autojunk=False).ratio()
 
 
 def why_unlike(server: Server, name: str, trial: Trial) -> str | None:
