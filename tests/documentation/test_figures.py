@@ -86,7 +86,9 @@ def side_by_side(what: str) -> dict[str, Any]:
 
 
 def test_lora_beside_others_is_what_the_readme_says() -> None:
-    rows = side_by_side("1b-lora-1b-sft-8b-lora-nvidia-h200") | side_by_side("8b-lora-8b-lora-fp8-nvidia-h200")
+    rows = side_by_side("1b-lora-1b-sft-8b-lora-nvidia-h200") | side_by_side(
+        "8b-lora-8b-lora-fp8-nvidia-h200"
+    )
     ours, fp8, peft, liger = (
         f"{rows[name]['tokensPerSecond']:,.0f}"
         for name in (
@@ -120,7 +122,9 @@ NAMES = {
 def test_the_table_of_programs_side_by_side_is_what_was_measured(what: str) -> None:
     for name, row in side_by_side(what).items():
         stack, _, _, data, micro, *options = name.split("-")
-        program = NAMES[stack] + (", FP8" if "fp8" in options else "") + (", 2 GPUs" if "x2" in options else "")
+        program = (
+            NAMES[stack] + (", FP8" if "fp8" in options else "") + (", 2 GPUs" if "x2" in options else "")
+        )
         line = next(
             line
             for line in BENCHMARKS.splitlines()
