@@ -63,6 +63,9 @@ Sources: `bench/trainer_memory.py` and `bench/lora_side_by_side.py`, whose files
 - **Time** follows from products at the share of the data sheet's speed that was reached, from passes over what a layer
   keeps, from casts or dequantisation of weights, and from the CPU's time to start kernels of small models.
 
+The constants of time were chosen with these rows in view: the table shows how well few numbers describe many trainings, and
+promises nothing for a GPU that is not in it. Memory follows from the code, but for two constants of int8.
+
 ## What was not measured
 
 Other GPUs than these: their time is taken from NVIDIA's data sheets, and the plan says so. Several GPUs: one run of LoRA on
