@@ -13,8 +13,8 @@ from tuneyard_trainer.model.world import World, joined_world, whole
 
 from support.fast_models import LLAMA, WIDE, base_of, batch_of, fast_loss, model_of
 
-ROWS = ([[0, 1, 2], [3, 4]], [[5], [2, 3]])
-"""Of each process."""
+ROWS = [[[0, 1, 2], [3, 4]], [[5], [2, 3]], [[1, 5]], [[3], [0, 2]]] * 2
+"""Of each micro batch; processes take them in turn."""
 CASES = {
     "an adapter": (False, "Llama", LLAMA | {"attention_bias": True}, {}),
     "an adapter, recomputed": (False, "Llama", LLAMA, {"is_recomputing": True}),
@@ -36,21 +36,23 @@ def trained(case: str, world: World) -> dict[str, Any]:
     fast = FastPath(model, longest=64, is_compiled=False, **how)
     parameters = trained_parameters(model)
     optimizer = torch.optim.SGD(parameters.values(), lr=0.01)
-    mine = ROWS[world.rank : world.rank + 1] if world.size > 1 else ROWS
-    losses = []
+    mine = ROWS[world.rank :: world.size]
+    losses = list[list[float]]()
     for _ in range(STEPS):
-        summed = [fast_loss(fast, batch_of(rows)) for rows in mine]
-        for loss in summed:
+        losses.append([])
+        for rows in mine:
+            loss = fast_loss(fast, batch_of(rows))
             (loss / len(mine)).backward()
+            losses[-1].append(float(loss.detach()))
         optimizer.step()
         optimizer.zero_grad()
-        losses.append([float(loss.detach()) for loss in summed])
     return {"losses": losses, **{key: whole(value.detach()) for key, value in parameters.items()}}
 
 
-def main(rank: int, port: int, folder: Path) -> None:
-    """Trains all cases with others, and keeps the results in `folder`."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def main(rank: int, size: int, port: int, folder: Path) -> None:
+    """Trains all cases as one of `size` processes, and keeps the results in `folder`."""
+    place = {"RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in place.items()}
     torch.set_num_threads(1)
     with joined_world(torch.device("cpu")) as world:
         for case in CASES:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fast path over several processes: the losses and updates of one."""
+"""The fast path over several processes: the losses and updates of one process."""
 
 import random
 
@@ -20,15 +20,15 @@ pytestmark = [
 ]
 
 
-def test_two_processes_train_by_the_fast_path_as_one_does(tmp_path):
-    torch.multiprocessing.spawn(
-        main, (pick_ports(["first"], random.SystemRandom())["first"], tmp_path), nprocs=2
-    )
+@pytest.mark.parametrize("size", [2, pytest.param(8, marks=pytest.mark.long)])
+def test_processes_train_by_the_fast_path_as_one_does(tmp_path, size):
+    port = pick_ports(["first"], random.SystemRandom())["first"]
+    torch.multiprocessing.spawn(main, (size, port, tmp_path), nprocs=size)
     for case in CASES:
         alone = trained(case, World())
-        one, two = (torch.load(tmp_path / f"{case}-{rank}.pt") for rank in (0, 1))
-        together = [[*a, *b] for a, b in zip(one.pop("losses"), two.pop("losses"), strict=True)]
-        assert together == [pytest.approx(each, rel=1e-4) for each in alone.pop("losses")], case
-        assert alone.keys() == one.keys()
+        others = [torch.load(tmp_path / f"{case}-{rank}.pt") for rank in range(size)]
+        for step, losses in enumerate(alone.pop("losses")):
+            for rank, other in enumerate(others):
+                assert other["losses"][step] == pytest.approx(losses[rank::size], rel=1e-4), case
         for name, parameter in alone.items():
-            assert torch.allclose(one[name], parameter, atol=1e-5), (case, name)
+            assert torch.allclose(others[0][name], parameter, atol=1e-5), (case, name)

@@ -2,13 +2,11 @@
 """The stage prepare as a pod runs it, on good and on bad input; without PyTorch."""
 
 import json
-from pathlib import Path
 
 import pytest
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts
 from tuneyard_trainer.workspace.prepared import Index, Split, load_prompts
 
-TINY = Path(__file__).parents[2] / "examples" / "models" / "tiny-llama"
 GOOD = [{"prompt": f"say number {n} =", "completion": f" {n % 7}"} for n in range(20)]
 
 
@@ -48,21 +46,6 @@ def test_prepared_splits_prompts_and_preview(model_files, jsonl, job_of, pods):
     preview = (pods.workspace / "prepared/preview.txt").read_text()
     assert preview.count("--- record") == 3
     assert "<s>say number 0 =⟦ 0</s>⟧" in preview
-
-
-def test_the_sizes_of_the_model_are_told_from_the_headers_of_its_weights(jsonl, job_of, pods):
-    facts = PrepareFacts.model_validate(pods.run("prepare", job_of(TINY, jsonl(GOOD)))[1].facts)
-    config = json.loads((TINY / "config.json").read_text())
-    assert facts.model is not None
-    assert (facts.model.hidden, facts.model.layers) == (config["hidden_size"], config["num_hidden_layers"])
-    assert facts.model.parameters == 3_246_528
-    training = Split.load(pods.workspace / "prepared/training.safetensors")
-    assert facts.longest_sequence == training.tokens_per_sequence().max()
-
-
-def test_where_the_files_do_not_tell_the_sizes_none_are_told(model_files, jsonl, job_of, pods):
-    facts = PrepareFacts.model_validate(pods.run("prepare", job_of(model_files, jsonl(GOOD)))[1].facts)
-    assert facts.model is None
 
 
 def test_same_seed_same_bytes(model_files, jsonl, job_of, pods, tmp_path):

@@ -110,11 +110,14 @@ def cuts_by_offsets(encoding: tokenizers.Encoding, lengths: Sequence[int]) -> li
     quick = [_cut_at(encoding, seam) for seam in seams[:-1]]
     if all(quick) and encoding.char_to_token(seams[-1] - 1) == end - 1:
         return [*map(int, filter(None, quick)), end]
-    ends = list(accumulate((stop for _, stop in encoding.offsets[:end]), max))
+    offsets = encoding.offsets[:end]
+    ends = list(accumulate((stop for _, stop in offsets), max))
     cuts = []
     for seam in seams:
         cut = bisect_right(ends, seam)
-        if seam and (cut == 0 or ends[cut - 1] != seam):
+        # What a normalizer puts before a text is said to stand where the next token begins: both can end at a seam.
+        is_across = cut < end and offsets[cut][0] < seam
+        if is_across or (seam and (cut == 0 or ends[cut - 1] != seam)):
             return None
         cuts.append(cut)
     return cuts if cuts[-1] == end else None
@@ -124,7 +127,10 @@ def _cut_at(encoding: tokenizers.Encoding, seam: int) -> int | None:
     """How many tokens end with a character, where the next one begins another token; else None."""
     last = encoding.char_to_token(seam - 1) if seam else None
     following = encoding.char_to_token(seam)
-    return following if last is not None and following == last + 1 else None
+    if last is None or following is None or following != last + 1:
+        return None
+    place = encoding.token_to_chars(following)
+    return following if place is not None and place[0] == seam else None
 
 
 def end_of_text(encoding: tokenizers.Encoding) -> int:

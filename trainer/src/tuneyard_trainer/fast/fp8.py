@@ -23,6 +23,7 @@ _MOST_PARTS = 2
 _HOPPER = 9
 """Compute capability for which the kernel is written."""
 
+Tensors = Sequence[torch.Tensor]
 HELD = 4
 """Tensors of a weight."""
 Held = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -35,7 +36,7 @@ def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (x.float() / scales).to(E4M3), scales
 
 
-def quantize_together(parts: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+def quantize_together(parts: Tensors) -> tuple[list[torch.Tensor], torch.Tensor]:
     """As `quantize_rows` of the parts side by side, which are put together where a product can't take them as they are."""
     largest = [part.abs().amax(-1, keepdim=True) for part in parts]
     scales = _scales(reduce(torch.maximum, largest))
@@ -77,7 +78,7 @@ torch.library.define(
 
 
 @torch.library.impl("tuneyard::fp8_product", "default")  # type: ignore[untyped-decorator]
-def _product(xs: Sequence[torch.Tensor], *others: torch.Tensor) -> torch.Tensor:
+def _product(xs: Tensors, *others: torch.Tensor) -> torch.Tensor:
     x_scales, weight, weight_scales, u, v = others
     device = weight.device
     if device.type != "cuda":
@@ -88,28 +89,20 @@ def _product(xs: Sequence[torch.Tensor], *others: torch.Tensor) -> torch.Tensor:
         from tuneyard_trainer.fast.fp8_kernel import launch  # noqa: PLC0415  triton, which a CPU may lack
 
         return launch(xs, x_scales, weight, weight_scales, u, v)
-    y = torch._scaled_mm(  # noqa: SLF001  its public name takes more arguments for the same
-        torch.cat(list(xs), 1),
-        weight.t(),
-        scale_a=x_scales.contiguous(),
-        scale_b=weight_scales.reshape(1, -1),
-        out_dtype=u.dtype,
-        use_fast_accum=True,
-    )
+    scales = {"scale_a": x_scales.contiguous(), "scale_b": weight_scales.reshape(1, -1)}
+    whole = torch.cat(list(xs), 1)
+    # Its public name takes more arguments for the same.
+    y = torch._scaled_mm(whole, weight.t(), **scales, out_dtype=u.dtype, use_fast_accum=True)  # noqa: SLF001
     return y.addmm_(u, v.t()) if u.shape[1] else y
 
 
 @torch.library.register_fake("tuneyard::fp8_product")  # type: ignore[untyped-decorator]
-def _(xs: Sequence[torch.Tensor], *others: torch.Tensor) -> torch.Tensor:
+def _(xs: Tensors, *others: torch.Tensor) -> torch.Tensor:
     _, weight, _, u, _ = others
     return u.new_empty(xs[0].shape[0], weight.shape[0])
 
 
-def product(
-    x: tuple[Sequence[torch.Tensor], torch.Tensor],
-    weight: tuple[torch.Tensor, torch.Tensor],
-    adapter: tuple[torch.Tensor, torch.Tensor],
-) -> torch.Tensor:
+def product(x: tuple[Tensors, torch.Tensor], weight: Tensors, adapter: Tensors) -> torch.Tensor:
     """X weight^T, times the scales of both, plus u v^T: [T, out], in the type of u.
 
     `x` [T, in], as one or two parts side by side, and `weight` [out, in] are e4m3, their scales float32 [T, 1] and

@@ -19,7 +19,6 @@ from torch.utils.checkpoint import checkpoint
 
 from tuneyard_trainer.fast.attention import Bounds, attend, attend_rows
 from tuneyard_trainer.fast.head import loss_and_gradients, summed_loss
-from tuneyard_trainer.fast.layers import Layer
 from tuneyard_trainer.fast.structure import (
     UnknownStructureError,
     build_block,
@@ -62,9 +61,8 @@ class FastPath:
         self._model, self._base, self._body, self._is_recomputing = model, base, base.model, is_recomputing
         self._dtype = dtype or base.lm_head.weight.dtype
         self._block, self._norm = build_block(base), norm_of(base.model.norm)
-        self._layers: list[Layer] = []
-        if not hasattr(base.lm_head.weight, "full_tensor"):
-            self._layers = [build_layer(layer, self._scale) for layer in base.model.layers]
+        is_here = not hasattr(base.lm_head.weight, "full_tensor")
+        self._layers = [build_layer(layer, self._scale) for layer in base.model.layers if is_here]
         self._attention_scale = base.model.layers[0].self_attn.scaling
         functions = (self._block.before, self._block.after, self._norm, loss_and_gradients)
         self._before, self._after, self._last, self._piece = functions
@@ -115,10 +113,8 @@ class FastPath:
         rows: int,
         bounds: Bounds | None,
     ) -> torch.Tensor:
-        if self._layers:
-            layer = self._layers[number]
-        else:
-            layer = build_layer(self._body.layers[number], self._scale, is_merged=False)
+        module = self._body.layers[number]
+        layer = self._layers[number] if self._layers else build_layer(module, self._scale, is_merged=False)
         heads = self._before(x, turns, layer.first_norm, layer.head_norms, layer.qkv.arguments())
         scale = self._attention_scale
         attended = (

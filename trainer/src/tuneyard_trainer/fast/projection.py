@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from tuneyard_trainer.fast import fp8
+from tuneyard_trainer.fast.fp8 import Tensors
 
 Factors = tuple[torch.Tensor | None, ...]
 """A and B of each layer in turn; None for a layer without an adapter."""
@@ -57,8 +58,7 @@ def project(x: torch.Tensor, arguments: Arguments) -> tuple[torch.Tensor, ...]:
 def merge(linears: Sequence[torch.nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Weight and bias of all layers as one tensor each, of which theirs become views: nothing is held twice."""
     weight = _merged([linear.weight for linear in linears])
-    has_bias = linears[0].bias is not None
-    return weight, _merged([linear.bias for linear in linears]) if has_bias else None
+    return weight, None if linears[0].bias is None else _merged([linear.bias for linear in linears])
 
 
 def _merged(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
@@ -74,9 +74,7 @@ torch.library.define("tuneyard::product", "(Tensor[] xs, Tensor[] weights, Tenso
 
 
 @torch.library.impl("tuneyard::product", "default")  # type: ignore[untyped-decorator]
-def _product(
-    xs: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], u: torch.Tensor, v: torch.Tensor
-) -> torch.Tensor:
+def _product(xs: Tensors, weights: Tensors, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     y = xs[0] @ weights[0].to(xs[0].dtype)
     more = [*zip(xs[1:], weights[1:], strict=True), *([(u, v.t())] if u.shape[1] else [])]
     for x, weight in more:
@@ -86,17 +84,11 @@ def _product(
 
 
 @torch.library.register_fake("tuneyard::product")  # type: ignore[untyped-decorator]
-def _(
-    xs: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], _u: torch.Tensor, _v: torch.Tensor
-) -> torch.Tensor:
+def _(xs: Tensors, weights: Tensors, _u: torch.Tensor, _v: torch.Tensor) -> torch.Tensor:
     return xs[0].new_empty(xs[0].shape[0], weights[0].shape[1])
 
 
-def product(
-    xs: Sequence[torch.Tensor],
-    weights: Sequence[torch.Tensor],
-    adapter: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> torch.Tensor:
+def product(xs: Tensors, weights: Tensors, adapter: Tensors | None = None) -> torch.Tensor:
     """The sum of x weight over all pairs, plus u v^T: [T, out], in the type of x.
 
     Each x is [T, in] and its weight [in, out]; u is [T, r] and v [out, r], where r may be 0.
@@ -124,21 +116,18 @@ class _Adapted(torch.autograd.Function):  # type: ignore[misc]
         down = x @ a.t()
         ctx.save_for_backward(x, down, a, *frozen, *b)
         ctx.scale, ctx.held = scale, held
-        if 1 < held < fp8.HELD:
-            apart = zip(frozen, b, _ranks(b), strict=True)
-            outputs = [
-                product([x], [weight.t()], None if up is None else (down[:, first:last], up))
-                for weight, up, (first, last) in apart
-            ]
-            biases = [None] * held if bias is None else _split(bias, ends, 0)
-            return tuple(y if each is None else y + each for y, each in zip(outputs, biases, strict=True))
         up = _side_by_side(b, ends, x)
-        if held == 1:
-            y = product([x], [frozen[0].t()], (down, up))
+        if held == fp8.HELD:
+            made = [fp8.product(fp8.quantize_together([x]), frozen[:2], (down, up))]
         else:
-            rows, scales, *_ = frozen
-            y = fp8.product(fp8.quantize_together([x]), (rows, scales), (down, up))
-        return tuple(_split(y if bias is None else y + bias, ends, 1))
+            parts = up.split([len(weight) for weight in frozen])
+            made = [
+                product([x], [weight.t()], (down, part)) for weight, part in zip(frozen, parts, strict=True)
+            ]
+        if bias is not None:
+            biases = bias.split([y.shape[1] for y in made])
+            made = [y + part for y, part in zip(made, biases, strict=True)]
+        return tuple(made if len(made) == len(ends) else _split(made[0], ends))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -147,12 +136,11 @@ class _Adapted(torch.autograd.Function):  # type: ignore[misc]
         frozen, b = saved[: ctx.held], saved[ctx.held :]
         adapted = [g @ up for g, up in zip(gradients, b, strict=True) if up is not None]
         by_down = torch.cat(adapted, 1) if adapted else down
-        if ctx.held < fp8.HELD:
+        if ctx.held == fp8.HELD:
+            by_input = fp8.product(fp8.quantize_together(gradients), frozen[2:], (by_down, a.t()))
+        else:
             by_outputs = gradients if ctx.held == len(gradients) else [torch.cat(gradients, 1)]
             by_input = product(by_outputs, frozen, (by_down, a.t()))
-        else:
-            *_, columns, scales = frozen
-            by_input = fp8.product(fp8.quantize_together(gradients), (columns, scales), (by_down, a.t()))
         by_a = (by_down.t() @ x).float()
         by_factors: list[torch.Tensor | None] = []
         for g, up, (start, end) in zip(gradients, b, _ranks(b), strict=True):
@@ -191,5 +179,5 @@ def _side_by_side(
     )
 
 
-def _split(whole: torch.Tensor, ends: tuple[int, ...], dim: int) -> list[torch.Tensor]:
-    return [whole.narrow(dim, start, end - start) for start, end in pairwise((0, *ends))]
+def _split(whole: torch.Tensor, ends: tuple[int, ...]) -> list[torch.Tensor]:
+    return [whole[:, start:end] for start, end in pairwise((0, *ends))]

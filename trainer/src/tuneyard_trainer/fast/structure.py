@@ -94,10 +94,7 @@ def build_layer(layer: Any, scale: float | None, *, is_merged: bool = True) -> L
         layer.input_layernorm.weight,
         layer.post_attention_layernorm.weight,
         (attention.q_norm.weight, attention.k_norm.weight) if has_norms else None,
-        *(
-            _trained(linears) if scale is None else _projection(linears, scale, is_merged=is_merged)
-            for linears in products
-        ),
+        *(map(_trained, products) if scale is None else (_projection(e, scale, is_merged) for e in products)),
     )
 
 
@@ -193,7 +190,7 @@ def _trained(linears: list[Any]) -> Trained:
     return Trained(tuple(linear.weight for linear in linears), tuple(biases))
 
 
-def _projection(linears: list[Any], scale: float, *, is_merged: bool) -> Projection:
+def _projection(linears: list[Any], scale: float, is_merged: bool) -> Projection:
     found = [adapter_of(linear) for linear in linears]
     layers = [frozen for frozen, *_ in found]
     if is_merged:

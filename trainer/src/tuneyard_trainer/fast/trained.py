@@ -43,10 +43,10 @@ class _Trained(torch.autograd.Function):  # type: ignore[misc]
         weights, biases = parameters[:count], parameters[count:]
         ctx.save_for_backward(x, *weights)
         ctx.has_bias = bool(biases)
-        outputs = [product([x], [weight.t()]) for weight in weights]
-        if biases:
-            outputs = [y + bias.to(y.dtype) for y, bias in zip(outputs, biases, strict=True)]
-        return tuple(outputs)
+        outputs = tuple(product([x], [weight.t()]) for weight in weights)
+        if not biases:
+            return outputs
+        return tuple(y + bias.to(y.dtype) for y, bias in zip(outputs, biases, strict=True))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
