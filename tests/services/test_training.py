@@ -232,6 +232,28 @@ def test_suspended_the_customization_is_cancelled_and_starts_again() -> None:
     assert [each.outcome for each in world.status.attempts] == ["Succeeded", "Stopped", "Succeeded"]
 
 
+def test_a_spent_budget_cancels_the_customization() -> None:
+    world = ServiceWorld(spec=job_spec(budget={"gpuHours": 0.001}))
+    world.nemo.customizer.pace.running = 1000
+    world.prepare()
+    world.go_on(30)
+    assert world.states == ["cancelled"]
+    assert state(world) is State.SUSPENDED
+
+
+def test_prepare_gets_no_room_for_weights() -> None:
+    model = {"huggingFace": {"repo": "meta-llama/Llama-3.1-70B"}}
+    served = customizer_spec(
+        models=[{"base": {"huggingFace": {**model["huggingFace"], "revision": "a1"}}, "target": TARGET}]
+    )
+    world = ServiceWorld(
+        spec=job_spec(model=model), runtime=service_runtime(customizer=served, servedModels=[])
+    )
+    world.settle()
+    claim = world.cluster.objects["PersistentVolumeClaim", "team", "a-workspace"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "20Gi"
+
+
 def test_deleted_the_customization_is_cancelled_before_the_job_goes() -> None:
     world = ServiceWorld()
     world.prepare()

@@ -199,6 +199,8 @@ def smaller_micro_batch(micro: int, accumulation: int) -> int | None:
 
 def _workspace_gib(job: FineTuneJob, runtime: FineTuneRuntime) -> int:
     spec, defaults = job.spec, runtime.spec.defaults
+    if runtime.spec.customizer is not None:
+        return defaults.workspace_size_gib  # The service has the weights; here is only what prepare uploads.
     hub, claim = spec.model.hugging_face, spec.model.pvc
     estimated = workspace_gib(
         model=hub.repo if hub else (claim.path if claim and claim.path else ""),

@@ -81,7 +81,6 @@ class _Metrics(_Lenient):
 class _Details(_Lenient):
     steps_completed: int | None = None
     steps_per_epoch: int | None = None
-    epochs_completed: int | None = None
     percentage_done: float | None = None
     train_loss: float | None = None
     val_loss: float | None = None
@@ -102,7 +101,6 @@ class _Job(_Lenient):
     created_at: str = ""
     custom_fields: dict[str, Any] | None = None
     hyperparameters: _Hyperparameters = Field(default_factory=_Hyperparameters)
-    output_model: str | None = None
     status_details: _Details | None = None
 
 
@@ -282,8 +280,6 @@ def _seen(job: _Job) -> SeenCustomization:
         best_loss=details.train_loss,
         validation_loss=details.val_loss,
         seconds=details.elapsed_time or 0.0,
-        epochs=float(details.epochs_completed or 0),
-        output_model=job.output_model,
         message=" ".join(words[0].split())[:_EXCERPT] if words else "",
     )
 

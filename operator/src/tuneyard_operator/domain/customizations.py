@@ -49,8 +49,6 @@ class SeenCustomization:
     validation_loss: float | None = None
     """Validation loss of that checkpoint."""
     seconds: float = 0.0
-    epochs: float = 0.0
-    output_model: str | None = None
     message: str = ""
     """Last words of the service about it."""
 
