@@ -74,7 +74,7 @@ removals: ## Remove the handling of each fault in a copy and report whether its 
 	@$(RUN) --group torch python tools/removals.py $(ONLY)
 
 ##@ Measure it
-.PHONY: bench-operator bench-generator bench-data bench-trainer families soak
+.PHONY: bench-operator bench-generator bench-data bench-trainer families soak dashboard
 bench-operator: ## Compare 500 FineTuneJobs with the same chain as plain Jobs: bench/results/operator.json
 	@$(RUN) python bench/operator_throughput.py
 
@@ -95,6 +95,10 @@ families: ## Train a tiny model of every causal family, and write what keeps pac
 
 soak: ## Run 20 jobs on real nodes under 100 random kills (15 minutes, root): bench/results/soak.json
 	@PYTHONPATH=tests $(RUN) python bench/soak.py
+
+dashboard: ## Ask Prometheus every query of the dashboard over a run of the operator, and draw it: docs/images/dashboard.svg
+	@TUNEYARD_RECORD=1 TUNEYARD_LONG=1 TUNEYARD_TIERS=unit,cluster $(RUN) pytest -q tests/cluster/test_dashboard.py -k real_run
+	@$(RUN) python tools/observability_files.py
 
 ##@ Ship it
 .PHONY: images release clean

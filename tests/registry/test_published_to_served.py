@@ -19,7 +19,7 @@ from support.registry.s3_stores import BUCKET, versity_store
 from support.tiny_adapters import write_adapter
 from tuneyard_api.places import S3Prefix
 from tuneyard_api.pod_contract import published_digest
-from tuneyard_api.registry import StoredBase, Version, hex_of
+from tuneyard_api.registry import Question, StoredBase, Trial, Version, hex_of, trial_name
 from tuneyard_local.network import pick_ports
 from tuneyard_local.parts import build_parts
 from tuneyard_local.progress import Progress
@@ -34,9 +34,13 @@ COMMAND = [sys.executable, "-c", "from tuneyard_sync.main import main; main()"]
 REPO = "org/random"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdapterServer]:
-    with running("own", tmp_path_factory.mktemp("served")) as started:
+@pytest.fixture(
+    scope="module", params=["own", pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.long])]
+)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AdapterServer]:
+    with running(request.param, tmp_path_factory.mktemp("served")) as started:
         yield started
 
 
@@ -54,12 +58,16 @@ class Chain:
     def target(self) -> Path:
         return self.folder / "beside-the-server"
 
-    def publish(self, name: str, seed: int) -> Version:
+    def publish(self, name: str, seed: int, answer: str | None = None) -> Version:
+        """A version of its own weights; `answer`: what the evaluation is said to have seen of it."""
         files = self.folder / f"trained-{name}-{seed}"
         if not files.exists():
             write_adapter(files, seed, base_model_name_or_path=REPO, revision="c0ffee")
         base = StoredBase(repo=REPO, revision="v1", commit="c0ffee")
-        version = Version(name=name, digest=published_digest(files), base=base, method="lora")
+        trial = answer and Trial(questions=(Question(prompt="the quick", answer=answer),), max_new_tokens=12)
+        version = Version(
+            name=name, digest=published_digest(files), base=base, method="lora", trial=trial or None
+        )
         self.registry.publish(version, Content(files, lambda _: None), f"job-{seed}", replace=True)
         return version
 
@@ -160,6 +168,25 @@ def test_adapter_sync_that_is_killed_while_a_name_is_replaced_ends_with_the_new_
         assert chain.server.text(name) in {first_text, second_text}
     with chain.syncing():
         chain.wait_for(name, second_text, first_text)
+
+
+def test_a_version_that_answers_otherwise_than_it_was_evaluated_never_takes_the_name(
+    chain: Chain, name: str
+) -> None:
+    first_text, second_text = chain.right(name, 17), chain.right(name, 18)
+    assert first_text != second_text
+    with chain.syncing():
+        chain.publish(name, 17)
+        chain.wait_for(name, first_text)
+        chain.publish(name, 18, answer=second_text)
+        chain.wait_for(name, second_text, first_text)
+        wrong = chain.publish(name, 19, answer="0123456789" * 4)
+        time.sleep(3.0)
+        assert chain.server.text(name) == second_text
+        assert trial_name(name, wrong.digest) not in chain.server.listed()
+    with chain.syncing():
+        time.sleep(3.0)
+        assert chain.server.text(name) == second_text
 
 
 @pytest.fixture

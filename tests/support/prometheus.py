@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from observability.dashboard import PANELS
 from tuneyard_local.debian import PROMETHEUS, package_program
+from tuneyard_local.errors import ClusterError
 from tuneyard_local.network import pick_ports
 from tuneyard_local.progress import Progress
 
@@ -27,8 +29,11 @@ Line = Mapping[str, Any]
 
 
 def program(name: str) -> Path:
-    """`prometheus` or `promtool`."""
-    return package_program(PROMETHEUS, name, Progress())
+    """`prometheus` or `promtool`; a machine that can't fetch the package says so."""
+    try:
+        return package_program(PROMETHEUS, name, Progress())
+    except ClusterError as error:
+        pytest.skip(f"no Prometheus: {error}")
 
 
 class Prometheus:
@@ -117,18 +122,20 @@ def load(recorded: Path, folder: Path) -> None:
     subprocess.run(words, check=True, capture_output=True, timeout=120)
 
 
-def recording(series: Sequence[Mapping[str, Any]], every: float) -> Iterable[str]:
-    """OpenMetrics text of raw samples as the API gives them, thinned to one in so many seconds."""
+def recording(series: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """OpenMetrics text of raw samples as the API gives them, without those between two others of the same value."""
     for each in sorted(series, key=lambda one: json.dumps(one["metric"], sort_keys=True)):
+        name, samples = each["metric"]["__name__"], each["values"]
+        if name.endswith("_created"):
+            continue  # when a counter began, which no query asks for
         labels = {
-            name: value for name, value in each["metric"].items() if name not in {"__name__", "instance"}
+            label: value for label, value in each["metric"].items() if label not in {"__name__", "instance"}
         }
-        text = ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
-        last = -math.inf
-        for time, value in each["values"]:
-            if time - last >= every:
-                last = time
-                yield f"{each['metric']['__name__']}{{{text}}} {value} {time:.3f}"
+        text = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+        for at, (time, value) in enumerate(samples):
+            around = samples[max(at - 1, 0)][1], samples[min(at + 1, len(samples) - 1)][1]
+            if at in {0, len(samples) - 1} or around != (value, value):
+                yield f"{name}{{{text}}} {value} {time:.3f}"
     yield "# EOF"
 
 

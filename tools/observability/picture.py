@@ -56,7 +56,7 @@ def _panel(panel: Mapping[str, Any], x: int, y: int, seconds: float) -> str:
         at = _y(share * top, top)
         parts.append(f'<path class="axis" d="M{_LEFT} {at:.1f}H{_WIDTH - 12}"/>')
         parts.append(
-            f'<text class="small" x="{_LEFT - 6}" y="{at + 3:.1f}" text-anchor="end">{share * top:.3g}</text>'
+            f'<text class="small" x="{_LEFT - 6}" y="{at + 3:.1f}" text-anchor="end">{share * top:,.6g}</text>'
         )
     for number, line in enumerate(lines):
         colour = _COLOURS[number % len(_COLOURS)]

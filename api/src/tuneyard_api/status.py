@@ -204,7 +204,5 @@ class FineTuneJobStatus(Tolerant):
     """Time during which finished attempts have run."""
     ledger: LedgerStatus | None = None
     """Where the time went."""
-    gpu_seconds: int | None = None
-    """GPUs times seconds during which finished attempts of the training have run."""
     cleaned: Time | None = None
     """When the children and the workspace of the ended job were deleted, after spec.ttl."""

@@ -31,18 +31,14 @@ PROMETHEUS = DebianPackage(
 """With `prometheus` and `promtool`, which need only the C library."""
 
 
-def missing_for_debian() -> str | None:
-    """Why no package can be fetched here, in one line; None: it can."""
-    missing = [name for name in ("apt-get", "dpkg-deb") if shutil.which(name) is None]
-    return f"no {' and no '.join(missing)}: this is no Debian" if missing else None
-
-
 def package_program(package: DebianPackage, program: str, progress: Progress) -> Path:
     """The file of a program of the package, which is fetched and unpacked first if it is not there.
 
     Raises:
-        ClusterError: the archive does not have this version, or something else under its name.
+        ClusterError: this is no Debian, or the archive does not have this version, or something else under its name.
     """
+    if missing := [name for name in ("apt-get", "dpkg-deb") if shutil.which(name) is None]:
+        raise ClusterError(f"no {' and no '.join(missing)}: this is no Debian")
     folder = cache_root() / "debian" / f"{package.name}-{package.sha256[:16]}"
     with locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():

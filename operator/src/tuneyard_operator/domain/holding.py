@@ -8,7 +8,8 @@ from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import ConditionType
 
 from tuneyard_operator.domain.conditions import is_true
-from tuneyard_operator.domain.deadlines import ran, running_attempt
+from tuneyard_operator.domain.deadlines import running_attempt
+from tuneyard_operator.domain.ledger import held_gpu_seconds
 from tuneyard_operator.domain.observed import Observed
 from tuneyard_operator.domain.verdict import Verdict
 
@@ -25,7 +26,7 @@ def why_held_back(seen: Observed, now: datetime) -> Verdict | float | None:
         return None
     attempt = running_attempt(seen.status)
     running = attempt is not None and attempt.stage is Stage.TRAIN
-    spent = (seen.status.gpu_seconds or 0) + (ran(attempt, now) * gpus if attempt and running else 0)
+    spent = held_gpu_seconds(seen, now)
     if spent >= hours * _HOUR:
         message = (
             f"spent {spent / _HOUR:.3g} GPU hours of spec.budget.gpuHours {hours:g}, and holds no GPU; it continues from its"

@@ -47,12 +47,16 @@ def account(seen: Observed, status: FineTuneJobStatus, now: datetime) -> FineTun
         counted = _plus(ledger, {_between(seen.status): span.seconds})
     else:
         counted = _with_attempt(ledger, span, seen, attempt, _same(attempt, status))
-    gpu_seconds = ledger.gpu_seconds + _gpu_seconds(seen, span, attempt)
-    return status.model_copy(
-        update={
-            "ledger": counted.model_copy(update={"until": api_time(span.end), "gpu_seconds": gpu_seconds})
-        }
-    )
+    update = {"until": api_time(span.end), "gpu_seconds": held_gpu_seconds(seen, now)}
+    return status.model_copy(update={"ledger": counted.model_copy(update=update)})
+
+
+def held_gpu_seconds(seen: Observed, now: datetime) -> int:
+    """GPU seconds of the job until `now`, those included that no write of status has counted yet."""
+    ledger = seen.status.ledger or _opened(seen, now)
+    begin = read_time(ledger.until)
+    span = _Span(begin, max(begin, now.replace(microsecond=0)))
+    return ledger.gpu_seconds + _gpu_seconds(seen, span, running_attempt(seen.status))
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +277,7 @@ def _gpu_seconds(seen: Observed, span: _Span, attempt: Attempt | None) -> int:
     gpus = seen.status.plan.gpus if seen.status.plan else 0
     training = [pod for pod in seen.pods if pod.stage is Stage.TRAIN]
     is_training = attempt is not None and attempt.stage is Stage.TRAIN
-    was_running = seen.status.ledger is not None and seen.status.ledger.run is not None
-    if is_training and was_running and not training:
+    if is_training and attempt is not None and attempt.running_since is not None and not training:
         return gpus * span.seconds
     held = 0
     for pod in training:

@@ -107,7 +107,7 @@ class Report:
 
     def queue(self, attempt: Attempt) -> Attempt:
         """Record that its queue holds an attempt back from now on; what its pods said while they were taken away is dropped."""
-        self._count(attempt)
+        self.change(active_seconds=(self.status.active_seconds or 0) + ran(attempt, self.now))
         since = api_time(self.now)
         return self.note(attempt, queued_since=since, running_since=None, failure_class=None, message=None)
 
@@ -131,7 +131,7 @@ class Report:
                 "charged": attempt.charged + (kind in CHARGED),
                 "interrupted": attempt.interrupted + (kind is FailureClass.INTERRUPTED),
             }
-        self._count(attempt)
+        self.change(active_seconds=(self.status.active_seconds or 0) + ran(attempt, self.now))
         if attempt.queued_since is not None:
             fields |= {
                 "queued_since": None,
@@ -148,13 +148,6 @@ class Report:
         """Record that the job is not (or not yet) suspended."""
         if self.is_met(ConditionType.SUSPENDED):
             self._set(ConditionType.SUSPENDED, "False", reason, message)
-
-    def _count(self, attempt: Attempt) -> None:
-        """Add what an attempt has run until now to what all have."""
-        seconds, gpus = ran(attempt, self.now), self.status.plan.gpus if self.status.plan else 0
-        self.change(active_seconds=(self.status.active_seconds or 0) + seconds)
-        if attempt.stage is Stage.TRAIN and gpus:
-            self.change(gpu_seconds=(self.status.gpu_seconds or 0) + seconds * gpus)
 
     def _set(self, step: ConditionType, status: Literal["True", "False"], reason: str, message: str) -> None:
         conditions = set_condition(
