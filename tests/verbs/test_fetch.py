@@ -45,6 +45,7 @@ def digest(registry: Path) -> str:
     (first / "version.json").write_bytes(version.encode())
     (first / "metrics.jsonl").write_text('{"step": 1}\n')
     (first / ".published-by").mkdir()
+    (first / ".published-by/uid").touch()
     folder = registry / version_path("titles", digest)
     folder.parent.mkdir(parents=True)
     first.rename(folder)
@@ -106,6 +107,7 @@ def test_what_was_published_arrives_and_nothing_is_left(
     assert done.exit_code == 0, done.output
     assert published_digest(tmp_path / "here") == digest
     assert (tmp_path / "here/metrics.jsonl").read_text() == '{"step": 1}\n'
+    assert not (tmp_path / "here/.published-by").exists()
     assert "curl -s http://vllm.models:8000/v1/chat/completions" in done.stdout
     assert '"model": "titles"' in done.stdout
     assert len(made_pods(api)) == 1

@@ -20,7 +20,7 @@ from typing import IO, Any
 from tuneyard_api import names
 from tuneyard_api.pod_contract import CONTAINER, REGISTRY_DIR, published_digest
 from tuneyard_api.pod_security import CONTAINER_SECURITY, POD_SECURITY
-from tuneyard_api.registry import read_version, version_path
+from tuneyard_api.registry import MARKS, read_version, version_path
 
 from tuneyard.client.job import Job
 from tuneyard.cluster.client import ClusterClient
@@ -185,13 +185,13 @@ def _copy(cluster: ClusterClient, pod: Json, inside: str, folder: Path) -> None:
 
 
 def _unpack(stream: IO[bytes], folder: Path) -> None:
-    """Writes regular files alone, and none outside the folder."""
+    """Writes regular files alone, and none outside the folder; marks of publishers are the registry's own."""
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             path = PurePosixPath(member.name)
             content = archive.extractfile(member) if member.isfile() else None
-            if content is None or path.is_absolute() or ".." in path.parts:
+            if content is None or path.is_absolute() or ".." in path.parts or MARKS in path.parts:
                 continue
             target = folder.joinpath(*path.parts)
             target.parent.mkdir(parents=True, exist_ok=True)
