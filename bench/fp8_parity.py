@@ -20,7 +20,6 @@ from lora_side_by_side import machine, make_texts
 _RESULTS = Path(__file__).resolve().parent / "results"
 _SEQUENCE = 1024
 _KINDS = (None, "fp8")
-_SEEDS = (0, 1)
 
 
 def job_of(kind: str | None, seed: int, steps: int, runtime: str) -> dict[str, Any]:
@@ -106,9 +105,10 @@ def measure(model: Path, folder: Path, job: dict[str, Any], steps: int) -> dict[
 @click.command(context_settings={"show_default": True})
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="Folder of a trained model.")
 @click.option("--steps", type=click.IntRange(3, 2000), default=300)
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1))
 @click.option("--out", type=click.Path(path_type=Path), default=_RESULTS, help="Folder of the result.")
-def main(model: Path, steps: int, out: Path) -> None:
-    """Compare held-out losses of FP8 and bfloat16, with two seeds each."""
+def main(model: Path, steps: int, seeds: tuple[int, ...], out: Path) -> None:
+    """Compare held-out losses of FP8 and bfloat16, with the same seeds each."""
     on = machine()
     called = (on["gpu"] or "cpu").lower().replace(" ", "-")
     path = out / f"fp8-parity-{model.resolve().name}-{called}.json"
@@ -122,7 +122,7 @@ def main(model: Path, steps: int, out: Path) -> None:
         (texts / "test.jsonl").write_text("\n".join(held_out[-400:-200]) + "\n")
         (texts / "validation.jsonl").write_text("\n".join(held_out[-200:]) + "\n")
         (texts / "train.jsonl").write_text("\n".join(held_out[:-400]) + "\n")
-        for seed in _SEEDS:
+        for seed in seeds:
             for kind in _KINDS:
                 called_run = f"{kind or 'bf16'}-{seed}"
                 job = job_of(kind, seed, steps, "hf" if on["gpu"] else "hf-cpu")

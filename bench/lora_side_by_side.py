@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast is LoRA on one GPU at the shape of Llama 3.1 8B, beside what else one would run? In one go, on one machine.
+"""How fast is LoRA on a GPU or two at the shape of Llama 3.1 8B, beside what else one would run? In one go, on one machine.
 
 Rows named `tuneyard` are FineTuneJobs that `tuneyard-trainer run` carries through all stages, those named `before`
 the same with another source tree; transformers with PEFT, and with Liger's kernels, are the loop of their guides
@@ -74,12 +74,14 @@ class Row:
     sequence: int
     checkpointing: bool = False
     quantization: str | None = None
+    gpus: int = 1
 
     @property
     def name(self) -> str:
         """Such as tuneyard-8b-lora-long-2."""
         parts = [self.stack, self.shape, self.method, self.data, str(self.micro)]
         parts += [self.quantization] if self.quantization else []
+        parts += [f"x{self.gpus}"] if self.gpus > 1 else []
         return "-".join([*parts, *(["checkpointing"] if self.checkpointing else [])])
 
 
@@ -88,15 +90,21 @@ _ALL = [
     Row("tuneyard", "8b", "lora", "short", 2, 4096),
     Row("tuneyard", "8b", "lora", "long", 2, 4096, quantization="fp8"),
     Row("tuneyard", "8b", "lora", "short", 2, 4096, quantization="fp8"),
+    Row("tuneyard", "8b", "lora", "long", 4, 4096, quantization="fp8"),
+    Row("tuneyard", "8b", "lora", "short", 4, 4096, quantization="fp8"),
     Row("before", "8b", "lora", "long", 1, 4096),
     Row("before", "8b", "lora", "short", 1, 4096),
     Row("peft", "8b", "lora", "long", 1, 4096),
+    Row("peft", "8b", "lora", "long", 2, 4096),
     Row("liger", "8b", "lora", "long", 2, 4096),
     Row("tuneyard", "8b", "lora", "long", 1, 4096),
     Row("tuneyard", "1b", "lora", "short", 4, 2048),
     Row("before", "1b", "lora", "short", 4, 2048),
     Row("tuneyard", "1b", "sft", "short", 4, 2048),
     Row("before", "1b", "sft", "short", 4, 2048),
+    Row("tuneyard", "8b", "lora", "long", 2, 4096, gpus=2),
+    Row("tuneyard", "1b", "lora", "short", 4, 2048, gpus=2),
+    Row("tuneyard", "1b", "sft", "short", 4, 2048, gpus=2),
 ]
 
 
@@ -152,6 +160,7 @@ def job_of(row: Row, runtime: str, steps: int) -> dict[str, Any]:
             },
             "method": row.method,
             "runtime": {"name": runtime},
+            "parallelism": {"gpusPerNode": row.gpus},
             "training": {
                 "maxSteps": steps,
                 "learningRate": 1e-4,
@@ -166,13 +175,15 @@ def job_of(row: Row, runtime: str, steps: int) -> dict[str, Any]:
     }
 
 
-def run_job(row: Row, runtime: str, folder: Path, steps: int, sources: Mapping[str, str]) -> dict[str, Any]:
+def run_job(  # noqa: PLR0917  where and how
+    row: Row, runtime: str, folder: Path, models: Path, steps: int, sources: Mapping[str, str]
+) -> dict[str, Any]:
     """The figures of a row that is a FineTuneJob."""
     job_file, workspace = folder / f"{row.name}.json", folder / f"{row.name}-workspace"
     job_file.write_text(json.dumps(job_of(row, runtime, steps)))
     argv = [sys.executable, "-m", "tuneyard_trainer.main", "run", str(job_file)]
     argv += ["--workspace", str(workspace)]
-    argv += ["--claim", f"models={folder / 'models'}", "--claim", f"datasets={folder / 'datasets'}"]
+    argv += ["--claim", f"models={models}", "--claim", f"datasets={folder / 'datasets'}"]
     environ = os.environ | {"TUNEYARD_PORT": ""} | sources
     ended = subprocess.run(argv, check=False, timeout=_LIMIT_SECONDS, env=environ)
     if ended.returncode:
@@ -197,10 +208,10 @@ def run_job(row: Row, runtime: str, folder: Path, steps: int, sources: Mapping[s
     }
 
 
-def run_baseline(row: Row, folder: Path) -> dict[str, Any]:
+def run_baseline(row: Row, models: Path) -> dict[str, Any]:
     """The figures of a row that is not ours."""
     argv = [sys.executable, str(_REPOSITORY / "bench" / "lora_baseline.py")]
-    argv += ["--model", str(folder / "models" / row.shape), "--sequence", str(row.sequence)]
+    argv += ["--model", str(models / row.shape), "--sequence", str(row.sequence)]
     argv += ["--micro-batch", str(row.micro)]
     argv += ["--liger"] if row.stack == "liger" else []
     argv += ["--checkpointing"] if row.checkpointing else []
@@ -214,7 +225,7 @@ def run_baseline(row: Row, folder: Path) -> dict[str, Any]:
 @click.option("--row", "names", multiple=True, help="Names of rows [all that can run].")
 @click.option("--steps", type=click.IntRange(4, 20), default=12, help="Optimizer steps of a job.")
 @click.option("--before", type=click.Path(path_type=Path), help="Another source tree of this repository.")
-@click.option("--folder", type=click.Path(path_type=Path), help="For models; with room for 18 GB.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where models are kept, with room for 18 GB.")
 @click.option("--small", is_flag=True, help="A tiny model on CPU: does the benchmark itself work?")
 @click.option("--out", type=click.Path(path_type=Path), default=_RESULTS, help="Folder of the result.")
 def main(  # noqa: PLR0917  click passes keywords
@@ -229,9 +240,10 @@ def main(  # noqa: PLR0917  click passes keywords
     rows = [row for row in _ALL if row.name in names] if names else _ALL
     rows = [row for row in rows if row.stack != "before" or before]
     rows = [row for row in rows if row.stack != "liger" or find_spec("liger_kernel")]
+    rows = [row for row in rows if small or row.gpus <= torch.cuda.device_count()]
     if small:
         rows = [
-            Row(row.stack, "try", row.method, row.data, row.micro, 256)
+            Row(row.stack, "try", row.method, row.data, row.micro, 256, gpus=row.gpus)
             for row in rows
             if not row.quantization
         ]
@@ -240,24 +252,26 @@ def main(  # noqa: PLR0917  click passes keywords
     called = (on["gpu"] or "cpu").lower().replace(" ", "-")
     kinds = {"-".join(filter(None, (row.shape, row.method, row.quantization))) for row in rows}
     what = "-".join(sorted(kinds))
+    called += f"-x{most}" if (most := max(row.gpus for row in rows)) > 1 else ""
     path = out / f"side-by-side-{what}-{called}.json"
     with tempfile.TemporaryDirectory(dir=folder) as name:
         where = Path(name)
+        models = (folder or where) / "models"
         for sequence in sorted({row.sequence for row in rows}):
             make_texts(where / "datasets", sequence, steps)
         for row in rows:
-            if not (where / "models" / row.shape).is_dir():
+            if not (models / row.shape).is_dir():
                 make_model(
-                    where / "models" / row.shape,
+                    models / row.shape,
                     _SHAPES[row.shape],
                     "cuda" if torch.cuda.is_available() else "cpu",
                 )
                 torch.cuda.empty_cache()
             print(f"--- {row.name}", flush=True)
             if row.stack in ("tuneyard", "before"):
-                measured[row.name] = run_job(row, runtime, where, steps, _sources(row, before))
+                measured[row.name] = run_job(row, runtime, where, models, steps, _sources(row, before))
             else:
-                measured[row.name] = run_baseline(row, where)
+                measured[row.name] = run_baseline(row, models)
             print(json.dumps({row.name: measured[row.name]}), flush=True)
             out.mkdir(parents=True, exist_ok=True)
             result = {"machine": on, "steps": steps, "globalBatch": _BATCH, "rows": measured}

@@ -20,7 +20,7 @@ _RESULTS = _ROOT / "bench" / "results"
 _PAGE = _ROOT / "docs/reference/forecast.md"
 _SHORT_RECORD = 200
 """Mean tokens of records that are packed in the benches (bench/trainer_memory.py, bench/lora_side_by_side.py)."""
-_ROW = re.compile(r"tuneyard-(8b|1b)-(lora|sft)-(long|short)-(\d+)(?:-(fp8))?$")
+_ROW = re.compile(r"tuneyard-(8b|1b)-(lora|sft)-(long|short)-(\d+)(?:-(fp8))?(?:-x(\d))?$")
 _SHAPES: Mapping[str, dict[str, Any]] = {
     "8b": {
         "hidden": 4096,
@@ -65,8 +65,8 @@ Sources: `bench/trainer_memory.py` and `bench/lora_side_by_side.py`, whose files
 
 ## What was not measured
 
-Other GPUs than these: their time is taken from NVIDIA's data sheets, and the plan says so. Several GPUs: memory and speed
-follow from FSDP2's rules, and from one older run on two H200. Mixtures of experts, `dpo`, `ia3`, `pTuning` and DoRA: their
+Other GPUs than these: their time is taken from NVIDIA's data sheets, and the plan says so. Several GPUs: one run of LoRA on
+two H200; more of them are taken to keep as much of their speed. Mixtures of experts, `dpo`, `ia3`, `pTuning` and DoRA: their
 arithmetic is written and not measured. int8 was measured once with gradient checkpointing, and two of its constants
 come from that. An H100 was measured for LoRA of 8 billion and of 1.1 billion parameters and for full fine-tuning of
 the latter; everything else on an H200.
@@ -93,7 +93,7 @@ class Measured:
     @property
     def planned_tokens_per_second(self) -> float:
         """Speed of optimizer steps."""
-        tokens = self.work.tokens * self.work.accumulation
+        tokens = self.work.tokens * self.work.accumulation * self.work.processes
         return tokens / seconds_per_step(self.work, self.gpu)
 
 
@@ -141,7 +141,8 @@ def _of_side_by_side(source: str, result: dict[str, Any]) -> Iterator[Measured]:
         found = _ROW.match(name)
         if found is None:
             continue
-        called, method, data, micro, quantization = found.groups()
+        called, method, data, micro, quantization, gpus = found.groups()
+        processes = int(gpus or 1)
         sequence, small = _SEQUENCES[called], called == "1b"
         shape = _shape(**_SHAPES[called], is_tied=small)
         if row["path"] == "plain":
@@ -151,9 +152,10 @@ def _of_side_by_side(source: str, result: dict[str, Any]) -> Iterator[Measured]:
             method,
             quantization,
             micro=int(micro),
-            accumulation=result["globalBatch"] // int(micro),
+            accumulation=result["globalBatch"] // int(micro) // processes,
             sequence=sequence,
             record=_SHORT_RECORD if data == "short" else sequence,
+            processes=processes,
         )
         speed = row.get("tokensPerSecondAfterFirst") or row["tokensPerSecond"]
         yield Measured(
@@ -193,6 +195,7 @@ def _work(
     sequence: int,
     record: int,
     rank: int = 16,
+    processes: int = 1,
     has_dropout: bool = False,
     is_recomputing: bool = False,
 ) -> Work:
@@ -212,7 +215,7 @@ def _work(
         sequence=sequence,
         record=record,
         is_recomputing=is_recomputing,
-        processes=1,
+        processes=processes,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.cluster.operator_process import JobOnCluster, OperatorProcess, until
+from support.cluster.operator_setup import make_claims
 from support.nemo.data_store import Repository
 from support.nemo.double import TOKEN, NemoDouble, served
 from support.nemo.world import TARGET, customizer_spec, service_runtime
@@ -78,15 +79,18 @@ def test_the_same_job_with_another_runtime_ends_with_the_same_shape_of_status(
     job.wait_for("Succeeded", "True", seconds=60)
     assert len(double.customizer.started) == 1
     where = f"/apis/{names.API_VERSION}/namespaces/{job.namespace}/{names.JOB_PLURAL}"
-    assert not (job.cluster.get(f"{where}/{job.name}") or {})["metadata"].get("finalizers")
+    until(
+        "no finalizer is left", lambda: "finalizers" not in job.cluster.get(f"{where}/{job.name}")["metadata"]
+    )
     by_service = job.status
     other = JobOnCluster(job.cluster, job.namespace, "b")
+    make_claims(job.cluster, job.namespace, "b")
     other.apply(job_spec(serve={"disabled": True}))
     for stage in Stage:
         other.succeed(stage)
     other.wait_for("Succeeded", "True", seconds=60)
     assert shape(by_service) == shape(other.status)
-    assert TOKEN not in operator.said
+    assert TOKEN not in operator.said()
 
 
 def test_a_job_that_is_deleted_cancels_there_and_goes(

@@ -46,6 +46,7 @@ STARTED = {"plan": {"digest": "0" * 64, "gpus": 1, "microBatchSize": 1, "gradien
 ENDED = {"ended": NOW}
 EDITS_ALLOWED: dict[str, Any] = {
     "suspend": True,
+    "budget": {"gpuHours": 2.5},
     "retry": {"maxAttempts": 5, "maxInterruptions": 0},
     "deadlines": {"activeSeconds": 60},
     "ttl": {"afterSuccessSeconds": 0},

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chats in the forms that people write them in: taken as they are meant, or refused by name; nothing is dropped."""
 
+import inspect
 import json
 
 import pytest
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from tuneyard_data.chat_template import (
     ASKED_OTHERWISE,
     EARLIER_ANSWERS_LEFT_OUT,
@@ -77,6 +78,7 @@ SAME_CHAT = {
         "messages": [ASK | {"name": None}, ANSWER | {"tool_calls": None, "refusal": None}]
     },
     "a weight of one": {"messages": [ASK, ANSWER | {"weight": 1}]},
+    "a column for a system message that is empty": {"conversations": [ASK, ANSWER], "system": ""},
 }
 
 
@@ -112,7 +114,7 @@ def test_tools_that_the_template_leaves_out_are_said():
     assert example_of(messages=[ASK, ANSWER], tools=[TOOL]).notes == (TOOLS_LEFT_OUT,)
 
 
-@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"trainable": 0}])
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"trainable": 0}, {"loss": False}])
 def test_a_turn_that_is_not_to_be_learned_is_seen_and_not_learned(mark):
     wrong = {"role": "assistant", "content": "WRONG"} | mark
     example = example_of(messages=[ASK, wrong, ASK, ANSWER])
@@ -123,6 +125,39 @@ def test_a_turn_that_is_not_to_be_learned_is_seen_and_not_learned(mark):
 def test_only_the_completion_of_a_prompt_in_messages_is_learned():
     earlier = {"role": "assistant", "content": "earlier"}
     assert learned(example_of(prompt=[ASK, earlier, ASK], completion=[ANSWER])) == [" a</s>"]
+
+
+@pytest.mark.parametrize("column", ["system", "system_prompt"])
+def test_a_system_message_may_stand_in_a_column_of_its_own(column):
+    example = example_of(
+        conversations=[{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], **{column: "Be kind."}
+    )
+    assert text(example) == "system: Be kind.\nuser: q\nassistant: a</s>"
+    with pytest.raises(RecordProblem, match="both in a column of its own and among the messages"):
+        read_chat(record(messages=[{"role": "system", "content": "x"}, ASK, ANSWER], **{column: "Be kind."}))
+    with pytest.raises(RecordProblem, match=f"`{column}` must be a string"):
+        read_chat(record(messages=[ASK, ANSWER], **{column: ["Be kind."]}))
+
+
+def test_a_system_message_may_be_empty():
+    example = example_of(messages=[{"role": "system", "content": ""}, ASK, ANSWER])
+    assert text(example) == "system: \nuser: q\nassistant: a</s>"
+
+
+def test_options_may_be_json_and_are_no_arguments_of_the_library():
+    assert read_chat(record(messages=[ASK, ANSWER], chat_template_kwargs='{"mood": "bad"}')).options == {
+        "mood": "bad"
+    }
+    for argument in ("continue_final_message", "return_dict", "truncation", "self"):
+        with pytest.raises(RecordProblem, match=f"it must not set {argument}"):
+            read_chat(record(messages=[ASK, ANSWER], chat_template_kwargs={argument: True}))
+
+
+def test_every_argument_of_apply_chat_template_is_known():
+    taken = set(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - {"kwargs"}
+    for argument in taken:
+        with pytest.raises(RecordProblem, match="must not set"):
+            read_chat(record(messages=[ASK, ANSWER], chat_template_kwargs={argument: None}))
 
 
 def test_options_of_the_record_are_variables_of_the_template():
@@ -238,6 +273,19 @@ REFUSED = {
         [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, ANSWER],
         'messages[0].content: only parts of type text can be learned from (got a string, "image_url")',
     ),
+    "a weight that is no number": ([ASK, ANSWER | {"weight": []}], "messages[1].weight must be 0 or 1"),
+    "a part of a turn": (
+        [ASK, ANSWER | {"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}]}],
+        "messages[1].train_detail: a message is learned whole or not at all; try `weight` 0 or 1",
+    ),
+    "an empty question": (
+        [ASK | {"content": ""}, ANSWER],
+        "messages[0].content must be a string with content",
+    ),
+    "a chat as a string": (
+        "[]",
+        '`messages` must be a list with content (got a string, "[]"); try the list itself',
+    ),
     "a weight between": ([ASK, ANSWER | {"weight": 0.5}], "messages[1].weight must be 0 or 1"),
     "an unknown speaker": (
         [{"from": "narrator", "value": "x"}, ANSWER],
@@ -276,7 +324,7 @@ def test_what_can_not_be_learned_is_refused_by_name(messages, message):
 def test_other_columns_are_refused_by_name():
     with pytest.raises(RecordProblem, match="`tools` must be a list of objects"):
         read_chat(record(messages=[ASK, ANSWER], tools="weather"))
-    with pytest.raises(RecordProblem, match="`chat_template_kwargs` must not set tools"):
+    with pytest.raises(RecordProblem, match="it must not set tools"):
         read_chat(record(messages=[ASK, ANSWER], chat_template_kwargs={"tools": []}))
     with pytest.raises(RecordProblem, match="so `completion` must be one too"):
         read_chat(record(prompt=[ASK], completion="a"))

@@ -22,6 +22,11 @@ FORMS = {
     "an array under instances": ("t.json", json.dumps({"type": "text_only", "instances": ROWS}).encode()),
     "UTF-16, little end first": ("t.jsonl", b"\xff\xfe" + LINES.encode("utf-16-le")),
     "UTF-16, big end first": ("t.json", b"\xfe\xff" + ARRAY.encode("utf-16-be")),
+    "UTF-16 without a mark": ("t.jsonl", LINES.encode("utf-16-le")),
+    "UTF-16 without a mark, big end first": ("t.json", ARRAY.encode("utf-16-be")),
+    "UTF-32": ("t.jsonl", LINES.encode("utf-32")),
+    "gzip by its name": ("t.jsonl.gz", gzip.compress(LINES.encode())),
+    "an array in gzip by its name": ("t.json.gz", gzip.compress(ARRAY.encode())),
     "gzip": ("t.jsonl", gzip.compress(LINES.encode())),
     "an array in gzip": ("t.json", gzip.compress(ARRAY.encode())),
 }
@@ -50,7 +55,33 @@ def test_places_inside_an_object_are_those_of_the_file(tmp_path):
 
 BROKEN = {
     "gzip that is cut": ("t.jsonl", gzip.compress(LINES.encode())[:-9], "this is no whole gzip file"),
-    "UTF-16 that is cut": ("t.jsonl", b"\xff\xfe" + LINES.encode("utf-16-le")[:-1], "this is not UTF-16"),
+    "UTF-16 that is cut": (
+        "t.jsonl",
+        b"\xff\xfe" + LINES.encode("utf-16-le")[:-1],
+        "this is not in the encoding",
+    ),
+    "a pointer": (
+        "t.jsonl",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        "try `git lfs pull`",
+    ),
+    "a pointer to parquet": (
+        "t.parquet",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        "try `git lfs pull`",
+    ),
+    "a web page": (
+        "t.jsonl",
+        b"\n<!DOCTYPE html><html>\n<body>Sign in</body>",
+        "this is a web page and no data",
+    ),
+    "a zip archive": ("t.jsonl", b"PK\x03\x04rest", "this is a zip archive"),
+    "zstd": ("t.jsonl", b"\x28\xb5\x2f\xfdrest", "this is compressed by zstd"),
+    "a record of several lines": (
+        "t.jsonl",
+        json.dumps(ROWS[0], indent=1).encode(),
+        "(got the end); where records have several lines, try an array of them",
+    ),
 }
 
 

@@ -86,7 +86,9 @@ def side_by_side(what: str) -> dict[str, Any]:
 
 
 def test_lora_beside_others_is_what_the_readme_says() -> None:
-    rows = side_by_side("8b-lora-nvidia-h200") | side_by_side("8b-lora-fp8-nvidia-h200")
+    rows = side_by_side("1b-lora-1b-sft-8b-lora-nvidia-h200") | side_by_side(
+        "8b-lora-8b-lora-fp8-nvidia-h200"
+    )
     ours, fp8, peft, liger = (
         f"{rows[name]['tokensPerSecond']:,.0f}"
         for name in (
@@ -113,18 +115,35 @@ NAMES = {
     [
         *(f"{kind}-nvidia-h100-80gb-hbm3" for kind in ("8b-lora", "1b-lora", "1b-sft")),
         *(f"{kind}-nvidia-h200" for kind in ("8b-lora", "8b-lora-fp8", "1b-lora-1b-sft")),
+        *(f"{kind}-nvidia-h200" for kind in ("8b-lora-8b-lora-fp8", "1b-lora-1b-sft-8b-lora")),
+        "1b-lora-8b-lora-nvidia-h200-x2",
     ],
 )
 def test_the_table_of_programs_side_by_side_is_what_was_measured(what: str) -> None:
     for name, row in side_by_side(what).items():
-        stack, _, _, data, micro, *quantization = name.split("-")
-        program = NAMES[stack] + (", FP8" if quantization else "")
+        stack, _, _, data, micro, *options = name.split("-")
+        program = (
+            NAMES[stack] + (", FP8" if "fp8" in options else "") + (", 2 GPUs" if "x2" in options else "")
+        )
         line = next(
             line
             for line in BENCHMARKS.splitlines()
             if f"| {program} | {row['tokensPerSecond']:,.0f} | {row['peakMemoryGiB']:.1f} |" in line
         )
         assert f"{data} records, micro batch {micro} |" in line
+
+
+def test_the_table_of_memory_is_what_was_measured() -> None:
+    _, _, table = BENCHMARKS.partition("### Memory of a training")
+    lines = [line for line in table.splitlines() if line.startswith("| ") and line.count(" | ") == 4][2:]
+    cases = results("memory-nvidia-h200.json")["cases"].values()
+    measured = {
+        f"{case['path']} | {case['tokens_per_second']:,.0f} | {case['peak_allocated_bytes'] / 2**30:.1f} | "
+        f"{case['peak_reserved_bytes'] / 2**30:.1f} |"
+        for case in cases
+    }
+    assert len(lines) > len(cases) // 3
+    assert {line.split(" | ", 1)[1] for line in lines} <= measured
 
 
 COLUMNS = [(1, "lora"), (2, "lora"), (1, "sft"), (2, "sft")]

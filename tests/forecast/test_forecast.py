@@ -88,7 +88,6 @@ def test_the_fast_path_never_has_all_logits_at_once() -> None:
         ({"is_dora": True}, "DoRA"),
         ({"has_dropout": True}, "dropout"),
         ({"is_bf16": False}, "bfloat16"),
-        ({"processes": 2}, "one GPU"),
         ({"quantization": "nf4"}, "nf4"),
         ({"is_on_gpu": False}, "GPU"),
         ({"shape": EIGHT_B.model_copy(update={"is_known_to_fast_path": False})}, "layers"),
@@ -174,7 +173,7 @@ def test_llama_70b_on_one_48_gb_card_does_not_fit_and_is_told_what_does() -> Non
         (
             work(micro_batch=8, accumulation=1),
             21,
-            "training.gradientCheckpointing: true and training.microBatchSize: 1",
+            "training.gradientCheckpointing: true and training.microBatchSize: 2",
         ),
         (work(is_recomputing=True), 16, "model.quantization: nf4"),
         (work(), 16, "model.quantization: nf4 with training.gradientCheckpointing: true"),

@@ -2,12 +2,13 @@
 """Shapes of models from config.json and from the headers of their weights."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tuneyard_api.known_shapes import KNOWN, known_config
-from tuneyard_api.model_shape import ShapeUnknownError, shape_of, tensors_of_header, usual_tensors
+from tuneyard_api.model_shape import ShapeUnknownError, shape_of, tensors_in, tensors_of_header, usual_tensors
 
 TINY = Path(__file__).parents[2] / "examples" / "models" / "tiny-llama"
 EIGHT_B = KNOWN["llama-3.1-8b-instruct"]
@@ -22,11 +23,6 @@ MIXTRAL = {
     "num_local_experts": 8,
     "num_experts_per_tok": 2,
 }
-
-
-def header_of(folder: Path) -> dict[str, tuple[int, ...]]:
-    content = (folder / "model.safetensors").read_bytes()
-    return tensors_of_header(content[8 : 8 + int.from_bytes(content[:8], "little")])
 
 
 @pytest.mark.parametrize(
@@ -47,7 +43,7 @@ def test_a_configuration_tells_the_parameters(name: str, parameters: int) -> Non
 
 def test_the_header_of_the_weights_and_the_configuration_say_the_same() -> None:
     config = json.loads((TINY / "config.json").read_text())
-    by_header = shape_of(config, header_of(TINY))
+    by_header = shape_of(config, tensors_in(TINY))
     assert by_header == shape_of(config)
     assert by_header.is_known_to_fast_path
 
@@ -81,6 +77,21 @@ def test_a_configuration_without_a_size_is_refused_by_its_name(missing: str) -> 
     config: dict[str, Any] = {name: value for name, value in EIGHT_B.items() if name != missing}
     with pytest.raises(ShapeUnknownError, match=missing):
         shape_of(config)
+
+
+def test_weights_that_lie_there_under_another_name_too_count_once(tmp_path: Path) -> None:
+    for name in ("model-1.safetensors", "consolidated.safetensors"):
+        shutil.copy(TINY / "model.safetensors", tmp_path / name)
+    index = {"weight_map": {"model.norm.weight": "model-1.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert tensors_in(tmp_path) == tensors_in(TINY)
+
+
+def test_a_model_of_many_shapes_is_not_told_apart() -> None:
+    """Each layer of some families is as wide as it likes; a result of a pod has no room for all of them."""
+    many = {f"model.layers.{at}.mlp.down_proj.weight": (4096, 64 * at + 64) for at in range(20)}
+    with pytest.raises(ShapeUnknownError, match="20 shapes"):
+        shape_of(EIGHT_B, many)
 
 
 @pytest.mark.parametrize("header", [b"", b"[]", b'{"a": 1}', b'{"a": {"shape": ["x"]}}'])

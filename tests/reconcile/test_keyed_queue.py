@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.world.pods import FakeMeter
 from support.world.world import KEY, World
+from tuneyard_operator.domain.measures import Changes
 from tuneyard_operator.reconcile.queue import FIRST_DELAY, LAST_DELAY, Key, KeyedQueue
 
 A, B, C = Key("n", "a"), Key("n", "b"), Key("n", "c")
@@ -106,6 +107,9 @@ class Passes(FakeMeter):
 
     def passed(self, seconds: float, *, failed: bool) -> None:  # noqa: ARG002  the port's signature
         self.ended.put_nowait(failed)
+
+    def changed(self, changes: Changes) -> None:
+        """No test here looks at them."""
 
 
 def test_the_loop_outlives_errors_and_works_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ class Hub(ThreadingHTTPServer):
         self.repositories: dict[tuple[str, str], dict[str, bytes]] = {}
         self.requests: list[tuple[str, str]] = []
         self.is_broken = False
+        self.scheme = "http"
         self.pauses: list[str] = []
         """What the answers of a broken hub say in Retry-After, one after the other."""
         self.troubles: dict[str, list[int | str]] = {}
@@ -30,13 +32,16 @@ class Hub(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
+        return f"{self.scheme}://{self.server_address[0]!s}:{self.server_address[1]}"
 
 
 @contextmanager
-def running_hub(host: str = "127.0.0.1") -> Iterator[Hub]:
-    """A hub that answers at an address of this machine."""
+def running_hub(host: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> Iterator[Hub]:
+    """A hub that answers at an address of this machine, with a context by TLS."""
     server = Hub(host)
+    if context:
+        server.scheme = "https"
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server

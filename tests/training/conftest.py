@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
+from tuneyard_api.ledger import PhaseTimes
 from tuneyard_api.planner import digest_of
 from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult, TrainFacts
 from tuneyard_trainer.pod.results import write_result
@@ -55,13 +56,23 @@ def write_tokenizer(folder: Path, *, chat_template: str | None = None) -> None:
 
 
 def write_model_files(folder: Path, **config: Any) -> None:
-    """Everything but real weights: enough for prepare, and without PyTorch."""
+    """A Llama of zeros: enough for prepare, and without PyTorch."""
     numpy = pytest.importorskip("numpy")
     safetensors = pytest.importorskip("safetensors.numpy")
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"model_type": "llama", "vocab_size": 320, "max_position_embeddings": 256} | config
-    (folder / "config.json").write_text(json.dumps(content))
-    safetensors.save_file({"w": numpy.zeros(1, dtype=numpy.float32)}, folder / "model.safetensors")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8}
+    content = {"model_type": "llama", "vocab_size": 320, "max_position_embeddings": 256} | sizes | heads
+    (folder / "config.json").write_text(json.dumps(content | config))
+    square = [f"self_attn.{name}_proj" for name in "qkvo"] + [
+        f"mlp.{name}_proj" for name in ("gate", "up", "down")
+    ]
+    shapes: dict[str, tuple[int, ...]] = {f"layers.0.{name}.weight": (8, 8) for name in square}
+    shapes |= {f"layers.0.{name}_layernorm.weight": (8,) for name in ("input", "post_attention")}
+    shapes |= {"embed_tokens.weight": (320, 8), "norm.weight": (8,)}
+    tensors = {f"model.{name}": numpy.zeros(shape, numpy.float32) for name, shape in shapes.items()}
+    tensors["lm_head.weight"] = numpy.zeros((320, 8), numpy.float32)
+    safetensors.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     write_tokenizer(folder)
 
 
@@ -206,6 +217,7 @@ def trained(
             outcome="Succeeded",
             plan_digest=digest_of(job),
             facts=said.model_copy(update=facts or {}).model_dump(mode="json"),
+            times=PhaseTimes(seconds={"loading": 0.2, "training": 9.6, "checkpointing": 1.2}),
         )
         write_result(result, pods.workspace, pods.log)
         return job

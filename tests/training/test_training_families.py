@@ -34,7 +34,7 @@ def test_a_model_that_carries_a_state_is_not_packed(write_model, jsonl, job_of, 
 
 def test_a_family_that_can_not_be_trained_is_known_without_a_gpu(write_model, jsonl, job_of, pods):
     folder = write_model()
-    known = {"nope": "Transformers does not recognize", "clip": "no causal language model"}
+    known = {"nope": "does not know the model_type nope; try", "clip": "no causal language model"}
     for model_type, message in known.items():
         (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
         code, result = pods.run("prepare", job_of(folder, jsonl(GOOD), runtime={"modelFamilies": []}))

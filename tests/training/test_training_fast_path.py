@@ -173,6 +173,18 @@ def test_values_do_not_keep_the_product_that_they_are_part_of():
     assert values.untyped_storage().nbytes() == values.numel() * values.element_size()
 
 
+def test_losses_run_as_the_forward_pass_of_the_model_and_of_each_layer():
+    """Hooks of FSDP2 gather parameters there; on a GPU it asks for an argument."""
+    model = model_of("Llama", LLAMA)
+    called, layers = [], model.get_base_model().model.layers
+    fast = FastPath(model, longest=64, is_compiled=False)
+    for part in (model, *layers):
+        part.register_forward_pre_hook(lambda part, arguments: called.append((part, len(arguments))))
+    fast_loss(fast, batch_of(PACKED))
+    assert [part for part, _ in called] == [model, *layers]
+    assert all(arguments for _, arguments in called)
+
+
 def test_recomputing_changes_nothing():
     model = model_of("Llama", LLAMA)
     kept, made_again = (
@@ -238,8 +250,12 @@ REASONS = {
     ),
     "dpo": ({"method": "dpo"}, GPU, World(), "method dpo does not have one"),
     "float32": ({}, dataclasses.replace(GPU, is_autocast=False), World(), "it computes in bfloat16"),
-    "two GPUs": ({}, GPU, World(0, 2), "it trains on one GPU"),
-    "a whole model on two GPUs": ({"method": "sft"}, GPU, World(0, 2), "it trains on one GPU"),
+    "dora on two GPUs": (
+        {"lora": {"dora": True}},
+        GPU,
+        World(0, 2),
+        "lora.dora trains magnitudes, which it does not compute",
+    ),
     "nf4": ({"quantization": "nf4"}, GPU, World(), "the base model is quantized to nf4"),
 }
 

@@ -22,7 +22,7 @@ from support.fast_models import (  # noqa: E402
     loss_and_gradient,
     model_of,
 )
-from tuneyard_trainer.fast import fp8, projection  # noqa: E402
+from tuneyard_trainer.fast import fp8  # noqa: E402
 from tuneyard_trainer.fast.path import FastPath  # noqa: E402
 from tuneyard_trainer.fast.structure import UnknownStructureError  # noqa: E402
 from tuneyard_trainer.model.quantized import quantization_options  # noqa: E402
@@ -52,10 +52,16 @@ def test_numbers_are_rounded_to_e4m3_by_row():
         [448, 1, -3, 0, 0, 0, 1e-3, -2e-3, 4e-3], rel=0.07
     )
     assert relative(values.float()[0], torch.tensor([448.0, 1.0, -3.0])) == 0
-    parts = x.split([1, 2], 1)
-    together = fp8.quantize_together(parts)
-    assert torch.equal(together[0].float(), values.float())
-    assert torch.equal(together[1], scales)
+
+
+@pytest.mark.parametrize(("widths", "count"), [((48,), 1), ((16, 32), 2), ((24, 24), 1), ((16, 16, 16), 1)])
+def test_parts_are_rounded_as_one_and_stay_apart_where_a_product_takes_them(widths, count):
+    x = drawn(5, 48)
+    parts, scales = fp8.quantize_together(x.split(widths, 1))
+    assert len(parts) == count
+    values, expected = fp8.quantize_rows(x)
+    assert torch.equal(torch.cat(parts, 1).float(), values.float())
+    assert torch.equal(scales, expected)
 
 
 @pytest.mark.parametrize("ranks", [(0,), (3,), (16, 8)])
@@ -63,20 +69,21 @@ def test_a_product_is_that_of_float32_as_near_as_e4m3_is(ranks):
     x, weight = drawn(70, 256, seed=1), drawn(96, 256, seed=2)
     u, v = drawn(70, sum(ranks), seed=3), drawn(96, sum(ranks), seed=4)
     rows, scales, columns, column_scales = fp8.hold(weight)
-    made = fp8.product(*fp8.quantize_rows(x), rows, scales, u, v)
+    made = fp8.product(fp8.quantize_together([x]), (rows, scales), (u, v))
     assert 0.01 < relative(made - u @ v.t(), x @ weight.t()) < 0.05
     gradient = drawn(70, 96, seed=5)
     none = gradient.new_empty(70, 0), gradient.new_empty(256, 0)
-    back = fp8.product(*fp8.quantize_rows(gradient), columns, column_scales, *none)
+    back = fp8.product(fp8.quantize_together(gradient.split([32, 64], 1)), (columns, column_scales), none)
     assert 0.01 < relative(back, gradient @ weight) < 0.05
 
 
 def test_the_compiler_is_told_the_shapes_that_the_operators_make():
-    held = (*fp8.quantize_rows(drawn(6, 32)), *fp8.quantize_rows(drawn(16, 32, seed=1)))
-    plain = (drawn(6, 32), drawn(32, 16))
+    held = (*fp8.quantize_together(drawn(6, 32).chunk(2, 1)), *fp8.quantize_rows(drawn(16, 32, seed=1)))
+    plain = ([drawn(6, 32), drawn(6, 8)], [drawn(32, 16), drawn(8, 16)])
     adapter = (drawn(6, 3), drawn(16, 3))
-    for operator, frozen in ((fp8.product, held), (projection.product, plain)):
-        torch.library.opcheck(operator, (*frozen, *adapter), test_utils="test_faketensor")
+    for name, operands in (("fp8_product", held), ("product", plain)):
+        operator = getattr(torch.ops.tuneyard, name).default
+        torch.library.opcheck(operator, (*operands, *adapter), test_utils="test_faketensor")
 
 
 KERNEL = """
@@ -88,9 +95,11 @@ for _ in range(4):
     rows -= int(torch.randint(0, 16, (), generator=draw))
     rank = int(torch.randint(0, 40, (), generator=draw))
     x, w, u, v = (torch.randn(*s, generator=draw) for s in ((rows, depth), (out, depth), (rows, rank), (out, rank)))
-    held = (*fp8.quantize_rows(x), *fp8.quantize_rows(w), u, v)
-    expected = (held[0].float() * held[1]) @ (held[2].float() * held[3]).t() + u @ v.t()
-    for made in (fp8_kernel.launch(*held), fp8.product(*held)):
+    cut = int(torch.randint(0, depth // 16, (), generator=draw)) * 16
+    parts, scales = fp8.quantize_together(x.split([cut, depth - cut], 1) if cut else [x])
+    weight = fp8.quantize_rows(w)
+    expected = (torch.cat(parts, 1).float() * scales) @ (weight[0].float() * weight[1]).t() + u @ v.t()
+    for made in (fp8_kernel.launch(parts, scales, *weight, u, v), fp8.product((parts, scales), weight, (u, v))):
         assert float((made - expected).norm() / expected.norm()) < 1e-5, (rows, out, depth, rank)
 print("right")
 """
@@ -120,9 +129,16 @@ def test_on_a_gpu_the_kernel_makes_what_float32_makes_of_random_shapes():
             torch.randn(*shape, generator=draw).bfloat16()
             for shape in ((rows, depth), (out, depth), (rows, rank), (out, rank))
         )
-        held = (*fp8.quantize_rows(x), *fp8.quantize_rows(w), u, v)
-        made = fp8.product(*(each.cuda() for each in held)).cpu()
-        assert relative(made, fp8.product(*held)) < 0.006, (rows, out, depth, rank)
+        cut = int(torch.randint(0, depth // 16, (), generator=draw)) * 16
+        made = [
+            fp8.product(
+                fp8.quantize_together(on[0].split([cut, depth - cut], 1) if cut else on[:1]),
+                fp8.quantize_rows(on[1]),
+                (on[2], on[3]),
+            ).cpu()
+            for on in ([x, w, u, v], [each.cuda() for each in (x, w, u, v)])
+        ]
+        assert relative(made[1], made[0]) < 0.006, (rows, out, depth, rank)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama with biases", "qwen3", "phi3", "gemma"])

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 from support.hub import COMMIT, TOKEN, running_hub
 from tuneyard_api.pod_contract import FailureClass, ResolvedSource
-from tuneyard_trainer.fetch import hub as hub_fetch
+from tuneyard_trainer.fetch import patience
 from tuneyard_trainer.fetch.hub import fetch_data_file, fetch_model
 from tuneyard_trainer.pod.failures import StageFailure
 
@@ -37,7 +37,7 @@ def hub(monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", server.address)
         template = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(hub_fetch, "_PAUSES_SECONDS", (0.01, 0.01))
+        monkeypatch.setattr(patience, "_PAUSES_SECONDS", (0.01, 0.01))
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield server
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What needs the modules of a model is known before a GPU is asked for, in a process of its own; and what was written is read back."""
 
+import contextlib
 import json
 import re
 
@@ -12,6 +13,7 @@ from tuneyard_trainer.pod.failures import StageFailure
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 from tuneyard_trainer.model.loading import Device, load_model, save_tuned  # noqa: E402
 from tuneyard_trainer.model.reloaded import check_written  # noqa: E402
 from tuneyard_trainer.model.world import World  # noqa: E402
@@ -33,7 +35,9 @@ PROBLEMS = {
     ),
     "a family whose layers IA3 does not know": (
         {"method": "ia3"},
-        TINY | {"model_type": "olmo2", "hidden_size": 32, "intermediate_size": 64},
+        TINY
+        | {"model_type": "olmo2", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+        | {"num_attention_heads": 2},
         "PEFT does not say which layers of olmo2 IA3 scales; try method: lora",
     ),
     "a family that lost the layers that IA3 scaled": (
@@ -50,13 +54,53 @@ PROBLEMS = {
 }
 
 
+def with_weights(folder, config):
+    """A folder whose config.json is another one, with random weights that fit it, where transformers can build it."""
+    (folder / "config.json").write_text(json.dumps(config))
+    with contextlib.suppress(ValueError):
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("case", PROBLEMS.values(), ids=PROBLEMS.keys())
 def test_what_can_not_be_trained_is_refused(write_model, job_of, tmp_path, case):
     changes, config, message = case
-    folder = write_model()
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = with_weights(write_model(), config)
     with pytest.raises(StageFailure, match=message):
         check_module_tree(job_of(folder, tmp_path, **changes), folder)
+
+
+OTHER_WEIGHTS = {
+    "a tensor is missing": (
+        {"transformer.h.0.mlp.c_fc.weight": None},
+        "lack transformer.h.0.mlp.c_fc.weight",
+    ),
+    "all have other names": (
+        None,
+        "lack .* and 13 more of the model that config.json describes; try all files",
+    ),
+    "a tensor of another shape": (
+        {"transformer.ln_f.weight": (3,)},
+        "have another shape than transformer.ln_f.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), OTHER_WEIGHTS.values(), ids=OTHER_WEIGHTS.keys())
+def test_weights_of_another_model_are_known_by_their_headers(write_model, job_of, tmp_path, change, message):
+    folder = with_weights(write_model(), TINY)
+    tensors = load_file(folder / "model.safetensors")
+    for name, shape in (change or {}).items():
+        del tensors[name]
+        tensors |= {name: torch.zeros(shape)} if shape else {}
+    if change is None:
+        tensors = {f"other.{name}": tensor for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StageFailure, match=message):
+        check_module_tree(job_of(folder, tmp_path), folder)
+    if change is None or None in change.values():
+        with pytest.raises(StageFailure, match=message):
+            load_model(folder, job_of(folder, tmp_path), CPU, World())
 
 
 def test_a_base_in_fp8_of_a_known_structure_is_taken(tiny_llama, job_of, tmp_path):
@@ -84,8 +128,7 @@ SAID = {
 
 @pytest.mark.parametrize(("config", "message"), SAID.values(), ids=SAID.keys())
 def test_what_gets_no_adapter_is_said_with_its_share(write_model, job_of, tmp_path, config, message):
-    folder = write_model()
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = with_weights(write_model(), config)
     said = check_module_tree(job_of(folder, tmp_path), folder)
     assert len(said) == (message is not None)
     if message:
@@ -93,8 +136,7 @@ def test_what_gets_no_adapter_is_said_with_its_share(write_model, job_of, tmp_pa
 
 
 def test_the_stage_asks_though_it_hides_pytorch_from_itself(write_model, jsonl, job_of, pods):
-    folder = write_model()
-    (folder / "config.json").write_text(json.dumps(TINY))
+    folder = with_weights(write_model(), TINY)
     records = jsonl([{"prompt": f"say number {n} =", "completion": " a"} for n in range(9)])
     pods.give(job_of(folder, records, lora={"rank": 4, "alpha": 8, "targetModules": ["q_proj"]}))
     assert pods.start("prepare").wait() == EXIT_CODES[FailureClass.BAD_INPUT]

@@ -134,6 +134,7 @@ def test_the_report_says_what_was_trained_on_what_and_how_it_went(published):
         "1.7500, of step 3",
         "1.500 GiB",
         "held out for validation",
+        "training 10 s, checkpointing 1 s",
         "vllm serve ./base --enable-lora --max-lora-rank 32 --lora-modules demo-adapter=./demo-adapter",
         "get finetunejob demo -o yaml",
         "0.5000 (0.2152 to 0.7848)",  # four of eight by Wilson

@@ -3,19 +3,17 @@
 
 import hashlib
 import http.server
-import ipaddress
-import ssl
 import threading
-from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.file_servers import context_of, write_certificate
 from tuneyard_api.pod_contract import FailureClass, PrepareFacts
 from tuneyard_api.remote_files import HttpFile
-from tuneyard_trainer.fetch import web
+from tuneyard_trainer.fetch import patience, web
 from tuneyard_trainer.fetch.web import Guard, Reach, fetch_url, reach_of, shown_url
 from tuneyard_trainer.pod.failures import StageFailure
 
@@ -49,48 +47,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Quiet."""
 
 
-def write_certificate(folder):
-    """A certificate for 127.0.0.1 that is its own authority, and its key."""
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-
-
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     """A server by TLS that clients of this test trust."""
     write_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    monkeypatch.setattr(patience, "_PAUSES_SECONDS", (0.01,))
     for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.socket = context_of(tmp_path).wrap_socket(server.socket, server_side=True)
     server.seen = []
     server.address = f"https://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

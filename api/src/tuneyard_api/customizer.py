@@ -24,8 +24,8 @@ class NewTarget(Contract):
     """Where the Customizer downloads the model from, such as `ngc://nvidia/nemo/llama-3_2-1b-instruct:2.0`."""
     parameters: Annotated[int, Field(ge=1, le=10_000_000_000_000)]
     """Number of the model's parameters."""
-    precision: Literal["bf16", "bf16-mixed", "fp16", "fp32"] = "bf16-mixed"
-    """Precision of its weights."""
+    precision: Literal["bf16", "bf16-mixed", "fp16", "fp32"] | None = None
+    """Precision of its weights; absent: bf16-mixed. It has no default, as Argo CD compares lists as a whole."""
 
 
 class CustomizerModel(Contract):

@@ -73,7 +73,7 @@ class HuggingFaceFile(HuggingFaceSource):
     """Files of a data set repository."""
 
     path: VolumePath
-    """File inside the repository, ending in .jsonl, .json or .parquet."""
+    """File inside the repository, ending in .jsonl, .json, either with .gz, or .parquet."""
 
 
 class DataSource(Contract):
@@ -84,7 +84,7 @@ class DataSource(Contract):
     hugging_face: HuggingFaceFile | None = None
     """A file of a data set repository."""
     pvc: ClaimSource | None = None
-    """A .jsonl, .json or .parquet file on a claim."""
+    """A .jsonl, .json (either may have .gz behind it) or .parquet file on a claim."""
     s3: S3File | None = None
     """A file in a bucket."""
     http: HttpFile | None = None

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from math import prod
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -19,6 +20,7 @@ from tuneyard_api.base import Tolerant
 Tensors = Mapping[str, tuple[int, ...]]
 """Shape of each tensor by its name."""
 
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_LINEARS = 16
 """Most kinds of linear layers: most models have 4 to 7, and a pod's result has room for so many."""
 MAX_HEADER_BYTES = 100_000_000
@@ -177,6 +179,42 @@ def usual_tensors(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         tensors["lm_head.weight"] = (words, hidden)
     for number in range(sizes.needed("num_hidden_layers")):
         tensors |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
+    return tensors
+
+
+def weight_files(index: str | bytes | None) -> list[str]:
+    """Names of the files with weights, by the content of the index beside them; without an index it is one file.
+
+    A folder may have the same weights under other names too.
+
+    Raises:
+        ShapeUnknownError: if the index names no files.
+    """
+    if index is None:
+        return [WEIGHTS]
+    try:
+        return sorted({str(name) for name in json.loads(index)["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ShapeUnknownError(f"{INDEX} has no weight_map") from error
+
+
+def tensors_in(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes in the headers of a folder's weights; empty if the folder has none.
+
+    Raises:
+        ShapeUnknownError: if a file is no safetensors file.
+        OSError: if a file can't be read.
+    """
+    index = folder / INDEX
+    if not index.is_file() and not (folder / WEIGHTS).is_file():
+        return {}
+    tensors: dict[str, tuple[int, ...]] = {}
+    for name in weight_files(index.read_bytes() if index.is_file() else None):
+        with (folder / name).open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 0 < length <= MAX_HEADER_BYTES:
+                raise ShapeUnknownError(f"{name} is no safetensors file")
+            tensors |= tensors_of_header(stream.read(length))
     return tensors
 
 

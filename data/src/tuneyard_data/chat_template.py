@@ -6,7 +6,6 @@ The text is transformers' own (`apply_chat_template`), so that it equals what a 
 
 import re
 from collections.abc import Callable, Iterator
-from functools import cache, partial
 from itertools import takewhile
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ import jinja2
 
 from tuneyard_data.chats import Chat, read_chat, reference_of
 from tuneyard_data.examples import Example, Piece
+from tuneyard_data.pretrained import plain_rendering
 from tuneyard_data.records import Record, RecordProblem
 from tuneyard_data.refused import DataRefused
 
@@ -31,6 +31,11 @@ _WORDS = re.compile(r"<[^<>\s]*>|\w+|.", re.DOTALL)
 class AppliesChatTemplate(Protocol):
     """A tokenizer of transformers, as far as it is used here."""
 
+    special_tokens_map: dict[str, str]
+
+    def get_chat_template(self) -> str:
+        """The template that is meant where none is named."""
+
     def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
         """The text of a chat."""
 
@@ -41,11 +46,16 @@ class ChatTemplate:
     def __init__(self, tokenizer: AppliesChatTemplate, stops: tuple[str, ...]) -> None:
         """`stops` are the texts of the tokens that end an answer, one of which the template may write itself."""
         self._tokenizer, self._stops = tokenizer, stops
+        self._quick: Callable[[dict[str, Any]], str] | None = None
 
     def render(self, chat: Chat, count: int, *, asks: bool) -> str:
         """The text of the first `count` messages; with `asks`, up to where the assistant begins to answer."""
+        messages = chat.messages[:count]
+        if not (chat.tools or chat.documents or chat.options) and all(map(_is_plain, messages)):
+            self._quick = self._quick or plain_rendering(self._tokenizer)
+            return self._quick({"messages": messages, "add_generation_prompt": asks})
         text = self._tokenizer.apply_chat_template(
-            chat.messages[:count],
+            messages,
             tools=chat.tools,
             documents=chat.documents,
             add_generation_prompt=asks,
@@ -65,7 +75,13 @@ class ChatTemplate:
         """
         chat = read_chat(record)
         last = len(chat.messages) - 1
-        render = cache(partial(self.render, chat))
+        texts: dict[tuple[int, bool], str] = {}
+
+        def render(count: int, *, asks: bool) -> str:
+            if (count, asks) not in texts:
+                texts[count, asks] = self.render(chat, count, asks=asks)
+            return texts[count, asks]
+
         try:
             whole = render(last + 1, asks=False)
             turns = [turn for turn in range(last + 1) if chat.learned[turn] or turn == last]
@@ -143,6 +159,11 @@ class ChatTemplate:
             stop = next(stop for stop in self._stops if text.endswith(stop, start, end))
             shorter = text[start : end - len(stop)].rstrip()
             end = start + len(shorter) if shorter.endswith(self._stops) else start
+
+
+def _is_plain(message: dict[str, Any]) -> bool:
+    """Whether a message has a role and a text and nothing else."""
+    return len(message) == 2 and type(message.get("role")) is str and type(message.get("content")) is str  # noqa: PLR2004  both
 
 
 class PlainChat:

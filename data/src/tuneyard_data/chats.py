@@ -14,6 +14,10 @@ from tuneyard_data.records import Place, Record, RecordProblem, describe_value, 
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 COLUMNS = ("messages", "conversations")
+_MAY_BE_EMPTY = ("system", "developer", "tool")
+"""Roles whose text may be empty: many data sets have an empty system message, and some tools answer nothing."""
+_FIRST_ROLES = ("system", "developer")
+"""Roles of the first message alone."""
 _SHAREGPT_ROLES = {
     "system": "system",
     "human": "user",
@@ -28,8 +32,34 @@ _SHAREGPT_ROLES = {
     "function_response": "tool",
     "function_call": "assistant",
 }
-_LEARNED_KEYS = ("weight", "train", "training", "trainable")
+_LEARNED_KEYS = ("weight", "train", "training", "trainable", "loss")
 """Keys of a message that say whether it is learned: OpenAI and Mistral write `weight`, others the rest."""
+_PARTLY_LEARNED_KEYS = ("train_detail", "training_detail")
+"""Keys of a message that say which of its characters are learned, as Axolotl has them."""
+SYSTEM_COLUMNS = ("system", "system_prompt")
+"""Columns beside the messages that hold the text of the system's, as LLaMA-Factory has it."""
+_NO_OPTIONS = frozenset(
+    [
+        "self",
+        "messages",
+        "conversation",
+        "tools",
+        "documents",
+        "chat_template",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenize",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+        "sanitize_control_tokens",
+        "tokenizer_kwargs",
+    ]
+)
+"""Arguments of transformers' apply_chat_template that are no variables of the template, and variables that the record has."""
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -64,9 +94,53 @@ def read_chat(record: Record) -> Chat:
         RecordProblem: for what can't be a chat, and for what can't be learned.
     """
     messages, prompts, column = _messages_of(record)
-    place = record.place_of(column)
+    try:
+        read, learned = _read_messages(messages, prompts, column, record.place)
+        if system := _system_of(record):
+            read, learned = _with_system(system, read, record.place), [False, *learned]
+    except RecordProblem as problem:
+        # Where a column begins in a record takes a while to find.
+        raise RecordProblem(record.place_of(column), str(problem)) from None
+    return Chat(
+        read,
+        learned,
+        _tools_of(record),
+        _list_or_none(record, "documents"),
+        _options_of(record),
+    )
+
+
+def _system_of(record: Record) -> str | None:
+    """The text of a system message that stands in a column of its own."""
+    for column in SYSTEM_COLUMNS:
+        value = record.values.get(column)
+        if value is not None and not isinstance(value, str):
+            raise RecordProblem(
+                record.place_of(column), f"`{column}` must be a string (got {describe_value(value)})"
+            )
+        if value and value.strip():
+            return value
+    return None
+
+
+def _with_system(text: str, messages: list[dict[str, Any]], place: Place) -> list[dict[str, Any]]:
+    if messages[0]["role"] in _FIRST_ROLES:
+        raise RecordProblem(
+            place,
+            "the system's message stands both in a column of its own and among the messages; try one of them",
+        )
+    return [{"role": "system", "content": text}, *messages]
+
+
+def _read_messages(
+    messages: Any, prompts: int, column: str, place: Place
+) -> tuple[list[dict[str, Any]], list[bool]]:
+    """Each message as a template takes it, and whether it is learned."""
     if not isinstance(messages, list) or not messages:
-        raise RecordProblem(place, f"`{column}` must be a list with content (got {describe_value(messages)})")
+        hint = "; try the list itself, not its JSON as a string" if isinstance(messages, str) else ""
+        raise RecordProblem(
+            place, f"`{column}` must be a list with content (got {describe_value(messages)}){hint}"
+        )
     read, learned, before = [], [], None
     for index, message in enumerate(messages):
         name = f"{column}[{index}]" if index < prompts or not prompts else f"completion[{index - prompts}]"
@@ -79,13 +153,7 @@ def read_chat(record: Record) -> Chat:
             place,
             f"the last message must be the assistant's, because the model learns to write it (got {before})",
         )
-    return Chat(
-        read,
-        learned,
-        _tools_of(record),
-        _list_or_none(record, "documents"),
-        _options_of(record),
-    )
+    return read, learned
 
 
 def _messages_of(record: Record) -> tuple[Any, int, str]:
@@ -137,7 +205,7 @@ def _message(message: Any, name: str, place: Place) -> tuple[dict[str, Any], boo
     if calls:
         # As a serving program has it: many templates fail on null and on no content at all, none on an empty text.
         one["content"] = content or ""
-    elif content is not None and (content.strip() or role == "tool"):
+    elif content is not None and (content.strip() or role in _MAY_BE_EMPTY):
         one["content"] = content
     else:
         raise RecordProblem(
@@ -168,9 +236,14 @@ def _of_sharegpt(message: dict[str, Any], name: str, place: Place) -> dict[str, 
 def _is_learned(message: dict[str, Any], name: str, place: Place) -> bool:
     """What the message says of it; the keys that say so are removed, as no template knows them."""
     is_learned = True
+    if partly := [key for key in _PARTLY_LEARNED_KEYS if key in message]:
+        raise RecordProblem(
+            place,
+            f"{name}.{partly[0]}: a message is learned whole or not at all; try `weight` 0 or 1 instead",
+        )
     for key in _LEARNED_KEYS:
         value = message.pop(key, 1)
-        if value not in {0, 1}:
+        if not isinstance(value, bool | int | float) or value not in {0, 1}:
             raise RecordProblem(
                 place, f"{name}.{key} must be 0 or 1, or true or false (got {describe_value(value)})"
             )
@@ -238,7 +311,7 @@ def _tool_call(call: Any, name: str, place: Place) -> dict[str, Any]:
 
 
 def _check_order(role: str, before: str | None, name: str, place: Place) -> str:
-    if role in {"system", "developer"} and before is not None:
+    if role in _FIRST_ROLES and before is not None:
         raise RecordProblem(place, f"{name}: a {role} message must be the first one (got one after {before})")
     if role == "assistant" and before not in {"user", "tool"}:
         raise RecordProblem(
@@ -273,23 +346,20 @@ def _list_or_none(record: Record, column: str) -> list[Any] | None:
 
 def _options_of(record: Record) -> dict[str, Any]:
     value = record.values.get("chat_template_kwargs")
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "null")
+        except ValueError:
+            value = record.values["chat_template_kwargs"]
     if value is not None and not isinstance(value, dict):
         raise RecordProblem(
             record.place_of("chat_template_kwargs"),
             f"`chat_template_kwargs` must be an object (got {describe_value(value)})",
         )
-    own = {
-        "messages",
-        "conversation",
-        "tools",
-        "documents",
-        "chat_template",
-        "tokenize",
-        "add_generation_prompt",
-    }
-    if taken := sorted(own & set(value or {})):
+    if taken := sorted(_NO_OPTIONS & set(value or {})):
         raise RecordProblem(
-            record.place_of("chat_template_kwargs"), f"`chat_template_kwargs` must not set {', '.join(taken)}"
+            record.place_of("chat_template_kwargs"),
+            f"`chat_template_kwargs` holds variables of the chat template; it must not set {', '.join(taken)}",
         )
     return value or {}
 

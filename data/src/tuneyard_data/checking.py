@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tuneyard_data.loading import Loaded, Reading, load_splits, notes_of
 from tuneyard_data.page import html_of
-from tuneyard_data.records import SUFFIXES, DataFile
+from tuneyard_data.records import SUFFIXES, DataFile, suffix_of
 from tuneyard_data.refused import DataRefused, RecordsRefused
 from tuneyard_data.report import DataReport, build_report, warnings_of
 from tuneyard_data.tokenization import TextTokenizer
@@ -37,7 +37,7 @@ def check_files(
     wrong = [
         f"{file.name}: files must end in {', '.join(SUFFIXES)}"
         for file in named
-        if file.path.suffix not in SUFFIXES
+        if suffix_of(file.name) is None
     ]
     if wrong:
         return Checked(tuple(wrong))

@@ -40,6 +40,11 @@ class Example:
         return "".join(piece.text for piece in self.pieces)
 
     @property
+    def learned_text(self) -> str:
+        """What is learned of it."""
+        return "".join(piece.text for piece in self.pieces if piece.is_learned)
+
+    @property
     def sides(self) -> tuple["Example", ...]:
         """The example itself, and the rejected one if there is one."""
         return (self,) if self.rejected is None else (self, self.rejected)

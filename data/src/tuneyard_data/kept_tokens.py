@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens of records on disk, in the order in which they were read: memory does not grow with the data set."""
 
-import os
+import tempfile
 import weakref
-from array import array
+from collections.abc import Sequence
+from functools import cached_property
+from os import pread
 from pathlib import Path
 
 import numpy as np
 
+from tuneyard_data.columns import Column
 from tuneyard_data.tokenization import TokenizedRecord
 
 _LEARNED = np.uint32(1 << 31)
@@ -17,39 +20,44 @@ _LEARNED = np.uint32(1 << 31)
 class KeptTokens:
     """The tokens of a split in one file: uint32 [all tokens], each with the bit of its loss."""
 
-    def __init__(self, path: Path) -> None:
-        """Makes the file, which nobody else sees: it ends with this object."""
-        self._file = path.open("w+b")
-        path.unlink()
+    def __init__(self, folder: Path) -> None:
+        """Makes files in `folder` that nobody else sees: they end with this object."""
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  it ends with this object
         weakref.finalize(self, self._file.close)
-        self._numbers = array("q")
-        self._starts = array("q", [0])
+        self._numbers = Column(np.int64, folder, width=3)
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return len(self._numbers)
 
-    def append(self, record: TokenizedRecord) -> None:
-        """Adds the next record."""
-        content = record.tokens.astype(np.uint32)
-        content[record.learned] |= _LEARNED
+    def extend(self, records: Sequence[TokenizedRecord]) -> None:
+        """Adds the next records."""
+        if not records:
+            return
+        content = np.concatenate([record.tokens for record in records]).astype(np.uint32)
+        content[np.concatenate([record.learned for record in records])] |= _LEARNED
         self._file.write(content.data)
-        self._starts.append(self._starts[-1] + len(content))
-        self._numbers.extend((record.full_length, record.first_learned))
-
-    def flush(self) -> None:
-        """Makes what was added readable."""
-        self._file.flush()
+        self._numbers.extend([(len(each.tokens), each.full_length, each.first_learned) for each in records])
 
     def lengths(self) -> np.ndarray:
         """int64 [records]: number of tokens of each, after truncation."""
-        return np.diff(np.asarray(self._starts))
+        return self._numbers.array()[:, 0].copy()
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """int64 [records + 1]: where each record begins; looked at once all are there."""
+        self._file.flush()
+        return np.concatenate([[0], np.cumsum(self.lengths())])
 
     def read(self, index: int) -> TokenizedRecord:
         """One record."""
-        start, end = self._starts[index], self._starts[index + 1]
-        content = np.frombuffer(os.pread(self._file.fileno(), 4 * (end - start), 4 * start), dtype=np.uint32)
-        return TokenizedRecord(
-            (content & ~_LEARNED).view(np.int32),
-            content >= _LEARNED,
-            *self._numbers[2 * index : 2 * index + 2],
-        )
+        tokens, learned = self.read_all(np.asarray([index]))
+        [[_, full_length, first_learned]] = self._numbers.array(index, index + 1).tolist()
+        return TokenizedRecord(tokens, learned, full_length, first_learned)
+
+    def read_all(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (int32) and whether they are learned (bool) of some records, one behind the other: [all tokens of these]."""
+        number = self._file.fileno()
+        starts, ends = self._starts[indices].tolist(), self._starts[indices + 1].tolist()
+        parts = [pread(number, 4 * (end - start), 4 * start) for start, end in zip(starts, ends, strict=True)]
+        content = np.frombuffer(b"".join(parts), dtype=np.uint32)
+        return (content & ~_LEARNED).view(np.int32), content >= _LEARNED

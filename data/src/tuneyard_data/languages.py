@@ -36,10 +36,12 @@ def language_of(text: str) -> str:
         scripts = Counter(_script_of(character) for character in part if character.isalpha())
         if scripts and (script := scripts.most_common(1)[0][0]) != "Latin":
             return f"{script} script"
-    found = Counter(
-        language for word in _LATIN_WORD.findall(part.lower()) for language in _LANGUAGES_OF.get(word, ())
-    )
-    first, second = [*found.most_common(2), ("", 0), ("", 0)][:2]
+    words = _LATIN_WORD.findall(part.lower())
+    known = [word for word in words if word in _LANGUAGES_OF]
+    if len(known) < _LEAST_WORDS:
+        return UNKNOWN
+    found = Counter([language for word in known for language in _LANGUAGES_OF[word]])
+    first, second = [*found.most_common(2), ("", 0)][:2]
     return first[0] if first[1] >= _LEAST_WORDS and first[1] > second[1] else UNKNOWN
 
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads every record of every split into tokens, and reports all problems together."""
 
-from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -13,9 +12,11 @@ from tuneyard_api.job_inputs import Template
 from tuneyard_api.pod_contract import ResolvedJob
 
 from tuneyard_data.chat_template import PlainChat
+from tuneyard_data.columns import Column
 from tuneyard_data.examples import Example, Renderer
 from tuneyard_data.kept_tokens import KeptTokens
 from tuneyard_data.languages import language_of
+from tuneyard_data.lengths import LengthCounts
 from tuneyard_data.near_duplicates import Keys, exact_key, near_key
 from tuneyard_data.personal_data import hints_in
 from tuneyard_data.reading import read_records
@@ -24,8 +25,10 @@ from tuneyard_data.refused import DataRefused
 from tuneyard_data.templates import renderer_of
 from tuneyard_data.tokenization import Encoded, TextTokenizer, TokenizedRecord
 
-_BATCH = 1000
-"""Records that are tokenised at once."""
+_BATCH = 200
+"""Records that are tokenised at once; more of them make it no faster."""
+_AHEAD = 3
+"""Batches that are tokenised, or wait for it, while another one is looked at."""
 MAX_PLACES = 5
 """Number of places that are named for each finding; all places are counted."""
 _MAX_SHOWN = 10
@@ -44,32 +47,28 @@ class Reading:
 
 
 class Places:
-    """Where each record begins, in 16 bytes a record."""
+    """Where each record begins, in 16 bytes a record on disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self._files: list[str] = []
-        self._numbers = array("q")
+        self._numbers = Column(np.int64, folder, width=2)
 
     def __len__(self) -> int:
-        return len(self._numbers) // 2
+        return len(self._numbers)
 
-    def append(self, place: Place) -> None:
-        """Adds the place of the next record."""
-        if not self._files or self._files[-1] != place.file:
-            self._files.append(place.file)
-        column = 0 if place.column is None else place.column
-        self._numbers.extend((place.line, column << 16 | len(self._files) - 1))
+    def extend(self, places: Sequence[Place]) -> None:
+        """Adds the places of the next records."""
+        rows = []
+        for place in places:
+            if not self._files or self._files[-1] != place.file:
+                self._files.append(place.file)
+            column = 0 if place.column is None else place.column
+            rows.append((place.line, column << 16 | len(self._files) - 1))
+        self._numbers.extend(rows)
 
     def __getitem__(self, index: int) -> Place:
-        line, rest = self._numbers[2 * index], self._numbers[2 * index + 1]
+        [[line, rest]] = self._numbers.array(index, index + 1).tolist()
         return Place(self._files[rest & 0xFFFF], line, rest >> 16 or None)
-
-    def take(self, chosen: list[int]) -> "Places":
-        """The places with these indices."""
-        taken = Places()
-        for index in chosen:
-            taken.append(self[index])
-        return taken
 
 
 @dataclass
@@ -86,11 +85,11 @@ class Loaded:
     chosen: np.ndarray | None = None
     """int64 [examples]: where each example was among those that were read and not dropped; None: all in their order."""
     places: Places = field(default_factory=Places)
-    """Where each example begins."""
+    """Where each example that was read and not dropped begins."""
     exact: Keys = field(default_factory=Keys)
-    """Of each example, a key of its text."""
+    """Of each example that was read and not dropped, a key of its text."""
     near: Keys = field(default_factory=Keys)
-    """Of each example, a key of its text without regard to spelling."""
+    """The same without regard to spelling."""
     hints: Counter[str] = field(default_factory=Counter)
     """Hints at personal data by kind."""
     hint_places: dict[str, list[str]] = field(default_factory=dict)
@@ -103,10 +102,8 @@ class Loaded:
     """Records in the file."""
     dropped: int = 0
     """Records that had no learned token left after truncation."""
-    lengths: "array[int]" = field(default_factory=lambda: array("q"))
-    """Number of tokens of every record before truncation; of characters, where there is no model."""
-    learned: "array[int]" = field(default_factory=lambda: array("q"))
-    """Of every record, the place of its first token under the loss, counted from 0; its length if there is none."""
+    lengths: LengthCounts = field(default_factory=LengthCounts)
+    """Of every record in the file."""
     learned_tokens: int = 0
     """Tokens under the loss after truncation."""
     sides: int = 1
@@ -114,20 +111,25 @@ class Loaded:
     notes: Counter[str] = field(default_factory=Counter)
     """Sentences about records that a person should know, each with the number of its records."""
 
+    @classmethod
+    def empty(cls, name: str, render: Renderer, folder: Path | None) -> "Loaded":
+        """A split without records, which keeps what it knows of each in files in `folder`, if there is one."""
+        tokens = None if folder is None else KeptTokens(folder)
+        return cls(
+            name, render=render, tokens=tokens, places=Places(folder), exact=Keys(folder), near=Keys(folder)
+        )
+
     def take(self, chosen: np.ndarray, name: str) -> "Loaded":
         """The part of the split with these indices, which ascend."""
-        return replace(
-            self,
-            name=name,
-            chosen=chosen,
-            places=self.places.take(chosen.tolist()),
-            exact=Keys(self.exact[i] for i in chosen.tolist()),
-            near=Keys(self.near[i] for i in chosen.tolist()),
-        )
+        return replace(self, name=name, chosen=chosen)
 
     def __len__(self) -> int:
         """Number of examples."""
-        return len(self.places)
+        return len(self.places) if self.chosen is None else len(self.chosen)
+
+    def keys(self) -> np.ndarray:
+        """Bytes [examples]: a key of the text of each."""
+        return self.exact.array if self.chosen is None else self.exact.array[self.chosen]
 
     def kept_lengths(self) -> np.ndarray:
         """int64 [examples * sides]: number of tokens after truncation."""
@@ -136,9 +138,18 @@ class Loaded:
 
     def read(self, index: int) -> TokenizedRecord:
         """The tokens of one of `kept_lengths`."""
-        example, side = divmod(index, self.sides)
-        place = example if self.chosen is None else int(self.chosen[example])
-        return self._tokens.read(place * self.sides + side)
+        return self._tokens.read(int(self._where(np.asarray([index]))[0]))
+
+    def read_all(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (int32) of some of `kept_lengths`, one behind the other, and whether they are learned (bool)."""
+        return self._tokens.read_all(self._where(indices))
+
+    def _where(self, indices: np.ndarray) -> np.ndarray:
+        """Where the tokens of some of `kept_lengths` are kept."""
+        if self.chosen is None:
+            return indices
+        examples, sides = np.divmod(indices, self.sides)
+        return self.chosen[examples] * self.sides + sides
 
     @property
     def _tokens(self) -> KeptTokens:
@@ -150,7 +161,8 @@ class Loaded:
         """The examples in their order, read once more."""
         if self.render is None:
             return
-        wanted = (self.places[index] for index in range(len(self)))
+        indices = range(len(self)) if self.chosen is None else map(int, self.chosen)
+        wanted = (self.places[index] for index in indices)
         place = next(wanted, None)
         for file in self.sources:
             for record in read_records(file.path, file.name, Problems()):
@@ -188,9 +200,9 @@ def load_splits(
 
     splits: dict[str, Loaded] = {}
     for file in files:
-        split = splits.setdefault(file.split, Loaded(file.split, render=render))
-        if reading.folder is not None and split.tokens is None:
-            split.tokens = KeptTokens(reading.folder / f"{file.split}.tokens")
+        if file.split not in splits:
+            splits[file.split] = Loaded.empty(file.split, render, reading.folder)
+        split = splits[file.split]
         split.sources.append(file)
         split.file = ", ".join(filter(None, (split.file, file.name)))
         before = split.count
@@ -202,13 +214,12 @@ def load_splits(
             problems.add(file.name, f"the {file.split} data set is empty")
     problems.raise_if_any()
     for split in splits.values():
-        if split.tokens is not None:
-            split.tokens.flush()
-        if not len(split.places):
+        if not len(split):
+            shortest, longest = split.lengths.shortest, split.lengths.longest
             raise DataRefused(
                 f"dataset.{split.name}: everything truncated: of {split.count} records none has a learned token"
-                f" within maxSequenceLength {reading.limit}; they have {min(split.lengths)} to {max(split.lengths)}"
-                f" tokens; try maxSequenceLength {max(split.lengths)}, or shorter prompts"
+                f" within maxSequenceLength {reading.limit}; they have {shortest} to {longest} tokens; try"
+                f" maxSequenceLength {longest}, or shorter prompts"
             )
     return splits
 
@@ -244,17 +255,19 @@ def _encoded(
 
     After the first problem the other records are only checked, not tokenised.
     """
+    waiting = deque[tuple[list[tuple[Place, Example]], Future[list[Encoded]]]]()
     with ThreadPoolExecutor(1) as thread:
-        before: tuple[list[tuple[Place, Example]], Future[list[Encoded]]] | None = None
         for batch in batches:
             examples = [side for _, example in batch for side in example.sides]
             work = tokenizer.encode if tokenizer and not problems.count else _nothing
-            now = (batch, thread.submit(work, examples))
-            if before and not problems.count:
-                yield before[0], before[1].result()
-            before = now
-        if before and not problems.count:
-            yield before[0], before[1].result()
+            waiting.append((batch, thread.submit(work, examples)))
+            if len(waiting) > _AHEAD:
+                before, encoded = waiting.popleft()
+                if not problems.count:
+                    yield before, encoded.result()
+        while waiting and not problems.count:
+            before, encoded = waiting.popleft()
+            yield before, encoded.result()
 
 
 def _nothing(_: Sequence[Example]) -> list[Encoded]:
@@ -269,43 +282,54 @@ def _look_at(
     reading: Reading,
 ) -> None:
     if tokenizer is None:
-        for place, example in placed:
-            split.lengths.append(len(example.text))
-            _note(split, place, example)
+        if placed:
+            split.lengths.add([len(example.text) for _, example in placed], None)
+        _note(split, placed)
         return
     learn_all = reading.loss_on == "all"
     examples = [side for _, example in placed for side in example.sides]
-    records = iter(tokenizer.records_of(examples, encoded, learn_all=learn_all, limit=reading.limit))
-    for place, example in placed:
-        sides = [next(records) for _ in example.sides]
-        split.sides = len(sides)
-        split.lengths.append(max(side.full_length for side in sides))
-        split.learned.append(max(side.first_learned for side in sides))
-        if any(side.first_learned >= len(side.tokens) for side in sides):
-            split.dropped += 1
-            continue
-        if _note(split, place, example) and len(split.shown) < _MAX_SHOWN:
+    records = tokenizer.records_of(examples, encoded, learn_all=learn_all, limit=reading.limit)
+    if not placed:
+        return
+    split.sides = count = len(placed[0][1].sides)
+    by_example = [records[at : at + count] for at in range(0, len(records), count)]
+    split.lengths.add(
+        [max(side.full_length for side in sides) for sides in by_example],
+        [max(side.first_learned for side in sides) for sides in by_example],
+    )
+    kept = [
+        (each, sides)
+        for each, sides in zip(placed, by_example, strict=True)
+        if all(side.first_learned < len(side.tokens) for side in sides)
+    ]
+    split.dropped += len(placed) - len(kept)
+    is_harmless = _note(split, [each for each, _ in kept])
+    for ((place, _), sides), is_shown in zip(kept, is_harmless, strict=True):
+        if is_shown and len(split.shown) < _MAX_SHOWN:
             split.shown.append((place, sides[0]))
-        for side in sides:
-            # Nothing precedes the first token, so it cannot be predicted.
-            split.learned_tokens += int(side.learned[1:].sum())
-            if split.tokens is not None:
-                split.tokens.append(side)
+    learned = [side for _, sides in kept for side in sides]
+    # Nothing precedes the first token, so it cannot be predicted.
+    split.learned_tokens += sum(int(np.count_nonzero(side.learned[1:])) for side in learned)
+    if split.tokens is not None:
+        split.tokens.extend(learned)
 
 
-def _note(split: Loaded, place: Place, example: Example) -> bool:
-    """Keeps what the report needs of an example, and returns whether it is without a hint at personal data."""
-    split.places.append(place)
-    split.exact.append(exact_key(example))
-    split.near.append(near_key(example))
-    split.languages[language_of("".join(piece.text for piece in example.pieces if piece.is_learned))] += 1
-    found = Counter(hints_in("\n".join(piece.text for side in example.sides for piece in side.pieces)))
-    split.hints += found
-    for kind in found:
-        places = split.hint_places.setdefault(kind, [])
-        if len(places) < MAX_PLACES:
-            places.append(str(place))
-    return not found
+def _note(split: Loaded, placed: Sequence[tuple[Place, Example]]) -> list[bool]:
+    """Keeps what the report needs of examples, and returns of each whether it is without a hint at personal data."""
+    split.places.extend([place for place, _ in placed])
+    split.exact.extend([exact_key(example) for _, example in placed])
+    split.near.extend([near_key(example) for _, example in placed])
+    split.languages.update(language_of(example.learned_text) for _, example in placed)
+    is_harmless = []
+    for place, example in placed:
+        found = list(hints_in("\n".join([piece.text for side in example.sides for piece in side.pieces])))
+        is_harmless.append(not found)
+        split.hints.update(found)
+        for kind in dict.fromkeys(found):
+            places = split.hint_places.setdefault(kind, [])
+            if len(places) < MAX_PLACES:
+                places.append(str(place))
+    return is_harmless
 
 
 def notes_of(splits: Mapping[str, Loaded]) -> list[str]:

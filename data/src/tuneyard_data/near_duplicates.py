@@ -8,68 +8,73 @@ one space between words. Signs that calculate (+ - < = >) count, so that two sum
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from tuneyard_data.columns import Column
 from tuneyard_data.examples import Example
 
 _PUNCTUATION = re.compile(
     r"[!\"#%&'()*,./:;?@\[\\\]_`{}\u00a1\u00a7\u00ab\u00b6\u00b7\u00bb\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u3003\u3008-\u3011]"
 )
 
-_ASCII_PUNCTUATION = {code: " " for code in range(128) if _PUNCTUATION.match(chr(code))}
-_WIDTH = hashlib.sha256().digest_size
+_PLAIN = bytes(
+    ord(" ") if _PUNCTUATION.match(chr(code)) or chr(code).isspace() else ord(chr(code).lower())
+    for code in range(128)
+) + bytes(range(128, 256))
+"""What each byte of ASCII becomes."""
+_WIDTH = 16
+"""Bytes of a key: among a billion records two that differ share one with a chance of 1 to 10^21."""
+
+
+def _key(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_WIDTH).digest()
 
 
 def exact_key(example: Example) -> bytes:
     """A key that is equal for records with the same text and the same tokens under the loss."""
-    digest = hashlib.sha256()
+    parts = []
     for piece in (piece for side in example.sides for piece in side.pieces):
-        digest.update(len(piece.text).to_bytes(8, "big") + bytes([piece.is_learned]) + piece.text.encode())
-    return digest.digest()
+        content = piece.text.encode()
+        parts += [len(content).to_bytes(8, "big"), b"\1" if piece.is_learned else b"\0", content]
+    return _key(b"".join(parts))
 
 
 def near_key(example: Example) -> bytes:
     """A key that is equal for records that differ only in spelling; exact for text of punctuation alone."""
-    text = "\0".join(filter(None, (normalised(side.text) for side in example.sides)))
-    return hashlib.sha256(text.encode()).digest() if text else exact_key(example)
+    content = b"\0".join(filter(None, (normalised(side.text) for side in example.sides)))
+    return _key(content) if content else exact_key(example)
 
 
-def normalised(text: str) -> str:
-    """The normalised text, as the module describes it."""
+def normalised(text: str) -> bytes:
+    """The normalised text in UTF-8, as the module describes it."""
     if text.isascii():
         # The same, in a tenth of the time.
-        return " ".join(text.lower().translate(_ASCII_PUNCTUATION).split())
+        return b" ".join(text.encode().translate(_PLAIN).split())
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(_PUNCTUATION.sub(" ", folded).split())
+    return " ".join(_PUNCTUATION.sub(" ", folded).split()).encode()
 
 
 class Keys:
-    """Keys of records, 32 bytes each, side by side: a million of them take 32 MB."""
+    """Keys of records, one beside the other."""
 
-    def __init__(self, keys: Iterable[bytes] = ()) -> None:
-        self._bytes = bytearray()
-        for key in keys:
-            self.append(key)
+    def __init__(self, folder: Path | None = None) -> None:
+        """The keys are in a file in `folder`; without one, in memory."""
+        self._column = Column(f"S{_WIDTH}", folder)
 
     def __len__(self) -> int:
-        return len(self._bytes) // _WIDTH
+        return len(self._column)
 
-    def __getitem__(self, index: int) -> bytes:
-        return bytes(self._bytes[index * _WIDTH : (index + 1) * _WIDTH])
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (self[index] for index in range(len(self)))
-
-    def append(self, key: bytes) -> None:
-        """Adds the key of the next record; of a shorter key, what is missing is taken for zeros."""
-        self._bytes += key.ljust(_WIDTH, b"\0")
+    def extend(self, keys: Sequence[bytes]) -> None:
+        """Adds the keys of the next records."""
+        self._column.extend(keys)
 
     @property
     def array(self) -> np.ndarray:
         """Bytes [len(self)]; a copy."""
-        return np.frombuffer(bytes(self._bytes), dtype=f"S{_WIDTH}")
+        return self._column.array()
 
     def first_copies(self, before: "Keys | None" = None) -> np.ndarray:
         """int64 [len(before) + len(self)]: for each key the index of the first that equals it, `before` first."""
@@ -82,15 +87,15 @@ class Keys:
         return first
 
 
-def repeated(keys: Keys) -> list[tuple[int, int]]:
-    """(index, index of its first copy) of every record that is a copy of an earlier one."""
+def repeated(keys: Keys) -> np.ndarray:
+    """int64 [copies, 2]: index and index of its first copy of every record that is a copy of an earlier one."""
     first = keys.first_copies()
     copies = np.flatnonzero(first != np.arange(len(keys)))
-    return list(zip(copies.tolist(), first[copies].tolist(), strict=True))
+    return np.stack([copies, first[copies]], axis=1)
 
 
-def shared(keys: Keys, others: Keys) -> list[tuple[int, int]]:
-    """(index, index of its first copy in `others`) of every record that is also in `others`."""
+def shared(keys: Keys, others: Keys) -> np.ndarray:
+    """int64 [copies, 2]: index and index of its first copy in `others` of every record that is also in `others`."""
     first = keys.first_copies(others)[len(others) :]
     there = np.flatnonzero(first < len(others))
-    return list(zip(there.tolist(), first[there].tolist(), strict=True))
+    return np.stack([there, first[there]], axis=1)

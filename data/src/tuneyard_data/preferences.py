@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from tuneyard_data.chat_template import ChatTemplate, PlainChat
+from tuneyard_data.chats import SYSTEM_COLUMNS
 from tuneyard_data.examples import Example, Piece
 from tuneyard_data.records import Record, RecordProblem, describe_value, did_you_mean, listed
 from tuneyard_data.refused import DataRefused
 
 SIDES = ("chosen", "rejected")
-_OF_CHATS = ("tools", "functions", "documents", "chat_template_kwargs")
+_OF_CHATS = ("tools", "functions", "documents", "chat_template_kwargs", *SYSTEM_COLUMNS)
 
 
 def preference_of(record: Record, chat: ChatTemplate | PlainChat | None) -> Example:

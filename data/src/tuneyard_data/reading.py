@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads .jsonl, .json and .parquet record by record.
 
-What a file holds decides, not its name: lines, an array, or one object around an array; UTF-8 or UTF-16; compressed by
+What a file holds decides, not its name: lines, an array, or one object around an array; UTF-8, UTF-16 or UTF-32; compressed by
 gzip or not. Parquet fills each object with every key that any row has: those that are null are left out again.
 """
 
@@ -14,12 +14,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tuneyard_data.records import Place, Problems, Record, key_positions, kind_of, skip_space
+from tuneyard_data.records import Place, Problems, Record, key_positions, kind_of, skip_space, suffix_of
 from tuneyard_data.refused import DataRefused
 
 _BOM = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_ENCODINGS = {
+    b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16",
+    b"{\0": "utf-16-le", b"[\0": "utf-16-le", b"\0{": "utf-16-be", b"\0[": "utf-16-be",
+}  # fmt: skip
+"""Encodings other than UTF-8 by the first bytes of a file: a byte order mark, or JSON's first character."""
 _GZIP = b"\x1f\x8b"
+_NO_RECORDS = {
+    b"version https://git-lfs": "this is the pointer that Git LFS leaves and not the file; try `git lfs pull` there",
+    b"<!doctype": "this is a web page and no data; try the address of the file itself",
+    b"<html": "this is a web page and no data; try the address of the file itself",
+    b"pk\x03\x04": "this is a zip archive; try the file in it, plain or by gzip",
+    b"\x28\xb5\x2f\xfd": "this is compressed by zstd; try it plain or by gzip",
+    b"\xfd7zxz": "this is compressed by xz; try it plain or by gzip",
+    b"bzh": "this is compressed by bzip2; try it plain or by gzip",
+}
+"""How files begin that hold no records that can be read, in lower case."""
 _WRAPPERS = ("data", "instances", "records", "examples", "rows")
 """Keys of an object around the array of records, as some tools write it."""
 
@@ -29,6 +43,9 @@ def read_records(path: Path, name: str, problems: Problems) -> Iterator[Record]:
 
     `name` is the file's name in messages, such as its path inside the claim or repository.
     """
+    if (what := _no_records(path)) is not None:
+        problems.add(name, what)
+        return
     if path.suffix == ".parquet":
         yield from _read_parquet(path, name, problems)
         return
@@ -36,31 +53,42 @@ def read_records(path: Path, name: str, problems: Problems) -> Iterator[Record]:
         with _open(path) as file:
             begins = file.peek(4096)[:4096].removeprefix(_BOM).lstrip()
             is_array = begins.startswith(b"[") and begins[1:].lstrip().startswith((b"{", b"]"))
-            if path.suffix == ".json" or is_array:
+            if suffix_of(path.name) in {".json", ".json.gz"} or is_array:
                 yield from _read_json(file.read(), name, problems)
             else:
                 yield from _read_jsonl(file, name, problems)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         problems.add(name, f"this is no whole gzip file: {error}")
     except UnicodeError as error:
-        problems.add(name, f"this is not UTF-16, as its first two bytes say: {error}")
+        problems.add(name, f"this is not in the encoding that its first bytes say: {error}")
+
+
+def _no_records(path: Path) -> str | None:
+    """What a file is that was left, sent or compressed in the place of records; None if it may hold some."""
+    with path.open("rb") as file:
+        begins = file.read(64)
+    return next(
+        (what for magic, what in _NO_RECORDS.items() if begins.lstrip().lower().startswith(magic)), None
+    )
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[io.BufferedReader]:
-    """The bytes of a text file in UTF-8: taken out of gzip, and UTF-16 (with a byte order mark) converted."""
+    """The bytes of a text file in UTF-8: taken out of gzip, and converted from UTF-16 and UTF-32."""
     with path.open("rb") as file:
         plain: io.BufferedReader = file
         if file.peek(2).startswith(_GZIP):
             plain = io.BufferedReader(gzip.GzipFile(fileobj=file))
-        yield io.BufferedReader(_FromUtf16(plain)) if plain.peek(2)[:2] in _UTF16 else plain
+        begins = plain.peek(4)[:4]
+        encoding = next((name for mark, name in _ENCODINGS.items() if begins.startswith(mark)), None)
+        yield io.BufferedReader(_ToUtf8(plain, encoding)) if encoding else plain
 
 
-class _FromUtf16(io.RawIOBase):
-    """UTF-8 of a stream in UTF-16."""
+class _ToUtf8(io.RawIOBase):
+    """UTF-8 of a stream in another encoding."""
 
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self._text = io.TextIOWrapper(stream, encoding="utf-16", newline="")
+    def __init__(self, stream: io.BufferedReader, encoding: str) -> None:
+        self._text = io.TextIOWrapper(stream, encoding=encoding, newline="")
         self._rest = b""
 
     def readable(self) -> bool:
@@ -84,7 +112,7 @@ def _read_jsonl(lines: Iterable[bytes], name: str, problems: Problems) -> Iterat
         try:
             value = json.loads(text)
         except json.JSONDecodeError as error:
-            problems.add(Place(name, number, error.colno), _describe(error, text, error.pos))
+            problems.add(Place(name, number, error.colno), _describe_line(error, text))
         except (ValueError, RecursionError) as error:
             problems.add(place, _describe_limit(error))
         else:
@@ -227,6 +255,13 @@ def _describe(error: json.JSONDecodeError, text: str, position: int) -> str:
     found = text[position : position + 20].splitlines()
     got = repr(found[0]) if found and found[0] else "the end"
     return f"malformed JSON: {error.msg[:1].lower()}{error.msg[1:]} (got {got})"
+
+
+def _describe_line(error: json.JSONDecodeError, text: str) -> str:
+    """The same for a line that should be a record: one that ends too early may go on in the next line."""
+    is_begun = error.pos >= len(text.rstrip()) and text.startswith("{")
+    hint = "; where records have several lines, try an array of them" if is_begun else ""
+    return _describe(error, text, error.pos) + hint
 
 
 def _describe_limit(error: Exception) -> str:

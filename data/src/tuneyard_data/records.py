@@ -18,7 +18,13 @@ from tuneyard_data.refused import RecordsRefused
 
 MAX_SHOWN = 20
 """Number of problems that are shown one by one; the others are counted."""
-SUFFIXES = (".jsonl", ".json", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz")
+"""How the names of data files end."""
+
+
+def suffix_of(name: str) -> str | None:
+    """The one of SUFFIXES that a name ends with."""
+    return next((suffix for suffix in reversed(SUFFIXES) if name.endswith(suffix)), None)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ The rules, which docs/how-to/your-own-data.md repeats:
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import ceil
 
 import numpy as np
@@ -18,6 +18,7 @@ from pydantic import Field
 from tuneyard_api.base import Contract
 from tuneyard_api.problems import clip
 
+from tuneyard_data.lengths import LIMITS, LengthCounts
 from tuneyard_data.loading import MAX_PLACES, Loaded
 from tuneyard_data.near_duplicates import repeated, shared
 from tuneyard_data.personal_data import KINDS
@@ -31,8 +32,6 @@ _LONG_TAIL = 0.05
 """Share of truncated records above which there is a warning."""
 _TOO_MUCH_LEAKED = 0.5
 _BINS = 12
-_LIMITS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
-"""Sequence lengths at which the report says what would be truncated."""
 
 
 class Bin(Contract):
@@ -280,13 +279,10 @@ def _repetition_lines(what: str, found: Repetition) -> list[str]:
     return [f"  {what}: {found.exact} exact, {found.near} in other spelling: {pairs}"]
 
 
-def _repetition(
-    exact: Sequence[tuple[int, int]], near: Sequence[tuple[int, int]], split: Loaded, of: Loaded
-) -> Repetition:
+def _repetition(exact: np.ndarray, near: np.ndarray, split: Loaded, of: Loaded) -> Repetition:
     """The repetitions, exact ones first. Equal records are near-duplicates too, so `near` includes `exact`."""
-    same = {index for index, _ in exact}
-    merely_alike = [(index, other) for index, other in near if index not in same]
-    pairs = [*exact, *merely_alike][:MAX_PLACES]
+    merely_alike = near[~np.isin(near[:, 0], exact[:, 0])]
+    pairs = np.concatenate([exact[:MAX_PLACES], merely_alike[:MAX_PLACES]])[:MAX_PLACES].tolist()
     first = tuple(Pair(place=str(split.places[at]), same_as=str(of.places[other])) for at, other in pairs)
     return Repetition(exact=len(exact), near=len(merely_alike), first=first)
 
@@ -315,44 +311,35 @@ def _shown(split: Loaded, tokenizer: TextTokenizer) -> ShownRecord | None:
 
 
 def _lengths(split: Loaded, limit: int) -> Lengths:
-    ordered = sorted(split.lengths)
-    width = max(1, ceil(ordered[-1] / _BINS))
+    lengths = split.lengths
+    width = max(1, ceil(lengths.longest / _BINS))
     # Round widths are easier to read.
     width = next(step * 10**power for power in range(12) for step in (1, 2, 5) if step * 10**power >= width)
-    counts = Counter(length // width for length in ordered)
+    bins = Counter[int]()
+    for length, count in lengths.counts.items():
+        bins[length // width] += count
     return Lengths(
-        shortest=ordered[0],
-        median=_percentile(ordered, 50),
-        percentile_95=_percentile(ordered, 95),
-        longest=ordered[-1],
+        shortest=lengths.shortest,
+        median=lengths.percentile(50),
+        percentile_95=lengths.percentile(95),
+        longest=lengths.longest,
         limit=limit,
-        cut=sum(length > limit for length in ordered) if split.learned else 0,
+        cut=lengths.above(limit) if lengths.has_tokens else 0,
         dropped=split.dropped,
         histogram=tuple(
-            Bin(at_least=number * width, at_most=(number + 1) * width - 1, records=counts[number])
-            for number in range(min(counts), max(counts) + 1)
+            Bin(at_least=number * width, at_most=(number + 1) * width - 1, records=bins[number])
+            for number in range(min(bins), max(bins) + 1)
         ),
-        truncation=_truncation(split, ordered[-1]),
+        truncation=_truncation(lengths),
     )
 
 
-def _truncation(split: Loaded, longest: int) -> tuple[Truncation, ...]:
-    if not split.learned:
+def _truncation(lengths: LengthCounts) -> tuple[Truncation, ...]:
+    if not lengths.has_tokens:
         return ()
-    lengths, firsts = np.asarray(split.lengths), np.asarray(split.learned)
     # Up to the first limit at which nothing is cut.
-    count = 1 + sum(limit < longest for limit in _LIMITS)
+    count = 1 + sum(limit < lengths.longest for limit in LIMITS)
     return tuple(
-        Truncation(
-            limit=limit,
-            cut=int((lengths > limit).sum()),
-            # A record without any learned token is dropped at every limit.
-            dropped=int((firsts >= np.minimum(lengths, limit)).sum()),
-        )
-        for limit in _LIMITS[:count]
+        Truncation(limit=limit, cut=lengths.above(limit), dropped=lengths.dropped_at(limit))
+        for limit in LIMITS[:count]
     )
-
-
-def _percentile(ordered: Sequence[int], percent: int) -> int:
-    """The least length that `percent` of 100 records do not exceed (nearest rank)."""
-    return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]

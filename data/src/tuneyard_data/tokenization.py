@@ -2,10 +2,9 @@
 """Text to token ids and back, by the model's own tokenizer as transformers loads it; without PyTorch."""
 
 import json
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,13 @@ from tuneyard_data.chat_template import ChatTemplate
 from tuneyard_data.examples import Example
 from tuneyard_data.pretrained import load_tokenizer
 from tuneyard_data.refused import DataRefused
+from tuneyard_data.seams import TokenBytes, cuts_by_offsets, end_of_text
 
 _ANCHORS = ("\n", "a", ".", "0", "é")
 """Texts before which a completion may be encoded, so that a tokenizer does not take it for the beginning of a text."""
+_SHORT = 200
+"""Characters of the end of a prompt that is kept with its ids."""
+_KNOWN_ENDS = 4096
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,24 @@ class TokenizedRecord:
 class Encoded:
     """What the tokenizer's own code makes of an example."""
 
-    whole: tokenizers.Encoding
-    prompt: tokenizers.Encoding
-    """Of the prompt from `start` on."""
+    ids: list[int]
+    """Of the whole text."""
+    begin: int
+    """Tokens that the tokenizer puts before the text."""
+    end: int
+    """Tokens up to the end of the text."""
+    prompt: list[int]
+    """The ids of the prompt from `start` on."""
     start: int
     """A character of the prompt."""
+    whole: tokenizers.Encoding | None
+    """The whole text with its offsets; None where they were not asked for."""
+
+    @property
+    def ids_of_text(self) -> list[int]:
+        """The ids without those that the tokenizer puts around the text."""
+        is_whole = self.begin == 0 and self.end == len(self.ids)
+        return self.ids if is_whole else self.ids[self.begin : self.end]
 
 
 class TextTokenizer:
@@ -78,6 +94,8 @@ class TextTokenizer:
             for number, token in self._backend.get_added_tokens_decoder().items()
             if number in self.stop_ids and token.special and not _looks_around(token)
         }
+        self._token_bytes = TokenBytes.of(self._backend)
+        self._known_ends: dict[str, list[int]] = {}
         self.end_id = self.stop_ids[0]
         """Token that is appended to the learned text, if the text does not end with a stop id itself."""
 
@@ -105,7 +123,7 @@ class TextTokenizer:
     def prompt_ids(self, text: str, *, has_special_tokens: bool) -> list[int]:
         """The ids that a serving program makes of a prompt, which the model continues."""
         encoding = self._backend.encode(text, add_special_tokens=not has_special_tokens)
-        return list(encoding.ids[: _end_of_text(encoding)])
+        return list(encoding.ids[: end_of_text(encoding)])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text without special tokens."""
@@ -137,35 +155,70 @@ class TextTokenizer:
 
     def encode(self, examples: Sequence[Example]) -> list["Encoded"]:
         """The first half of `tokenize`, without Python's lock: another thread can work meanwhile."""
-        wholes = self._encode_all(examples, [each.text for each in examples])
+        has_offsets = self._token_bytes is None or not self._token_bytes.is_useful
+        wholes = self._encode_all(examples, [each.text for each in examples], has_offsets=has_offsets)
         starts = [self._last_seam(each) for each in examples]
-        prompts = self._encode_all(
-            examples,
-            [
-                each.pieces[0].text[start:] if len(each.pieces) > 1 else ""
-                for each, start in zip(examples, starts, strict=True)
-            ],
-        )
-        return list(map(Encoded, wholes, prompts, starts))
+        prompts = [
+            each.pieces[0].text[start:] if len(each.pieces) > 1 else ""
+            for each, start in zip(examples, starts, strict=True)
+        ]
+        ends = self._prompt_ends(examples, prompts, starts)
+        return [
+            _encoded(*each, has_offsets=has_offsets)
+            for each in zip(examples, wholes, ends, starts, strict=True)
+        ]
 
     def records_of(
         self, examples: Sequence[Example], encoded: Sequence["Encoded"], *, learn_all: bool, limit: int
     ) -> list[TokenizedRecord]:
         """The second half of `tokenize`."""
-        return [
-            self._record(*each, learn_all=learn_all, limit=limit)
-            for each in zip(examples, encoded, strict=True)
-        ]
+        seams = self._seams(examples, encoded)
+        divided = [self._divided(*each) for each in zip(examples, encoded, seams, strict=True)]
+        counts = [count for _, counts in divided for count in counts]
+        flags = [learn_all or piece.is_learned for each in examples for piece in each.pieces]
+        tokens = np.fromiter(
+            chain.from_iterable(ids for ids, _ in divided), dtype=np.int32, count=sum(counts)
+        )
+        learned = np.repeat(np.asarray(flags, dtype=bool), counts)
+        records, start, piece = [], 0, 0
+        for ids, counts in divided:
+            end = start + min(len(ids), limit)
+            first = _first_learned(counts, flags[piece : piece + len(counts)])
+            records.append(TokenizedRecord(tokens[start:end], learned[start:end], len(ids), first))
+            start, piece = start + len(ids), piece + len(counts)
+        return records
 
-    def _encode_all(self, examples: Sequence[Example], texts: Sequence[str]) -> list[tokenizers.Encoding]:
+    def _encode_all(
+        self, examples: Sequence[Example], texts: Sequence[str], *, has_offsets: bool
+    ) -> list[tokenizers.Encoding]:
         """The encodings of one text for each example, with the special tokens that the text lacks."""
+        encode = self._backend.encode_batch if has_offsets else self._backend.encode_batch_fast
         found: dict[int, tokenizers.Encoding] = {}
         for has_special_tokens in (False, True):
             places = [i for i, each in enumerate(examples) if each.has_special_tokens is has_special_tokens]
-            chosen = [texts[i] for i in places]
-            encoded = self._backend.encode_batch(chosen, add_special_tokens=not has_special_tokens)
+            encoded = encode([texts[i] for i in places], add_special_tokens=not has_special_tokens)
             found.update(zip(places, encoded, strict=True))
         return [found[i] for i in range(len(texts))]
+
+    def _prompt_ends(
+        self, examples: Sequence[Example], prompts: Sequence[str], starts: Sequence[int]
+    ) -> list[list[int]]:
+        """The ids of the prompts from `starts` on; what chat templates write behind a turn is the same in most."""
+        known = {
+            text for text, start in zip(prompts, starts, strict=True) if start and text in self._known_ends
+        }
+        others = [i for i, text in enumerate(prompts) if text not in known]
+        encoded = self._encode_all(
+            [examples[i] for i in others], [prompts[i] for i in others], has_offsets=False
+        )
+        found = {i: each.ids[: end_of_text(each)] for i, each in zip(others, encoded, strict=True)}
+        if len(self._known_ends) > _KNOWN_ENDS:
+            self._known_ends.clear()
+        ends = [found[i] if i in found else self._known_ends[text] for i, text in enumerate(prompts)]
+        self._known_ends.update(
+            (prompts[i], found[i]) for i in others if starts[i] and len(prompts[i]) < _SHORT
+        )
+        return ends
 
     def _last_seam(self, example: Example) -> int:
         """Where the last token begins in the prompt that splits it in any text; 0 if there is none.
@@ -176,50 +229,80 @@ class TextTokenizer:
             return 0
         return max(0, *(example.pieces[0].text.rfind(text) for text in self._splitting), 0)
 
-    def _record(
-        self, example: Example, encoded: "Encoded", *, learn_all: bool, limit: int
-    ) -> TokenizedRecord:
-        pieces = self._ids_of_pieces(example, encoded)
-        tokens = pieces[0] if len(pieces) == 1 else [token for ids in pieces for token in ids]
-        flags = [learn_all or piece.is_learned for piece in example.pieces]
-        counts = [len(ids) for ids in pieces]
-        if not tokens or tokens[-1] not in self.stop_ids:
-            tokens = [*tokens, self.end_id]
-            counts[-1] += 1
-        learned = np.repeat(flags, counts)
-        # Nothing precedes the first token, so it is never predicted.
-        predicted = learned[1:]
-        first = 1 + int(predicted.argmax()) if predicted.any() else len(tokens)
-        return TokenizedRecord(
-            np.asarray(tokens[:limit], dtype=np.int32), learned[:limit], len(tokens), first
-        )
+    def _divided(
+        self, example: Example, encoded: "Encoded", seams: tuple[int | None, list[int] | None]
+    ) -> tuple[list[int], list[int]]:
+        """The ids of an example, with one that ends it, and how many of them are of each piece.
 
-    def _ids_of_pieces(self, example: Example, encoded: "Encoded") -> list[Sequence[int]]:
-        """The ids of each piece: those of the whole text, if tokens end where pieces do.
-
-        Otherwise a token would belong to two pieces, or the prompt would not be what a serving program makes of it:
-        then the prompt stands by itself, and each further piece continues it.
+        They are those of the whole text, if tokens end where pieces do. Otherwise a token would belong to two pieces, or the
+        prompt would not be what a serving program makes of it: then the prompt stands by itself, and each further piece
+        continues it.
         """
-        whole = encoded.whole
-        if len(example.pieces) == 1:
-            return [whole.ids[: _end_of_text(whole)]]
-        cuts = _cuts(whole, [len(piece.text) for piece in example.pieces])
+        start, cuts = seams
+        if cuts is None or not self._begins_alike(example, encoded, start, cuts[0]):
+            cuts = self._cuts_by_beginnings(example, encoded)
         if cuts is not None:
-            ids = whole.ids
-            if self._begins_alike(example, encoded, ids, cuts[0]):
-                return [ids[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
-        first = self.prompt_ids(example.pieces[0].text, has_special_tokens=example.has_special_tokens)
-        rest = [self._continuation(before.text, piece.text) for before, piece in pairwise(example.pieces)]
-        return [first, *rest]
+            ids = encoded.ids[: cuts[-1]]
+            counts = [end - begin for begin, end in zip([0, *cuts], cuts, strict=False)]
+        else:
+            first = self.prompt_ids(example.pieces[0].text, has_special_tokens=example.has_special_tokens)
+            rest = [self._continuation(before.text, piece.text) for before, piece in pairwise(example.pieces)]
+            ids, counts = [*chain(first, *rest)], [len(part) for part in (first, *rest)]
+        if not ids or ids[-1] not in self.stop_ids:
+            ids = [*ids, self.end_id]
+            counts[-1] += 1
+        return ids, counts
 
-    def _begins_alike(self, example: Example, encoded: "Encoded", ids: list[int], cut: int) -> bool:
+    def _seams(
+        self, examples: Sequence[Example], encoded: Sequence["Encoded"]
+    ) -> list[tuple[int | None, list[int] | None]]:
+        """Of each example the token that begins at `start`, and how many tokens end with each piece; None where a token lies across."""
+        found: list[tuple[int | None, list[int] | None] | None] = [None] * len(examples)
+        quick = [i for i, each in enumerate(encoded) if each.whole is None]
+        if quick and self._token_bytes is not None:
+            texts = [_texts_between_seams(examples[i], encoded[i].start) for i in quick]
+            cuts = self._token_bytes.cuts([encoded[i].ids_of_text for i in quick], texts)
+            for i, cut in zip(quick, cuts, strict=True):
+                if cut is not None:
+                    start, *ends = (each if each is None else encoded[i].begin + each for each in cut)
+                    found[i] = start, None if None in ends else [each for each in ends if each is not None]
+        return [
+            self._seams_by_offsets(examples[i], encoded[i]) if each is None else each
+            for i, each in enumerate(found)
+        ]
+
+    def _seams_by_offsets(self, example: Example, encoded: "Encoded") -> tuple[int | None, list[int] | None]:
+        if len(example.pieces) == 1:
+            return 0, [encoded.end]
+        whole = encoded.whole or self._backend.encode(
+            example.text, add_special_tokens=not example.has_special_tokens
+        )
+        lengths = [len(piece.text) for piece in example.pieces]
+        return whole.char_to_token(encoded.start), cuts_by_offsets(whole, lengths)
+
+    def _cuts_by_beginnings(self, example: Example, encoded: "Encoded") -> list[int] | None:
+        """How many tokens end with each piece, where the text up to there has the tokens that the whole text begins with.
+
+        So it is at a token that takes the white space behind it, as some special tokens do, though a piece ends before it.
+        """
+        cuts, text = [], ""
+        for piece in example.pieces[:-1]:
+            text += piece.text
+            ids = self.prompt_ids(text, has_special_tokens=example.has_special_tokens)
+            if encoded.ids[: len(ids)] != ids:
+                return None
+            cuts.append(len(ids))
+        return [*cuts, encoded.end]
+
+    def _begins_alike(self, example: Example, encoded: "Encoded", start: int | None, cut: int) -> bool:
         """Whether the whole text begins with the tokens of the prompt alone, which are `cut`."""
-        prompt = encoded.prompt.ids[: _end_of_text(encoded.prompt)]
+        if len(example.pieces) == 1:
+            return True
+        ids, prompt = encoded.ids, encoded.prompt
         if encoded.start == 0:
-            return bool(ids[:cut] == prompt)
-        at = encoded.whole.char_to_token(encoded.start)
-        if at is not None and prompt[0] in self._splitting.values() and ids[at] == prompt[0]:
-            return bool(ids[at:cut] == prompt)
+            return ids[:cut] == prompt
+        if start is not None and prompt[0] in self._splitting.values() and ids[start] == prompt[0]:
+            return ids[start:cut] == prompt
         return ids[:cut] == self.prompt_ids(example.pieces[0].text, has_special_tokens=True)
 
     def _continuation(self, before: str, text: str) -> list[int]:
@@ -236,47 +319,35 @@ class TextTokenizer:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
 
-def _cuts(encoding: tokenizers.Encoding, lengths: Sequence[int]) -> list[int] | None:
-    """How many tokens end with each piece of the text; None if some token belongs to two pieces.
-
-    `lengths` are the pieces' characters. A token covers also what lies between it and the one before, as some
-    tokenizers leave spaces out of their offsets. Tokens that stand before or behind the text belong to the first piece
-    or to none.
-    """
-    end = _end_of_text(encoding)
-    seams = list(accumulate(lengths))
-    quick = [_cut_at(encoding, seam) for seam in seams[:-1]]
-    if all(quick) and encoding.char_to_token(seams[-1] - 1) == end - 1:
-        return [*map(int, filter(None, quick)), end]
-    ends = list(accumulate((stop for _, stop in encoding.offsets[:end]), max))
-    cuts = []
-    for seam in seams:
-        cut = bisect_right(ends, seam)
-        if seam and (cut == 0 or ends[cut - 1] != seam):
-            return None
-        cuts.append(cut)
-    return cuts if cuts[-1] == end else None
-
-
-def _cut_at(encoding: tokenizers.Encoding, seam: int) -> int | None:
-    """How many tokens end with a character, where the next one begins another token; else None."""
-    last = encoding.char_to_token(seam - 1) if seam else None
-    following = encoding.char_to_token(seam)
-    return following if last is not None and following == last + 1 else None
-
-
 def _looks_around(token: tokenizers.AddedToken) -> bool:
     """Whether a token takes what stands beside it into account, or the text is changed before it is looked for."""
     return bool(token.lstrip or token.rstrip or token.single_word or token.normalized)
 
 
-def _end_of_text(encoding: tokenizers.Encoding) -> int:
-    """The number of tokens up to the end of the text, without what the tokenizer puts behind it."""
-    mask = encoding.special_tokens_mask
-    end = len(mask)
-    while end and mask[end - 1]:
-        end -= 1
-    return end
+def _encoded(
+    example: Example, whole: tokenizers.Encoding, prompt: list[int], start: int, *, has_offsets: bool
+) -> Encoded:
+    ids = whole.ids
+    begin, end = 0, len(ids)
+    if not example.has_special_tokens:
+        mask, end = whole.special_tokens_mask, end_of_text(whole)
+        begin = next((at for at in range(end) if not mask[at]), end)
+    return Encoded(ids, begin, end, prompt, start, whole if has_offsets else None)
+
+
+def _texts_between_seams(example: Example, start: int) -> list[str]:
+    prompt, *rest = (piece.text for piece in example.pieces)
+    return [prompt[:start], prompt[start:], *rest]
+
+
+def _first_learned(counts: Sequence[int], flags: Sequence[bool]) -> int:
+    """The first token that is predicted and counts in the loss: nothing precedes the first of all, so it is never predicted."""
+    begin = 0
+    for count, is_learned in zip(counts, flags, strict=True):
+        if is_learned and begin + count > max(begin, 1):
+            return max(begin, 1)
+        begin += count
+    return begin
 
 
 def _json_or_empty(path: Path) -> dict[str, Any]:

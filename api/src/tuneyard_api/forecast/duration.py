@@ -35,6 +35,8 @@ _PLAIN = Pace(_BF16, 35.0, 5e-3)
 _PLAIN_WHOLE = Pace(_BF16, 18.0, 5e-3)
 _TOGETHER = 0.78
 """Share of their speed that several GPUs keep while FSDP2 gathers and spreads parameters between them."""
+_LAUNCH_TOGETHER = 12e-3
+"""Seconds of a layer and pass that the CPU needs where FSDP2 gathers parameters."""
 _CASTS = 40
 """Bytes of memory traffic of each trained weight in each micro batch: casts to bfloat16, and its gradient."""
 _OPTIMIZER = 50
@@ -63,11 +65,12 @@ def seconds_per_step(work: Work, gpu: Gpu) -> float:
     by_weights = work.shape.linear_parameters * passes * _DEQUANTIZED.get(work.quantization or "", 0)
     if work.method == "sft":
         by_weights += work.trained_parameters * _CASTS
-    launches = pace.launch * work.shape.layers * passes / 2
-    micro = max(by_token * work.tokens + by_weights / bandwidth, launches)
+    is_alone = work.processes == 1
+    launches = (pace.launch if is_alone else _LAUNCH_TOGETHER) * work.shape.layers * passes / 2
+    computing = by_token * work.tokens + by_weights / bandwidth
+    micro = max(computing if is_alone else computing / _TOGETHER, launches)
     optimizer = work.trained_parameters / work.processes * _OPTIMIZER / bandwidth
-    together = _TOGETHER if work.processes > 1 else 1.0
-    return micro * work.accumulation / together + optimizer
+    return micro * work.accumulation + optimizer
 
 
 def _products(work: Work, gpu: Gpu, pace: Pace) -> float:

@@ -142,10 +142,11 @@ def _copies(work: Work) -> float:
     """Bytes of copies of weights in another type."""
     if work.quantization == "int8":
         return float(work.shape.linear_parameters)
-    if work.method != "sft" or not work.is_bf16 or work.processes > 1 or work.is_recomputing:
+    is_plain = work.why_plain is not None
+    if work.method != "sft" or not is_plain or not work.is_bf16 or work.processes > 1 or work.is_recomputing:
         return 0.0
-    # The backward pass uses the bfloat16 weights that the forward pass made.
-    return 2.0 * (work.shape.linear_parameters if work.why_plain is None else work.shape.parameters)
+    # The backward pass uses the bfloat16 weights that autocast made for the forward pass.
+    return 2.0 * work.shape.parameters
 
 
 def _logits(work: Work) -> float:

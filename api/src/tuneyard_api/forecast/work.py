@@ -79,7 +79,6 @@ class Work:
             "lora.dropout needs a copy of each input": self.has_dropout and self.method == "lora",
             "it needs an NVIDIA GPU": not self.is_on_gpu,
             "it computes in bfloat16": not self.is_bf16,
-            "it trains on one GPU": self.processes > 1,
             f"the base model is quantized to {self.quantization}": self.quantization not in {None, "fp8"},
             f"it does not know the layers of {self.shape.model_type}": not self.shape.is_known_to_fast_path,
             "the attention window is shorter than a sequence": window is not None and window < self.sequence,

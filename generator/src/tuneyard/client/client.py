@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verbs on FineTuneJobs, as one synchronous client."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +64,16 @@ class Client:
         if body is None:
             raise self._missing(name)
         return Job.of(body)
+
+    def follow(self, name: str, *, every: float = 5.0) -> Iterator[Job]:
+        """The job now and after each change of its status, asked for every so many seconds, until it has ended."""
+        job = self.get(name)
+        yield job
+        while not job.has_ended:
+            time.sleep(every)
+            former, job = job, self.get(name)
+            if job.status != former.status:
+                yield job
 
     def events(self, job: Job) -> Jsons:
         """Events about a job, its Jobs and its pods, oldest first."""

@@ -41,6 +41,11 @@ _ADVICE = {
     reasons.FORMER_POD_ENDING: "wait; two attempts never write to one workspace at once",
     reasons.BACKING_OFF: "wait; `kubectl tuneyard logs {name}` shows what the last attempt said",
     reasons.NODE_LOST: "bring the node back, or kubectl delete node once it is off for good",
+    reasons.WAITING_FOR_SERVICE: "wait; the service starts it when its own queue and GPUs allow",
+    reasons.SERVICE_UNAVAILABLE: "whether the service that the message names runs; the job goes on when it answers",
+    reasons.SERVICE_DENIED: "the token of the operator: serviceTokenFile in the values of its chart",
+    reasons.SERVICE_LACKS: "create in the service what the message names; the job goes on by itself",
+    reasons.SERVICE_UNEXPECTED: "a version of the service that this operator knows; the message says what differs",
     reasons.WAITING_FOR_ENDPOINT: "whether the server runs and reads the registry; after serve.timeoutSeconds the job fails",
 }
 """By reason: what follows `try`. A job with one of them goes on by itself when what it waits for changes."""

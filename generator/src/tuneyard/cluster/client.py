@@ -6,6 +6,7 @@ which `bootstrap` keeps nothing but the address.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,10 @@ class ClusterClient:
         except ImportError as error:
             raise _failed("the Kubernetes client is not installed", "the extra tuneyard[cluster]") from error
         self._configuration = client.Configuration()
+        # The library reads KUBECONFIG once, when it is imported.
+        file = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or None
         try:
-            config.load_kube_config(
-                str(kubeconfig) if kubeconfig else None, context, client_configuration=self._configuration
-            )
+            config.load_kube_config(file, context, client_configuration=self._configuration)
         except config.ConfigException as error:
             raise _failed(f"no cluster is configured: {error}", "--kubeconfig or KUBECONFIG") from error
         self.kubectl_flags = (
@@ -51,7 +52,7 @@ class ClusterClient:
             *(("--context", context) if context else ()),
         )
         """How kubectl is told of the same cluster."""
-        self._namespace = _namespace_of(config, kubeconfig, context)
+        self._namespace = _namespace_of(config, file, context)
         self._pool = client.ApiClient(self._configuration).rest_client.pool_manager
 
     @property
@@ -171,7 +172,7 @@ class ClusterClient:
             raise _failed(f"{self.server} does not answer: {error}", "kubectl cluster-info") from error
 
 
-def _namespace_of(config: Any, kubeconfig: Path | None, context: str | None) -> str:
-    contexts, current = config.list_kube_config_contexts(str(kubeconfig) if kubeconfig else None)
+def _namespace_of(config: Any, file: str | None, context: str | None) -> str:
+    contexts, current = config.list_kube_config_contexts(file)
     chosen = next((each for each in contexts if each["name"] == context), current)
     return str((chosen.get("context") or {}).get("namespace") or "default")

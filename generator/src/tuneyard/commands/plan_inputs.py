@@ -17,16 +17,18 @@ from tuneyard_api.forecast.of_job import Data
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.known_shapes import known_config
 from tuneyard_api.model_shape import (
+    INDEX,
     MAX_HEADER_BYTES,
     ModelShape,
     ShapeUnknownError,
     Tensors,
     shape_of,
+    tensors_in,
     tensors_of_header,
+    weight_files,
 )
 from tuneyard_api.pod_contract import ResolvedJob, ResolvedSource
 
-_INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 _FIRST = 1 << 20
 """Bytes of a file of weights that are asked for at once: most headers are shorter."""
 _SECONDS = 20
@@ -83,9 +85,8 @@ def find_shape(job: FineTuneJob, folders: Mapping[str, Path], model: Path | None
 def _in_folder(name: str, folder: Path) -> FoundShape:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        files = sorted(folder.glob("*.safetensors"))
-        tensors = dict(pair for file in files for pair in _header_in(file).items())
-        where = _counted(len(files), folder) if files else f"{folder}/config.json"
+        tensors = tensors_in(folder)
+        where = f"the headers of the weights in {folder}" if tensors else f"{folder}/config.json"
         return FoundShape(name or folder.name, shape_of(config, tensors or None), where, folder)
     except (OSError, ValueError) as error:
         raise UnreadableError(f"{folder}: {error}; try a folder with config.json and *.safetensors") from None
@@ -95,23 +96,13 @@ def _counted(files: int, where: object) -> str:
     return f"the {'header' if files == 1 else 'headers'} of {files} {'file' if files == 1 else 'files'} in {where}"
 
 
-def _header_in(file: Path) -> Tensors:
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 0 < length <= MAX_HEADER_BYTES:
-            raise ShapeUnknownError(f"{file.name} is no safetensors file")
-        return tensors_of_header(stream.read(length))
-
-
 def _on_hub(repo: str, revision: str) -> FoundShape:
     """By ranges of the files: kilobytes of each."""
     host = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     base = f"{host}/{repo}/resolve/{quote(revision, safe='')}"
     try:
         config = json.loads(_get(f"{base}/config.json"))
-        files = [_WEIGHTS]
-        if (index := _get_if_there(f"{base}/{_INDEX}")) is not None:
-            files = sorted(set(json.loads(index)["weight_map"].values()))
+        files = weight_files(_get_if_there(f"{base}/{INDEX}"))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             headers = list(pool.map(lambda file: _header_on_hub(f"{base}/{quote(file)}"), files))
         tensors = dict(pair for header in headers for pair in header.items())

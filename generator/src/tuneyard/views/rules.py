@@ -27,6 +27,8 @@ OTHER_RULES = {
     "chart-value-fits-schema": "With `--schemas`: a value does not fit the schema of its chart.",
     "schemas": "Schemas cannot be read, or the packages that judge by them are not installed.",
     "live-secrets": "With `--cluster`: expected Secrets are not in the cluster.",
+    "job": "`kubectl tuneyard`: there is no such job, or it has not what is asked for.",
+    "fetch": "`kubectl tuneyard fetch`: what the job published cannot be copied.",
     "cluster": "The cluster cannot be reached, or refuses a request.",
     "foreign-file": "`render`: a file or folder of someone else is where the tree is written.",
     "write": "`render`: the tree cannot be written.",

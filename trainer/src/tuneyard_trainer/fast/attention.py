@@ -7,6 +7,11 @@ import torch
 from torch.nn import functional
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on `device`. A GPU is not waited for, which it is where memory may be moved."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Where records begin among the T tokens of a batch, whose rows lie one after the other."""
@@ -19,7 +24,7 @@ class Bounds:
     @classmethod
     def of(cls, edges: list[int], device: torch.device) -> "Bounds":
         """Bounds at these edges."""
-        return cls(tuple(edges), torch.tensor(edges, dtype=torch.int32).to(device, non_blocking=True))
+        return cls(tuple(edges), sent(torch.tensor(edges, dtype=torch.int32), device))
 
     @property
     def longest(self) -> int:
@@ -42,7 +47,7 @@ def attend(
     `window` limits how many tokens, its own included, a token looks back on.
     """
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and query.shape[-1] % 8 == 0:
-        return _by_kernel(query, key, value, bounds, scale=scale, window=window)
+        return _by_kernel((query, key, value), bounds, scale, window)
     parts = [
         _one_record(query[start:end], key[start:end], value[start:end], scale, window)
         for start, end in zip(bounds.edges, bounds.edges[1:], strict=False)
@@ -64,33 +69,18 @@ def attend_rows(
 
 
 def _by_kernel(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bounds: Bounds,
-    *,
-    scale: float | None,
-    window: int | None,
+    heads: tuple[torch.Tensor, ...], bounds: Bounds, scale: float | None, window: int | None
 ) -> torch.Tensor:
     from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: PLC0415  triton, which a CPU may lack
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
 
-    edges, longest = bounds.on_device, bounds.longest
+    where = (bounds.on_device, bounds.on_device, bounds.longest, bounds.longest)
+    back = (-1 if window is None else window - 1, 0)
+    is_grouped = heads[0].shape[1] != heads[1].shape[1]
     # cuDNN's kernel for bounds gave infinite gradients in cuDNN 9.19; FlashAttention is measured.
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        attended: torch.Tensor = varlen_attn(
-            query,
-            key,
-            value,
-            edges,
-            edges,
-            longest,
-            longest,
-            scale=scale,
-            window_size=(-1 if window is None else window - 1, 0),
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-    return attended
+        made: torch.Tensor = varlen_attn(*heads, *where, scale=scale, window_size=back, enable_gqa=is_grouped)
+    return made
 
 
 def _one_record(

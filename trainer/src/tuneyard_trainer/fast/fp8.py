@@ -7,7 +7,7 @@ The adapter's part is added to the product where it is made, unrounded.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, reduce
 
 import torch
 from torch.nn import functional
@@ -18,9 +18,14 @@ MULTIPLE = 16
 _LARGEST = 448.0
 """Largest number of e4m3."""
 _LEAST_SCALE = 1e-12
+_MOST_PARTS = 2
+"""Of a product's first operand: they need not be put together then, which would cost a pass over them."""
 _HOPPER = 9
 """Compute capability for which the kernel is written."""
 
+Tensors = Sequence[torch.Tensor]
+HELD = 4
+"""Tensors of a weight."""
 Held = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """Of a weight [out, in]: its rows [out, in] and their scales [out, 1], its columns [in, out] and their scales [in, 1]."""
 
@@ -31,10 +36,13 @@ def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (x.float() / scales).to(E4M3), scales
 
 
-def quantize_together(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `quantize_rows` of the parts side by side, which need not be put together before they are small."""
-    scales = _scales(torch.stack([part.abs().amax(-1) for part in parts]).amax(0)[:, None])
-    return torch.cat([(part.float() / scales).to(E4M3) for part in parts], 1), scales
+def quantize_together(parts: Tensors) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """As `quantize_rows` of the parts side by side, which are put together where a product can't take them as they are."""
+    largest = [part.abs().amax(-1, keepdim=True) for part in parts]
+    scales = _scales(reduce(torch.maximum, largest))
+    values = [(part.float() / scales).to(E4M3) for part in parts]
+    is_taken = len(values) <= _MOST_PARTS and not any(part.shape[1] % MULTIPLE for part in values)
+    return (values if is_taken else [torch.cat(values, 1)]), scales
 
 
 def hold(weight: torch.Tensor) -> Held:
@@ -63,49 +71,45 @@ class Fp8Linear(torch.nn.Module):  # type: ignore[misc]
         return functional.linear(x, self.weight.to(x.dtype), bias)
 
 
-@torch.library.custom_op("tuneyard::fp8_product", mutates_args=())  # type: ignore[untyped-decorator]
-def product(  # noqa: PLR0917  an operator
-    x: torch.Tensor,
-    x_scales: torch.Tensor,
-    weight: torch.Tensor,
-    weight_scales: torch.Tensor,
-    u: torch.Tensor,
-    v: torch.Tensor,
-) -> torch.Tensor:
-    """X weight^T, times the scales of both, plus u v^T: [T, out], in the type of u.
+torch.library.define(
+    "tuneyard::fp8_product",
+    "(Tensor[] xs, Tensor x_scales, Tensor weight, Tensor weight_scales, Tensor u, Tensor v) -> Tensor",
+)
 
-    `x` [T, in] and `weight` [out, in] are e4m3, their scales float32 [T, 1] and [out, 1]; u is [T, r] and v [out, r],
-    where r may be 0. A CPU computes in float32 what a GPU does by tensor cores.
-    """
-    if not x.is_cuda:
-        made = (x.float() @ weight.float().t()) * x_scales * weight_scales.t()
+
+@torch.library.impl("tuneyard::fp8_product", "default")  # type: ignore[untyped-decorator]
+def _product(xs: Tensors, *others: torch.Tensor) -> torch.Tensor:
+    x_scales, weight, weight_scales, u, v = others
+    device = weight.device
+    if device.type != "cuda":
+        made = (torch.cat([x.float() for x in xs], 1) @ weight.float().t()) * x_scales * weight_scales.t()
         return (made + u.float() @ v.float().t()).to(u.dtype)
-    x, u, v = x.contiguous(), u.contiguous(), v.contiguous()
-    if _has_kernel(x.device.index):
+    xs, u, v = [x.contiguous() for x in xs], u.contiguous(), v.contiguous()
+    if _has_kernel(device.index):
         from tuneyard_trainer.fast.fp8_kernel import launch  # noqa: PLC0415  triton, which a CPU may lack
 
-        return launch(x, x_scales, weight, weight_scales, u, v)
-    y = torch._scaled_mm(  # noqa: SLF001  its public name takes more arguments for the same
-        x,
-        weight.t(),
-        scale_a=x_scales.contiguous(),
-        scale_b=weight_scales.reshape(1, -1),
-        out_dtype=u.dtype,
-        use_fast_accum=True,
-    )
+        return launch(xs, x_scales, weight, weight_scales, u, v)
+    scales = {"scale_a": x_scales.contiguous(), "scale_b": weight_scales.reshape(1, -1)}
+    whole = torch.cat(list(xs), 1)
+    # Its public name takes more arguments for the same.
+    y = torch._scaled_mm(whole, weight.t(), **scales, out_dtype=u.dtype, use_fast_accum=True)  # noqa: SLF001
     return y.addmm_(u, v.t()) if u.shape[1] else y
 
 
-@product.register_fake  # type: ignore[untyped-decorator]
-def _(
-    x: torch.Tensor,
-    _x_scales: torch.Tensor,
-    weight: torch.Tensor,
-    _weight_scales: torch.Tensor,
-    u: torch.Tensor,
-    _v: torch.Tensor,
-) -> torch.Tensor:
-    return u.new_empty(x.shape[0], weight.shape[0])
+@torch.library.register_fake("tuneyard::fp8_product")  # type: ignore[untyped-decorator]
+def _(xs: Tensors, *others: torch.Tensor) -> torch.Tensor:
+    _, weight, _, u, _ = others
+    return u.new_empty(xs[0].shape[0], weight.shape[0])
+
+
+def product(x: tuple[Tensors, torch.Tensor], weight: Tensors, adapter: Tensors) -> torch.Tensor:
+    """X weight^T, times the scales of both, plus u v^T: [T, out], in the type of u.
+
+    `x` [T, in], as one or two parts side by side, and `weight` [out, in] are e4m3, their scales float32 [T, 1] and
+    [out, 1]; u is [T, r] and v [out, r], where r may be 0. A CPU computes in float32 what a GPU does by tensor cores.
+    """
+    made: torch.Tensor = torch.ops.tuneyard.fp8_product(*x, *weight, *adapter)
+    return made
 
 
 @cache

@@ -4,9 +4,14 @@
 It computes what transformers and PEFT compute for the same model, with the same parameters in the same places:
 checkpoints, evaluation and publication do not see a difference. Why it is faster: layers that read the same input are
 one product, adapters are written out, what lies between products is compiled, and the loss is made in pieces.
+
+A model may be spread over processes by FSDP2. Then each layer's parameters are whole only while its forward pass or
+its gradient is computed: the fast path runs as the forward pass of the model's own modules, reads their parameters
+there and keeps none of them.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +19,6 @@ from torch.utils.checkpoint import checkpoint
 
 from tuneyard_trainer.fast.attention import Bounds, attend, attend_rows
 from tuneyard_trainer.fast.head import loss_and_gradients, summed_loss
-from tuneyard_trainer.fast.layers import Layer
 from tuneyard_trainer.fast.structure import (
     UnknownStructureError,
     build_block,
@@ -53,11 +57,12 @@ class FastPath:
         """
         base = model.get_base_model() if hasattr(model, "peft_config") else model
         check_structure(base, longest)
-        scale = scale_of(base)
-        self._body, self._head, self._is_recomputing = base.model, base.lm_head.weight, is_recomputing
-        self._dtype = dtype or self._head.dtype
+        self._scale = scale_of(base)
+        self._model, self._base, self._body, self._is_recomputing = model, base, base.model, is_recomputing
+        self._dtype = dtype or base.lm_head.weight.dtype
         self._block, self._norm = build_block(base), norm_of(base.model.norm)
-        self._layers = [build_layer(layer, scale) for layer in base.model.layers]
+        is_here = not hasattr(base.lm_head.weight, "full_tensor")
+        self._layers = [build_layer(layer, self._scale) for layer in base.model.layers if is_here]
         self._attention_scale = base.model.layers[0].self_attn.scaling
         functions = (self._block.before, self._block.after, self._norm, loss_and_gradients)
         self._before, self._after, self._last, self._piece = functions
@@ -80,8 +85,12 @@ class FastPath:
         `tokens`, `positions` and `labels`, the token after each or -100, are int64 [B, S]; without bounds each row is
         one record.
         """
-        hidden = self._hidden(tokens, positions, bounds)
-        return summed_loss(hidden, self._head, labels.flatten(), self._piece)
+
+        def loss(tokens: torch.Tensor) -> torch.Tensor:
+            hidden = self._hidden(tokens, positions, bounds)
+            return summed_loss(hidden, self._base.lm_head.weight, labels.flatten(), self._piece)
+
+        return _as_forward(self._model, loss, tokens)
 
     def _hidden(self, tokens: torch.Tensor, positions: torch.Tensor, bounds: Bounds | None) -> torch.Tensor:
         """The input of the output head, [B * S, hidden]."""
@@ -89,21 +98,23 @@ class FastPath:
         x = self._body.embed_tokens(tokens.flatten()).to(self._dtype)
         cosine, sine = self._body.rotary_emb(x[None], positions.flatten()[None])
         turns = (cosine[0, :, None].to(x.dtype), sine[0, :, None].to(x.dtype))
-        for layer in self._layers:
-            if self._is_recomputing and torch.is_grad_enabled():
-                x = checkpoint(self._layer, layer, x, turns, rows, bounds, use_reentrant=False)
-            else:
-                x = self._layer(layer, x, turns, rows, bounds)
+        layer: Callable[..., torch.Tensor] = self._layer
+        if self._is_recomputing and torch.is_grad_enabled():
+            layer = partial(checkpoint, self._layer, use_reentrant=False)
+        for number, module in enumerate(self._body.layers):
+            x = _as_forward(module, partial(layer, number), x, turns, rows, bounds)
         return self._last(x, self._body.norm.weight)
 
     def _layer(
         self,
-        layer: Layer,
+        number: int,
         x: torch.Tensor,
         turns: tuple[torch.Tensor, torch.Tensor],
         rows: int,
         bounds: Bounds | None,
     ) -> torch.Tensor:
+        module = self._body.layers[number]
+        layer = self._layers[number] if self._layers else build_layer(module, self._scale, is_merged=False)
         heads = self._before(x, turns, layer.first_norm, layer.head_norms, layer.qkv.arguments())
         scale = self._attention_scale
         attended = (
@@ -118,19 +129,34 @@ class FastPath:
         Raises:
             UnknownStructureError: if they differ.
         """
-        device, words = self._head.device, len(self._head)
+        device, words = self._base.lm_head.weight.device, len(self._base.lm_head.weight)
         tokens = (torch.arange(24, device=device)[None] * 7919 + 11) % words
         positions = torch.arange(24, device=device)[None]
         was_training = model.training
         model.eval()
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, self._dtype == torch.bfloat16):
             theirs = model(input_ids=tokens, position_ids=positions, use_cache=False).logits[0].float()
+
+        def logits(tokens: torch.Tensor) -> torch.Tensor:
+            return self._hidden(tokens, positions, None) @ self._base.lm_head.weight.to(self._dtype).t()
+
         with torch.no_grad():
-            ours = (self._hidden(tokens, positions, None) @ self._head.to(self._dtype).t()).float()
+            ours = _as_forward(model, logits, tokens).float()
         model.train(was_training)
         difference = float((ours - theirs).norm() / theirs.norm())
         if not difference <= _TOLERANCE:
             raise UnknownStructureError(f"its logits would differ by {difference:.0%}")
+
+
+def _as_forward(module: Any, function: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
+    """What `function` returns, called in place of the module's forward pass, so that FSDP2 gathers its parameters."""
+    module.forward = function
+    try:
+        # Not by the module's own class: transformers' layers would recompute it all once more.
+        made: torch.Tensor = torch.nn.Module.__call__(module, *arguments)
+    finally:
+        del module.forward
+    return made
 
 
 def _compiled(function: Callable[..., Any]) -> Any:

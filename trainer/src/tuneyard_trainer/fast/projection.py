@@ -17,11 +17,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from tuneyard_trainer.fast import fp8
+from tuneyard_trainer.fast.fp8 import Tensors
 
 Factors = tuple[torch.Tensor | None, ...]
 """A and B of each layer in turn; None for a layer without an adapter."""
 Frozen = tuple[torch.Tensor, ...]
-"""A weight alone, [sum of outputs, in], or what is held of it in FP8: see fp8.Held."""
+"""All weights as one, [sum of outputs, in]; each layer's own, [out, in]; or what is held of one in FP8: see fp8.Held."""
 Arguments = tuple[Frozen, torch.Tensor | None, tuple[int, ...], float, Factors]
 """The fields of a Projection in their order: compiled functions read tuples faster than objects."""
 
@@ -57,8 +58,7 @@ def project(x: torch.Tensor, arguments: Arguments) -> tuple[torch.Tensor, ...]:
 def merge(linears: Sequence[torch.nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Weight and bias of all layers as one tensor each, of which theirs become views: nothing is held twice."""
     weight = _merged([linear.weight for linear in linears])
-    has_bias = linears[0].bias is not None
-    return weight, _merged([linear.bias for linear in linears]) if has_bias else None
+    return weight, None if linears[0].bias is None else _merged([linear.bias for linear in linears])
 
 
 def _merged(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
@@ -70,22 +70,34 @@ def _merged(parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor:
     return whole
 
 
-@torch.library.custom_op("tuneyard::product", mutates_args=())  # type: ignore[untyped-decorator]
-def product(x: torch.Tensor, weight: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """X weight + u v^T, [T, out]: x is [T, in], weight [in, out], u [T, r] and v [out, r], where r may be 0.
+torch.library.define("tuneyard::product", "(Tensor[] xs, Tensor[] weights, Tensor u, Tensor v) -> Tensor")
 
-    An operator of its own, because the compiler would copy the first product to add the second one to it.
+
+@torch.library.impl("tuneyard::product", "default")  # type: ignore[untyped-decorator]
+def _product(xs: Tensors, weights: Tensors, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    y = xs[0] @ weights[0].to(xs[0].dtype)
+    more = [*zip(xs[1:], weights[1:], strict=True), *([(u, v.t())] if u.shape[1] else [])]
+    for x, weight in more:
+        # On a CPU, adding in place rounds more often in bfloat16.
+        y = y.addmm_(x, weight.to(x.dtype)) if y.is_cuda else y + x @ weight.to(x.dtype)
+    return y
+
+
+@torch.library.register_fake("tuneyard::product")  # type: ignore[untyped-decorator]
+def _(xs: Tensors, weights: Tensors, _u: torch.Tensor, _v: torch.Tensor) -> torch.Tensor:
+    return xs[0].new_empty(xs[0].shape[0], weights[0].shape[1])
+
+
+def product(xs: Tensors, weights: Tensors, adapter: Tensors | None = None) -> torch.Tensor:
+    """The sum of x weight over all pairs, plus u v^T: [T, out], in the type of x.
+
+    Each x is [T, in] and its weight [in, out]; u is [T, r] and v [out, r], where r may be 0.
+    An operator of its own, because the compiler would copy the first product to add another one to it, and would keep
+    copies of weights for the backward pass, also of those that are sharded.
     """
-    y = x @ weight
-    if not u.shape[1]:
-        return y
-    # On a CPU, adding in place rounds more often in bfloat16.
-    return y.addmm_(u, v.t()) if y.is_cuda else y + u @ v.t()
-
-
-@product.register_fake  # type: ignore[untyped-decorator]
-def _(x: torch.Tensor, weight: torch.Tensor, _u: torch.Tensor, _v: torch.Tensor) -> torch.Tensor:
-    return x.new_empty(x.shape[0], weight.shape[1])
+    u, v = adapter or (xs[0].new_empty(0, 0), xs[0].new_empty(0, 0))
+    made: torch.Tensor = torch.ops.tuneyard.product(xs, weights, u, v)
+    return made
 
 
 class _Adapted(torch.autograd.Function):  # type: ignore[misc]
@@ -101,15 +113,21 @@ class _Adapted(torch.autograd.Function):  # type: ignore[misc]
     ) -> tuple[torch.Tensor, ...]:
         frozen, factors = tensors[:held], tensors[held:]
         a, b = _used(factors, scale, x)
-        down, up = x @ a.t(), _side_by_side(b, ends, x)
-        if held == 1:
-            y = product(x, frozen[0].t(), down, up)
-        else:
-            rows, scales, *_ = frozen
-            y = fp8.product(*fp8.quantize_rows(x), rows, scales, down, up)
+        down = x @ a.t()
         ctx.save_for_backward(x, down, a, *frozen, *b)
         ctx.scale, ctx.held = scale, held
-        return tuple(_split(y if bias is None else y + bias, ends))
+        up = _side_by_side(b, ends, x)
+        if held == fp8.HELD:
+            made = [fp8.product(fp8.quantize_together([x]), frozen[:2], (down, up))]
+        else:
+            parts = up.split([len(weight) for weight in frozen])
+            made = [
+                product([x], [weight.t()], (down, part)) for weight, part in zip(frozen, parts, strict=True)
+            ]
+        if bias is not None:
+            biases = bias.split([y.shape[1] for y in made])
+            made = [y + part for y, part in zip(made, biases, strict=True)]
+        return tuple(made if len(made) == len(ends) else _split(made[0], ends))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -118,12 +136,11 @@ class _Adapted(torch.autograd.Function):  # type: ignore[misc]
         frozen, b = saved[: ctx.held], saved[ctx.held :]
         adapted = [g @ up for g, up in zip(gradients, b, strict=True) if up is not None]
         by_down = torch.cat(adapted, 1) if adapted else down
-        if ctx.held == 1:
-            by_output = gradients[0] if len(gradients) == 1 else torch.cat(gradients, 1)
-            by_input = product(by_output, frozen[0], by_down, a.t())
+        if ctx.held == fp8.HELD:
+            by_input = fp8.product(fp8.quantize_together(gradients), frozen[2:], (by_down, a.t()))
         else:
-            *_, columns, scales = frozen
-            by_input = fp8.product(*fp8.quantize_together(gradients), columns, scales, by_down, a.t())
+            by_outputs = gradients if ctx.held == len(gradients) else [torch.cat(gradients, 1)]
+            by_input = product(by_outputs, frozen, (by_down, a.t()))
         by_a = (by_down.t() @ x).float()
         by_factors: list[torch.Tensor | None] = []
         for g, up, (start, end) in zip(gradients, b, _ranks(b), strict=True):

@@ -7,6 +7,7 @@ Parts must be there, no others may, and what a part computes is tried on numbers
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -81,10 +82,10 @@ def build_block(base: Any) -> Block:
     )
 
 
-def build_layer(layer: Any, scale: float | None) -> Layer:
+def build_layer(layer: Any, scale: float | None, *, is_merged: bool = True) -> Layer:
     """The tensors of one layer: frozen ones and adapters of this scale, or, without a scale, parameters that are trained.
 
-    Frozen weights that are used in one product become views of one tensor.
+    If they are to be merged, frozen weights that are used in one product become views of one tensor.
     """
     attention = layer.self_attn
     has_norms = hasattr(attention, "q_norm")
@@ -93,7 +94,7 @@ def build_layer(layer: Any, scale: float | None) -> Layer:
         layer.input_layernorm.weight,
         layer.post_attention_layernorm.weight,
         (attention.q_norm.weight, attention.k_norm.weight) if has_norms else None,
-        *(_trained(linears) if scale is None else _projection(linears, scale) for linears in products),
+        *(map(_trained, products) if scale is None else (_projection(e, scale, is_merged) for e in products)),
     )
 
 
@@ -147,9 +148,11 @@ def norm_of(module: Any) -> Norm:
     if isinstance(eps, float) and weight is not None and getattr(module, "bias", None) is None:
         x = _numbers(3, weight.shape[0], like=weight) * 2
         with torch.no_grad():
-            made = module(x).float()
+            # All processes meet here, if each has a part of it.
+            whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+            made = torch.func.functional_call(module, {"weight": whole}, x).float()
             for norm in (Norm(eps, plus_one=False), Norm(eps, plus_one=True)):
-                if _is_close(norm(x, weight).float(), made):
+                if _is_close(norm(x, whole).float(), made):
                     return norm
     raise UnknownStructureError(f"{type(module).__name__} is no RMSNorm")
 
@@ -187,14 +190,18 @@ def _trained(linears: list[Any]) -> Trained:
     return Trained(tuple(linear.weight for linear in linears), tuple(biases))
 
 
-def _projection(linears: list[Any], scale: float) -> Projection:
+def _projection(linears: list[Any], scale: float, is_merged: bool) -> Projection:
     found = [adapter_of(linear) for linear in linears]
-    weight, bias = merge([frozen for frozen, *_ in found])
-    ends = [0]
-    for frozen, *_ in found:
-        ends.append(ends[-1] + frozen.weight.shape[0])
+    layers = [frozen for frozen, *_ in found]
+    if is_merged:
+        weight, bias = merge(layers)
+        weights = (weight,)
+    else:
+        weights = tuple(layer.weight for layer in layers)
+        bias = torch.cat([layer.bias for layer in layers]) if layers[0].bias is not None else None
+    ends = tuple(accumulate(layer.weight.shape[0] for layer in layers))
     factors = tuple(factor for _, a, b, _ in found for factor in (a, b))
-    return Projection((weight,), bias, tuple(ends[1:]), factors, scale)
+    return Projection(weights, bias, ends, factors, scale)
 
 
 def _check_layer(layer: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneyard_api.pod_contract import FailureClass
 
-from tuneyard_trainer.fetch.hub import patiently
+from tuneyard_trainer.fetch.hub import answer_of
 
 _THERE = frozenset({409, 422})
 """What the Data Store answers to the creation of a namespace that it has."""
@@ -38,7 +38,7 @@ def upload_dataset(data_store: str, repo: str, folder: Path, token: str | None) 
             repo_id=repo, folder_path=folder, repo_type="dataset", commit_message="Records"
         )
 
-    return str(patiently(what, FailureClass.DATA_MISSING, partial(upload), _ADVICE).oid)
+    return str(answer_of(what, FailureClass.DATA_MISSING, partial(upload), _ADVICE).oid)
 
 
 def _make_namespace(data_store: str, namespace: str, token: str | None) -> None:

@@ -6,7 +6,6 @@ file, so that several prepare pods may share a cache.
 """
 
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,14 +16,12 @@ from typing import Literal, TypeVar
 from tuneyard_api.pod_contract import FailureClass, ResolvedSource
 from tuneyard_api.problems import clip
 
+from tuneyard_trainer.fetch.certificates import untrusted
+from tuneyard_trainer.fetch.patience import patiently
 from tuneyard_trainer.pod.failures import StageFailure
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SUFFIXES = (".json", ".jinja")
-_PAUSES_SECONDS = (1.0, 2.0, 4.0)
-"""Before each further try at what failed on the way or at the hub, unless the hub asks for a longer pause."""
-_LONGEST_PAUSE_SECONDS = 120.0
-"""Where the hub asks for more than this, the stage fails and the operator tries it again later."""
 _CHUNK_BYTES = 2**20
 """What is lost at most where a connection breaks: the library resumes behind its last whole chunk, else of 10 MiB."""
 _AT_ONCE = 4
@@ -48,7 +45,7 @@ def fetch_model(
     repo = source.repo or ""
     what = f"model {repo}@{source.revision}"
     missing: Missing = FailureClass.MODEL_MISSING
-    information = patiently(what, missing, partial(HfApi().model_info, repo, revision=source.revision))
+    information = answer_of(what, missing, partial(HfApi().model_info, repo, revision=source.revision))
     names = [sibling.rfilename for sibling in information.siblings or []]
     commit = str(information.sha)
 
@@ -110,40 +107,23 @@ def _fetch_file(  # noqa: PLR0917  what a file of the hub is named by
 
     constants.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES
     ask = partial(hf_hub_download, repo, name, repo_type=kind, revision=revision, cache_dir=cache)
-    return Path(patiently(what, missing, ask))
+    return Path(answer_of(what, missing, ask))
 
 
-def patiently(
+def answer_of(
     what: str, missing: Missing, ask: Callable[[], _Answer], advice: str = "HF_ENDPOINT says which"
 ) -> _Answer:
-    """The answer of the hub, which is asked again after failures that pass by themselves.
+    """The answer of a hub, which is asked again by the rule of `patiently`.
 
     Raises:
-        StageFailure: of the last try.
+        StageFailure: of the last try; `advice` says where its address comes from.
     """
-    for pause in _PAUSES_SECONDS:
-        try:
-            with _hub_errors(what, missing, advice):
-                return ask()
-        except StageFailure as failure:
-            wanted = max(pause, _pause_asked_for(failure))
-            if failure.failure_class is not FailureClass.UPSTREAM or wanted > _LONGEST_PAUSE_SECONDS:
-                raise
-            time.sleep(wanted)
-    with _hub_errors(what, missing, advice):
-        return ask()
 
+    def explained() -> _Answer:
+        with _hub_errors(what, missing, advice):
+            return ask()
 
-def _pause_asked_for(failure: BaseException) -> float:
-    """Seconds of the header Retry-After of the answer behind a failure; 0 where there is none."""
-    error: BaseException | None = failure
-    while error is not None:
-        headers = getattr(getattr(error, "response", None), "headers", {})
-        value = str(headers.get("Retry-After", ""))
-        if value.isdigit():
-            return float(value)
-        error = error.__cause__
-    return 0.0
+    return patiently(explained)
 
 
 @contextmanager
@@ -156,7 +136,7 @@ def _hub_errors(what: str, missing: Missing, advice: str) -> Iterator[None]:
         status = error.response.status_code if error.response is not None else None
         raise _refused(what, missing, status, error) from error
     except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError, TimeoutError) as error:
-        raise StageFailure(
+        raise untrusted(what, error) or StageFailure(
             FailureClass.UPSTREAM,
             f"{what}: the hub can't be reached: {clip(str(error), 500)}; {advice}",
         ) from error

@@ -15,7 +15,9 @@ from tuneyard_api.problems import clip
 from tuneyard_api.remote_files import S3Object
 from tuneyard_api.s3_clients import s3_client_settings
 
-from tuneyard_trainer.fetch.limits import CHUNK_BYTES, MAX_BYTES, check_size, write_chunks
+from tuneyard_trainer.fetch.certificates import untrusted
+from tuneyard_trainer.fetch.limits import CHUNK_BYTES, MAX_BYTES, Download
+from tuneyard_trainer.fetch.patience import patiently
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 _ATTEMPTS = 4
@@ -25,6 +27,10 @@ _PERMISSIONS = {
     "UploadPart": "PutObject",
 }
 """Permissions that are not named as their operations are."""
+_AUTHORITIES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+"""Variables that name a file with certificate authorities; boto3 itself does not know the second, which all other clients do."""
+_CHANGED = (412, 416)
+"""Answers to a request for the rest of an object that has become another one, or a shorter one."""
 _NOT_THERE = frozenset({"NoSuchKey", "NoSuchBucket", "404"})
 _NOT_ALLOWED = frozenset(
     # The last one is what versitygw says, with status 404, of a key that it does not know.
@@ -44,10 +50,35 @@ def fetch_object(
         StageFailure: DataMissing, PermissionDenied, UpstreamUnavailable or BadInput.
     """
     name = name_of(source)
+    download = Download(name, target, limit_bytes)
+    version: dict[str, str] = {}
     with said_by_store(name, source.region):
-        answer = connect(source, environ).get_object(Bucket=source.bucket, Key=source.key)
-        check_size(name, answer["ContentLength"], limit_bytes)
-        write_chunks(name, answer["Body"].iter_chunks(CHUNK_BYTES), target, limit_bytes)
+        client = connect(source, environ, attempts=1)  # they are made here, by the rule of `patiently`
+
+    def ask() -> None:
+        rest = {"Range": f"bytes={download.size}-"} | version if download.size else {}
+        try:
+            with said_by_store(name, source.region):
+                answer = client.get_object(Bucket=source.bucket, Key=source.key, **rest)
+                version.update({"IfMatch": answer["ETag"]} if "ETag" in answer else {})
+                chunks = answer["Body"].iter_chunks(CHUNK_BYTES)
+                download.take(chunks, answer["ContentLength"], answer.get("ContentRange"))
+        except StageFailure as failure:
+            if not _is_changed(failure):
+                raise
+            download.begin_again()
+            version.clear()
+            raise StageFailure(
+                FailureClass.UPSTREAM, f"{name}: the object changed while it was fetched"
+            ) from failure.__cause__
+
+    patiently(ask)
+
+
+def _is_changed(failure: StageFailure) -> bool:
+    """Whether the store no longer has the object that it began to send."""
+    answer = getattr(failure.__cause__, "response", None) or {}
+    return answer.get("ResponseMetadata", {}).get("HTTPStatusCode") in _CHANGED
 
 
 @contextmanager
@@ -55,6 +86,7 @@ def said_by_store(name: str, region: str) -> Iterator[None]:
     """Turns errors of the store, or of the way to it, into a StageFailure about `name`."""
     try:
         from botocore import exceptions  # noqa: PLC0415  0.3 s, and only for data of this kind
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415
     except ImportError:
         raise bad_input(
             f"{name}: this image can't speak S3; try an image with tuneyard-trainer[data]"
@@ -66,8 +98,8 @@ def said_by_store(name: str, region: str) -> Iterator[None]:
         raise _refused(name, region, error.response, error.operation_name) from error
     except exceptions.ParamValidationError as error:
         raise bad_input(f"{name}: {clip(str(error), 500)}") from error
-    except exceptions.BotoCoreError as error:
-        raise StageFailure(
+    except (exceptions.BotoCoreError, HTTPError) as error:
+        raise untrusted(name, error) or StageFailure(
             FailureClass.UPSTREAM, f"{name}: the store can't be reached: {clip(str(error), 500)}"
         ) from error
 
@@ -77,15 +109,19 @@ def name_of(source: S3Object) -> str:
     return f"s3://{source.bucket}/{source.key}"
 
 
-def connect(place: S3Object | S3Prefix, environ: Mapping[str, str]) -> Any:
-    """A client of boto3 for the store, with the credentials of the environment."""
+def connect(place: S3Object | S3Prefix, environ: Mapping[str, str], attempts: int = _ATTEMPTS) -> Any:
+    """A client of boto3 for the store, with the credentials and the certificate authorities of the environment.
+
+    `attempts` is the number of requests, the first one included, until an error of the store counts.
+    """
     import boto3  # noqa: PLC0415
     from botocore import UNSIGNED  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
-    settings = s3_client_settings(place.endpoint, place.region, environ, attempts=_ATTEMPTS)
+    settings = s3_client_settings(place.endpoint, place.region, environ, attempts=attempts)
     config = Config(**settings.config, **({} if settings.is_signed else {"signature_version": UNSIGNED}))
-    return boto3.session.Session().client("s3", config=config, **settings.client)
+    authorities = next((environ[name] for name in _AUTHORITIES if environ.get(name)), None)
+    return boto3.session.Session().client("s3", config=config, verify=authorities, **settings.client)
 
 
 def _refused(name: str, region: str, answer: dict[str, Any], operation: str) -> StageFailure:

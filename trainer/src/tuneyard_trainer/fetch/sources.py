@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tuneyard_api.pod_contract import FailureClass, ResolvedDataset, ResolvedSource
-from tuneyard_data.records import SUFFIXES, DataFile
+from tuneyard_data.records import SUFFIXES, DataFile, suffix_of
 
 from tuneyard_trainer.fetch import object_store
 from tuneyard_trainer.fetch.hub import fetch_data_file
@@ -38,11 +38,11 @@ def _sources(dataset: ResolvedDataset) -> Iterator[tuple[str, ResolvedSource]]:
 def _find(split: str, source: ResolvedSource, cache: Path, received: Path) -> DataFile:
     if source.s3 is not None:
         name = object_store.name_of(source.s3)
-        path = received / f"{split}{Path(source.s3.key).suffix}"
+        path = received / f"{split}{suffix_of(source.s3.key) or ''}"
         object_store.fetch_object(source.s3, path, os.environ)
     elif source.http is not None:
         name = shown_url(source.http.url)
-        path = received / f"{split}{Path(name).suffix}"
+        path = received / f"{split}{suffix_of(name) or ''}"
         fetch_url(source.http, path)
     elif source.repo is not None:
         name = f"{source.repo}/{source.path}"
@@ -50,7 +50,7 @@ def _find(split: str, source: ResolvedSource, cache: Path, received: Path) -> Da
     else:
         path = _inside_folder(split, Path(source.path or ""))
         name = str(path)
-    if Path(name).suffix not in SUFFIXES:
+    if suffix_of(name) is None:
         raise bad_input(f"dataset.{split}: {name}: files must end in {', '.join(SUFFIXES)}")
     return DataFile(split, path, name)
 
@@ -63,7 +63,7 @@ def _inside_folder(split: str, path: Path) -> Path:
         raise StageFailure(
             FailureClass.DATA_MISSING, f"dataset.{split}: {path}: there is no such file{_near(path)}"
         )
-    files = sorted(child for child in path.iterdir() if child.suffix in SUFFIXES and child.is_file())
+    files = sorted(child for child in path.iterdir() if suffix_of(child.name) and child.is_file())
     if not files:
         raise StageFailure(
             FailureClass.DATA_MISSING,

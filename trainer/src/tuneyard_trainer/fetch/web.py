@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from email.message import Message
 from enum import IntEnum
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -25,7 +26,9 @@ from tuneyard_api.pod_contract import FailureClass
 from tuneyard_api.problems import clip
 from tuneyard_api.remote_files import HttpFile
 
-from tuneyard_trainer.fetch.limits import CHUNK_BYTES, MAX_BYTES, check_size, write_chunks
+from tuneyard_trainer.fetch.certificates import untrusted
+from tuneyard_trainer.fetch.limits import CHUNK_BYTES, MAX_BYTES, Download
+from tuneyard_trainer.fetch.patience import patiently
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 TIMEOUT_SECONDS = 60.0
@@ -92,41 +95,76 @@ class Guard:
 
 
 def fetch_url(file: HttpFile, target: Path, limit_bytes: int = MAX_BYTES) -> None:
-    """Writes the file to `target`, if its digest is right.
+    """Writes the file to `target`, if its digest is right; what broke off goes on where it broke.
 
     Raises:
         StageFailure: DataMissing, PermissionDenied, UpstreamUnavailable or BadInput.
     """
-    name, guard = shown_url(file.url), Guard()
-    opener = urllib.request.build_opener(_Plain(guard), _Tls(guard), _Redirects(guard))
-    request = urllib.request.Request(  # noqa: S310  the contract allows http and https alone
-        file.url, headers={"User-Agent": "tuneyard", "Accept-Encoding": "identity"}
-    )
-    try:
-        with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
-            length = answer.headers.get("Content-Length")
-            expected = int(length) if length and length.isdigit() else None
-            check_size(name, expected, limit_bytes)
-            size, digest = write_chunks(name, _chunks(answer), target, limit_bytes)
-    except StageFailure as failure:
-        said = str(failure)
-        raise StageFailure(
-            failure.failure_class, said if said.startswith(name) else f"{name}: {said}"
-        ) from None
-    except urllib.error.HTTPError as error:
-        with error:
-            raise _refused(name, error.code) from None
-    except (OSError, http.client.HTTPException) as error:
-        raise _unreachable(name, error) from error
-    if expected is not None and size < expected:
-        raise StageFailure(
-            FailureClass.UPSTREAM, f"{name}: the connection broke off after {size} of {expected} bytes"
-        )
-    if digest != file.sha256:
+    name = shown_url(file.url)
+    fetch = _Fetch(file.url, Download(name, target, limit_bytes), name)
+    patiently(fetch.ask)
+    if fetch.download.is_resumed and fetch.download.sha256 != file.sha256:
+        # The parts may be of two versions of the file.
+        fetch.download.begin_again()
+        patiently(fetch.ask)
+    if fetch.download.sha256 != file.sha256:
         raise bad_input(
-            f"{name}: not the file that was meant: its SHA-256 is {digest} (expected {file.sha256}); try that digest"
-            " if the file was meant to change"
+            f"{name}: not the file that was meant: its SHA-256 is {fetch.download.sha256} (expected {file.sha256}); try that"
+            " digest if the file was meant to change"
         )
+
+
+class _Fetch:
+    """The requests for one file."""
+
+    def __init__(self, url: str, download: Download, name: str) -> None:
+        self._url, self.download, self._name = url, download, name
+        self._version: str | None = None
+        """What the server calls the version of the file that is there in part."""
+
+    def ask(self) -> None:
+        """Asks for the file, or for the rest of it."""
+        name, guard = self._name, Guard()
+        opener = urllib.request.build_opener(_Plain(guard), _Tls(guard), _Redirects(guard))
+        request = urllib.request.Request(self._url, headers=self._headers())  # noqa: S310  the contract allows http and https alone
+        try:
+            with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
+                length, headers = answer.headers.get("Content-Length"), answer.headers
+                self._version = _version_of(headers)
+                self.download.take(
+                    _chunks(name, answer),
+                    int(length) if length and length.isdigit() else None,
+                    headers.get("Content-Range") if answer.status == HTTPStatus.PARTIAL_CONTENT else None,
+                )
+        except StageFailure as failure:
+            said = str(failure)
+            told = said if said.startswith(name) else f"{name}: {said}"
+            raise StageFailure(failure.failure_class, told) from failure.__cause__
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and self.download.size:
+                    self.download.begin_again()
+                    raise StageFailure(
+                        FailureClass.UPSTREAM,
+                        f"{name}: the server no longer has the file that it began to send",
+                    ) from error
+                raise _refused(name, error.code) from error
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            raise _unreachable(name, error) from error
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"User-Agent": "tuneyard", "Accept-Encoding": "identity"}
+        if self.download.size:
+            headers["Range"] = f"bytes={self.download.size}-"
+            if self._version:
+                headers["If-Range"] = self._version
+        return headers
+
+
+def _version_of(headers: Message) -> str | None:
+    """What If-Range may name: an ETag that is not weak, or the date of the last change."""
+    tag = headers.get("ETag")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
 
 
 def shown_url(url: str) -> str:
@@ -135,8 +173,15 @@ def shown_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def _chunks(answer: Any) -> Iterator[bytes]:
-    while chunk := answer.read(CHUNK_BYTES):
+def _chunks(name: str, answer: Any) -> Iterator[bytes]:
+    """The body piece by piece; what breaks while it is read is no failure of the disk that it is written to."""
+    while True:
+        try:
+            chunk = answer.read(CHUNK_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise StageFailure(FailureClass.UPSTREAM, f"{name}: the connection broke off: {error}") from error
+        if not chunk:
+            return
         yield chunk
 
 
@@ -154,12 +199,7 @@ def _refused(name: str, status: int) -> StageFailure:
 
 def _unreachable(name: str, error: Exception) -> StageFailure:
     reason = getattr(error, "reason", error)
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return bad_input(
-            f"{name}: the server's certificate is not trusted: {reason.verify_message}; try SSL_CERT_FILE in the env of"
-            " the FineTuneRuntime, if the authority is your own"
-        )
-    return StageFailure(
+    return untrusted(name, error) or StageFailure(
         FailureClass.UPSTREAM, f"{name}: the server can't be reached: {clip(str(reason), 500)}"
     )
 

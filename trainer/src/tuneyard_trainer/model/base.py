@@ -16,7 +16,8 @@ from tuneyard_trainer.model.weights import check_pointer, check_weights
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 _WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
-_READ_AS_TEXT = ("config.json", "tokenizer.json", "tokenizer_config.json", _INDEX)
+_READ_AS_TEXT = (".json", ".jinja")
+_CONSOLIDATED = "consolidated.safetensors"
 _QUANTIZED = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 """Files beside weights in formats of fewer bits (GPTQ, AWQ, ModelOpt)."""
 _PICKLED = re.compile(r"(pytorch_model.*\.bin|.*\.(pt|pth|ckpt|pkl))$")
@@ -99,7 +100,7 @@ def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
 
 def _check_format(called: str, folder: Path, config: dict[str, Any]) -> None:
     """The weights are plain numbers, and not some format of fewer bits, in which nothing can be trained here."""
-    own = config.get("quantization_config")
+    own = config.get("quantization_config") or config.get("compression_config")
     kind = str(own.get("quant_method") or "quantized") if isinstance(own, dict) else None
     kind = kind or next((name for name in _QUANTIZED if (folder / name).is_file()), None)
     if kind:
@@ -137,10 +138,14 @@ def _check_files(called: str, folder: Path, names: list[str]) -> list[Path]:
                 f"{called}: {packed[0]} is a model for llama.cpp, which can't be trained; try the repository that it was"
                 " converted from, with *.safetensors"
             )
+        if (folder / _CONSOLIDATED).is_file():
+            raise bad_input(
+                f"{called}: the weights are in Mistral's own format ({_CONSOLIDATED}); try a revision with {_WEIGHTS}"
+            )
         missing.append(_WEIGHTS)
-    for name in _READ_AS_TEXT:
-        if (folder / name).is_file():
-            check_pointer(called, folder / name)
+    for file in sorted(folder.iterdir()):
+        if file.suffix in _READ_AS_TEXT and file.is_file():
+            check_pointer(called, file)
     if (folder / _ADAPTER).is_file():
         raise bad_input(
             f"{called}: the folder has an {_ADAPTER} too, and transformers would load that adapter into the base model; try"

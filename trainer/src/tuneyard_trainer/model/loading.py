@@ -21,6 +21,7 @@ from tuneyard_trainer.model.peft_warnings import peft_is_strict
 from tuneyard_trainer.model.quantized import hold_weights_still, quantization_options
 from tuneyard_trainer.model.record_bounds import take_bounds
 from tuneyard_trainer.model.resume_adapter import with_former_adapter
+from tuneyard_trainer.model.weights import check_loaded
 from tuneyard_trainer.model.world import World, whole
 from tuneyard_trainer.pod.environment import usable_cores
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
@@ -110,15 +111,17 @@ def load_model(
     # A progress bar per shard is noise in a log.
     logging.disable_progress_bar()
     quantization = quantization_options(job, device.torch_device, device.weights)
-    base = AutoModelForCausalLM.from_pretrained(
+    base, loaded = AutoModelForCausalLM.from_pretrained(
         folder,
         # Trained parameters stay in float32, because bfloat16 cannot represent updates as small as a step's.
         dtype=torch.float32 if is_whole else device.weights,
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=job.runtime.trust_remote_code,
+        output_loading_info=True,
         **quantization,
     )
+    check_loaded(folder, loaded["missing_keys"], ())
     ways = Family.of(base.config.model_type).ways
     has_kernel = device.torch_device.type != "cuda" or device.is_autocast
     # In float32 a GPU has no kernel for bounds, and every other way is faster than records in turn.

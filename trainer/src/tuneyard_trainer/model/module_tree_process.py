@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging
 from tuneyard_api.methods import LORA_METHODS
 from tuneyard_api.pod_contract import ResolvedJob
 
 from tuneyard_trainer.fast.structure import UnknownStructureError, check_structure
 from tuneyard_trainer.model.adapted_layers import said_of_unreached, target_modules
 from tuneyard_trainer.model.adapter_config import scaled_modules
+from tuneyard_trainer.model.weights import check_loaded
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 
@@ -22,13 +24,14 @@ def _checked(job: ResolvedJob, folder: Path) -> list[str]:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trusted)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
+            AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
     except Exception as error:  # noqa: BLE001  a configuration can be wrong in any way
         words = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise bad_input(
             f"{folder / 'config.json'}: transformers can't build this model: {words}; try another revision, or a model of"
             " another family"
         ) from None
+    model = _with_names_of_weights(folder, trust_remote_code=trusted)
     if job.quantization == "fp8":
         _check_fp8(model, job)
     if job.method == "ia3":
@@ -37,6 +40,22 @@ def _checked(job: ResolvedJob, folder: Path) -> list[str]:
         return []
     unreached = said_of_unreached(model, target_modules(model, job))
     return [unreached] if unreached and job.lora.target_modules is None else []
+
+
+def _with_names_of_weights(folder: Path, *, trust_remote_code: bool) -> Any:
+    """The model with the weights of its files on the meta device, for which no more than their headers is read."""
+    logging.set_verbosity_error()
+    model, loaded = AutoModelForCausalLM.from_pretrained(
+        folder,
+        device_map={"": "meta"},
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    check_loaded(folder, loaded["missing_keys"], [name for name, *_ in loaded["mismatched_keys"]])
+    return model
 
 
 def _check_fp8(model: Any, job: ResolvedJob) -> None:

@@ -2,16 +2,15 @@
 """Checks the files of a base model's weights by their headers, so that what can't be loaded is known without a GPU."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from tuneyard_api.model_shape import (
     MAX_HEADER_BYTES,
     ModelShape,
-    ShapeUnknownError,
     shape_of,
-    tensors_of_header,
+    tensors_in,
 )
 from tuneyard_api.pod_contract import FailureClass
 
@@ -50,7 +49,14 @@ def check_weights(called: str, files: list[Path], index: Mapping[str, str]) -> N
                 raise bad_input(f"{called}: {file.name} is no safetensors file; try to fetch it again")
             header = stream.read(length)
         tensors = _tensors(header) if len(header) == length else {}
-        expected = 8 + length + max(tensors.values(), default=0)
+        expected = 8 + length + max((tensors or {}).values(), default=0)
+        if tensors is None or size > expected:
+            why = (
+                "its header can't be read"
+                if tensors is None
+                else f"behind its tensors are {size - expected} bytes more"
+            )
+            raise bad_input(f"{called}: {file.name} is no safetensors file: {why}; try to fetch it again")
         if len(header) < length or size < expected:
             raise StageFailure(
                 FailureClass.MODEL_MISSING,
@@ -66,20 +72,36 @@ def check_weights(called: str, files: list[Path], index: Mapping[str, str]) -> N
 
 def shape_in(folder: Path, config: Mapping[str, Any]) -> ModelShape | None:
     """The model's shape by config.json and the headers of its weights, which were checked; None if they do not tell it."""
-    tensors: dict[str, tuple[int, ...]] = {}
     try:
-        for file in sorted(folder.glob("*.safetensors")):
-            with file.open("rb") as stream:
-                tensors |= tensors_of_header(stream.read(int.from_bytes(stream.read(8), "little")))
-        return shape_of(config, tensors)
-    except ShapeUnknownError:
+        return shape_of(config, tensors_in(folder))
+    except ValueError:
         return None
 
 
-def _tensors(header: bytes) -> dict[str, int]:
-    """The end of each tensor, in bytes behind the header; none if the header can't be read."""
+def check_loaded(folder: Path, missing: Collection[str], mismatched: Collection[str]) -> None:
+    """The weights are those of the model: transformers would fill what is missing, or of another shape, with random numbers.
+
+    `missing` and `mismatched` are names of the model's tensors, as transformers reports them.
+
+    Raises:
+        StageFailure: BadInput.
+    """
+    wrong = sorted(mismatched) or sorted(missing)
+    if not wrong:
+        return
+    what = "have another shape than" if mismatched else "lack"
+    named = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")  # noqa: PLR2004  named
+    raise bad_input(
+        f"model {folder}: the weights {what} {named} of the model that config.json describes; try all files of one revision"
+    )
+
+
+def _tensors(header: bytes) -> dict[str, int] | None:
+    """The end of each tensor, in bytes behind the header; None if the header can't be read."""
     try:
         entries = json.loads(header)
-        return {name: entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"}
+        return {
+            name: int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"
+        }
     except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-        return {}
+        return None

@@ -49,6 +49,7 @@ def keep_record(folder: Path, context: StageContext, trained: StageResult, versi
             prepared=PrepareFacts.model_validate(prepared.facts) if prepared else None,
             data=_data_report(data),
             trained=TrainFacts.model_validate(trained.facts),
+            times=trained.times,
             metrics=metrics,
             metrics_kept=len(kept),
             samples=samples,

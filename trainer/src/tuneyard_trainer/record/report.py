@@ -18,6 +18,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
+from tuneyard_api.ledger import PhaseTimes
 from tuneyard_api.methods import Method
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob, ResolvedSource, TrainFacts
 from tuneyard_api.registry import Version
@@ -56,6 +57,8 @@ class Findings:
     prepared: PrepareFacts | None
     data: DataReport | None
     trained: TrainFacts
+    times: PhaseTimes | None
+    """Of the attempt that ended the training."""
     metrics: Sequence[dict[str, Any]]
     """The lines of metrics.jsonl."""
     metrics_kept: int
@@ -174,6 +177,11 @@ def _plan_and_reality(findings: Findings) -> list[tuple[str, str, str]]:
         ("peak memory of one process", "", f"{trained.peak_memory_bytes / _GIB:.3f} GiB"),
         ("final training loss", "", f"{trained.final_loss:.4f}"),
     ]
+    if findings.times is not None:
+        spent = [
+            f"{phase} {round(seconds)} s" for phase, seconds in findings.times.seconds.items() if seconds >= 1
+        ]
+        rows.append(("time of the last attempt", "", ", ".join(spent)))
     if trained.validation_loss is not None:
         at = trained.best_step or trained.steps
         rows.append(

@@ -12,7 +12,7 @@ from tuneyard_api import durable
 from tuneyard_api.gate import never_measured
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob
 from tuneyard_data.loading import Loaded, Reading, hold_out, load_splits, notes_of
-from tuneyard_data.packing import pack
+from tuneyard_data.packing import Sequences, pack
 from tuneyard_data.preview import render_preview
 from tuneyard_data.refused import RecordsRefused
 from tuneyard_data.report import REPORT, DataReport, build_report, text_of, warnings_of
@@ -80,7 +80,9 @@ def prepare(context: StageContext) -> PrepareFacts:
     shutil.rmtree(context.workspace / PREPARED, ignore_errors=True)
     with durable.folder_being_written(context.workspace / PREPARED) as folder:
         gathered = {
-            name: save_split(folder / f"{name}.safetensors", split.kept_lengths(), split.read, ordered[name])
+            name: save_split(
+                folder / f"{name}.safetensors", split.kept_lengths(), split.read_all, ordered[name]
+            )
             for name, split in splits.items()
         }
         save_prompts(folder / "prompts.jsonl", prompts)
@@ -125,7 +127,7 @@ def _facts(
         train_sequences=gathered.sequences,
         train_tokens=gathered.tokens,
         learned_tokens=gathered.learned,
-        truncated_records=sum(length > limit for length in training.lengths),
+        truncated_records=training.lengths.above(limit),
         duplicate_records=report.duplicates,
         leaked_records=report.leaked,
         personal_data_hints=report.hint_count,
@@ -206,12 +208,10 @@ def _obstacles_to_packing(job: ResolvedJob, model: BaseModel, limit: int) -> lis
     return []
 
 
-def _sequences(split: Loaded, limit: int, *, is_packed: bool) -> list[list[int]]:
+def _sequences(split: Loaded, limit: int, *, is_packed: bool) -> Sequences:
     """The records of each sequence."""
-    lengths = split.kept_lengths().tolist()
-    if is_packed:
-        return pack(lengths, limit)
-    return [list(range(at, at + split.sides)) for at in range(0, len(lengths), split.sides)]
+    lengths = split.kept_lengths()
+    return pack(lengths, limit) if is_packed else Sequences.each(len(lengths), split.sides)
 
 
 def _prompts(split: Loaded, job: ResolvedJob, tokenizer: TextTokenizer, model: BaseModel) -> list[Prompt]:
@@ -245,7 +245,5 @@ def _digest(splits: dict[str, Loaded]) -> str:
     """SHA-256 over the rendered records of each split in their order."""
     digest = hashlib.sha256()
     for name, split in splits.items():
-        digest.update(name.encode() + len(split.exact).to_bytes(8, "big"))
-        for key in split.exact:
-            digest.update(key)
+        digest.update(name.encode() + len(split).to_bytes(8, "big") + split.keys().tobytes())
     return f"sha256:{digest.hexdigest()}"

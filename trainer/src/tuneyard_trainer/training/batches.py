@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from tuneyard_api.pod_contract import ResolvedTraining
 
-from tuneyard_trainer.fast.attention import Bounds
+from tuneyard_trainer.fast.attention import Bounds, sent
 from tuneyard_trainer.model.adapter_config import prompt_length
 from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.loading import Device
@@ -135,10 +135,10 @@ def collate(split: Split, indices: Sequence[int], device: Device, frame: Frame =
     where = device.torch_device
     is_packed = any(numbers[-1] > 1 for _, _, numbers in sequences)
     return Batch(
-        torch.from_numpy(tokens).to(where),
-        torch.from_numpy(positions).to(where),
+        sent(torch.from_numpy(tokens), where),
+        sent(torch.from_numpy(positions), where),
         Bounds.of(edges, where) if is_packed else None,
-        torch.from_numpy(labels[:, 1:].copy()).to(where),
+        sent(torch.from_numpy(labels[:, 1:].copy()), where),
     )
 
 

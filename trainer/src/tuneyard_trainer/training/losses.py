@@ -37,12 +37,13 @@ class Losses:
 
     @classmethod
     def choose(cls, model: Any, job: ResolvedJob, device: Device, world: World, frame: Frame) -> "Losses":
-        """By the fast path if device, job and model allow it.
+        """By the fast path if device, job and model allow it, on any `world`.
 
         Raises:
             StageFailure: BadInput, if they do not, and the base model's quantization is one of the fast path alone.
         """
-        why = _why_not(job, device, world)
+        del world
+        why = _why_not(job, device)
         if why is None:
             try:
                 return cls(model, device, frame, fast_path(model, job, device, is_compiled=True))
@@ -89,14 +90,13 @@ def fast_path(model: Any, job: ResolvedJob, device: Device, *, is_compiled: bool
     )
 
 
-def _why_not(job: ResolvedJob, device: Device, world: World) -> str | None:
+def _why_not(job: ResolvedJob, device: Device) -> str | None:
     """Why a job can't take the fast path, whatever its model is."""
     checks = {
         f"method {job.method} does not have one": job.method not in ("lora", "sft"),
         "lora.dora trains magnitudes, which it does not compute": job.lora.dora,
         "it needs an NVIDIA GPU": device.torch_device.type != "cuda",
         "it computes in bfloat16": not device.is_autocast,
-        "it trains on one GPU": world.size > 1,
         "this image has no C compiler, which compiling for a GPU needs": not _has_compiler(),
         f"the base model is quantized to {job.quantization}": job.quantization not in (None, "fp8"),
     }

@@ -5,13 +5,13 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
 from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult
+from tuneyard_data.packing import Sequences
 from tuneyard_data.tokenization import TokenizedRecord
 
 from tuneyard_trainer.pod.results import earlier_success
@@ -89,17 +89,22 @@ class Gathered:
     """Tokens of the longest sequence."""
 
 
-def save_split(
-    path: Path, lengths: np.ndarray, read: Callable[[int], TokenizedRecord], sequences: list[list[int]]
-) -> Gathered:
-    """Writes a Split as safetensors, in the order of `sequences`, which hold indices of records.
+_RECORDS_AT_ONCE = 4096
 
-    `lengths` is int64 [records]; `read` gives one record. Memory does not
-    grow with the number of tokens.
+
+def save_split(
+    path: Path,
+    lengths: np.ndarray,
+    read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    sequences: Sequences,
+) -> Gathered:
+    """Writes a Split as safetensors, in the order of `sequences`.
+
+    `lengths` is int64 [records]; `read` gives tokens (int32) and whether they are learned (bool) of the records with some
+    indices, one behind the other. Memory does not grow with the number of tokens.
     """
-    order = np.fromiter(chain.from_iterable(sequences), dtype=np.int64)
+    order, starts = sequences.order, sequences.starts.astype(np.int64)
     records = np.concatenate([[0], np.cumsum(lengths[order])]).astype(np.int64)
-    starts = np.cumsum([0, *map(len, sequences)], dtype=np.int64)
     total, learned_tokens = int(records[-1]), 0
     # The order of safetensors' own writer, so that each tensor begins where its type may.
     layout = {"records": ("I64", records.shape, 8), "sequences": ("I64", starts.shape, 8)}
@@ -113,14 +118,17 @@ def save_split(
     text += b" " * (-len(text) % 8)
     begin = 8 + len(text)
     with path.open("wb") as file, path.open("r+b") as second:
-        file.write(len(text).to_bytes(8, "little") + text + records.tobytes() + starts.tobytes())
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(records.data)
+        file.write(starts.data)
         second.seek(begin + places["learned"])
-        for index in order.tolist():
-            record = read(index)
-            file.write(record.tokens.data)
-            second.write(record.learned.view(np.uint8).data)
+        for first in range(0, len(order), _RECORDS_AT_ONCE):
+            tokens, learned = read(order[first : first + _RECORDS_AT_ONCE])
+            file.write(tokens.data)
+            second.write(learned.view(np.uint8).data)
             # The first token of a record is never predicted.
-            learned_tokens += int(np.count_nonzero(record.learned[1:]))
+            begins = records[first : min(first + _RECORDS_AT_ONCE, len(order))] - records[first]
+            learned_tokens += int(np.count_nonzero(learned)) - int(np.count_nonzero(learned[begins]))
     longest = int(np.diff(records[starts]).max(initial=0))
     return Gathered(len(sequences), total, learned_tokens, longest)
 

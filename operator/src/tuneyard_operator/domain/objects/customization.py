@@ -125,7 +125,7 @@ def _target(service: Customizer, model: CustomizerModel) -> Entity:
     if model.create is not None:
         new = model.create
         body = {"namespace": namespace, "name": name, "enabled": True, "model_uri": new.model_uri}
-        body |= {"num_parameters": new.parameters, "precision": new.precision}
+        body |= {"num_parameters": new.parameters, "precision": new.precision or "bf16-mixed"}
     return Entity("Customizer", service.endpoint, "/v1/customization/targets", model.target, body)
 
 
