@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from support.world.pods import FakeMeter
 from support.world.world import KEY, World
 from tuneyard_operator.domain.measures import Changes
 from tuneyard_operator.reconcile.queue import FIRST_DELAY, LAST_DELAY, Key, KeyedQueue
@@ -97,10 +98,11 @@ async def test_a_key_that_is_gone_is_forgotten_with_its_timer() -> None:
     assert queue.is_idle
 
 
-class Passes:
+class Passes(FakeMeter):
     """A meter that lets a test wait for the end of a pass."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.ended: asyncio.Queue[bool] = asyncio.Queue()
 
     def passed(self, seconds: float, *, failed: bool) -> None:  # noqa: ARG002  the port's signature
