@@ -239,6 +239,7 @@ def test_a_spent_budget_cancels_the_customization() -> None:
     world.go_on(30)
     assert world.states == ["cancelled"]
     assert state(world) is State.SUSPENDED
+    assert "it starts over when the budget is larger" in (world.status.message or "")
 
 
 def test_prepare_gets_no_room_for_weights() -> None:

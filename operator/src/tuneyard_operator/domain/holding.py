@@ -28,9 +28,11 @@ def why_held_back(seen: Observed, now: datetime) -> Verdict | float | None:
     running = attempt is not None and attempt.stage is Stage.TRAIN
     spent = held_gpu_seconds(seen, now)
     if spent >= hours * _HOUR:
+        by_service = seen.status.plan is not None and seen.status.plan.customizer is not None
+        goes_on = "starts over" if by_service else "continues from its checkpoint"
         message = (
-            f"spent {spent / _HOUR:.3g} GPU hours of spec.budget.gpuHours {hours:g}, and holds no GPU; it continues from its"
-            " checkpoint when the budget is larger"
+            f"spent {spent / _HOUR:.3g} GPU hours of spec.budget.gpuHours {hours:g}, and holds no GPU; it {goes_on} when the"
+            " budget is larger"
         )
         return Verdict(reasons.BUDGET_SPENT, message)
     return (hours * _HOUR - spent) / gpus + 0.5 if running else None
