@@ -34,13 +34,9 @@ COMMAND = [sys.executable, "-c", "from tuneyard_sync.main import main; main()"]
 REPO = "org/random"
 
 
-@pytest.fixture(
-    scope="module", params=["own", pytest.param("vllm", marks=[pytest.mark.vllm, pytest.mark.long])]
-)
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AdapterServer]:
-    with running(request.param, tmp_path_factory.mktemp("served")) as started:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdapterServer]:
+    with running("own", tmp_path_factory.mktemp("served")) as started:
         yield started
 
 
