@@ -61,7 +61,7 @@ def write_model_files(folder: Path, **config: Any) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8}
+    heads = {"num_attention_heads": 1, "num_key_value_heads": 1}
     content = {"model_type": "llama", "vocab_size": 320, "max_position_embeddings": 256} | sizes | heads
     (folder / "config.json").write_text(json.dumps(content | config))
     square = [f"self_attn.{name}_proj" for name in "qkvo"] + [
