@@ -47,10 +47,11 @@ CASES = sorted(
 
 
 def spec_for(runtime: dict[str, Any], name: str) -> dict[str, Any]:
-    """The README's job on a runtime: of the base model that the runtime serves, where it serves one."""
-    served = runtime["spec"].get("servedModels") or []
-    repository = served[0]["base"].get("huggingFace") if served else None
-    model = {"huggingFace": {"repo": repository["repo"]}} if repository else EXAMPLE["model"]
+    """The README's job on a runtime: of a base model that the runtime serves or its service trains, where it names some."""
+    of_service = (runtime["spec"].get("customizer") or {}).get("models")
+    named = runtime["spec"].get("servedModels") or of_service or []
+    repository = named[0]["base"].get("huggingFace") if named else None
+    model = {"huggingFace": repository} if repository else EXAMPLE["model"]
     return {**EXAMPLE, "model": model, "runtime": {"name": name}}
 
 

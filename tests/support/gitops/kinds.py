@@ -98,6 +98,7 @@ KINDS = (
     Kind("rbac.authorization.k8s.io", "v1", "RoleBinding"),
     Kind("external-secrets.io", "v1", "ExternalSecret", has_status=True),
     Kind("monitoring.coreos.com", "v1", "ServiceMonitor"),
+    Kind("monitoring.coreos.com", "v1", "PrometheusRule"),
     Kind("monitoring.coreos.com", "v1", "PodMonitor"),
     Kind("tuneyard.io", "v1alpha1", "FineTuneRuntime", namespaced=False),
     Kind("tuneyard.io", "v1alpha1", "FineTuneJob"),
