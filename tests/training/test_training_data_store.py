@@ -23,7 +23,7 @@ def double() -> NemoDouble:
 
 @pytest.fixture
 def address(double: NemoDouble, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr("tuneyard_trainer.fetch.hub._PAUSES_SECONDS", (0.0,))
+    monkeypatch.setattr("tuneyard_trainer.fetch.patience._PAUSES_SECONDS", (0.0,))
     with served(double) as base:
         yield base
 
