@@ -77,7 +77,7 @@ OTHER_WEIGHTS = {
     ),
     "all have other names": (
         None,
-        "lack .* and 13 more of the model that config.json describes; try all files",
+        r"lack .* and \d+ more of the model that config.json describes; try all files",
     ),
     "a tensor of another shape": (
         {"transformer.ln_f.weight": (3,)},
