@@ -52,7 +52,9 @@ def spec_for(runtime: dict[str, Any], name: str) -> dict[str, Any]:
     named = runtime["spec"].get("servedModels") or of_service or []
     repository = named[0]["base"].get("huggingFace") if named else None
     model = {"huggingFace": repository} if repository else EXAMPLE["model"]
-    return {**EXAMPLE, "model": model, "runtime": {"name": name}}
+    # A service compares no models, and refuses the records for that.
+    dataset = {"training": EXAMPLE["dataset"]["training"]} if of_service else EXAMPLE["dataset"]
+    return {**EXAMPLE, "model": model, "dataset": dataset, "runtime": {"name": name}}
 
 
 @pytest.fixture
