@@ -68,14 +68,14 @@ class Writer:
             self.delete(key)
 
     def read(self) -> dict[str, tuple[Version, bytes]]:
-        """What adapter-sync reads: the version and the weights of each name."""
+        """What adapter-sync reads: the version and the weights of each name, without the version that it replaces."""
         source = BucketSource(self.client, BUCKET, f"{self.place.prefix}/")
         found = {}
         for name, version in source.pointers().items():
             folder = self.folder / "read"
             folder.mkdir(exist_ok=True)
             source.fetch(version, folder)
-            found[name] = (version, (folder / WEIGHTS).read_bytes())
+            found[name] = (version.model_copy(update={"replaces": None}), (folder / WEIGHTS).read_bytes())
         return found
 
 

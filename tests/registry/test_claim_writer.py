@@ -48,13 +48,14 @@ def digests_in(registry, name="a"):
 
 
 def read(registry, name="a"):
-    """What adapter-sync reads: the version, checked against its files."""
+    """What adapter-sync reads: the version, checked against its files, without the version that it replaces."""
     version = FolderSource(registry.root).pointers().get(name)
     assert not isinstance(version, RegistryError), version
     if version is not None:
         folder = registry.root / version.path
         folder = folder if folder.is_dir() else registry.root / name
         assert published_digest(folder, ADAPTER_FILES) == version.digest
+        version = version.model_copy(update={"replaces": None})
     return version
 
 

@@ -108,7 +108,10 @@ OTHERS: dict[str, list[Any]] = {
     "fineTuning.customizer.targets[].options[].gpusPerNode": [3], "fineTuning.customizer.targets[].options[].nodes": [3],
     "fineTuning.customizer.targets[].options[].tensor": [3], "fineTuning.customizer.targets[].options[].pipeline": [3],
     "fineTuning.customizer.targets[].options[].microBatchSize": [3], "fineTuning.customizer.workspaceGiB": [33],
-    "fineTuning.customizer.modelsGiB": [33],
+    "fineTuning.customizer.modelsGiB": [33], "fineTuning.customizer.targets[].huggingFace": [HUB, None],
+    "fineTuning.customizer.targets[].huggingFace.repo": ["org/model"],
+    "fineTuning.customizer.targets[].huggingFace.revision": ["v1"],
+    "fineTuning.runtimes[].trainedBy": ["pods", "nemo-customizer"],
 }  # fmt: skip
 """Other values by key; those that an environment has already are passed over."""
 TOGETHER = {
@@ -122,6 +125,19 @@ MADE_UP = re.compile("^(model-|pipeline-|jobs-)(third|both|other)")
 NO_OTHER = {
     ("airgapped", "use.vectorDb"): "NeMo Evaluator supports only Milvus",
     ("lab", "use.vectorDb"): "NeMo Evaluator supports only Milvus",
+    ("lab", "preset"): "fine-tuning needs customizer (runtime nemo-customizer), and nothing provides it",
+    (
+        "demo",
+        "fineTuning.runtimes[0].trainedBy",
+    ): "fine-tuning needs customizer (runtime hf-cpu), and nothing provides it",
+    (
+        "open",
+        "fineTuning.runtimes[0].trainedBy",
+    ): "fine-tuning needs customizer (runtime hf), and nothing provides it",
+    (
+        "open",
+        "fineTuning.runtimes[1].trainedBy",
+    ): "fine-tuning needs customizer (runtime hf-cpu), and nothing provides it",
     (
         "lab",
         "models[0].autoscaling",

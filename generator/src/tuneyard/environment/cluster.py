@@ -133,7 +133,7 @@ class Gpus(Contract):
     nodes: Annotated[tuple[GpuNodes, ...], Field(max_length=32)] = ()
     """Kinds of GPU nodes; empty: a cluster without GPUs."""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
-    """Currency of `pricePerHour`, as ISO 4217 has it."""
+    """Currency of `pricePerHour`, as ISO 4217 has it. Example: `EUR`."""
     driver: Literal["operator", "preinstalled"] = "operator"
     """`preinstalled`: nodes come with the driver (EKS GPU images, GKE, DGX OS)."""
     driver_version: Annotated[str, Field(pattern=r"^[0-9]{3}(\.[0-9]+){1,2}$")] | None = None

@@ -15,10 +15,11 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from tuneyard_api.problems import Path as KeyPath
+from tuneyard_api.yaml_io import load
 
 from tuneyard.catalog import catalog, pins, static_components
 from tuneyard.checks import unmet_preconditions
-from tuneyard.environment.examples import example_value
+from tuneyard.environment.examples import example_of, example_value
 from tuneyard.environment.model import Environment
 from tuneyard.environment.reference import field_at, kind_at
 from tuneyard.findings import InputError
@@ -122,7 +123,7 @@ def _others(data: Any, path: KeyPath, current: Any) -> list[Any]:
         return [type(current)(other) for other in (current + 1, current - 1, current * 2, current / 2)]
     if isinstance(current, str):
         next_digit = str((int(current[-1]) + 1) % 10) if current[-1:].isdigit() else ""
-        made_up = [f"{current}x", f"{current[:-1]}{next_digit}", "other"]
+        made_up = [f"{current}x", f"{current[:-1]}{next_digit}", "other", *_documented(path)]
         return made_up if key in _NAMING else [*made_up, *_names_in(data)]
     if isinstance(current, dict) and get_origin(kind) is dict:
         return [{**current, **addition} for addition in _additions(data, get_args(kind)[1])]
@@ -131,6 +132,13 @@ def _others(data: Any, path: KeyPath, current: Any) -> list[Any]:
         return [[], *([*current, other] for other in _referring(item, _names_in(data)))]
     named = example_value(key, kind, field_at(path))
     return [named, *_names_in(data)] if kind is str else [named]
+
+
+def _documented(path: KeyPath) -> list[Any]:
+    """The example in the description of a key, where it has one: a value of the right form."""
+    field = field_at(path)
+    example = example_of(field) if field is not None else None
+    return [] if example is None else [load(example).value]
 
 
 def _names_in(value: Any) -> list[str]:
