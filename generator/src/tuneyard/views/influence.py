@@ -19,9 +19,9 @@ from tuneyard_api.yaml_io import load
 
 from tuneyard.catalog import catalog, pins, static_components
 from tuneyard.checks import unmet_preconditions
-from tuneyard.environment.examples import example_of, example_value
+from tuneyard.environment.examples import example_value
 from tuneyard.environment.model import Environment
-from tuneyard.environment.reference import field_at, kind_at
+from tuneyard.environment.reference import example_of, field_at, kind_at
 from tuneyard.findings import InputError
 from tuneyard.pipeline import Built
 from tuneyard.render.digests import content_digests
