@@ -156,7 +156,9 @@ class History:
                         version = event["object"]["metadata"]["resourceVersion"]
                         if event["type"] != "BOOKMARK":
                             self._see(Happened(kind, event["object"], event["type"] == "DELETED"))
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()  # It holds a socket, and pytest reports those that nobody closes.
                 time.sleep(0.2)
 
     def _list(self, kind: str, path: str) -> str:
