@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from committed import keep
+
 _ROOT = Path(__file__).resolve().parents[1]
 _TABLE = _ROOT / "trainer/src/tuneyard_trainer/model/families.json"
 _PAGE = _ROOT / "docs/reference/families.md"
@@ -58,11 +60,7 @@ def _outcome(said: str) -> str:
 
 def main() -> int:
     """Exit code 1 if `--check` finds another page."""
-    made = page(json.loads(_TABLE.read_text(encoding="utf-8")))
-    if "--check" in sys.argv[1:]:
-        return int(not _PAGE.is_file() or _PAGE.read_text(encoding="utf-8") != made)
-    _PAGE.write_text(made, encoding="utf-8")
-    return 0
+    return keep({_PAGE: page(json.loads(_TABLE.read_text(encoding="utf-8")))})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from committed import keep
 from tuneyard_api.forecast.duration import seconds_per_step
 from tuneyard_api.forecast.gpus import Gpu, gpu_of
 from tuneyard_api.forecast.memory import CONTEXT, GIB, memory_of
@@ -243,11 +244,7 @@ def page() -> str:
 
 def main() -> int:
     """Exit code 1 if `--check` finds another page."""
-    made = page()
-    if "--check" in sys.argv[1:]:
-        return int(not _PAGE.is_file() or _PAGE.read_text(encoding="utf-8") != made)
-    _PAGE.write_text(made, encoding="utf-8")
-    return 0
+    return keep({_PAGE: page()})
 
 
 if __name__ == "__main__":

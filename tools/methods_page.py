@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from committed import keep
 from tuneyard_api.methods import METHODS, Method, method_of
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -110,11 +111,7 @@ def _outcome(said: str) -> str:
 
 def main() -> int:
     """Exit code 1 if `--check` finds another page."""
-    made = page()
-    if "--check" in sys.argv[1:]:
-        return int(not _PAGE.is_file() or _PAGE.read_text(encoding="utf-8") != made)
-    _PAGE.write_text(made, encoding="utf-8")
-    return 0
+    return keep({_PAGE: page()})
 
 
 if __name__ == "__main__":

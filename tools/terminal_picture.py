@@ -5,11 +5,12 @@ Lines appear one after the other and stay; a viewer that plays no animation show
 the transcript alone, so `make verify` sees when it is stale.
 """
 
-import argparse
 import re
 import sys
 from html import escape
 from pathlib import Path
+
+from committed import keep
 
 TRANSCRIPT = Path(__file__).resolve().parents[1] / "docs" / "images" / "demo.txt"
 PICTURE = TRANSCRIPT.with_suffix(".svg")
@@ -69,16 +70,7 @@ def _coloured(line: str) -> str:
 
 def main() -> int:
     """Write the picture; with --check only compare, exit code 1 when it is stale."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when the picture is stale")
-    options = parser.parse_args()
-    picture = draw(TRANSCRIPT.read_text(encoding="utf-8"))
-    if not options.check:
-        PICTURE.write_text(picture, encoding="utf-8")
-    elif not PICTURE.is_file() or PICTURE.read_text(encoding="utf-8") != picture:
-        print(f"{PICTURE.name} is not what {TRANSCRIPT.name} says", file=sys.stderr)
-        return 1
-    return 0
+    return keep({PICTURE: draw(TRANSCRIPT.read_text(encoding="utf-8"))})
 
 
 if __name__ == "__main__":
