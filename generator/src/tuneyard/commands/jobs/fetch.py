@@ -5,22 +5,21 @@ from pathlib import Path
 
 import click
 
-from tuneyard.commands.jobs.options import client_of, cluster_options, name_argument
+from tuneyard.client import Client
+from tuneyard.commands.jobs.options import name_argument, with_client
 from tuneyard.commands.reporting import one
 
 
 @click.command()
 @name_argument
-@cluster_options
+@with_client
 @click.option(
     "--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="New folder; otherwise NAME."
 )
 @click.option("--image", help="Image of the pod that reads the claim; otherwise the runtime's.")
-def command(  # noqa: PLR0917  click passes them by name
+def command(
     name: str,
-    namespace: str | None,
-    context: str | None,
-    kubeconfig: Path | None,
+    client: Client,
     folder: Path | None,
     image: str | None,
 ) -> None:
@@ -29,7 +28,6 @@ def command(  # noqa: PLR0917  click passes them by name
     A pod mounts the registry's claim to read, and is deleted afterwards. What arrives is compared with the digest in
     status. An adapter in S3 is not copied: the message says where it is.
     """
-    client = client_of(namespace, context, kubeconfig)
     fetched = one(lambda: client.fetch(name, folder or Path(name.rpartition("/")[2]), image=image))
     for file in fetched.files:
         click.echo(fetched.folder / file)

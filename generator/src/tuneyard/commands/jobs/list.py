@@ -2,24 +2,21 @@
 """`kubectl tuneyard list`: FineTuneJobs with progress, what they wait for, and GPU hours."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
-from tuneyard.commands.jobs.options import all_option, client_of, cluster_options, output_option, print_json
+from tuneyard.client import Client
+from tuneyard.commands.jobs.options import all_option, output_option, print_json, with_client
 from tuneyard.commands.reporting import one
 from tuneyard.views.jobs import jobs_table
 
 
 @click.command()
-@cluster_options
+@with_client
 @all_option
 @output_option
-def command(
-    namespace: str | None, context: str | None, kubeconfig: Path | None, *, all_namespaces: bool, output: str
-) -> None:
+def command(client: Client, *, all_namespaces: bool, output: str) -> None:
     """List FineTuneJobs."""
-    client = client_of(namespace, context, kubeconfig)
     jobs = one(lambda: client.list(all_namespaces=all_namespaces))
     if output == "json":
         print_json([job.body for job in jobs])

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,17 @@ output_option = click.option(
 name_argument = click.argument("name")
 
 
-def cluster_options(command: Command) -> Command:
-    """-n, --context and --kubeconfig."""
+def with_client(command: Command) -> Command:
+    """Gives the command the `client` that -n, --context and --kubeconfig mean; without a cluster it ends with 1."""
+
+    @wraps(command)
+    def run(*, namespace: str | None, context: str | None, kubeconfig: Path | None, **arguments: Any) -> Any:
+        client = one(lambda: Client(namespace, context=context, kubeconfig=kubeconfig))
+        return command(client=client, **arguments)
+
     for option in (kubeconfig_option, context_option, namespace_option):
-        command = option(command)
-    return command
-
-
-def client_of(namespace: str | None, context: str | None, kubeconfig: Path | None) -> Client:
-    """The client that the options mean; without a cluster the command ends with 1."""
-    return one(lambda: Client(namespace, context=context, kubeconfig=kubeconfig))  # type: ignore[no-any-return]
+        run = option(run)
+    return run
 
 
 def print_json(value: Any) -> None:

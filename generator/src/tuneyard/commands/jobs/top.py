@@ -1,27 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """`kubectl tuneyard top`: who trains now, and GPU hours by namespace and by who asked."""
 
-from pathlib import Path
-
 import click
 
-from tuneyard.commands.jobs.options import all_option, client_of, cluster_options, output_option, print_json
+from tuneyard.client import Client
+from tuneyard.commands.jobs.options import all_option, output_option, print_json, with_client
 from tuneyard.commands.reporting import one
 from tuneyard.views.jobs import usage_text
 
 
 @click.command()
-@cluster_options
+@with_client
 @all_option
 @output_option
-def command(
-    namespace: str | None, context: str | None, kubeconfig: Path | None, *, all_namespaces: bool, output: str
-) -> None:
+def command(client: Client, *, all_namespaces: bool, output: str) -> None:
     """Show the jobs that train, their speed, and GPU hours by namespace and by the label tuneyard.io/requested-by.
 
     Hours of jobs that were deleted are not in it.
     """
-    client = client_of(namespace, context, kubeconfig)
     usage = one(lambda: client.top(all_namespaces=all_namespaces))
     if output == "json":
         print_json(

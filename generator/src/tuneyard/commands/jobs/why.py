@@ -2,32 +2,23 @@
 """`kubectl tuneyard why`: why a job waits or fails, in one sentence, and what to try."""
 
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
-from tuneyard.commands.jobs.options import (
-    client_of,
-    cluster_options,
-    name_argument,
-    output_option,
-    print_json,
-)
+from tuneyard.client import Client
+from tuneyard.commands.jobs.options import name_argument, output_option, print_json, with_client
 from tuneyard.commands.reporting import one
 
 
 @click.command()
 @name_argument
-@cluster_options
+@with_client
 @output_option
-def command(
-    name: str, namespace: str | None, context: str | None, kubeconfig: Path | None, output: str
-) -> None:
+def command(name: str, client: Client, output: str) -> None:
     """Say why the job NAME waits or fails, and what to try.
 
     The answer comes from its status, the events about it and its pods, and Kueue's Workload.
     """
-    client = client_of(namespace, context, kubeconfig)
     answer = one(lambda: client.why(name))
     if output == "json":
         print_json(asdict(answer))
