@@ -5,7 +5,6 @@ HF_ENDPOINT and HF_TOKEN are read by huggingface_hub itself. It keeps what it do
 file, so that several prepare pods may share a cache.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from tuneyard_api.model_shape import INDEX, WEIGHTS, weight_files
 from tuneyard_api.pod_contract import FailureClass, ResolvedSource
 from tuneyard_api.problems import clip
 
@@ -20,7 +20,6 @@ from tuneyard_trainer.fetch.certificates import untrusted
 from tuneyard_trainer.fetch.patience import patiently
 from tuneyard_trainer.pod.failures import StageFailure
 
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SUFFIXES = (".json", ".jinja")
 _CHUNK_BYTES = 2**20
 """What is lost at most where a connection breaks: the library resumes behind its last whole chunk, else of 10 MiB."""
@@ -55,7 +54,7 @@ def fetch_model(
     chosen = [name for name in names if _is_read(name)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         fetched = dict(zip(chosen, pool.map(fetch, chosen), strict=True))
-        wanted = _weights_among(names, fetched.get(_INDEX)) if with_weights else []
+        wanted = _weights_among(names, fetched.get(INDEX)) if with_weights else []
         weights = list(pool.map(fetch, wanted))
     folder = next((path.parent for name, path in fetched.items() if "/" not in name), None)
     if folder is None and not weights:
@@ -75,10 +74,10 @@ def _weights_among(names: Iterable[str], index: Path | None) -> list[str]:
     """The files of weights that are read: those that the index names, else the one of the usual name, else all."""
     known = [name for name in names if "/" not in name and name.endswith(".safetensors")]
     if index is None:
-        return [_WEIGHTS] if _WEIGHTS in known else known
+        return [WEIGHTS] if WEIGHTS in known else known
     try:
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+        named = weight_files(index.read_text(encoding="utf-8"))
+    except ValueError:  # ShapeUnknownError is one, and so is a file that is not UTF-8
         return known  # what reads the model says what is wrong with its index
     return [name for name in known if name in named]
 
