@@ -3,7 +3,7 @@
 
 import pytest
 from support.samples import job_spec, runtime_without_endpoint
-from support.world.training import fail, finish, in_training, leave
+from support.world.training import fail, finish, in_training, leave, run_training, start_training
 from support.world.world import World
 from tuneyard_api import reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
@@ -70,10 +70,7 @@ def test_what_failed_attempts_have_run_counts_too() -> None:
     spend(world, 1.5)
     fail(world, pod, FailureClass.INTERRUPTED)
     assert held(world) == pytest.approx(1.5 * HOUR, abs=2)
-    pod = world.make_pod("a-train-2")
-    world.run_pod(pod)
-    world.settle()
-    world.one_pass()
+    run_training(world, 2)
     spend(world, 0.6)
     assert world.status.attempts[-1].stopping == reasons.SUSPENDING
 
@@ -85,12 +82,7 @@ def test_each_gpu_spends() -> None:
         ),
         runtime=runtime_without_endpoint(),
     )
-    world.settle()
-    world.carry_out(Stage.PREPARE)
-    pod = world.make_pod("a-train-1")
-    world.run_pod(pod)
-    world.settle()
-    world.one_pass()
+    start_training(world)
     spend(world, 1.9)
     assert world.status.attempts[-1].stopping is None
     spend(world, 0.2)
@@ -118,12 +110,7 @@ def test_a_training_on_cpu_spends_no_gpu_hours() -> None:
     world = World(
         spec=job_spec(budget={"gpuHours": 1}), runtime=runtime_without_endpoint() | {"accelerator": "none"}
     )
-    world.settle()
-    world.carry_out(Stage.PREPARE)
-    pod = world.make_pod("a-train-1")
-    world.run_pod(pod)
-    world.settle()
-    world.one_pass()
+    start_training(world)
     spend(world, 5)
     assert world.status.attempts[-1].stopping is None
 

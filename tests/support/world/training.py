@@ -11,13 +11,23 @@ from support.world.world import World
 def in_training(**spec: object) -> tuple[World, str]:
     """A job whose training pod runs."""
     world = World(spec=job_spec(**spec), runtime=runtime_without_endpoint())
+    return world, start_training(world)
+
+
+def start_training(world: World) -> str:
+    """The pod of the first training, which runs from now on; the job has just been applied."""
     world.settle()
     world.carry_out(Stage.PREPARE)
-    pod = world.make_pod("a-train-1")
+    return run_training(world, 1)
+
+
+def run_training(world: World, attempt: int) -> str:
+    """The pod of a training attempt, which runs from now on."""
+    pod = world.make_pod(f"a-train-{attempt}")
     world.run_pod(pod)
     world.settle()
     world.one_pass()
-    return world, pod
+    return pod
 
 
 def fail(world: World, pod: str, kind: FailureClass, job: str = "a-train-1") -> None:
