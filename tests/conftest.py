@@ -3,8 +3,15 @@
 
 import os
 
+from hypothesis import settings
+
 # Read when PyTorch is loaded. Threads that wait by spinning take the cores from the pods of the tests beside: two
 # trainings at once on two cores were measured at less than half of their speed (libgomp of PyTorch 2.13).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# `make test` draws the same examples each time, so that one commit has one result; `make test-all` draws new ones.
+settings.register_profile("same examples", derandomize=True)
+settings.register_profile("new examples", print_blob=True)
+settings.load_profile("new examples" if os.environ.get("TUNEYARD_LONG") else "same examples")
 
 pytest_plugins = ["support.tiers", "support.side_by_side", "support.clusters"]

@@ -96,4 +96,4 @@ def test_any_json_is_read_or_refused_but_never_an_accident(body: dict[str, Any],
     except InvalidRequestError as refusal:
         assert refusal.problems  # noqa: PT017  either outcome is right
     else:
-        assert request.model == body["model"]
+        assert request.model == (body.get("model") or "")  # as with vLLM, a request may name no model
