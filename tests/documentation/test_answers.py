@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = (REPOSITORY / "docs/reference/answers.md").read_text().partition("\n## NIM 2")[0]
+PAGE = (REPOSITORY / "docs/reference/answers.md").read_text().partition("\n## NIM: ")[0]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split(" | ")]
     for line in PAGE.splitlines()
