@@ -16,6 +16,7 @@ from tuneyard_operator.adapters.kubernetes import KubernetesCluster
 from tuneyard_operator.adapters.metrics import Metrics, build_app
 from tuneyard_operator.adapters.progress import HttpProgress
 from tuneyard_operator.domain.measures import Census, Changes, Failed
+from tuneyard_operator.domain.observed import SeenQueue
 from tuneyard_operator.ports import ClusterError, NotServedError, RefusedError
 
 Outcome = TypeVar("Outcome")
@@ -345,3 +346,38 @@ def test_all_pods_of_a_finetunejob_are_selected_by_label() -> None:
     )
     assert found == (JOB,)
     assert asked == [f"GET {pods}?labelSelector=tuneyard.io/job%3Da"]
+
+
+_WORKLOAD = {"metadata": {"name": "job-a"}, "spec": {}, "status": {}}
+_QUEUE = {
+    "GET /apis/kueue.x-k8s.io/v1beta2/namespaces/team/workloads": (200, {"items": [_WORKLOAD]}),
+    "GET /apis/kueue.x-k8s.io/v1beta2/namespaces/team/localqueues/gpus": (
+        200,
+        {"spec": {"clusterQueue": "team-a"}},
+    ),
+}
+_PENDING = "GET /apis/visibility.kueue.x-k8s.io/v1beta2/namespaces/team/localqueues/gpus/pendingworkloads"
+
+
+def test_the_place_in_a_queue_is_counted_from_one_and_asked_once_for_a_burst() -> None:
+    pending = [
+        {"metadata": {"name": "job-b"}, "positionInClusterQueue": 0, "positionInLocalQueue": 0},
+        {"metadata": {"name": "job-a"}, "positionInClusterQueue": 4, "positionInLocalQueue": 1},
+    ]
+
+    async def work(cluster: KubernetesCluster) -> list[SeenQueue]:
+        return [await cluster.queue_of("team", "u", "gpus") for _ in range(3)]
+
+    seen, asked, _ = with_cluster({**_QUEUE, _PENDING: (200, {"items": pending})}, work)
+    assert seen == [SeenQueue("job-a", "team-a", position=5)] * 3
+    assert asked.count(_PENDING) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_a_queue_tells_its_reason_also_where_kueue_tells_no_places(status: int) -> None:
+    answers = {
+        **_QUEUE,
+        _PENDING: (status, {"message": "the server is currently unable to handle the request"}),
+    }
+    seen, _, _ = with_cluster(answers, lambda cluster: cluster.queue_of("team", "u", "gpus"))
+    assert seen == SeenQueue("job-a", "team-a")

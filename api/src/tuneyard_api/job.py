@@ -202,6 +202,15 @@ class Evaluation(Contract):
     """Conditions without which nothing is published; absent: none."""
 
 
+class Trial(Contract):
+    """What a server is asked before a name that it serves moves to the new version; vLLM with adapter-sync does it."""
+
+    prompts: Annotated[int, Field(ge=0, le=16)] = 4
+    """Held-out prompts that are asked, the first short ones; 0: servers move at once."""
+    min_likeness: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Mean likeness to the answers of the evaluation that is wanted: 1 is the same text, 0 nothing in common."""
+
+
 class Publish(Contract):
     """Registry that gets the adapter or the model, by name and digest. At most one of pvc and s3."""
 
@@ -211,6 +220,8 @@ class Publish(Contract):
     """Name under which the server lists the adapter; absent: the job's name."""
     replace: bool = False
     """Whether this version replaces another one that has the name; false: a name that is taken is refused."""
+    trial: Trial = Trial()
+    """How servers try this version before they replace another one by it."""
     pvc: ClaimSource | None = None
     """Registry on a claim; absent: the runtime's registry."""
     s3: S3Registry | None = None

@@ -19,7 +19,7 @@ from pydantic import Field, JsonValue
 from tuneyard_api import names
 from tuneyard_api.base import Contract, Tolerant
 from tuneyard_api.evaluation_facts import EvaluationFacts
-from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning
+from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning, Trial
 from tuneyard_api.job_inputs import Template
 from tuneyard_api.ledger import PhaseTimes
 from tuneyard_api.methods import Method, method_of
@@ -252,6 +252,8 @@ class ResolvedJob(Contract):
     adapter_name: str
     replace: bool = False
     """Whether a name that stands for another version may stand for this one."""
+    trial: Trial = Trial()
+    """How servers try this version before they replace another one by it."""
     registry_path: str | None = None
     """Absolute path of the registry in the publish pod; absent: it is in S3."""
     registry_s3: S3Prefix | None = None

@@ -91,6 +91,10 @@ class WaitingFor(Tolerant):
     name: Short
     reason: Short
     message: Long
+    cluster_queue: Short | None = None
+    """Kueue's ClusterQueue that the Workload waits in."""
+    position: int | None = None
+    """Place in that ClusterQueue, from 1, where Kueue's visibility API tells it."""
 
 
 class Attempt(Tolerant):

@@ -4,6 +4,7 @@
 from importlib import resources
 
 from tuneyard_api.pod_contract import CA_FILE, CA_FOLDER, CA_VARIABLES, ENV_S3
+from tuneyard_api.registry import STATUS_PORT
 
 from tuneyard.catalog.objects import build_config_map
 from tuneyard.catalog.runtimes import REGISTRY_CLAIM, build_ca_bundle, build_download_settings
@@ -13,7 +14,6 @@ from tuneyard.stack.model import Json, Stack
 
 ADAPTERS, REGISTRY, MODULES = "/adapters", "/registry", "/etc/tuneyard/python"
 MIDDLEWARE = "inference_only.InferenceOnly"
-_STATUS_PORT = 9472
 
 
 def build_adapter_sync(stack: Stack, model: ServedModel, *, server: str, port: int) -> Json:
@@ -41,7 +41,7 @@ def build_adapter_sync(stack: Stack, model: ServedModel, *, server: str, port: i
             *({"name": f"TUNEYARD_SYNC_{name}", "value": value} for name, value in settings.items()),
             *(_way_to_s3(stack, place) if place is not None else ()),
         ],
-        "ports": [{"name": "adapters", "containerPort": _STATUS_PORT}],
+        "ports": [{"name": "adapters", "containerPort": STATUS_PORT}],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,

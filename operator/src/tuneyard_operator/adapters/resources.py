@@ -44,6 +44,9 @@ RESOURCES = {
     "Lease": Resource("coordination.k8s.io", "v1", "leases"),
     "Workload": Resource("kueue.x-k8s.io", "v1beta2", "workloads"),
     "LocalQueue": Resource("kueue.x-k8s.io", "v1beta2", "localqueues"),
+    "PendingWorkloadsSummary": Resource(
+        "visibility.kueue.x-k8s.io", "v1beta2", "localqueues", subresource="pendingworkloads"
+    ),
 }
 
 CLIENT_VERBS: dict[str, frozenset[str]] = {
@@ -61,6 +64,7 @@ CLIENT_VERBS: dict[str, frozenset[str]] = {
     "Lease": frozenset({"create", "get", "update"}),
     "Workload": frozenset({"list"}),
     "LocalQueue": frozenset({"get"}),
+    "PendingWorkloadsSummary": frozenset({"get"}),
 }
 """Verbs that the client uses. A call with another verb is refused before it is sent."""
 

@@ -27,6 +27,7 @@ FINAL_ENDINGS = (
             *(reasons.OBJECT_INVALID, reasons.ATTEMPTS_EXHAUSTED, reasons.INTERRUPTED_TOO_OFTEN),
             *(reasons.ACTIVE_DEADLINE, reasons.PENDING_DEADLINE),
             *(reasons.ENDPOINT_UNREACHABLE, reasons.SERVE_TIMEOUT, reasons.BASE_NOT_SERVED),
+            reasons.TRIAL_FAILED,
         )
     ),
 )
