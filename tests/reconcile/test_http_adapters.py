@@ -253,15 +253,18 @@ def test_the_port_tells_kubelet_and_prometheus() -> None:
     )
     metrics = Metrics(lambda: census, lambda: 7, lambda: is_leader)
     metrics.changed(
+        "team",
         Changes(
             ended=("Failed", "GateFailed"),
             failed=(Failed("train", "OutOfMemory"),),
             queue_seconds=(20.0,),
-            held_seconds=90.0,
-            useful_seconds=60.0,
+            held_seconds=90,
+            useful_seconds=60,
             served_seconds=3.0,
-        )
+        ),
     )
+    metrics.changed("team", Changes(useful_seconds=-4))
+    metrics.changed("other", Changes(useful_seconds=3))
     metrics.requested("create", "jobs", 201)
     metrics.passed(0.01, failed=True)
     alive = True
@@ -295,7 +298,8 @@ def test_the_port_tells_kubelet_and_prometheus() -> None:
         'tuneyard_job_ends_total{reason="GateFailed",state="Failed"} 1.0',
         'tuneyard_attempt_failures_total{failure_class="OutOfMemory",stage="train"} 1.0',
         'tuneyard_queue_seconds_bucket{le="30.0"} 1.0',
-        "tuneyard_held_gpu_seconds_total 90.0",
+        'tuneyard_held_gpu_seconds_total{namespace="team"} 90.0',
+        'tuneyard_held_gpu_seconds_total{namespace="other"} 0.0',
         "tuneyard_useful_gpu_seconds_total 60.0",
         "tuneyard_served_seconds_sum 3.0",
         "tuneyard_queue_length 7.0",

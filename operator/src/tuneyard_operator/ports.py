@@ -177,5 +177,5 @@ class Meter(Protocol):
     def passed(self, seconds: float, *, failed: bool) -> None:
         """Count a finished reconcile pass."""
 
-    def changed(self, changes: Changes) -> None:
-        """Count what a status write that succeeded has added."""
+    def changed(self, namespace: str, changes: Changes) -> None:
+        """Count what a status write that succeeded has added to a job of this namespace."""
