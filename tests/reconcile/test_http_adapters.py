@@ -89,7 +89,7 @@ def test_a_refusal_keeps_the_api_server_s_words(status: int, cause: str) -> None
 
 def test_a_namespace_that_ends_is_distinguished_from_a_quota_also_for_events() -> None:
     refusal = {"message": "its words", "details": {"causes": [{"reason": "NamespaceTerminating"}]}}
-    events = "/api/v1/namespaces/team/events"
+    events = "/apis/events.k8s.io/v1/namespaces/team/events"
     for path, work in (
         (JOBS, lambda cluster: cluster.create(JOB)),
         (events, lambda cluster: cluster.post_event("team", {"kind": "Event"})),

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from tuneyard_api import gate_rules, job_rules
 from tuneyard_api.base import (
     DNS_SUBDOMAIN,
+    MANAGER,
     METHOD,
     BaseUrl,
     Contract,
@@ -263,6 +264,7 @@ class FineTuneJobSpec(Contract):
         job_rules.NO_ADAPTER_FROM_S3,
         job_rules.BATCH_DIVIDES,
         job_rules.BACKOFF_HAS_ROOM,
+        job_rules.MANAGED_BY_STAYS,
         *gate_rules.RULES,
     )
 
@@ -309,6 +311,9 @@ class FineTuneJobSpec(Contract):
     """Comparison with the base model."""
     publish: Publish = Publish()
     """Adapter registry."""
+    managed_by: Annotated[str, Field(min_length=1, max_length=63, pattern=MANAGER)] | None = None
+    """Controller that works on the job, such as `example.com/other`; absent or `tuneyard.io/operator`: this operator. It leaves
+    jobs of others alone, and this can't be changed."""
     serve: Serve | None = None
     """Server that proves the adapter. If the runtime serves no model and the job names no endpoint, the job ends after publish."""
 

@@ -193,7 +193,7 @@ class KubernetesCluster:
 
     async def post_event(self, namespace: str, event: Object) -> None:
         """See `ports.Cluster`."""
-        status, answer = await self._call("create", "Event", namespace, body=event)
+        status, answer = await self._call("create", "events.k8s.io/Event", namespace, body=event)
         if status == _FORBIDDEN:
             raise _forbidden(answer)
         if status != _CONFLICT:
