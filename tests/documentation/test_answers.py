@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.pages import named_tests, tests_of
+from support.pages import named_tests, names_of_tests
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs/reference/answers.md").read_text().partition("\n## NIM 2")[0]
@@ -28,7 +28,7 @@ def test_an_answer_names_tests_that_exist_or_is_open(row: list[str]) -> None:
     if shown == "open":
         return
     for path, name in named_tests(shown):
-        assert name in tests_of(REPOSITORY / path), path
+        assert name in names_of_tests(REPOSITORY / path), path
 
 
 def test_the_how_to_on_images_has_the_names_that_the_script_pushes() -> None:

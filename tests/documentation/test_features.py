@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.pages import named_tests, tests_of
+from support.pages import named_tests, names_of_tests
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs/reference/features.md"
@@ -26,7 +26,7 @@ def test_a_must_has_tests_a_page_and_a_reason_for_what_is_left_out(row: list[str
     named = named_tests(shown)
     assert named
     for path, name in named:
-        assert name in tests_of(REPOSITORY / path), f"{path} has no {name}"
+        assert name in names_of_tests(REPOSITORY / path), f"{path} has no {name}"
     pages = re.findall(r"\]\(([^)#]+)", explained)
     assert pages
     assert all((PAGE.parent / page).is_file() for page in pages)

@@ -28,7 +28,7 @@ def named_tests(cell: str) -> list[tuple[str, str]]:
     return named
 
 
-def tests_of(file: Path) -> set[str]:
+def names_of_tests(file: Path) -> set[str]:
     """The names of a file's tests."""
     tree = ast.parse(file.read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

@@ -82,12 +82,13 @@ def fetch(cluster: ClusterClient, job: Job, folder: Path, *, image: str | None) 
         )
     if folder.exists() and any(folder.iterdir()):
         raise _wrong(f"{folder} is not empty", "--to with a new folder")
+    pack: Sequence[str]
     if plan.registry_claim is None:
         runtime = _runtime_of(cluster, job)
         place = _place_in_s3(job, runtime, plan.adapter_path.removesuffix(f"/{name}"))
         body = build_s3_reader(job, runtime, place, image or runtime.spec.image)
         where = place.model_dump_json(include=set(S3Prefix.model_fields), exclude_none=True, by_alias=True)
-        pack: tuple[str, ...] = ("tuneyard-trainer", "pack", where, name, digest)
+        pack = ("tuneyard-trainer", "pack", where, name, digest)
     else:
         inside = str(PurePosixPath(plan.adapter_path).parent / version_path(name, digest))
         body = build_reader(job, plan.registry_claim, image or _runtime_of(cluster, job).spec.image)
