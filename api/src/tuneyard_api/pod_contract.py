@@ -19,7 +19,7 @@ from pydantic import Field, JsonValue
 from tuneyard_api import names
 from tuneyard_api.base import Contract, Tolerant
 from tuneyard_api.evaluation_facts import EvaluationFacts
-from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning
+from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning, Trial
 from tuneyard_api.job_inputs import Template
 from tuneyard_api.ledger import PhaseTimes
 from tuneyard_api.methods import Method, method_of
@@ -49,8 +49,8 @@ REGISTRY_DIR = "/registry"
 MODEL_CACHE_DIR = "/model-cache"
 TERMINATION_LOG = "/dev/termination-log"
 MAX_RESULT_BYTES = 4096
-MAX_MESSAGE = 1500
-"""Longest message of a failure, in characters."""
+MAX_MESSAGE, MAX_LAST_LINES = 1500, 1500
+"""Longest message of a failure, and most of the end of its log, in characters."""
 PROGRESS_PORT, PROGRESS_PORT_NAME = 9470, "progress"
 """GET /progress: Progress as JSON; GET /metrics: Prometheus text. Live and best effort."""
 
@@ -252,6 +252,7 @@ class ResolvedJob(Contract):
     adapter_name: str
     replace: bool = False
     """Whether a name that stands for another version may stand for this one."""
+    trial: Trial = Trial()
     registry_path: str | None = None
     """Absolute path of the registry in the publish pod; absent: it is in S3."""
     registry_s3: S3Prefix | None = None
@@ -278,6 +279,8 @@ class Failure(Tolerant):
     failure_class: FailureClass
     message: Annotated[str, Field(max_length=MAX_MESSAGE)]
     """What is wrong, with file:line:column where it applies, and what to try."""
+    last_lines: Annotated[str, Field(max_length=MAX_LAST_LINES)] | None = None
+    """End of the log, which goes with its pod."""
 
 
 class StageResult(Tolerant):

@@ -24,6 +24,8 @@ VERSION_FILE = "version.json"
 """The file beside those of the digest that says what the version is."""
 REPORT_HTML, REPORT_MARKDOWN = "report.html", "report.md"
 """The report on the job that stored the version, beside its files."""
+STATUS_PORT = 9472
+"""Port of GET /adapters beside a server: what adapter-sync has done with each name."""
 MARKS = ".published-by"
 """Folder inside a version: one empty file for each FineTuneJob that published it, named by its uid."""
 POINTER_SUFFIX = ".json"
@@ -99,6 +101,8 @@ class Trial(Tolerant):
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
     max_new_tokens: int
     """Longest answer, in tokens; decoding is greedy."""
+    min_likeness: float = 0.5
+    """Mean likeness of the answers to those of the evaluation, 0 to 1, at which the version passes."""
 
 
 class Version(Tolerant):

@@ -4,6 +4,7 @@
 from importlib import resources
 
 from tuneyard_api.pod_contract import CA_FILE, CA_FOLDER, CA_VARIABLES, ENV_S3
+from tuneyard_api.registry import STATUS_PORT
 
 from tuneyard.catalog.objects import build_config_map
 from tuneyard.catalog.runtimes import REGISTRY_CLAIM, build_ca_bundle, build_download_settings
@@ -19,7 +20,7 @@ NIM_ADAPTERS = "/scratch"
 """Where a NIM with a sidecar finds adapters: the NIM Operator mounts it in all containers of the pod."""
 _NIM_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 """Where the NIM Operator puts all authorities, those of `certConfigMap` among them."""
-_PREFIX, _STATUS_PORT = "TUNEYARD_SYNC_", 9472
+_PREFIX = "TUNEYARD_SYNC_"
 
 
 def build_adapter_sync(stack: Stack, model: ServedModel, *, port: int) -> Json:
@@ -38,7 +39,7 @@ def build_adapter_sync(stack: Stack, model: ServedModel, *, port: int) -> Json:
             *_variables(stack, model, "vllm", ADAPTERS, CA_FILE),
             {"name": f"{_PREFIX}SERVER_PORT", "value": str(port)},
         ],
-        "ports": [{"name": "adapters", "containerPort": _STATUS_PORT}],
+        "ports": [{"name": "adapters", "containerPort": STATUS_PORT}],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
