@@ -69,10 +69,7 @@ _UNIT = f"((has({_MICRO}) ? {_MICRO} : 1) * {_GPUS})"
 
 MANAGED_BY_STAYS = Rule(
     # A transition rule: it is asked at updates alone, of which a file on a laptop knows nothing.
-    cel=(
-        "has(self.managedBy) == has(oldSelf.managedBy)"
-        " && (!has(self.managedBy) || self.managedBy == oldSelf.managedBy)"
-    ),
+    cel="has(self.managedBy) == has(oldSelf.managedBy) && (!has(self.managedBy) || self.managedBy == oldSelf.managedBy)",
     cel_message="'managedBy may not be changed; try a new job'",
     broken=lambda _: None,
     sentence="managedBy may not be changed",
