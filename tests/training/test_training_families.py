@@ -60,6 +60,21 @@ def with_config(**values):
     return lambda folder: (folder / "config.json").write_text(json.dumps(values))
 
 
+def with_header(change):
+    """The weights with another header in front of the same bytes."""
+
+    def spoil(folder):
+        path = folder / "model.safetensors"
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        change(header)
+        written = json.dumps(header).encode()
+        path.write_bytes(len(written).to_bytes(8, "little") + written + content[8 + length :])
+
+    return spoil
+
+
 UNUSABLE = {
     "tokenizer.json is a pointer": (
         lambda folder: pointer(folder, "tokenizer.json"),
@@ -81,6 +96,56 @@ UNUSABLE = {
         with_config(model_type="llama", vocab_size=320, quantization_config={"quant_method": "fp8"}),
         FailureClass.BAD_INPUT,
         "stored in fewer bits (fp8); try its revision in bfloat16",
+    ),
+    "fp8, as config.json says inside of text_config": (
+        with_config(model_type="llama", text_config={"quantization_config": {"quant_method": "awq"}}),
+        FailureClass.BAD_INPUT,
+        "stored in fewer bits (awq); try its revision in bfloat16",
+    ),
+    "MLX": (
+        with_config(model_type="llama", quantization={"group_size": 64, "bits": 4}),
+        FailureClass.BAD_INPUT,
+        "stored in fewer bits (quantized)",
+    ),
+    "fp8, as only the weights say": (
+        with_header(lambda header: header["lm_head.weight"].update(dtype="F8_E4M3", shape=[320, 32])),
+        FailureClass.BAD_INPUT,
+        "stored in fewer bits (F8_E4M3)",
+    ),
+    "GPTQ, as only the weights say": (
+        with_header(lambda header: header.update({"a.qweight": header.pop("lm_head.weight")})),
+        FailureClass.BAD_INPUT,
+        "stored in fewer bits (a.qweight)",
+    ),
+    "an index that is a pointer": (
+        lambda folder: pointer(folder, "model.safetensors.index.json"),
+        FailureClass.MODEL_MISSING,
+        "model.safetensors.index.json is the pointer that Git LFS leaves",
+    ),
+    "an index of another folder's files": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../a"}}'),
+        FailureClass.BAD_INPUT,
+        "it has no weight_map from tensors to files",
+    ),
+    "a tensor of another size than its shape": (
+        with_header(lambda header: header["lm_head.weight"].update(shape=[3, 3])),
+        FailureClass.BAD_INPUT,
+        "model.safetensors is no safetensors file: ",
+    ),
+    "a kind of number that nobody knows": (
+        with_header(lambda header: header["lm_head.weight"].update(dtype="F12")),
+        FailureClass.BAD_INPUT,
+        "model.safetensors is no safetensors file: ",
+    ),
+    "a tokenizer of SentencePiece alone": (
+        lambda folder: (folder / "tokenizer.json").rename(folder / "tokenizer.model"),
+        FailureClass.MODEL_MISSING,
+        "try a revision with tokenizer.json, which AutoTokenizer's save_pretrained writes",
+    ),
+    "no positions": (
+        with_config(model_type="llama", vocab_size=320, max_position_embeddings=0),
+        FailureClass.BAD_INPUT,
+        "config.json: a model needs at least 1 position (got 0)",
     ),
     "ModelOpt": (
         lambda folder: (folder / "hf_quant_config.json").write_text("{}"),
@@ -107,3 +172,8 @@ def test_a_model_that_can_not_be_used_is_refused_with_what_helps(write_model, js
     spoil(folder)
     failure = pods.run("prepare", job_of(folder, jsonl(GOOD), runtime={"modelFamilies": []}))[1].failure
     assert (failure.failure_class, message in failure.message) == (failure_class, True), failure.message
+
+
+def test_an_empty_auto_map_is_no_python_of_its_own(write_model, jsonl, job_of, pods):
+    folder = write_model(auto_map={})
+    assert pods.run("prepare", job_of(folder, jsonl(GOOD), runtime={"modelFamilies": []}))[0] == 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tuneyard_api.pod_contract import FailureClass
+from tuneyard_trainer.model.former_adapter import lora_as_trained
 
 Q, V = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"
 CONFIG = {
@@ -76,6 +77,25 @@ def test_options_of_the_job_that_agree_are_no_problem(go_on):
     assert go_on(lora=lora)[0] == 0
 
 
+@pytest.mark.parametrize(
+    "targets", ["all-linear", r".*\.(q|v)_proj", [Q, V]], ids=["all", "regex", "whole names"]
+)
+def test_layers_may_be_named_in_any_way_of_peft(go_on, targets):
+    code, result = go_on({**CONFIG, "target_modules": targets})
+    assert code == 0, result.failure
+
+
+def test_an_adapter_without_rank_and_alpha_has_those_of_peft(go_on, pods, model_files, jsonl, job_of):
+    plain = {name: value for name, value in CONFIG.items() if name not in {"r", "lora_alpha"}}
+    code, result = go_on(plain, factors(rank=8))
+    assert code == 0, result.failure
+    job = job_of(
+        model_files, jsonl([]), adapter={"path": "former", "mustMatchLora": False}, lora={"rank": 64}
+    )
+    lora = lora_as_trained(job, pods.workspace / "prepared")
+    assert (lora.rank, lora.alpha) == (8, 8)
+
+
 PROBLEMS = {
     "another rank and alpha than the job asks for": (
         {"lora": {"rank": 16, "alpha": 32}},
@@ -109,6 +129,31 @@ PROBLEMS = {
     "weights besides": (
         {"tensors": {**factors(), "base_model.model.lm_head.weight": np.zeros((2, 2), np.float32)}},
         ["base_model.model.lm_head.weight is no factor of a linear layer"],
+    ),
+    "no weights at all": ({"tensors": {}}, ["it has no weights"]),
+    "a named layer without weights": (
+        {"tensors": factors({Q: (16, 8)})},
+        [f"{V}: target_modules names it, and the adapter has no weights for it"],
+    ),
+    "weights of a layer that is not named": (
+        {"config": {**CONFIG, "target_modules": ["q_proj"]}},
+        [f"{V}: the adapter has weights for it, and target_modules does not name it"],
+    ),
+    "weights of a layer that is left out": (
+        {"config": {**CONFIG, "exclude_modules": ".*v_proj"}},
+        [f"{V}: the adapter has weights for it, and target_modules does not name it"],
+    ),
+    "no names of layers": (
+        {"config": {**CONFIG, "target_modules": None}},
+        ["target_modules names no layers; try the names that the adapter's weights have"],
+    ),
+    "what is no number": (
+        {"config": {**CONFIG, "r": "4", "lora_alpha": 0, "lora_dropout": None}},
+        ['r is "4", which is no rank', "lora_alpha is 0, and only", "lora_dropout is null, and only"],
+    ),
+    "the first layer alone": (
+        {"config": {**CONFIG, "layers_to_transform": 0}},
+        ["layers_to_transform is 0, and only null can be trained and served"],
     ),
     "another method": (
         {"config": {**CONFIG, "peft_type": "IA3"}},
@@ -194,7 +239,8 @@ def test_all_that_differs_is_said_at_once(go_on, pods, adapter, messages):
 
 def test_many_differences_are_counted(go_on):
     layers = {f"model.layers.{n}.mlp.up_proj": (16, 8) for n in range(1, 31)}
-    message = go_on(tensors=factors({**BASE, **layers}))[1].failure.message
+    config = {**CONFIG, "target_modules": ["q_proj", "v_proj", "up_proj"]}
+    message = go_on(config, factors({**BASE, **layers}))[1].failure.message
     assert message.count("the model has no such layer") == 8
     assert message.endswith("... and 22 more")
 
@@ -207,6 +253,13 @@ def test_family_whose_files_name_weights_otherwise_is_left_to_peft(go_on, model_
 
 
 BROKEN = {
+    "a pointer": (
+        lambda folder: (folder / "adapter_model.safetensors").write_text(
+            "version https://git-lfs.github.com/spec/v1\n"
+        ),
+        FailureClass.MODEL_MISSING,
+        "adapter_model.safetensors is the pointer that Git LFS leaves and not the file",
+    ),
     "no weights": (
         lambda folder: (folder / "adapter_model.safetensors").unlink(),
         FailureClass.MODEL_MISSING,

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tuneyard_api.model_shape import INDEX, WEIGHTS, weight_files
 from tuneyard_api.pod_contract import FailureClass, ResolvedSource
@@ -46,7 +46,11 @@ def fetch_model(
     missing: Missing = FailureClass.MODEL_MISSING
     information = answer_of(what, missing, partial(HfApi().model_info, repo, revision=source.revision))
     names = [sibling.rfilename for sibling in information.siblings or []]
-    commit = str(information.sha)
+    commit = information.sha
+    if commit is None:
+        raise StageFailure(
+            FailureClass.UPSTREAM, f"{what}: the hub names no commit; HF_ENDPOINT says which hub"
+        )
 
     def fetch(name: str) -> Path:
         return _fetch_file(f"{what} file {name}", missing, repo, name, commit, cache)
@@ -132,15 +136,37 @@ def _hub_errors(what: str, missing: Missing, advice: str) -> Iterator[None]:
     try:
         yield
     except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        raise _refused(what, missing, status, error) from error
-    except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError, TimeoutError) as error:
-        raise untrusted(what, error) or StageFailure(
-            FailureClass.UPSTREAM,
-            f"{what}: the hub can't be reached: {clip(str(error), 500)}; {advice}",
-        ) from error
+        raise _refused(what, missing, _status_of(error), error) from error
+    except errors.LocalEntryNotFoundError as error:
+        # So the library calls every answer to its question about a file, whatever the hub's reason was.
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            raise _refused(what, missing, _status_of(error.__cause__), error.__cause__) from error.__cause__
+        raise _unreachable(what, error, advice) from error
+    except (errors.HTTPError, ConnectionError, TimeoutError) as error:
+        raise _unreachable(what, error, advice) from error
     except errors.HFValidationError as error:
         raise StageFailure(missing, f"{what}: {error}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise  # of this machine, such as a full disk
+        raise StageFailure(
+            FailureClass.UPSTREAM, f"{what}: {clip(str(error).partition(chr(10))[0], 500)}"
+        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise StageFailure(
+            FailureClass.UPSTREAM, f"{what}: the answer is none of a hub: {clip(said, 300)}; {advice}"
+        ) from error
+
+
+def _unreachable(what: str, error: Exception, advice: str) -> StageFailure:
+    return untrusted(what, error) or StageFailure(
+        FailureClass.UPSTREAM, f"{what}: the hub can't be reached: {clip(str(error), 500)}; {advice}"
+    )
+
+
+def _status_of(error: Any) -> int | None:
+    return error.response.status_code if error.response is not None else None
 
 
 def _refused(what: str, missing: FailureClass, status: int | None, error: Exception) -> StageFailure:
@@ -150,7 +176,7 @@ def _refused(what: str, missing: FailureClass, status: int | None, error: Except
         )
     if status == 404:  # noqa: PLR2004  not found
         return StageFailure(missing, f"{what}: the hub answers 404: {_kind_of_404(error)}")
-    if status is not None and status < 500 and status != 429:  # noqa: PLR2004
+    if status is not None and status < 500 and status not in {408, 429}:  # noqa: PLR2004
         return StageFailure(missing, f"{what}: the hub answers {status}: {clip(str(error), 500)}")
     return StageFailure(FailureClass.UPSTREAM, f"{what}: the hub answers {status}: {clip(str(error), 500)}")
 

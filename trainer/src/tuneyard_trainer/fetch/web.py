@@ -151,6 +151,9 @@ class _Fetch:
                 raise _refused(name, error.code) from error
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             raise _unreachable(name, error) from error
+        except ValueError as error:
+            # A name of a host that can be written in an address and not be asked for, here or behind a redirect.
+            raise bad_input(f"{name}: this leads to no address: {error}; try another address") from error
 
     def _headers(self) -> dict[str, str]:
         headers = {"User-Agent": "tuneyard", "Accept-Encoding": "identity"}

@@ -12,14 +12,25 @@ from tuneyard_data.pretrained import carries_state, read_config
 
 from tuneyard_trainer.fetch.hub import fetch_model
 from tuneyard_trainer.model.families import Family
-from tuneyard_trainer.model.weights import check_pointer, check_weights
+from tuneyard_trainer.model.weights import check_pointer, check_weights, fewer_bits
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 _WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
+_OTHER_TOKENIZERS = (
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
+"""Files of tokenizers that are not read here."""
 _READ_AS_TEXT = (".json", ".jinja")
 _CONSOLIDATED = "consolidated.safetensors"
 _QUANTIZED = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 """Files beside weights in formats of fewer bits (GPTQ, AWQ, ModelOpt)."""
+_QUANTIZATION = ("quantization_config", "compression_config", "quantization")
+"""Keys of config.json that say how weights were made smaller; the last one is of MLX."""
 _PICKLED = re.compile(r"(pytorch_model.*\.bin|.*\.(pt|pth|ckpt|pkl))$")
 
 
@@ -83,15 +94,17 @@ def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
             )
         names = sorted(path.name for path in folder.iterdir())
     if job.data_store is None:
-        check_weights(called, _check_files(called, folder, names), _weight_index(folder))
+        weights = _check_files(called, folder, names)
     else:
         # A service trains, from weights of its own.
+        weights = []
         _check_named(called, names, _missing_of_tokenizer(folder))
     config = _read_config(called, folder)
     _check_format(called, folder, config)
+    check_weights(called, weights, _weight_index(folder) if weights else {})
     model = BaseModel(folder, revision, config, _licence(folder))
     _check_runtime(called, model, job)
-    if "auto_map" in config:
+    if config.get("auto_map"):
         return model  # only its own Python knows what it is
     values = read_config(folder)
     _check_family(called, model, values)
@@ -100,14 +113,14 @@ def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
 
 def _check_format(called: str, folder: Path, config: dict[str, Any]) -> None:
     """The weights are plain numbers, and not some format of fewer bits, in which nothing can be trained here."""
-    own = config.get("quantization_config") or config.get("compression_config")
-    kind = str(own.get("quant_method") or "quantized") if isinstance(own, dict) else None
-    kind = kind or next((name for name in _QUANTIZED if (folder / name).is_file()), None)
-    if kind:
-        raise bad_input(
-            f"{called}: its weights are stored in fewer bits ({kind}); try its revision in bfloat16, with"
-            " model.quantization: nf4 if it must fit into less memory"
-        )
+    for part in (config, config.get("text_config")):
+        values = part if isinstance(part, dict) else {}
+        own = next((values[key] for key in _QUANTIZATION if values.get(key)), None)
+        if own is not None:
+            method = own.get("quant_method") if isinstance(own, dict) else None
+            raise bad_input(fewer_bits(called, str(method or "quantized")))
+    if kind := next((name for name in _QUANTIZED if (folder / name).is_file()), None):
+        raise bad_input(fewer_bits(called, kind))
 
 
 def _check_family(called: str, model: BaseModel, values: dict[str, Any]) -> None:
@@ -121,6 +134,9 @@ def _check_family(called: str, model: BaseModel, values: dict[str, Any]) -> None
 
 def _check_files(called: str, folder: Path, names: list[str]) -> list[Path]:
     """The files of the weights, all of them there."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix in _READ_AS_TEXT and file.is_file():
+            check_pointer(called, file)
     missing = _missing_of_tokenizer(folder)
     shards = sorted(set(_weight_index(folder).values()))
     if shards:
@@ -143,9 +159,6 @@ def _check_files(called: str, folder: Path, names: list[str]) -> list[Path]:
                 f"{called}: the weights are in Mistral's own format ({_CONSOLIDATED}); try a revision with {_WEIGHTS}"
             )
         missing.append(_WEIGHTS)
-    for file in sorted(folder.iterdir()):
-        if file.suffix in _READ_AS_TEXT and file.is_file():
-            check_pointer(called, file)
     if (folder / _ADAPTER).is_file():
         raise bad_input(
             f"{called}: the folder has an {_ADAPTER} too, and transformers would load that adapter into the base model; try"
@@ -161,9 +174,12 @@ def _missing_of_tokenizer(folder: Path) -> list[str]:
 
 def _check_named(called: str, names: list[str], missing: list[str]) -> None:
     if missing:
+        hint = ""
+        if "tokenizer.json" in missing and any(name in _OTHER_TOKENIZERS for name in names):
+            hint = "; try a revision with tokenizer.json, which AutoTokenizer's save_pretrained writes"
         raise StageFailure(
             FailureClass.MODEL_MISSING,
-            f"{called}: missing {', '.join(missing[:8])}; there is {', '.join(names[:12]) or 'nothing'}",
+            f"{called}: missing {', '.join(missing[:8])}; there is {', '.join(names[:12]) or 'nothing'}{hint}",
         )
 
 
@@ -175,7 +191,8 @@ def _weight_index(folder: Path) -> dict[str, str]:
     except ValueError as error:
         raise bad_input(f"{folder / _INDEX}: malformed JSON: {error}") from None
     names = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+    is_whole = isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values())
+    if not is_whole or any("/" in name for name in names.values()):
         raise bad_input(
             f"{folder / _INDEX}: it has no weight_map from tensors to files; try to fetch it again"
         )
@@ -194,7 +211,7 @@ def _read_config(called: str, folder: Path) -> dict[str, Any]:
 
 def _check_runtime(called: str, model: BaseModel, job: ResolvedJob) -> None:
     families = job.runtime.model_families
-    if "auto_map" in model.config and not job.runtime.trust_remote_code:
+    if model.config.get("auto_map") and not job.runtime.trust_remote_code:
         raise bad_input(
             f"{called}: it comes with its own Python (auto_map in config.json), which is not run; try a model that"
             f" transformers knows by itself, or model.trustRemoteCode: true if runtime {job.runtime.name} allows it"

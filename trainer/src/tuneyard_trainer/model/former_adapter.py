@@ -24,6 +24,7 @@ from tuneyard_api.pod_contract import (
 )
 
 from tuneyard_trainer.model.base import BaseModel
+from tuneyard_trainer.model.weights import check_pointer
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 from tuneyard_trainer.workspace.layout import FORMER_ADAPTER
 
@@ -73,6 +74,8 @@ _KEPT = frozenset(
 """Options that are kept as the adapter has them, or that only say where it came from."""
 _SAFE_STARTS = (True, False, "gaussian", "eva", "orthogonal", None)
 """Values of init_lora_weights that leave the base model as it is; the others subtract the start of the adapter from it."""
+_PEFT_RANK = 8
+"""Rank and alpha of PEFT where a configuration does not have them."""
 _MAX_SHOWN = 8
 
 
@@ -114,11 +117,16 @@ def find_adapter(adapter: ResolvedAdapter, lora: Lora, model: BaseModel) -> Form
             FailureClass.MODEL_MISSING,
             f"{called}: missing {', '.join(missing)}; there is {', '.join(there[:12]) or 'nothing'}",
         )
+    for name in ADAPTER_FILES:
+        check_pointer(called, folder / name)
     config, factors = _read(called, folder)
+    base = _shapes_of(model.folder)
     differences = [
         *_not_plain(config),
+        *_no_number(config),
         *(_unlike_job(config, lora) if adapter.must_match_lora else ()),
-        *_unlike_base(factors, _shapes_of(model.folder), config.get("r")),
+        *_unlike_base(factors, base, _rank_of(config)),
+        *_unlike_targets(factors, base, config),
     ]
     if differences:
         rest = len(differences) - _MAX_SHOWN
@@ -134,8 +142,8 @@ def lora_as_trained(job: ResolvedJob, prepared: Path) -> Lora:
     config = json.loads((prepared / FORMER_ADAPTER / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     targets = config.get("target_modules") or ()
     own = {
-        "rank": config["r"],
-        "alpha": config["lora_alpha"],
+        "rank": _rank_of(config),
+        "alpha": config.get("lora_alpha", _PEFT_RANK),
         "target_modules": (targets,) if isinstance(targets, str) else tuple(sorted(targets)),
     }
     if not job.adapter.must_match_lora:
@@ -174,7 +182,7 @@ def _shapes_of(folder: Path) -> Shapes:
 def _not_plain(config: Mapping[str, Any]) -> Iterator[str]:
     for name, plain in _PLAIN.items():
         value = config.get(name, plain)
-        if value != plain and (value or plain):
+        if value != plain and (plain or not _is_nothing(value)):
             yield f"{name} is {json.dumps(value)}, and only {json.dumps(plain)} can be trained and served"
     start = config.get("init_lora_weights")
     if start not in _SAFE_STARTS:
@@ -187,10 +195,31 @@ def _not_plain(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} is {json.dumps(config[name])}, and this trainer does not know that option"
 
 
+def _is_nothing(value: Any) -> bool:
+    """Whether a value stands for an option that is not used; 0 is the number of a layer."""
+    return value is None or value is False or value in ("", [], {})
+
+
+def _no_number(config: Mapping[str, Any]) -> Iterator[str]:
+    """What PEFT would fail on, or learn nothing by: numbers that are none, or that are out of their range."""
+    rank, alpha = _rank_of(config), config.get("lora_alpha", _PEFT_RANK)
+    dropout = config.get("lora_dropout", 0.0)
+    if not isinstance(rank, int) or rank < 1:
+        yield f"r is {json.dumps(rank)}, which is no rank"
+    if not isinstance(alpha, int | float) or alpha <= 0:
+        yield f"lora_alpha is {json.dumps(alpha)}, and only a number above 0 can be trained"
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        yield f"lora_dropout is {json.dumps(dropout)}, and only a number from 0 to below 1 can be trained"
+
+
+def _rank_of(config: Mapping[str, Any]) -> Any:
+    return config.get("r", _PEFT_RANK)
+
+
 def _unlike_job(config: Mapping[str, Any], lora: Lora) -> Iterator[str]:
     for name, has, asked in (
-        ("rank", config.get("r"), lora.rank),
-        ("alpha", config.get("lora_alpha"), lora.alpha),
+        ("rank", _rank_of(config), lora.rank),
+        ("alpha", config.get("lora_alpha", _PEFT_RANK), lora.alpha),
     ):
         if has != asked:
             yield f"{name}: the adapter has {has}, lora.{name} asks for {asked}"
@@ -204,6 +233,8 @@ def _unlike_job(config: Mapping[str, Any], lora: Lora) -> Iterator[str]:
 
 
 def _unlike_base(factors: Shapes, base: Shapes, rank: Any) -> Iterator[str]:
+    if not factors:
+        yield "it has no weights"
     layers: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in sorted(factors.items()):
         match = _FACTOR.match(name)
@@ -211,8 +242,7 @@ def _unlike_base(factors: Shapes, base: Shapes, rank: Any) -> Iterator[str]:
             yield f"{name} is no factor of a linear layer"
         else:
             layers.setdefault(match[1], {})[match[2]] = shape
-    # Some families name their weights otherwise in files than in memory; PEFT compares those as it loads them.
-    is_comparable = any(f"{layer}.weight" in base for layer in layers)
+    is_comparable = _is_comparable(layers, base)
     for layer, has in layers.items():
         weight = base.get(f"{layer}.weight")
         if weight is None:
@@ -225,6 +255,49 @@ def _unlike_base(factors: Shapes, base: Shapes, rank: Any) -> Iterator[str]:
                 f"{layer}: the adapter has {_shapes_text(has)}, a model with weight {list(weight)} and rank {rank}"
                 f" needs {_shapes_text(wanted)}"
             )
+
+
+def _unlike_targets(factors: Shapes, base: Shapes, config: Mapping[str, Any]) -> Iterator[str]:
+    """Layers that have weights and are not named, which PEFT would leave out, or the other way round, which would begin anew."""
+    if not config.get("target_modules"):
+        yield "target_modules names no layers; try the names that the adapter's weights have"
+        return
+    layers = {match[1] for match in map(_FACTOR.match, factors) if match}
+    for layer in sorted(layers):
+        if not _is_named(layer, config):
+            yield f"{layer}: the adapter has weights for it, and target_modules does not name it"
+    if config["target_modules"] == "all-linear" or not _is_comparable(layers, base):
+        return
+    for layer in sorted(_linear_layers(base) - layers):
+        if _is_named(layer, config):
+            yield f"{layer}: target_modules names it, and the adapter has no weights for it"
+
+
+def _is_comparable(layers: Iterable[str], base: Shapes) -> bool:
+    """Some families name their weights otherwise in files than in memory; PEFT compares those as it loads them."""
+    return any(f"{layer}.weight" in base for layer in layers)
+
+
+def _linear_layers(base: Shapes) -> set[str]:
+    """The layers of a model's files with a weight of rows and columns; experts are one tensor in memory."""
+    found = {name for name, shape in base.items() if name.endswith(".weight") and len(shape) == 2}  # noqa: PLR2004  both
+    return {name.removesuffix(".weight") for name in found if ".experts." not in name}
+
+
+def _is_named(layer: str, config: Mapping[str, Any]) -> bool:
+    """Whether PEFT puts an adapter on a layer; `all-linear` and other words that stand for layers are left to it."""
+    wanted, left_out = config.get("target_modules") or (), config.get("exclude_modules") or ()
+    return (wanted == "all-linear" or _matches(layer, wanted)) and not _matches(layer, left_out)
+
+
+def _matches(layer: str, names: Any) -> bool:
+    """Whether a layer is meant, as PEFT compares: by a regular expression, or by names or their ends."""
+    if not isinstance(names, str):
+        return any(layer == name or layer.endswith(f".{name}") for name in names)
+    try:
+        return re.fullmatch(names, layer) is not None
+    except re.error:
+        return False
 
 
 def _shapes_text(shapes: Mapping[str, tuple[Any, ...]]) -> str:

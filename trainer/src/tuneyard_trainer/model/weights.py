@@ -16,6 +16,17 @@ from tuneyard_api.pod_contract import FailureClass
 
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
+_FEW_BITS = ("F8_", "F6_", "F4")
+"""How kinds of numbers begin in which no weight is stored that was not made smaller."""
+_PACKED = (
+    ".qweight",
+    ".weight_packed",
+    ".weight_scale",
+    ".weight_scale_inv",
+    ".weight.absmax",
+    ".weight.quant_map",
+)
+"""How names of tensors end that formats of fewer bits put in the place of a weight, or beside it."""
 _LFS = b"version https://git-lfs"
 
 
@@ -62,12 +73,39 @@ def check_weights(called: str, files: list[Path], index: Mapping[str, str]) -> N
                 FailureClass.MODEL_MISSING,
                 f"{called}: {file.name} is cut: it has {size} bytes, and its header needs {expected}; try to fetch it again",
             )
+        _check_tensors(called, file, header)
         absent = sorted(name for name, place in index.items() if place == file.name and name not in tensors)
         if absent:
             raise bad_input(
                 f"{called}: the index of the weights names {absent[0]} in {file.name}, which does not have it; try to fetch"
                 " both of one revision"
             )
+
+
+def _check_tensors(called: str, file: Path, header: bytes) -> None:
+    """The tensors fill the file one behind the other, in kinds of numbers that can be trained."""
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise bad_input(
+            f"{called}: {file.name} is no safetensors file: {error}; try to fetch it again"
+        ) from None
+    entries = [(name, entry) for name, entry in json.loads(header).items() if name != "__metadata__"]
+    found = [entry["dtype"] for _, entry in entries if entry["dtype"].startswith(_FEW_BITS)]
+    found += [name for name, _ in entries if name.endswith(_PACKED)]
+    if found:
+        raise bad_input(fewer_bits(called, found[0]))
+
+
+def fewer_bits(called: str, kind: str) -> str:
+    """Says that a model's weights are stored in a format in which nothing can be trained here."""
+    return (
+        f"{called}: its weights are stored in fewer bits ({kind}); try its revision in bfloat16, with"
+        " model.quantization: nf4 if it must fit into less memory"
+    )
 
 
 def shape_in(folder: Path, config: Mapping[str, Any]) -> ModelShape | None:

@@ -153,6 +153,10 @@ def _room(job: ResolvedJob, model: BaseModel) -> int:
     """
     if model.positions is None:
         return job.training.max_sequence_length
+    if model.positions < 1:
+        raise bad_input(
+            f"{model.folder / 'config.json'}: a model needs at least 1 position (got {model.positions})"
+        )
     virtual = job.p_tuning.virtual_tokens if job.p_tuning else 0
     if virtual >= model.positions:
         raise bad_input(
