@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """decide by itself: an end is never left, and what it asks for is what a stranger would expect."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,5 +145,8 @@ def test_what_was_frozen_is_read_back_as_it_was() -> None:
     frozen, _ = started(Stage.PREPARE)
     data = frozen_data(frozen)
     assert read_frozen(data) == frozen
+    later = json.loads(data["operator.json"])
+    later["tomorrow"] = later["plan"]["resolved"]["tomorrow"] = later["spec"]["training"]["tomorrow"] = 1
+    assert read_frozen({**data, "operator.json": json.dumps(later)}) == frozen, "a later version wrote it"
     with pytest.raises(FrozenUnreadableError, match=r"operator\.json"):
         read_frozen({**data, "operator.json": "{}"})

@@ -57,6 +57,7 @@ class ApiDouble:
             made = {**json.loads(body), "status": {"phase": "Running"}}
             self.put(path, made)
             return 201, json.dumps(made).encode()
+        path = path.removesuffix("/status")
         if path not in self.objects:
             return 404, b'{"message": "not found"}'
         if method == "DELETE":
@@ -109,7 +110,7 @@ class ApiDouble:
 
 
 def _is_list(path: str) -> bool:
-    return path.rsplit("/", 1)[-1] in {"finetunejobs", "pods", "events"}
+    return path.rsplit("/", 1)[-1] in {"finetunejobs", "finetuneruntimes", "pods", "events", "nodes"}
 
 
 def _is_in(path: str, listed: str) -> bool:

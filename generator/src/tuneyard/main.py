@@ -47,6 +47,12 @@ _VERBS = {
     "fetch": ("tuneyard.commands.jobs.fetch", "Copy what a job published, and say how to ask it."),
     "compare": ("tuneyard.commands.jobs.compare", "Compare two jobs: measures and specs."),
     "top": ("tuneyard.commands.jobs.top", "Show who trains, and GPU hours by namespace and by who asked."),
+    "backup": ("tuneyard.commands.jobs.backup", "Write jobs and runtimes to a file."),
+    "restore": ("tuneyard.commands.jobs.restore", "Make jobs and runtimes again from such a file."),
+    "support-bundle": (
+        "tuneyard.commands.jobs.support_bundle",
+        "Collect what helps to find out what is wrong, without secrets.",
+    ),
 }
 
 

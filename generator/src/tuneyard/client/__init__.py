@@ -9,12 +9,26 @@
 Every method raises `InputError`, whose text says what is wrong and what to try.
 """
 
+from tuneyard.client.bundle import Bundle
 from tuneyard.client.client import Client
 from tuneyard.client.comparing import Comparison, Difference
 from tuneyard.client.fetching import Fetched
 from tuneyard.client.job import Job
+from tuneyard.client.saving import Restored, Saved
 from tuneyard.client.usage import Usage
 from tuneyard.client.why import Why
 from tuneyard.findings import InputError
 
-__all__ = ["Client", "Comparison", "Difference", "Fetched", "InputError", "Job", "Usage", "Why"]
+__all__ = [
+    "Bundle",
+    "Client",
+    "Comparison",
+    "Difference",
+    "Fetched",
+    "InputError",
+    "Job",
+    "Restored",
+    "Saved",
+    "Usage",
+    "Why",
+]

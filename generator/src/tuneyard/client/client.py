@@ -11,9 +11,11 @@ from urllib.parse import urlencode
 from tuneyard_api import names
 from tuneyard_api.pod_contract import CONTAINER, Stage
 
+from tuneyard.client.bundle import Bundle, collect
 from tuneyard.client.comparing import Comparison, compare
 from tuneyard.client.fetching import Fetched, fetch
 from tuneyard.client.job import Job
+from tuneyard.client.saving import Restored, Saved, restore, save
 from tuneyard.client.usage import Usage, usage_of
 from tuneyard.client.why import Why, explain
 from tuneyard.cluster.client import ClusterClient
@@ -165,6 +167,18 @@ class Client:
     def top(self, *, all_namespaces: bool = False) -> Usage:
         """Who trains now, and GPU hours by namespace and by who asked."""
         return usage_of(self.list(all_namespaces=all_namespaces))
+
+    def support_bundle(self, file: Path, *, all_namespaces: bool = False) -> Bundle:
+        """Write an archive with what helps to find out what is wrong, without secrets."""
+        return collect(self._cluster, None if all_namespaces else self.namespace, file)
+
+    def backup(self, file: Path, *, all_namespaces: bool = False) -> Saved:
+        """Write the jobs with their status, and all runtimes, to a file."""
+        return save(self._cluster, None if all_namespaces else self.namespace, file)
+
+    def restore(self, file: Path) -> Restored:
+        """Make again what a file of `backup` has and the cluster has not; jobs that had ended stay ended."""
+        return restore(self._cluster, file)
 
     @property
     def _jobs(self) -> str:

@@ -50,6 +50,7 @@ def read_frozen(data: Mapping[str, str]) -> Frozen:
         FrozenUnreadableError: with what is wrong.
     """
     try:
-        return _ADAPTER.validate_json(data.get(OPERATOR_KEY, ""))
+        # After a rollback, a later version has written it. What only that one knows is for pods, which have job.json as it is.
+        return _ADAPTER.validate_json(data.get(OPERATOR_KEY, ""), extra="ignore")
     except ValidationError as error:
         raise FrozenUnreadableError(f"{OPERATOR_KEY}: {error.errors()[0]['msg']}") from error

@@ -25,8 +25,7 @@ def command(
 ) -> None:
     """Copy what the job NAME published: the adapter or model, metrics, samples and report.
 
-    A pod mounts the registry's claim to read, and is deleted afterwards. What arrives is compared with the digest in
-    status. An adapter in S3 is not copied: the message says where it is.
+    A pod reads the registry, a claim or S3, and is deleted afterwards. What arrives is compared with the digest in status.
     """
     fetched = one(lambda: client.fetch(name, folder or Path(name.rpartition("/")[2]), image=image))
     for file in fetched.files:
