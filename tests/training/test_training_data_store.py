@@ -8,7 +8,8 @@ import pytest
 from support.nemo.double import NemoDouble, served
 from support.nemo.wire import Fault
 from tuneyard_api import names
-from tuneyard_api.pod_contract import ENV_DATA_STORE_TOKEN, FailureClass, PrepareFacts
+from tuneyard_api.data_stores import ENV_DATA_STORE_TOKEN
+from tuneyard_api.pod_contract import FailureClass, PrepareFacts
 
 # The hub's client sends files in a way that its own HTTP library warns about.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
