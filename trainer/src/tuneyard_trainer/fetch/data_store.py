@@ -41,6 +41,10 @@ def hub_api(data_store: str, token: str | None) -> Iterator[Any]:
     constants.HF_HUB_OFFLINE = False
     try:
         yield HfApi(endpoint=f"{data_store.rstrip('/')}/v1/hf", token=token or _NO_TOKEN)
+    except RuntimeError as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None  # What could not be sent by LFS: the library hides why.
     finally:
         constants.HF_HUB_DISABLE_XET, constants.HF_HUB_OFFLINE = before
 
