@@ -39,14 +39,17 @@ def hub_api(data_store: str, token: str | None) -> Iterator[Any]:
     before = constants.HF_HUB_DISABLE_XET, constants.HF_HUB_OFFLINE
     constants.HF_HUB_DISABLE_XET = True  # The Data Store has LFS alone.
     constants.HF_HUB_OFFLINE = False
+    hidden: BaseException | None = None
     try:
         yield HfApi(endpoint=f"{data_store.rstrip('/')}/v1/hf", token=token or _NO_TOKEN)
     except RuntimeError as error:
         if error.__cause__ is None:
             raise
-        raise error.__cause__ from None  # What could not be sent by LFS: the library hides why.
+        hidden = error.__cause__  # why something could not be sent by LFS
     finally:
         constants.HF_HUB_DISABLE_XET, constants.HF_HUB_OFFLINE = before
+    if hidden is not None:
+        raise hidden
 
 
 def fetch_from_data_store(source: ResolvedSource, cache: Path, token: str | None) -> Path:
