@@ -43,9 +43,45 @@ def test_two_secrets_for_buckets_are_refused() -> None:
     assert problems(job, make_runtime()) == [
         (
             "spec.dataset.test.s3.secretRef: a job has one Secret for S3 (got elsewhere); try store, as in"
-            " spec.dataset.training.s3"
+            " spec.dataset.training.s3.secretRef"
         )
     ]
+
+
+STORE = {"endpoint": "http://store:3000", "repo": "team/answers", "path": "training/t.jsonl"}
+TOKEN = {"secretRef": {"name": "store-token"}}
+
+
+def test_a_file_of_a_data_store_has_its_address_and_its_token_stays_out_of_the_pods_file() -> None:
+    job = make_job(dataset={"training": {"dataStore": STORE | TOKEN}, "test": {"dataStore": STORE}})
+    plan = make_plan(job, make_runtime())
+    assert str(plan.source_token) == "store-token/token"
+    assert plan.resolved.dataset.training == ResolvedSource(
+        data_store="http://store:3000", repo="team/answers", revision="main", path="training/t.jsonl"
+    )
+    assert "store-token" not in plan.resolved.model_dump_json()
+    assert (plan.hub_token, plan.registry_token) == (None, None)
+
+
+def test_a_token_goes_to_no_other_data_store() -> None:
+    other = STORE | {"endpoint": "http://other:3000", "secretRef": {"name": "elsewhere"}}
+    job = make_job(dataset={"training": {"dataStore": STORE | TOKEN}, "test": {"dataStore": other}})
+    assert problems(job, make_runtime()) == [
+        (
+            "spec.dataset.test.dataStore.endpoint: a job has one Data Store to read from (got http://other:3000); try"
+            " http://store:3000, as in spec.dataset.training.dataStore.endpoint"
+        ),
+        (
+            "spec.dataset.test.dataStore.secretRef: a job has one token for its Data Store (got elsewhere/token); try"
+            " store-token/token, as in spec.dataset.training.dataStore.secretRef"
+        ),
+    ]
+
+
+def test_where_no_hub_is_asked_a_data_store_is() -> None:
+    runtime = make_runtime(env=[{"name": "HF_HUB_OFFLINE", "value": "1"}])
+    plan = make_plan(make_job(dataset={"training": {"dataStore": STORE}}), runtime)
+    assert plan.resolved.dataset.training.data_store == "http://store:3000"
 
 
 @pytest.mark.parametrize(

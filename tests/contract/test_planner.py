@@ -283,7 +283,7 @@ def test_all_problems_come_at_once_and_each_under_a_path_of_the_job() -> None:
         ),
         (
             "spec.publish: neither the job nor runtime hf-cpu says where adapters go; try publish.pvc.claimName with the"
-            " claim of your adapter registry, or publish.s3"
+            " claim of your adapter registry, publish.s3 or publish.dataStore"
         ),
         (
             "spec.serve: neither the job nor runtime hf-cpu says which endpoint serves the adapter (got none); try"

@@ -14,6 +14,12 @@ STORE = {
     "endpoint": "http://store:9000",
     "secretRef": {"name": "store"},
 }
+DATA_STORE = {
+    "endpoint": "http://data-store:3000",
+    "entityStore": "http://entity-store:8000",
+    "secretRef": {"name": "store-token"},
+}
+IN_DATA_STORE = {"registry": None, "registryDataStore": DATA_STORE}
 IN_S3 = make_runtime(defaults={"registry": None, "registryS3": STORE})
 TINY = {
     "name": "tiny",
@@ -46,6 +52,52 @@ def test_a_registry_in_s3_is_no_mount_and_its_secret_stays_out_of_the_pods_file(
     assert [mount.claim for mount in plan.stage_mounts(Stage.PUBLISH)] == ["answers-workspace"]
 
 
+@pytest.mark.parametrize(
+    ("job", "runtime"),
+    [
+        (make_job(), make_runtime(defaults=IN_DATA_STORE)),
+        (make_job(publish={"dataStore": DATA_STORE}), make_runtime()),
+    ],
+)
+def test_a_registry_in_a_data_store_is_no_mount_and_its_token_stays_out_of_the_pods_file(
+    job: Any, runtime: Any
+) -> None:
+    plan = make_plan(job, runtime)
+    assert str(plan.registry_token) == "store-token/token"
+    assert (plan.registry_claim, plan.registry_secret) == (None, None)
+    assert plan.adapter_path == "hf://default/answers"
+    assert (plan.resolved.registry_path, plan.resolved.registry_s3) == (None, None)
+    assert plan.resolved.registry_data_store is not None
+    assert plan.resolved.registry_data_store.model_dump() == {
+        "endpoint": "http://data-store:3000",
+        "entityStore": "http://entity-store:8000",
+        "baseModel": "tiny",
+    }
+    assert "store-token" not in plan.resolved.model_dump_json()
+    assert [mount.claim for mount in plan.stage_mounts(Stage.PUBLISH)] == ["answers-workspace"]
+
+
+def test_a_nim_serves_what_its_entity_store_lists_and_another_server_does_not() -> None:
+    nim = TINY | {"server": "nim", "listedAs": "meta/tiny"}
+    plan = make_plan(make_job(), make_runtime(servedModels=[nim], defaults=IN_DATA_STORE))
+    assert plan.destination is not None
+    assert plan.destination.server == "nim"
+    assert plan.resolved.registry_data_store is not None
+    assert plan.resolved.registry_data_store.base_model == "meta/tiny"
+    assert problems(make_job(), make_runtime(servedModels=[TINY], defaults=IN_DATA_STORE)) == [
+        (
+            "spec.publish: tiny is no NIM, and only a NIM reads a Data Store (got hf://default); try publish.pvc or publish.s3, a"
+            " served model on a NIM, or serve.disabled: true to publish only"
+        )
+    ]
+    other = DATA_STORE | {"entityStore": "http://other:8000"}
+    elsewhere = make_job(publish={"dataStore": other})
+    assert [
+        each.partition(" (got")[0]
+        for each in problems(elsewhere, make_runtime(servedModels=[nim], defaults=IN_DATA_STORE))
+    ] == ["spec.publish: the served models of runtime hf read the registry hf://default alone"]
+
+
 def test_a_registry_on_a_claim_needs_no_secret() -> None:
     plan = make_plan(make_job(), make_runtime())
     assert (plan.registry_secret, plan.registry_claim) == (None, "adapters")
@@ -74,6 +126,27 @@ def test_what_a_registry_in_s3_can_not_do_is_refused() -> None:
             "spec.model.adapter.published: a published adapter is read from a registry on a claim alone, and the registry"
             " is s3://adapters/team (got first); try model.adapter.pvc with a copy of it"
         ),
+    ]
+
+
+def test_what_a_registry_in_a_data_store_can_not_do_is_refused() -> None:
+    adapter = MINIMAL["model"] | {"adapter": {"published": "first"}}
+    runtime = make_runtime(methods=["lora", "pTuning"], defaults=IN_DATA_STORE)
+    assert problems(make_job(model=adapter, deletionPolicy="Delete"), runtime) == [
+        (
+            "spec.deletionPolicy: an adapter in a Data Store is not removed with its job, and the registry is"
+            " hf://default (got Delete); try Retain, or publish.pvc"
+        ),
+        (
+            "spec.model.adapter.published: a published adapter is read from a registry on a claim alone, and the registry"
+            " is hf://default (got first); try model.adapter.pvc with a copy of it"
+        ),
+    ]
+    assert problems(make_job(method="pTuning"), runtime) == [
+        (
+            "spec.publish: method pTuning publishes virtual tokens, which no NIM loads, and a Data Store lists models for NIMs"
+            " (got hf://default); try publish.pvc or publish.s3"
+        )
     ]
 
 

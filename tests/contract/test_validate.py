@@ -188,7 +188,7 @@ def test_a_refused_plan_gets_the_lines_of_the_file() -> None:
     assert str(locate(refused.value, document)).splitlines() == [
         (
             "job.yaml:5:1 spec.publish: neither the job nor runtime hf says where adapters go; try publish.pvc.claimName"
-            " with the claim of your adapter registry, or publish.s3"
+            " with the claim of your adapter registry, publish.s3 or publish.dataStore"
         ),
         "job.yaml:9:3 spec.method: runtime hf has lora (got sft); try lora",
     ]

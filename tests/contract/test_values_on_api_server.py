@@ -42,11 +42,18 @@ FIRST: dict[str, Any] = {
 }  # fmt: skip
 HUB = {"huggingFace": {"repo": "a/b", "path": "t.jsonl", "secretRef": {"name": "s"}}}
 S3 = {"s3": {"bucket": "abc", "key": "t.jsonl", "secretRef": {"name": "s"}}}
+STORE = {"endpoint": "http://d", "repo": "a/b", "path": "t.jsonl", "secretRef": {"name": "s"}}
+DATA_STORE = {"dataStore": STORE}
+REGISTRY = {"endpoint": "http://d", "entityStore": "http://e", "secretRef": {"name": "s"}}
 HTTP = {"http": {"url": "https://a/t.jsonl", "sha256": "0" * 64}}
 OTHERS: tuple[dict[str, Any], ...] = (
     {"model": {"huggingFace": {"repo": "a/b", "secretRef": {"name": "s"}}}},
     {"publish": {"s3": {"bucket": "abc", "secretRef": {"name": "s"}}}},
-    *({"dataset": {"training": each, "validation": each, "test": each}} for each in (HUB, S3, HTTP)),
+    *(
+        {"dataset": {"training": each, "validation": each, "test": each}}
+        for each in (HUB, S3, HTTP, DATA_STORE)
+    ),
+    {"publish": {"dataStore": REGISTRY}},
 )
 PLAIN = {name: part for name, part in FIRST.items() if name != "lora"} | {
     "model": {"pvc": {"claimName": "c", "path": "p"}},

@@ -177,6 +177,28 @@ def test_the_keys_of_a_registry_in_s3_reach_the_publish_pod_alone(
     assert set(mounted(plan, Stage.PUBLISH)) == {"/workspace"}
 
 
+def test_each_token_of_a_data_store_reaches_the_pod_that_needs_it_alone() -> None:
+    file = {"endpoint": "http://d", "repo": "team/a", "path": "t.jsonl", "secretRef": {"name": "reads"}}
+    registry = {
+        "endpoint": "http://d",
+        "entityStore": "http://e",
+        "secretRef": {"name": "writes", "key": "k"},
+    }
+    names = ("TUNEYARD_SOURCE_STORE_TOKEN", "TUNEYARD_DATA_STORE_TOKEN")
+    plan = frozen(
+        job_spec(dataset={"training": {"dataStore": file}}, publish={"dataStore": registry}),
+        servedModels=[],
+        env=[{"name": name, "value": "by mistake"} for name in names],
+    )
+    tokens = {stage: {name: env_of(plan, stage).get(name) for name in names} for stage in Stage}
+    assert tokens == {
+        Stage.PREPARE: {names[0]: {"secretKeyRef": {"name": "reads", "key": "token"}}, names[1]: None},
+        Stage.TRAIN: dict.fromkeys(names),
+        Stage.PUBLISH: {names[0]: None, names[1]: {"secretKeyRef": {"name": "writes", "key": "k"}}},
+    }
+    assert set(mounted(plan, Stage.PUBLISH)) == {"/workspace"}
+
+
 def mounted(plan: Frozen, stage: Stage) -> dict[str, tuple[str, bool]]:
     """Path -> (claim, read-only)."""
     pod = pod_of(plan, stage)

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stage prepare for a service that trains: what it uploads to the Data Store, and what goes wrong on the way."""
+"""Stages that use a Data Store: records that are read there or uploaded for a service that trains, and what is published there."""
 
 import json
 from collections.abc import Iterator
 
 import pytest
+from support.nemo.data_store import Repository
 from support.nemo.double import NemoDouble, served
 from support.nemo.wire import Fault
 from tuneyard_api import names
-from tuneyard_api.pod_contract import ENV_DATA_STORE_TOKEN, FailureClass, PrepareFacts
+from tuneyard_api.data_stores import ENV_DATA_STORE_TOKEN, ENV_SOURCE_STORE_TOKEN
+from tuneyard_api.pod_contract import FailureClass, PrepareFacts, PublishFacts
 
 # The hub's client sends files in a way that its own HTTP library warns about.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
@@ -116,3 +118,96 @@ def test_the_token_is_sent_and_a_wrong_one_is_said_without_it(double, prepare, m
     assert "wrong-one" not in result.model_dump_json()
     monkeypatch.setenv(ENV_DATA_STORE_TOKEN, "right-one")
     assert prepare()[0] == 0
+
+
+def forget(pods, stage):
+    """What the stage has done is not known any more: it runs again."""
+    (pods.workspace / "results" / f"{stage}.json").unlink()
+
+
+FILE = {"dataStore": "", "repo": "team/answers", "revision": "main", "path": "training/records.jsonl"}
+
+
+@pytest.fixture
+def with_records(double):
+    """The Data Store has the records in a data set."""
+    content = b"".join(json.dumps(record).encode() + b"\n" for record in GOOD)
+    repository = double.store.repositories.setdefault(("dataset", "team/answers"), Repository())
+    repository.commit("main", {FILE["path"]: content}, "records")
+    return repository
+
+
+@pytest.fixture
+def read(address, model_files, job_of, pods):
+    """Runs the stage prepare on a file of the Data Store."""
+
+    def run(**changes):
+        source = FILE | {"dataStore": address} | changes
+        return pods.run("prepare", job_of(model_files, model_files, dataset={"training": source}))
+
+    return run
+
+
+def test_records_are_read_from_a_data_store(with_records, read, pods, monkeypatch):
+    # A runtime that asks no hub may read from a Data Store all the same.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    code, result = read()
+    assert code == 0, result.failure
+    facts = PrepareFacts.model_validate(result.facts)
+    assert (facts.train_records, facts.validation_records) == (15, 5)
+    former = with_records.sha("main")
+    with_records.commit("main", {FILE["path"]: b'{"prompt": "one", "completion": " other"}\n' * 8}, "fewer")
+    forget(pods, "prepare")
+    assert PrepareFacts.model_validate(read()[1].facts).train_records == 6
+    forget(pods, "prepare")
+    assert PrepareFacts.model_validate(read(revision=former)[1].facts).train_records == 15
+
+
+def test_the_token_of_the_data_is_sent_and_a_wrong_one_is_said_without_it(
+    double, with_records, read, monkeypatch
+):
+    double.token = "right-one"
+    monkeypatch.setenv(ENV_DATA_STORE_TOKEN, "right-one")  # it is for what a pod writes
+    monkeypatch.setenv(ENV_SOURCE_STORE_TOKEN, "wrong-one")
+    _, result = read()
+    assert result.failure.failure_class is FailureClass.PERMISSION_DENIED
+    assert "the Data Store answers 401: try a secretRef" in result.failure.message
+    assert "wrong-one" not in result.model_dump_json()
+    monkeypatch.setenv(ENV_SOURCE_STORE_TOKEN, "right-one")
+    assert read()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"repo": "team/none"}, "the Data Store answers 404: there is no such repository"),
+        ({"revision": "v9"}, "the Data Store answers 404: there is no such revision"),
+        ({"path": "training/none.jsonl"}, "the Data Store answers 404: the repository has no such file"),
+    ],
+)
+def test_what_is_not_there_is_said(address, with_records, read, changes, said):
+    _, result = read(**changes)
+    assert result.failure.failure_class is FailureClass.DATA_MISSING
+    assert said in result.failure.message
+    assert address in result.failure.message
+
+
+def test_the_adapter_is_published_there_and_listed(double, address, trained, pods):
+    place = {"endpoint": address, "entityStore": address, "baseModel": "meta/tiny"}
+    job = trained(registryPath=None, registryDataStore=place)
+    for _ in range(2):
+        code, result = pods.run("publish", job)
+        assert code == 0, result.failure
+        forget(pods, "publish")
+    facts = PublishFacts.model_validate(result.facts)
+    repository = double.store.repositories["model", "team/demo-adapter"]
+    assert facts.path == f"hf://team/demo-adapter@{repository.sha('main')}"
+    assert facts.adapter_name == f"team/demo-adapter@{facts.digest.removeprefix('sha256:')[:12]}"
+    assert len(repository.commits) == 1
+    assert {"readme.md", "version.json", "report.html", "adapter_config.json"} <= set(
+        repository.trees["main"]
+    )
+    namespace, name = facts.adapter_name.split("/")
+    entity = double.entities.kinds["models"].held[namespace, name]
+    assert entity["base_model"] == "meta/tiny"
+    assert entity["artifact"] == {"files_url": facts.path, "status": "upload_completed"}

@@ -17,7 +17,10 @@ from tuneyard_api.survival import CHANGEABLE
 
 POLICY_NAME = f"finetunejob-fits-runtime.{names.GROUP}"
 _IS_OTHER_RUNTIME = "object.spec.runtime.name != params.metadata.name"
-_ON_A_CLAIM = "has(object.spec.publish.pvc) || !has(params.spec.defaults.registryS3)"
+_ON_A_CLAIM = (
+    "has(object.spec.publish.pvc)"
+    " || !has(params.spec.defaults.registryS3) && !has(params.spec.defaults.registryDataStore)"
+)
 _RULES = (
     (
         "object.spec.method in params.spec.methods",
@@ -36,15 +39,15 @@ _RULES = (
     (
         f"object.spec.deletionPolicy != 'Delete' || {_ON_A_CLAIM}",
         (
-            "'spec.deletionPolicy: an adapter in S3 is not removed with its job, and the registry of runtime ' +"
-            " params.metadata.name + ' is in S3 (got Delete); try Retain, or publish.pvc'"
+            "'spec.deletionPolicy: an adapter in S3 or a Data Store is not removed with its job, and the registry of runtime '"
+            " + params.metadata.name + ' is there (got Delete); try Retain, or publish.pvc'"
         ),
     ),
     (
         f"!has(object.spec.model.adapter) || !has(object.spec.model.adapter.published) || {_ON_A_CLAIM}",
         (
             "'spec.model.adapter.published: a published adapter is read from a registry on a claim alone, and the registry"
-            " of runtime ' + params.metadata.name + ' is in S3 (got ' + object.spec.model.adapter.published + '); try"
+            " of runtime ' + params.metadata.name + ' is on none (got ' + object.spec.model.adapter.published + '); try"
             " model.adapter.pvc with a copy of it'"
         ),
     ),

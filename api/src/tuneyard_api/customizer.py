@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tuneyard_api.base import Contract, HttpUrl
-from tuneyard_api.job_inputs import ModelSource, SecretKey
+from tuneyard_api.job_inputs import ModelSource
+from tuneyard_api.remote_files import SecretKey
 from tuneyard_api.serving import ServedBase
 
 TARGET = r"^[a-z0-9][a-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._+-]*)?$"

@@ -45,7 +45,7 @@ def customizer_problems(
 def _asked_in_vain(job: FineTuneJob) -> Iterator[tuple[str, Any, str]]:
     """Path, value and advice for each setting of the job that the service has no field for."""
     spec, training = job.spec, job.spec.training
-    lora, adapter, registry = spec.lora or Lora(), spec.model.adapter, spec.publish.pvc or spec.publish.s3
+    lora, adapter, registry = spec.lora or Lora(), spec.model.adapter, spec.publish.any_registry
     clips = training.max_grad_norm != Training().max_grad_norm and spec.method != "dpo"
     table = (
         (spec.method not in WAYS, "method", spec.method, " or ".join(sorted(WAYS))),
@@ -66,7 +66,12 @@ def _asked_in_vain(job: FineTuneJob) -> Iterator[tuple[str, Any, str]]:
         (clips, "training.maxGradNorm", training.max_grad_norm, f"{Training().max_grad_norm:g}"),
         (training.gradient_checkpointing, "training.gradientCheckpointing", "true", "false"),
         (training.early_stopping, "training.earlyStopping", "limits of its own", "leaving it out"),
-        (registry, "publish", registry, "leaving pvc and s3 out, as the model goes to the Data Store"),
+        (
+            registry,
+            "publish",
+            registry,
+            "leaving pvc, s3 and dataStore out, as the model goes to the service's Data Store",
+        ),
         (spec.publish.replace, "publish.replace", "true", "false, as each job publishes its own version"),
         (spec.deletion_policy == "Delete", "deletionPolicy", "Delete", "Retain"),
     )

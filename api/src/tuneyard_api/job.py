@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from tuneyard_api import gate_rules, job_rules
+from tuneyard_api import gate_rules, job_rules, registry_rules
 from tuneyard_api.base import (
     DNS_SUBDOMAIN,
     MANAGER,
@@ -21,6 +21,7 @@ from tuneyard_api.base import (
     ObjectName,
     Rule,
 )
+from tuneyard_api.data_stores import DataStoreRegistry
 from tuneyard_api.gate import Gate
 from tuneyard_api.job_inputs import Dataset, ModelSource
 from tuneyard_api.places import ClaimSource, S3Registry
@@ -213,9 +214,9 @@ class Trial(Contract):
 
 
 class Publish(Contract):
-    """Registry that gets the adapter or the model, by name and digest. At most one of pvc and s3."""
+    """Registry that gets the adapter or the model, by name and digest. At most one of pvc, s3 and dataStore."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.TWO_REGISTRIES,)
+    rules: ClassVar[tuple[Rule, ...]] = (registry_rules.ONE_REGISTRY,)
 
     adapter_name: Label | None = None
     """Name under which the server lists the adapter; absent: the job's name."""
@@ -227,6 +228,13 @@ class Publish(Contract):
     """Registry on a claim; absent: the runtime's registry."""
     s3: S3Registry | None = None
     """Registry in S3, which servers of any namespace can read; absent: the runtime's registry."""
+    data_store: DataStoreRegistry | None = None
+    """Registry in a NeMo Data Store, which a NIM 1.x reads by way of the Entity Store; absent: the runtime's registry."""
+
+    @property
+    def any_registry(self) -> ClaimSource | S3Registry | DataStoreRegistry | None:
+        """The registry that the job names."""
+        return self.pvc or self.s3 or self.data_store
 
 
 class Serve(Contract):
@@ -260,8 +268,8 @@ class FineTuneJobSpec(Contract):
         job_rules.FP8_HAS_NO_DROPOUT,
         job_rules.ADAPTER_IS_LORA,
         job_rules.ADAPTER_HAS_NO_DORA,
-        job_rules.NO_DELETE_FROM_S3,
-        job_rules.NO_ADAPTER_FROM_S3,
+        registry_rules.ONLY_CLAIMS_DELETE,
+        registry_rules.ONLY_CLAIMS_CONTINUE,
         job_rules.BATCH_DIVIDES,
         job_rules.BACKOFF_HAS_ROOM,
         job_rules.MANAGED_BY_STAYS,

@@ -6,19 +6,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tuneyard_api import job_rules
-from tuneyard_api.base import HUB_REPO, REVISION, Contract, Label, ObjectName, Rule, VolumePath
+from tuneyard_api.base import HUB_REPO, REVISION, Contract, Label, Rule, VolumePath
+from tuneyard_api.data_stores import DataStoreFile
 from tuneyard_api.places import ClaimSource
-from tuneyard_api.pod_values import ConfigKey
-from tuneyard_api.remote_files import HttpFile, S3File
-
-
-class SecretKey(Contract):
-    """One key of a Secret in the job's namespace."""
-
-    name: ObjectName
-    """Name of the Secret."""
-    key: ConfigKey = "token"
-    """Key inside the Secret."""
+from tuneyard_api.remote_files import HttpFile, S3File, SecretKey
 
 
 class HuggingFaceSource(Contract):
@@ -89,6 +80,8 @@ class DataSource(Contract):
     """A file in a bucket."""
     http: HttpFile | None = None
     """A file behind a URL."""
+    data_store: DataStoreFile | None = None
+    """A file of a data set in a NeMo Data Store."""
 
 
 class Template(Contract):

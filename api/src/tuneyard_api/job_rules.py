@@ -21,27 +21,29 @@ _MAX_DOMAIN = 253
 MAX_LABEL = 63
 
 
-def _rule(cel: str, holds: Callable[[Any], bool], message: str, field: str = "") -> Rule:
+def rule(cel: str, holds: Callable[[Any], bool], message: str, field: str = "") -> Rule:
     """A rule whose message quotes string fields as `{metadata.name}`, and a string itself as `{self}`."""
     named = re.sub(r"\{(?!self\})([\w.]+)\}", r"{self.\1}", message)
     cel_message = re.sub(r"\{([\w.]+)\}", r"' + \1 + '", f"'{named}'")
-    quoted = re.sub(r"\{self\.([\w.]+)\}", lambda found: f"{{self.{_attribute(found[1])}}}", named)
+    quoted = re.sub(r"\{self\.([\w.]+)\}", lambda found: f"{{self.{attribute_of(found[1])}}}", named)
     sentence = message.partition(" (got")[0]
     return Rule(
         cel, cel_message, lambda self: None if holds(self) else quoted.format(self=self), sentence, field
     )
 
 
-def _attribute(name: str) -> str:
+def attribute_of(name: str) -> str:
     """The attribute of a field."""
     return re.sub("(?=[A-Z])", "_", name).lower()
 
 
 def _exclusive(first: str, second: str, field: str = "") -> Rule:
     """A rule that at most one of two fields is given."""
-    return _rule(
+    return rule(
         f"!has(self.{first}) || !has(self.{second})",
-        lambda self: getattr(self, _attribute(first)) is None or getattr(self, _attribute(second)) is None,
+        lambda self: (
+            getattr(self, attribute_of(first)) is None or getattr(self, attribute_of(second)) is None
+        ),
         f"{first} and {second} exclude each other (got both); try one",
         field,
     )
@@ -97,10 +99,10 @@ BATCH_DIVIDES = Rule(
 
 def _options_of(name: str, *methods: str) -> Rule:
     """The options `name` go with these methods alone."""
-    attribute = _attribute(name)
+    attribute = attribute_of(name)
     is_one = len(methods) == 1
     is_method = f"self.method == '{methods[0]}'" if is_one else f"self.method in {list(methods)}"
-    return _rule(
+    return rule(
         f"!has(self.{name}) || {is_method}",
         lambda spec: getattr(spec, attribute) is None or spec.method in methods,
         f"the options of {name} go with {'method' if is_one else 'methods'} {' and '.join(methods)} (got method {{method}});"
@@ -112,7 +114,7 @@ def _options_of(name: str, *methods: str) -> Rule:
 OPTIONS_OF_METHOD = _options_of("lora", *LORA_METHODS)
 DPO_OPTIONS = _options_of("dpo", "dpo")
 P_TUNING_OPTIONS = _options_of("pTuning", "pTuning")
-DPO_COMPARES_ANSWERS = _rule(
+DPO_COMPARES_ANSWERS = rule(
     "self.method != 'dpo' || (self.dataset.format in ['auto', 'preference'] && !has(self.dataset.template)"
     " && self.dataset.lossOn == 'completion')",
     lambda spec: (
@@ -127,7 +129,7 @@ DPO_COMPARES_ANSWERS = _rule(
     " {dataset.lossOn} or a template); try leaving format, lossOn and template out",
     field="dataset",
 )
-PREFERENCES_ARE_FOR_DPO = _rule(
+PREFERENCES_ARE_FOR_DPO = rule(
     "self.dataset.format != 'preference' || self.method == 'dpo'",
     lambda spec: spec.dataset.format != "preference" or spec.method == "dpo",
     "pairs of answers are learned by method dpo (got method {method}); try dpo, or another format",
@@ -137,7 +139,7 @@ PREFERENCES_ARE_FOR_DPO = _rule(
 
 def _sources(*names: str) -> tuple[Rule, Rule]:
     """The two rules of an object with exactly one of several sources: at least one, and at most one."""
-    attributes = [_attribute(name) for name in names]
+    attributes = [attribute_of(name) for name in names]
     given = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in names)
     listed = f"{', '.join(names[:-1])} and {names[-1]}"
     none, more = ("neither", "both") if len(names) == 2 else ("none", "several")  # noqa: PLR2004
@@ -146,12 +148,12 @@ def _sources(*names: str) -> tuple[Rule, Rule]:
         return sum(getattr(source, name) is not None for name in attributes)
 
     return (
-        _rule(
+        rule(
             f"{given} > 0",
             lambda source: count(source) > 0,
             f"one of {listed} is wanted (got {none}); try {names[0]}",
         ),
-        _rule(
+        rule(
             f"{given} < 2",
             lambda source: count(source) < 2,  # noqa: PLR2004
             f"only one of {listed} is wanted (got {more}); try removing {'one' if more == 'both' else 'all but one'}",
@@ -160,9 +162,9 @@ def _sources(*names: str) -> tuple[Rule, Rule]:
 
 
 NO_MODEL, TWO_MODELS = _sources("huggingFace", "pvc")
-NO_DATA, TWO_DATA = _sources("huggingFace", "pvc", "s3", "http")
+NO_DATA, TWO_DATA = _sources("huggingFace", "pvc", "s3", "http", "dataStore")
 NO_ADAPTER, TWO_ADAPTERS = _sources("published", "pvc")
-QUANTIZED_IS_FROZEN = _rule(
+QUANTIZED_IS_FROZEN = rule(
     f"!has(self.model.quantization) || self.method in {list(LORA_METHODS)}",
     lambda spec: spec.model.quantization is None or spec.method in LORA_METHODS,
     "a base model in fewer bits stays as it is, so the method is lora or dpo (got {method}); try lora, or leave it out",
@@ -175,14 +177,14 @@ def _has_dora(spec: Any) -> bool:
     return spec.lora is not None and bool(spec.lora.dora)
 
 
-QUANTIZED_HAS_NO_DORA = _rule(
+QUANTIZED_HAS_NO_DORA = rule(
     f"!has(self.model.quantization) || {_NOT_DORA}",
     lambda spec: spec.model.quantization is None or not _has_dora(spec),
     "lora.dora publishes a merged model, which needs a base model that is not quantized (got {model.quantization}); try"
     " leaving it out, or lora.dora: false",
     field="model.quantization",
 )
-ADAPTER_HAS_NO_DORA = _rule(
+ADAPTER_HAS_NO_DORA = rule(
     f"!has(self.model.adapter) || {_NOT_DORA}",
     lambda spec: spec.model.adapter is None or not _has_dora(spec),
     "an adapter that is continued is a LoRA without magnitudes (got lora.dora true); try lora.dora: false, or leave"
@@ -190,32 +192,32 @@ ADAPTER_HAS_NO_DORA = _rule(
     field="model.adapter",
 )
 _NOT_FP8 = "!has(self.model.quantization) || self.model.quantization != 'fp8'"
-FP8_IS_BF16 = _rule(
+FP8_IS_BF16 = rule(
     f"{_NOT_FP8} || self.training.precision != 'fp32'",
     lambda spec: spec.model.quantization != "fp8" or spec.training.precision != "fp32",
     "model.quantization fp8 rounds what is in bfloat16 (got {training.precision}); try bf16, or another quantization",
     field="training.precision",
 )
-FP8_IS_LORA = _rule(
+FP8_IS_LORA = rule(
     f"{_NOT_FP8} || self.method == 'lora'",
     lambda spec: spec.model.quantization != "fp8" or spec.method == "lora",
     "model.quantization fp8 goes with method lora (got {method}); try nf4, or leaving it out",
     field="model.quantization",
 )
-FP8_HAS_NO_DROPOUT = _rule(
+FP8_HAS_NO_DROPOUT = rule(
     f"{_NOT_FP8} || !has(self.lora) || self.lora.dropout == 0.0",
     lambda spec: spec.model.quantization != "fp8" or spec.lora is None or spec.lora.dropout == 0,
     "model.quantization fp8 has no dropout in adapters (got {model.quantization} with some); try 0, or nf4",
     field="lora.dropout",
 )
-ADAPTER_IS_LORA = _rule(
+ADAPTER_IS_LORA = rule(
     "!has(self.model.adapter) || self.method == 'lora'",
     lambda spec: spec.model.adapter is None or spec.method == "lora",
     "an adapter is trained on by method lora (got {method}); try lora, or leave it out",
     field="model.adapter",
 )
 ONE_VALIDATION = _exclusive("validation", "validationFraction", field="validationFraction")
-SOMETHING_TO_COMPARE_ON = _rule(
+SOMETHING_TO_COMPARE_ON = rule(
     "!has(self.validationFraction) || self.validationFraction > 0.0 || has(self.validation) || has(self.test)",
     lambda dataset: (
         dataset.validation_fraction != 0 or dataset.validation is not None or dataset.test is not None
@@ -224,61 +226,44 @@ SOMETHING_TO_COMPARE_ON = _rule(
     field="validationFraction",
 )
 ONE_LENGTH = _exclusive("epochs", "maxSteps", field="maxSteps")
-TWO_REGISTRIES = _exclusive("pvc", "s3")
-NO_DELETE_FROM_S3 = _rule(
-    "self.deletionPolicy != 'Delete' || !has(self.publish.s3)",
-    lambda spec: spec.deletion_policy != "Delete" or spec.publish.s3 is None,
-    "an adapter in S3 is not removed with its job (got {deletionPolicy}); try Retain, or publish.pvc",
-    field="deletionPolicy",
-)
-NO_ADAPTER_FROM_S3 = _rule(
-    "!has(self.model.adapter) || !has(self.model.adapter.published) || !has(self.publish.s3)",
-    lambda spec: (
-        spec.model.adapter is None or spec.model.adapter.published is None or spec.publish.s3 is None
-    ),
-    "a published adapter is read from a registry on a claim alone, and the job publishes to S3 (got"
-    " {model.adapter.published}); try model.adapter.pvc with a copy of it",
-    field="model.adapter.published",
-)
-TWO_DEFAULT_REGISTRIES = _exclusive("registry", "registryS3")
-ONE_SERVER = _rule(
+ONE_SERVER = rule(
     "(has(self.model) ? 1 : 0) + (has(self.endpoint) ? 1 : 0) + (self.disabled ? 1 : 0) < 2",
     lambda serve: (serve.model is not None) + (serve.endpoint is not None) + serve.disabled < 2,  # noqa: PLR2004
     "model, endpoint and disabled exclude each other (got several); try one",
 )
-TOLERATION_KEY = _rule(
+TOLERATION_KEY = rule(
     "has(self.key) || self.operator == 'Exists'",
     lambda toleration: toleration.key is not None or toleration.operator == "Exists",
     "a toleration without key has operator Exists (got {operator}); try a key, or Exists",
 )
-TOLERATION_VALUE = _rule(
+TOLERATION_VALUE = rule(
     "!has(self.value) || self.operator == 'Equal'",
     lambda toleration: toleration.value is None or toleration.operator == "Equal",
     "operator Exists has no value (got {value}); try Equal, or leave value out",
     field="value",
 )
-JOB_NAME_LENGTH = _rule(
+JOB_NAME_LENGTH = rule(
     f"size(self.metadata.name) <= {MAX_JOB_NAME}",
     lambda job: len(job.metadata.name) <= MAX_JOB_NAME,
     f"the name of a job has at most {MAX_JOB_NAME} characters (got {{metadata.name}});"
     " try a shorter one, as names of pods are made of it",
     field="metadata.name",
 )
-JOB_NAME_LABEL = _rule(
+JOB_NAME_LABEL = rule(
     f"self.metadata.name.matches('{DNS_LABEL}')",
     lambda job: re.fullmatch(DNS_LABEL, job.metadata.name) is not None,
     "the name of a job is lower case letters, digits and inner dashes (got {metadata.name});"
     " try dashes, as names of pods are made of it",
     field="metadata.name",
 )
-SERVICE_NAME = _rule(
+SERVICE_NAME = rule(
     "self.spec.parallelism.nodes == 1 || !self.metadata.name.matches('^[0-9]')",
     lambda job: job.spec.parallelism.nodes == 1 or not job.metadata.name[:1].isdigit(),
     "the name of a job on several nodes begins with a letter (got {metadata.name}); try a letter in front, as a"
     " Service is named after it",
     field="metadata.name",
 )
-RUNTIME_NAME = _rule(
+RUNTIME_NAME = rule(
     f"self.metadata.name.matches('{DNS_LABEL}') && size(self.metadata.name) <= {MAX_LABEL}",
     lambda runtime: (
         re.fullmatch(DNS_LABEL, runtime.metadata.name) is not None and len(runtime.metadata.name) <= MAX_LABEL
@@ -308,7 +293,7 @@ BACKOFF_HAS_ROOM = Rule(
     field="retry.maxBackoffSeconds",
 )
 ONE_WAY_TO_ASK_FOR_GPUS = _exclusive("acceleratorResource", "deviceClassName", field="deviceClassName")
-CPU_LIMIT_IS_ENOUGH = _rule(
+CPU_LIMIT_IS_ENOUGH = rule(
     "!has(self.cpuLimit) || quantity(self.cpuLimit).compareTo(quantity(self.cpu)) >= 0",
     lambda stage: stage.cpu_limit is None or quantity_value(stage.cpu_limit) >= quantity_value(stage.cpu),
     "cpuLimit is at least cpu (got {cpuLimit} and {cpu}); try a higher cpuLimit, or a lower cpu",
@@ -337,7 +322,7 @@ CORES_WITHIN_LIMIT = Rule(
     sentence="cpuLimitCores is at least cpuCores",
     field="cpuLimitCores",
 )
-FIXED_IMAGE = _rule(
+FIXED_IMAGE = rule(
     f"self.image.matches('{_IMAGE}') && !self.image.endsWith(':latest')",
     lambda runtime: re.fullmatch(_IMAGE, runtime.image) is not None and not runtime.image.endswith(":latest"),
     "an image has a fixed tag or a digest (got {image}); try one with :<tag> or @sha256:<digest>",
@@ -356,7 +341,7 @@ def is_label_key(key: str) -> bool:
 
 _KEY = "a key has 1 to 63 letters, digits and inner dashes, dots and underscores, after a domain and a slash or alone"
 _KEY_HINT = "try one such as nvidia.com/gpu"
-TAINT_KEY = _rule(_is_key("self"), is_label_key, f"{_KEY} (got {{self}}); {_KEY_HINT}")
+TAINT_KEY = rule(_is_key("self"), is_label_key, f"{_KEY} (got {{self}}); {_KEY_HINT}")
 
 
 def _keys(as_label: Callable[[str], str]) -> Rule:
@@ -375,7 +360,7 @@ def _keys(as_label: Callable[[str], str]) -> Rule:
 LABEL_KEYS = _keys(str)
 ANNOTATION_KEYS = _keys(str.lower)
 """Kubernetes takes upper case in the domain of an annotation; never part of a CRD."""
-MOUNTS_APART = _rule(
+MOUNTS_APART = rule(
     "self.all(mount, self.exists_one(other, other.mountPath == mount.mountPath))",
     lambda mounts: len({mount.mount_path for mount in mounts}) == len(mounts),
     "each claim has a mountPath of its own (got one twice); try another path",
@@ -384,14 +369,14 @@ MOUNTS_APART = _rule(
 
 def apart_from(places: Collection[str]) -> Rule:
     """The rule that a path is none of `places`, which every pod has already."""
-    return _rule(
+    return rule(
         f"!(self in {sorted(places)})",
         lambda path: path not in places,
         "a path of the pod contract is taken (got {self}); try another one, such as /opt/environment",
     )
 
 
-EXTENDED_RESOURCE = _rule(
+EXTENDED_RESOURCE = rule(
     f"self.matches(r'{_RESOURCE}') && !self.startsWith('requests.')",
     lambda name: re.fullmatch(_RESOURCE, name) is not None and not name.startswith("requests."),
     "an extended resource is a domain, a slash and a name (got {self}); try nvidia.com/gpu",

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tuneyard_api.base import Contract, HttpUrl, ObjectName, VolumePath
-from tuneyard_api.remote_files import BUCKET, REGION, SecretName
+from tuneyard_api.remote_files import BUCKET, REGION, SecretKey, SecretName
 
 
 class ClaimSource(Contract):
@@ -63,12 +63,20 @@ class RegistryRetention(Contract):
 
 
 class ModelStore(Contract):
-    """The NeMo Data Store, where a training that a service carries leaves its result."""
+    """A NeMo Data Store, where a training that a service carries leaves its result, or a publish pod."""
 
     url: HttpUrl
     """Address, without /v1."""
+    entity_store: HttpUrl
+    """Address of the Entity Store that lists what is there, without /v1."""
     namespace: str
     """NeMo namespace of the model."""
+    token: SecretKey | None = None
+    """Where the publish pod's token comes from."""
+
+    def is_same_place(self, other: "ModelStore") -> bool:
+        """Whether servers that read one of them find what is in the other one."""
+        return (self.url, self.entity_store) == (other.url, other.entity_store)
 
     def __str__(self) -> str:
         """`hf://namespace`, as NeMo writes places in a Data Store."""

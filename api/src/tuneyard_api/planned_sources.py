@@ -4,10 +4,11 @@
 from collections.abc import Iterable
 
 from tuneyard_api import pod_contract as pod
+from tuneyard_api.data_stores import DataStoreFile
 from tuneyard_api.job import FineTuneJob
-from tuneyard_api.job_inputs import DataSource, HuggingFaceSource, ModelSource, SecretKey
+from tuneyard_api.job_inputs import DataSource, HuggingFaceSource, ModelSource
 from tuneyard_api.places import ClaimSource, Registry
-from tuneyard_api.remote_files import S3Object
+from tuneyard_api.remote_files import S3Object, SecretKey
 
 
 def splits(job: FineTuneJob) -> Iterable[tuple[str, DataSource]]:
@@ -29,6 +30,25 @@ def hub_sources(job: FineTuneJob) -> list[tuple[str, HuggingFaceSource]]:
     return [(f"{path}.huggingFace", hub) for path, hub in sources if hub is not None]
 
 
+def store_files(job: FineTuneJob) -> list[tuple[str, DataStoreFile]]:
+    """Every file of a Data Store that the job names under its path, the training data first."""
+    return [
+        (f"spec.dataset.{name}.dataStore", split.data_store)
+        for name, split in splits(job)
+        if split.data_store is not None
+    ]
+
+
+def data_stores(job: FineTuneJob) -> list[tuple[str, str]]:
+    """The address of the Data Store of each of those files, under its path."""
+    return [(f"{path}.endpoint", file.endpoint.rstrip("/")) for path, file in store_files(job)]
+
+
+def store_tokens(job: FineTuneJob) -> list[tuple[str, SecretKey]]:
+    """Every secretRef of those files under its path."""
+    return [(f"{path}.secretRef", file.secret_ref) for path, file in store_files(job) if file.secret_ref]
+
+
 def hub_tokens(job: FineTuneJob) -> list[tuple[str, SecretKey]]:
     """Every secretRef of the job under its path, the model's first."""
     return [(f"{path}.secretRef", hub.secret_ref) for path, hub in hub_sources(job) if hub.secret_ref]
@@ -37,7 +57,7 @@ def hub_tokens(job: FineTuneJob) -> list[tuple[str, SecretKey]]:
 def s3_secrets(job: FineTuneJob) -> list[tuple[str, str]]:
     """Every Secret for S3 under the path of its source."""
     return [
-        (f"spec.dataset.{name}.s3", split.s3.secret_ref.name)
+        (f"spec.dataset.{name}.s3.secretRef", split.s3.secret_ref.name)
         for name, split in splits(job)
         if split.s3 is not None and split.s3.secret_ref is not None
     ]
@@ -56,6 +76,11 @@ def resolved_source(role: str, source: ModelSource | DataSource) -> pod.Resolved
         return pod.ResolvedSource(s3=S3Object(**source.s3.model_dump(by_alias=False, exclude={"secret_ref"})))
     if isinstance(source, DataSource) and source.http is not None:
         return pod.ResolvedSource(http=source.http)
+    if isinstance(source, DataSource) and source.data_store is not None:
+        file = source.data_store
+        return pod.ResolvedSource(
+            data_store=file.endpoint, repo=file.repo, revision=file.revision, path=file.path
+        )
     hub = source.hugging_face
     if hub is None:
         raise AssertionError(f"{role} has no source, which its model does not allow")

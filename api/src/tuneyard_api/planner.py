@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from tuneyard_api import pod_contract as pod
 from tuneyard_api import reasons
 from tuneyard_api.customizer_refusals import customizer_problems
+from tuneyard_api.data_stores import ResolvedDataStore
 from tuneyard_api.job import Dpo, FineTuneJob, Lora, PTuning
-from tuneyard_api.job_inputs import ModelSource, SecretKey
+from tuneyard_api.job_inputs import ModelSource
 from tuneyard_api.names import workspace_name
-from tuneyard_api.places import ClaimSource, Registry, S3Prefix, S3Registry
+from tuneyard_api.places import ClaimSource, ModelStore, Registry, S3Prefix, S3Registry
 from tuneyard_api.planned_sources import (
     adapter_claim,
     hub_tokens,
@@ -25,6 +26,7 @@ from tuneyard_api.planned_sources import (
     resolved_source,
     s3_secrets,
     splits,
+    store_tokens,
 )
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.refusals import (
@@ -36,6 +38,7 @@ from tuneyard_api.refusals import (
     publishes_elsewhere,
     registry_of,
 )
+from tuneyard_api.remote_files import SecretKey
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.serving import Destination, ServedModel, destination_of, served_by
 from tuneyard_api.workspace_size import workspace_gib
@@ -95,6 +98,10 @@ class Plan:
     """Secret that the prepare pod's S3 credentials come from."""
     registry_secret: str | None
     """Secret with the publish pod's credentials for a registry in S3."""
+    source_token: SecretKey | None
+    """Where the prepare pod's token for the Data Store that it reads comes from."""
+    registry_token: SecretKey | None
+    """Where the publish pod's token for a registry in a Data Store comes from."""
     digest: str
     """SHA-256 of job.json without uid, hex."""
     upload_token: SecretKey | None = None
@@ -102,12 +109,12 @@ class Plan:
 
     @property
     def registry_claim(self) -> str | None:
-        """The claim of the registry; None: it is in S3."""
+        """The claim of the registry; None: it is elsewhere."""
         return self.registry.claim_name if isinstance(self.registry, ClaimSource) else None
 
     @property
     def adapter_path(self) -> str:
-        """The place of the adapter's name: a path in a pod that mounts the registry, or `s3://bucket/prefix/name`."""
+        """The place of the adapter's name: a path in a pod that mounts the registry, `s3://...` or `hf://namespace/name`."""
         return f"{self.resolved.registry_path or self.registry}/{self.resolved.adapter_name}"
 
     def stage_mounts(self, stage: Stage) -> tuple[Mount, ...]:
@@ -164,6 +171,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         trial=spec.publish.trial,
         registry_path=inside(pod.REGISTRY_DIR, registry) if isinstance(registry, ClaimSource) else None,
         registry_s3=_s3_prefix(registry),
+        registry_data_store=_in_data_store(job, runtime, registry, served_by(job, served)),
         data_store=offered.customizer.data_store if offered.customizer else None,
         retention=offered.registry_retention,
     )
@@ -182,6 +190,8 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         s3_secret=next((name for _, name in s3_secrets(job)), None),
         upload_token=offered.customizer.data_store_token if offered.customizer else None,
         registry_secret=registry.secret_ref.name if isinstance(registry, S3Registry) else None,
+        source_token=next((secret for _, secret in store_tokens(job)), None),
+        registry_token=registry.token if isinstance(registry, ModelStore) else None,
         digest=digest_of(resolved),
     )
 
@@ -228,6 +238,20 @@ def _s3_prefix(registry: Registry) -> S3Prefix | None:
     if not isinstance(registry, S3Registry):
         return None
     return S3Prefix(**registry.model_dump(by_alias=False, exclude={"secret_ref"}))
+
+
+def _in_data_store(
+    job: FineTuneJob, runtime: FineTuneRuntime, registry: Registry, served: ServedModel | None
+) -> ResolvedDataStore | None:
+    """A registry in a Data Store for the publish pod; a service that trains needs none."""
+    if not isinstance(registry, ModelStore) or runtime.spec.customizer is not None:
+        return None
+    hub, claim = job.spec.model.hugging_face, job.spec.model.pvc
+    base = hub.repo if hub else (claim.path or claim.claim_name).rpartition("/")[2] if claim else ""
+    listed = served.listed_as if served is not None else None
+    return ResolvedDataStore(
+        endpoint=registry.url, entity_store=registry.entity_store, base_model=listed or base
+    )
 
 
 def _with_revision(source: pod.ResolvedSource, revision: str = DEFAULT_REVISION) -> pod.ResolvedSource:

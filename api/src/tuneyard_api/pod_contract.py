@@ -18,6 +18,7 @@ from pydantic import Field, JsonValue
 
 from tuneyard_api import names
 from tuneyard_api.base import Contract, Tolerant
+from tuneyard_api.data_stores import ResolvedDataStore
 from tuneyard_api.evaluation_facts import EvaluationFacts
 from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning, Trial
 from tuneyard_api.job_inputs import Template
@@ -64,8 +65,6 @@ ENV_GRADIENT_CHECKPOINTING = "TUNEYARD_GRADIENT_CHECKPOINTING"
 ENV_HUB_TOKEN = "HF_TOKEN"  # noqa: S105  the name of a variable
 """Only in the prepare pod, as the next ones. Training processes find torchrun's PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK,
 PET_MASTER_ADDR and PET_MASTER_PORT in their environment."""
-ENV_DATA_STORE_TOKEN = "TUNEYARD_DATA_STORE_TOKEN"  # noqa: S105  the name of a variable
-"""Token for a NeMo Data Store, in a prepare pod that uploads."""
 ENV_S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """Credentials of S3. The keys of the job's Secret have the same names; the last one is optional."""
 
@@ -160,7 +159,7 @@ RETRIED: dict[FailureClass, str] = {
 
 
 class ResolvedSource(Contract):
-    """A model or a split: a hub repository, a path that the pod can read, an object in a bucket, or a URL."""
+    """A model or a split: a repository of a hub or Data Store, a path that the pod can read, an object in a bucket, or a URL."""
 
     repo: str | None = None
     revision: str | None = None
@@ -168,6 +167,8 @@ class ResolvedSource(Contract):
     """File inside the repository of a data set when `repo` is set; absolute path in the pod otherwise."""
     s3: S3Object | None = None
     http: HttpFile | None = None
+    data_store: str | None = None
+    """Address of the NeMo Data Store that has `repo`, without /v1; absent: a hub has it."""
 
 
 class ResolvedAdapter(Contract):
@@ -254,9 +255,11 @@ class ResolvedJob(Contract):
     """Whether a name that stands for another version may stand for this one."""
     trial: Trial = Trial()
     registry_path: str | None = None
-    """Absolute path of the registry in the publish pod; absent: it is in S3."""
+    """Absolute path of the registry in the publish pod; absent: it is elsewhere."""
     registry_s3: S3Prefix | None = None
-    """The registry in S3; absent: it is on a claim."""
+    """The registry in S3; absent: it is elsewhere."""
+    registry_data_store: ResolvedDataStore | None = None
+    """The registry in a NeMo Data Store; absent: it is elsewhere."""
     retention: RegistryRetention | None = None
     """Earlier versions of the name that the registry keeps; absent: all."""
     data_store: str | None = None

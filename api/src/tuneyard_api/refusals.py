@@ -4,11 +4,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tuneyard_api.data_stores import DataStoreRegistry
 from tuneyard_api.job import FineTuneJob, Lora, Serve
 from tuneyard_api.job_rules import batch_refusal
 from tuneyard_api.methods import Method, Result, method_of
-from tuneyard_api.places import ModelStore, Registry, S3Registry
-from tuneyard_api.planned_sources import hub_sources, hub_tokens, s3_secrets
+from tuneyard_api.places import ClaimSource, ModelStore, Registry, S3Registry
+from tuneyard_api.planned_sources import data_stores, hub_sources, hub_tokens, s3_secrets, store_tokens
 from tuneyard_api.quantities import quantity_value
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.serving import base_words, reads_registry_of, served_by, servers_of
@@ -53,8 +54,7 @@ def every_problem(
         *_process_problems(job),
         *_cpu_problems(job, runtime),
         *_hub_problems(job, runtime),
-        *_token_problems(job),
-        *_s3_problems(job),
+        *_credential_problems(job),
         *_early_stopping_problems(job),
         *_destination_problems(job, runtime, registry),
         *_server_problems(job, runtime),
@@ -65,16 +65,35 @@ def every_problem(
 def registry_of(job: FineTuneJob, runtime: FineTuneRuntime) -> Registry | None:
     """The registry that the job names, or its runtime's; a service that trains has its own."""
     if runtime.spec.customizer is not None:
-        return ModelStore(url=runtime.spec.customizer.data_store, namespace=job.metadata.namespace)
-    return job.spec.publish.pvc or job.spec.publish.s3 or runtime.spec.defaults.any_registry
+        service = runtime.spec.customizer
+        return ModelStore(
+            url=service.data_store, entity_store=service.entity_store, namespace=job.metadata.namespace
+        )
+    return _of_namespace(job, job.spec.publish.any_registry or runtime.spec.defaults.any_registry)
+
+
+def _of_namespace(
+    job: FineTuneJob, registry: ClaimSource | S3Registry | DataStoreRegistry | None
+) -> Registry | None:
+    """The registry of a job; in a Data Store each namespace has its own."""
+    if not isinstance(registry, DataStoreRegistry):
+        return registry
+    return ModelStore(
+        url=registry.endpoint,
+        entity_store=registry.entity_store,
+        namespace=job.metadata.namespace,
+        token=registry.secret_ref,
+    )
 
 
 def publishes_elsewhere(job: FineTuneJob, runtime: FineTuneRuntime) -> bool:
     """Whether the job publishes to another registry than the runtime's, which its served models read."""
     if runtime.spec.customizer is not None:
         return False
-    own, usual = registry_of(job, runtime), runtime.spec.defaults.any_registry
+    own, usual = registry_of(job, runtime), _of_namespace(job, runtime.spec.defaults.any_registry)
     if isinstance(own, S3Registry) and isinstance(usual, S3Registry):
+        return not own.is_same_place(usual)
+    if isinstance(own, ModelStore) and isinstance(usual, ModelStore):
         return not own.is_same_place(usual)
     return usual is not None and own != usual
 
@@ -190,14 +209,18 @@ def _adapter_problems(job: FineTuneJob) -> Iterable[Problem]:
         )
 
 
-def _s3_problems(job: FineTuneJob) -> Iterable[Problem]:
-    secrets = s3_secrets(job)
-    for path, name in secrets[1:]:
-        if name != secrets[0][1]:
-            yield Problem(
-                f"{path}.secretRef",
-                f"a job has one Secret for S3 (got {name}); try {secrets[0][1]}, as in {secrets[0][0]}",
-            )
+def _credential_problems(job: FineTuneJob) -> Iterable[Problem]:
+    """A pod has one variable for each kind of credential; the address of a Data Store decides who gets the token."""
+    for what, found in (
+        ("hub token", hub_tokens(job)),
+        ("Secret for S3", s3_secrets(job)),
+        ("Data Store to read from", data_stores(job)),
+        ("token for its Data Store", store_tokens(job)),
+    ):
+        for path, got in found[1:]:
+            first_path, first = found[0]
+            if got != first:
+                yield Problem(path, f"a job has one {what} (got {got}); try {first}, as in {first_path}")
 
 
 def _hub_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Problem]:
@@ -210,17 +233,6 @@ def _hub_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Proble
             f"pods of runtime {runtime.metadata.name} ask no hub ({_OFFLINE} is set; got {hub.repo}); try pvc with a copy of"
             " it, or a runtime with HF_ENDPOINT of a mirror",
         )
-
-
-def _token_problems(job: FineTuneJob) -> Iterable[Problem]:
-    tokens = hub_tokens(job)
-    for path, secret in tokens[1:]:
-        if secret != tokens[0][1]:
-            first, other = tokens[0][1], f"{secret.name}/{secret.key}"
-            yield Problem(
-                path,
-                f"a job has one hub token (got {other}); try {first.name}/{first.key}, as in {tokens[0][0]}",
-            )
 
 
 def _early_stopping_problems(job: FineTuneJob) -> Iterable[Problem]:
@@ -241,21 +253,28 @@ def _destination_problems(
         yield Problem(
             "spec.publish",
             f"neither the job nor runtime {name} says where adapters go; try publish.pvc.claimName with the claim"
-            " of your adapter registry, or publish.s3",
+            " of your adapter registry, publish.s3 or publish.dataStore",
         )
-    if isinstance(registry, S3Registry):
-        yield from _bucket_problems(job, registry)
+    if registry is not None and not isinstance(registry, ClaimSource) and runtime.spec.customizer is None:
+        yield from _problems_without_claim(job, registry)
     yield from _unserved_problems(job, runtime)
 
 
-def _bucket_problems(job: FineTuneJob, registry: S3Registry) -> Iterable[Problem]:
+def _problems_without_claim(job: FineTuneJob, registry: S3Registry | ModelStore) -> Iterable[Problem]:
     """Problems of jobs that need a registry on a claim."""
     adapter = job.spec.model.adapter
+    there = "S3" if isinstance(registry, S3Registry) else "a Data Store"
     if job.spec.deletion_policy == "Delete":
         yield Problem(
             "spec.deletionPolicy",
-            f"an adapter in S3 is not removed with its job, and the registry is {registry} (got Delete); try Retain, or"
+            f"an adapter in {there} is not removed with its job, and the registry is {registry} (got Delete); try Retain, or"
             " publish.pvc",
+        )
+    if isinstance(registry, ModelStore) and method_of_job(job).result == "prompt":
+        yield Problem(
+            "spec.publish",
+            f"method {job.spec.method} publishes virtual tokens, which no NIM loads, and a Data Store lists models for NIMs (got"
+            f" {registry}); try publish.pvc or publish.s3",
         )
     if adapter is not None and adapter.published is not None:
         yield Problem(
@@ -299,6 +318,7 @@ def _server_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Pro
         return
     here = ", ".join(f"{each.name} ({each.base})" for each in served) or "none"
     named = next((each for each in served if each.name == serve.model), None)
+    usual = _of_namespace(job, runtime.spec.defaults.any_registry)
     base, fitting = base_words(job.spec.model), [s for s in served if s.base.is_base_of(job.spec.model)]
     if serve.model is not None and named is None:
         yield Problem(
@@ -339,9 +359,15 @@ def _server_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Pro
     elif served and fitting and publishes_elsewhere(job, runtime):
         yield Problem(
             "spec.publish",
-            f"the served models of runtime {name} read the registry {runtime.spec.defaults.any_registry} alone (got"
+            f"the served models of runtime {name} read the registry {usual} alone (got"
             f" {registry_of(job, runtime)}); try leaving it out, serve.endpoint with a server that reads your registry, or"
             " serve.disabled: true to publish only",
+        )
+    elif isinstance(usual, ModelStore) and (deaf := served_by(job, served)) and deaf.server != "nim":
+        yield Problem(
+            "spec.publish",
+            f"{deaf.name} is no NIM, and only a NIM reads a Data Store (got {usual}); try publish.pvc or publish.s3, a served"
+            " model on a NIM, or serve.disabled: true to publish only",
         )
     model, rank = served_by(job, served), (job.spec.lora or Lora()).rank
     if model is not None and model.max_lora_rank is not None and rank > model.max_lora_rank:

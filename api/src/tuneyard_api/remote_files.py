@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from tuneyard_api.base import Contract, HttpUrl, ObjectName
+from tuneyard_api.pod_values import ConfigKey
 
 BUCKET = r"^[a-z0-9][a-z0-9.-]+[a-z0-9]$"
 DATA_KEY = r"^[^\x00-\x1f]*\.(jsonl|json|jsonl\.gz|json\.gz|parquet)$"
@@ -16,6 +17,19 @@ DATA_URL = (
     r"/[A-Za-z0-9._~!$&()*+,;=:@%/-]*\.(jsonl|json|jsonl\.gz|json\.gz|parquet)(\?[A-Za-z0-9._~!$&()*+,;=:@%/?-]*)?$"
 )
 """TLS, unless it is a Service of the cluster; no user and password before the host."""
+
+
+class SecretKey(Contract):
+    """One key of a Secret in the job's namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
+    key: ConfigKey = "token"
+    """Key inside the Secret."""
+
+    def __str__(self) -> str:
+        """`hub-token/token`."""
+        return f"{self.name}/{self.key}"
 
 
 class SecretName(Contract):

@@ -5,13 +5,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from tuneyard_api import job_rules
+from tuneyard_api import job_rules, registry_rules
 from tuneyard_api import pod_contract as pod
 from tuneyard_api.base import Contract, ObjectName, Rule
 from tuneyard_api.customizer import Customizer
+from tuneyard_api.data_stores import DataStoreRegistry
 from tuneyard_api.job import ObjectMeta, Toleration
-from tuneyard_api.job_inputs import SecretKey
-from tuneyard_api.places import ClaimSource, Registry, RegistryRetention, S3Registry
+from tuneyard_api.places import ClaimSource, RegistryRetention, S3Registry
 from tuneyard_api.pod_values import (
     ENV_NAME,
     MOUNT_PATH,
@@ -22,6 +22,7 @@ from tuneyard_api.pod_values import (
     NodeLabels,
     ResourceName,
 )
+from tuneyard_api.remote_files import SecretKey
 from tuneyard_api.serving import ServedModel
 
 _PLACES = (
@@ -73,25 +74,27 @@ class StageResources(Contract):
 class RuntimeDefaults(Contract):
     """Values for fields that a job leaves out."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (job_rules.TWO_DEFAULT_REGISTRIES,)
+    rules: ClassVar[tuple[Rule, ...]] = (registry_rules.ONE_DEFAULT_REGISTRY,)
 
     workspace_size_gib: Annotated[int, Field(ge=1, le=65_536)] = 20
     """Least workspace size in GiB of a job that gives no size."""
     storage_class_name: ObjectName | None = None
     """Workspace storage class."""
     registry: ClaimSource | None = None
-    """Adapter registry on a claim of the job's namespace; at most one of registry and registryS3."""
+    """Adapter registry on a claim of the job's namespace; at most one of registry, registryS3 and registryDataStore."""
     registry_s3: S3Registry | None = None
     """Adapter registry in S3, which servers of any namespace can read."""
+    registry_data_store: DataStoreRegistry | None = None
+    """Adapter registry in a NeMo Data Store, which a NIM 1.x reads by way of the Entity Store."""
     hub_token: SecretKey | None = None
     """Hub token of jobs that name none. If the Secret is not in the job's namespace, the hub is asked without a token."""
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] = 1
     """Micro batch size of a job that gives none; it is lowered until it divides the sequences of a GPU."""
 
     @property
-    def any_registry(self) -> Registry | None:
-        """The adapter registry, on a claim or in S3."""
-        return self.registry or self.registry_s3
+    def any_registry(self) -> ClaimSource | S3Registry | DataStoreRegistry | None:
+        """The adapter registry, wherever it is."""
+        return self.registry or self.registry_s3 or self.registry_data_store
 
 
 def _usual_resource(fields: dict[str, Any]) -> str | None:

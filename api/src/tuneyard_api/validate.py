@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from tuneyard_api import base, customizer, job_rules, names, pod_values, remote_files
+from tuneyard_api import base, customizer, data_stores, job_rules, names, pod_values, remote_files
 from tuneyard_api.base import Contract
 from tuneyard_api.crd import Schema, structural_schema
 from tuneyard_api.job import FineTuneJob
@@ -57,6 +57,7 @@ _PATTERNS = {
     remote_files.REGION: "a region such as us-east-1",
     remote_files.DATA_KEY: "a key that ends in .jsonl, .json, .jsonl.gz, .json.gz or .parquet",
     remote_files.DATA_URL: "https, or http of a Service (name.namespace.svc), to a path ending in .jsonl, .json, .jsonl.gz, .json.gz or .parquet",
+    data_stores.STORE_REPO: "namespace/name, of letters, digits, dots and dashes",
     customizer.TARGET: "a target such as meta/llama-3.2-1b-instruct@2.0",
     customizer.MODEL_URI: "ngc://org/team/model:version, or hf://owner/model",
     remote_files.SHA256: "64 lower-case hex digits, as `sha256sum FILE` prints them",

@@ -32,6 +32,7 @@ _COMMANDS = {
     ),
     "plan": ("tuneyard.commands.plan", "Say what a fine-tuning job takes: memory, time, GPU hours, cost."),
     "data": ("tuneyard.commands.data", "Check data sets of fine-tuning jobs, without a cluster."),
+    "upload": ("tuneyard.commands.upload", "Bring a data set to a Data Store or a bucket, for jobs to read."),
     "report": ("tuneyard.commands.report", "Print the report on a published adapter."),
     "docs": ("tuneyard.commands.docs", "Write the sample file and the reference pages."),
 }

@@ -24,6 +24,8 @@ ASSUMED: dict[str, tuple[str, ...]] = {
         "a file of 10 MB or more, or with an ending of weights, goes by LFS; the other ones are part of the commit",
         "creating a namespace twice is answered with 409",
         "it does not speak Xet",
+        "a commit that names its parent is refused with 412 where another one has come between, as on the hub",
+        "a revision may be the id of a commit, also of one that is not the last",
     ),
     "Evaluator": ("scores are those that the double was told to give",),
 }

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
@@ -13,6 +14,7 @@ from support.nemo.wire import Refused, Reply, Request, reply
 
 LFS_FROM_BYTES = 10_000_000
 _WEIGHTS = (".safetensors", ".bin", ".parquet", ".nemo")
+_EMPTY = "0" * 40
 _KINDS = {"models": "model", "datasets": "dataset"}
 
 
@@ -23,15 +25,29 @@ class Repository:
     trees: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"main": {}})
     commits: list[str] = field(default_factory=list)
     """Messages of the commits, oldest first."""
+    heads: dict[str, str] = field(default_factory=dict)
+    """The last commit of each branch."""
+    known: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """The tree of each commit by its id."""
 
-    def commit(self, revision: str, changed: dict[str, bytes], message: str) -> str:
-        self.trees[revision] = {**self.trees.get(revision, {}), **changed}
+    def commit(
+        self, revision: str, changed: dict[str, bytes], message: str, removed: Collection[str] = ()
+    ) -> str:
+        tree = {**self.trees.get(revision, {}), **changed}
+        self.trees[revision] = {path: content for path, content in tree.items() if path not in removed}
+        entries = [(name, git_id(content)) for name, content in sorted(self.trees[revision].items())]
         self.commits.append(message)
-        return self.sha(revision)
+        self.heads[revision] = hashlib.sha1(repr((self.sha(revision), entries)).encode()).hexdigest()  # noqa: S324
+        self.known[self.heads[revision]] = self.trees[revision]
+        return self.heads[revision]
+
+    def tree(self, revision: str) -> dict[str, bytes] | None:
+        """The files of a branch or of a commit."""
+        return self.trees.get(revision, self.known.get(revision))
 
     def sha(self, revision: str) -> str:
-        tree = self.trees[revision]
-        return hashlib.sha1(repr([(name, git_id(tree[name])) for name in sorted(tree)]).encode()).hexdigest()  # noqa: S324
+        """The id of the commit that a branch or a commit stands for."""
+        return revision if revision in self.known else self.heads.get(revision, _EMPTY)
 
 
 def git_id(content: bytes) -> str:
@@ -88,7 +104,7 @@ class DataStore:
         repository = self.repositories.get((kind, name))
         if repository is None:
             raise _Missing("RepoNotFound", f"repository {name} does not exist")
-        if revision is not None and revision not in repository.trees:
+        if revision is not None and repository.tree(revision) is None:
             raise _Missing("RevisionNotFound", f"{name} has no revision {revision}")
         return repository
 
@@ -100,17 +116,16 @@ class DataStore:
             return self._commit(request, kind, name, revision)
         if what == "tree":
             revision = revision.partition("/")[0]
-            tree = self._of(kind, name, revision).trees[revision]
+            tree = self._of(kind, name, revision).tree(revision) or {}
             return reply([_entry(path, content) for path, content in sorted(tree.items())])
         if request.method == "DELETE":
             self._of(kind, name)
             del self.repositories[kind, name]
             return reply({})
-        repository = self._of(kind, name, revision or "main")
-        siblings = [{"rfilename": path} for path in sorted(repository.trees[revision or "main"])]
-        return reply(
-            {"id": name, "sha": repository.sha(revision or "main"), "siblings": siblings, "private": False}
-        )
+        revision = revision or "main"
+        repository = self._of(kind, name, revision)
+        siblings = [{"rfilename": path} for path in sorted(repository.tree(revision) or {})]
+        return reply({"id": name, "sha": repository.sha(revision), "siblings": siblings, "private": False})
 
     def _preupload(self, request: Request, kind: str, name: str) -> Reply:
         self._of(kind, name)
@@ -141,28 +156,31 @@ class DataStore:
 
     def _commit(self, request: Request, kind: str, name: str, revision: str) -> Reply:
         repository = self._of(kind, name)
-        changed, message = {}, ""
+        changed, removed, message = {}, set(), ""
         for line in request.body.splitlines():
             said = json.loads(line)
             value = said["value"]
             if said["key"] == "header":
                 message = value["summary"]
+                parent = value.get("parentCommit")
+                if parent is not None and parent != repository.sha(revision):
+                    raise Refused(412, f"{revision} is not at {parent} any more")
             elif said["key"] == "file":
                 changed[value["path"]] = base64.b64decode(value["content"])
             elif said["key"] == "lfsFile":
                 if value["oid"] not in self.large:
                     raise Refused(422, f"{value['path']} was not uploaded")
                 changed[value["path"]] = self.large[value["oid"]]
-        sha = repository.commit(revision, changed, message)
+            elif said["key"] == "deletedFile":
+                removed.add(value["path"])
+        sha = repository.commit(revision, changed, message, removed)
         prefix = "" if kind == "model" else f"{kind}s/"
         url = f"{request.base}/v1/hf/{prefix}{name}/commit/{sha}"
         return reply({"success": True, "commitUrl": url, "commitOid": sha})
 
     def _file(self, kind: str, name: str, revision: str, path: str) -> Reply:
         repository = self._of(kind, name)
-        known = {repository.sha(each): each for each in repository.trees}
-        revision = known.get(revision, revision)
-        tree = self._of(kind, name, revision).trees[revision]
+        tree = self._of(kind, name, revision).tree(revision) or {}
         if path not in tree:
             raise _Missing("EntryNotFound", f"{name} has no file {path}")
         content = tree[path]

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from tuneyard_api import durable
 from tuneyard_api import pod_contract as pod
+from tuneyard_api.data_stores import ENV_SOURCE_STORE_TOKEN
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.local_runtime import LOCAL_RUNTIMES, build_local_runtime
 from tuneyard_api.places import ClaimSource
@@ -82,7 +83,7 @@ def _runtime(job: FineTuneJob, file: Path | None) -> FineTuneRuntime:
         raise RunRefused(
             f"spec.runtime.name: built in are hf and hf-cpu (got {job.spec.runtime.name}); try --runtime FILE"
         )
-    if runtime.spec.defaults.registry is not None or runtime.spec.defaults.registry_s3 is not None:
+    if runtime.spec.defaults.any_registry is not None:
         return runtime
     defaults = runtime.spec.defaults.model_copy(update={"registry": ClaimSource(claim_name=_REGISTRY)})
     return runtime.model_copy(update={"spec": runtime.spec.model_copy(update={"defaults": defaults})})
@@ -128,6 +129,7 @@ def with_local_paths(plan: Plan, folders: Mapping[str, Path], registry: Path) ->
             "dataset": job.dataset.model_copy(update=splits),
             "registry_path": local(job.registry_path) if job.registry_path else str(registry),
             "registry_s3": None,
+            "registry_data_store": None,
         }
     )
 
@@ -141,7 +143,7 @@ def _run_stage(stage: Stage, workspace: Path) -> int:
         pod.ENV_PORT: os.environ.get(pod.ENV_PORT, ""),
     }
     if stage is not Stage.PREPARE:
-        for variable in (pod.ENV_HUB_TOKEN, *pod.ENV_S3):
+        for variable in (pod.ENV_HUB_TOKEN, ENV_SOURCE_STORE_TOKEN, *pod.ENV_S3):
             environ.pop(variable, None)
     process = subprocess.Popen(
         [sys.executable, "-m", "tuneyard_trainer.main", "stage", stage.value], env=environ

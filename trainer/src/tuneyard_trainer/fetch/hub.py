@@ -8,6 +8,7 @@ file, so that several prepare pods may share a cache.
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -113,37 +114,48 @@ def _fetch_file(  # noqa: PLR0917  what a file of the hub is named by
     return Path(answer_of(what, missing, ask))
 
 
-def answer_of(
-    what: str, missing: Missing, ask: Callable[[], _Answer], advice: str = "HF_ENDPOINT says which"
-) -> _Answer:
-    """The answer of a hub, which is asked again by the rule of `patiently`.
+@dataclass(frozen=True)
+class Host:
+    """A server that speaks the protocol of a hub, for the sentences about it."""
+
+    name: str
+    """Such as `the hub`."""
+    says_which: str
+    """Where its address comes from."""
+    why_denied: Callable[[int, Exception], str]
+    """What to try after an answer 401 or 403."""
+
+
+def answer_of(what: str, missing: Missing, ask: Callable[[], _Answer], host: Host | None = None) -> _Answer:
+    """The answer of `host` (None: the hub), which is asked again by the rule of `patiently`.
 
     Raises:
-        StageFailure: of the last try; `advice` says where its address comes from.
+        StageFailure: of the last try.
     """
 
     def explained() -> _Answer:
-        with _hub_errors(what, missing, advice):
+        with _hub_errors(what, missing, host or HUB):
             return ask()
 
     return patiently(explained)
 
 
 @contextmanager
-def _hub_errors(what: str, missing: Missing, advice: str) -> Iterator[None]:
+def _hub_errors(what: str, missing: Missing, host: Host) -> Iterator[None]:
     from huggingface_hub import errors  # noqa: PLC0415
 
     try:
         yield
     except errors.HfHubHTTPError as error:
-        raise _refused(what, missing, _status_of(error), error) from error
+        raise _refused(what, missing, _status_of(error), error, host) from error
     except errors.LocalEntryNotFoundError as error:
         # So the library calls every answer to its question about a file, whatever the hub's reason was.
         if isinstance(error.__cause__, errors.HfHubHTTPError):
-            raise _refused(what, missing, _status_of(error.__cause__), error.__cause__) from error.__cause__
-        raise _unreachable(what, error, advice) from error
+            cause = error.__cause__
+            raise _refused(what, missing, _status_of(cause), cause, host) from cause
+        raise _unreachable(what, error, host) from error
     except (errors.HTTPError, ConnectionError, TimeoutError) as error:
-        raise _unreachable(what, error, advice) from error
+        raise _unreachable(what, error, host) from error
     except errors.HFValidationError as error:
         raise StageFailure(missing, f"{what}: {error}") from error
     except OSError as error:
@@ -155,13 +167,15 @@ def _hub_errors(what: str, missing: Missing, advice: str) -> Iterator[None]:
     except (ValueError, TypeError, KeyError) as error:
         said = f"{type(error).__name__}: {error}"
         raise StageFailure(
-            FailureClass.UPSTREAM, f"{what}: the answer is none of a hub: {clip(said, 300)}; {advice}"
+            FailureClass.UPSTREAM,
+            f"{what}: the answer is none of a hub: {clip(said, 300)}; {host.says_which}",
         ) from error
 
 
-def _unreachable(what: str, error: Exception, advice: str) -> StageFailure:
+def _unreachable(what: str, error: Exception, host: Host) -> StageFailure:
     return untrusted(what, error) or StageFailure(
-        FailureClass.UPSTREAM, f"{what}: the hub can't be reached: {clip(str(error), 500)}; {advice}"
+        FailureClass.UPSTREAM,
+        f"{what}: {host.name} can't be reached: {clip(str(error), 500)}; {host.says_which}",
     )
 
 
@@ -169,16 +183,17 @@ def _status_of(error: Any) -> int | None:
     return error.response.status_code if error.response is not None else None
 
 
-def _refused(what: str, missing: FailureClass, status: int | None, error: Exception) -> StageFailure:
+def _refused(
+    what: str, missing: FailureClass, status: int | None, error: Exception, host: Host
+) -> StageFailure:
+    said = f"{what}: {host.name} answers {status}"
     if status in {401, 403}:
-        return StageFailure(
-            FailureClass.PERMISSION_DENIED, f"{what}: the hub answers {status}: {_why_denied(status, error)}"
-        )
+        return StageFailure(FailureClass.PERMISSION_DENIED, f"{said}: {host.why_denied(status, error)}")
     if status == 404:  # noqa: PLR2004  not found
-        return StageFailure(missing, f"{what}: the hub answers 404: {_kind_of_404(error)}")
+        return StageFailure(missing, f"{said}: {_kind_of_404(error)}")
     if status is not None and status < 500 and status not in {408, 429}:  # noqa: PLR2004
-        return StageFailure(missing, f"{what}: the hub answers {status}: {clip(str(error), 500)}")
-    return StageFailure(FailureClass.UPSTREAM, f"{what}: the hub answers {status}: {clip(str(error), 500)}")
+        return StageFailure(missing, f"{said}: {clip(str(error), 500)}")
+    return StageFailure(FailureClass.UPSTREAM, f"{said}: {clip(str(error), 500)}")
 
 
 def _why_denied(status: int, error: Exception) -> str:
@@ -198,6 +213,9 @@ def _why_denied(status: int, error: Exception) -> str:
     )
 
 
+HUB = Host("the hub", "HF_ENDPOINT says which", _why_denied)
+
+
 def _kind_of_404(error: Exception) -> str:
     from huggingface_hub import errors  # noqa: PLC0415
 
@@ -205,4 +223,4 @@ def _kind_of_404(error: Exception) -> str:
         return "there is no such revision; try main, or a commit"
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return "the repository has no such file; try its path inside the repository"
-    return "there is no such repository; try owner/name as the hub writes it"
+    return "there is no such repository; try its full name, as owner/name"

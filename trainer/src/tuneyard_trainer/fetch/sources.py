@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
+from tuneyard_api.data_stores import ENV_SOURCE_STORE_TOKEN
 from tuneyard_api.pod_contract import FailureClass, ResolvedDataset, ResolvedSource
 from tuneyard_data.records import SUFFIXES, DataFile, suffix_of
 
 from tuneyard_trainer.fetch import object_store
+from tuneyard_trainer.fetch.data_store import fetch_from_data_store
 from tuneyard_trainer.fetch.hub import fetch_data_file
 from tuneyard_trainer.fetch.web import fetch_url, shown_url
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
@@ -44,6 +46,9 @@ def _find(split: str, source: ResolvedSource, cache: Path, received: Path) -> Da
         name = shown_url(source.http.url)
         path = received / f"{split}{suffix_of(name) or ''}"
         fetch_url(source.http, path)
+    elif source.data_store is not None:
+        name = f"{source.repo}/{source.path}"
+        path = fetch_from_data_store(source, cache, os.environ.get(ENV_SOURCE_STORE_TOKEN) or None)
     elif source.repo is not None:
         name = f"{source.repo}/{source.path}"
         path = fetch_data_file(source, cache)

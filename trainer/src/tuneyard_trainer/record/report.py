@@ -151,7 +151,8 @@ def _source(source: ResolvedSource) -> str:
         return f"s3://{source.s3.bucket}/{source.s3.key}"
     if source.repo is not None:
         path = f", {source.path}" if source.path else ""
-        return f"{source.repo}{f' at {source.revision}' if source.revision else ''}{path}"
+        store = f", {source.data_store}" if source.data_store else ""
+        return f"{source.repo}{f' at {source.revision}' if source.revision else ''}{path}{store}"
     return source.path or "unknown"
 
 

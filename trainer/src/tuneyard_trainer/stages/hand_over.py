@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuneyard_api.pod_contract import ENV_DATA_STORE_TOKEN, ResolvedJob
+from tuneyard_api.data_stores import ENV_DATA_STORE_TOKEN
+from tuneyard_api.pod_contract import ResolvedJob
 from tuneyard_data.examples import Example
 from tuneyard_data.loading import Loaded
 

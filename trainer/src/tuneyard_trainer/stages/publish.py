@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stage `publish` puts the adapter, or the model of a full fine-tuning, into the registry, atomically and once.
 
-It is stored by name and digest, on a claim (`registry.claim`) or in S3 (`registry.bucket`). A version holds what PEFT, NIM and vLLM read: adapter_config.json and adapter_model.safetensors, or the files of a model.
+It is stored by name and digest, on a claim (`registry.claim`), in S3 (`registry.bucket`) or in a NeMo Data Store (`registry.repository`). A version holds what PEFT, NIM and vLLM read: adapter_config.json and adapter_model.safetensors, or the files of a model.
 Beside them, as on a hub, are README.md and its picture, and the record of the job (`record.keep`). A name that stands for another version is left alone, unless
 the job says that it may be replaced.
 """
@@ -25,6 +25,7 @@ from tuneyard_trainer.registry.bucket import BucketRegistry
 from tuneyard_trainer.registry.card import PICTURE, draw_loss_curve, render_card
 from tuneyard_trainer.registry.claim import ClaimRegistry
 from tuneyard_trainer.registry.content import Content
+from tuneyard_trainer.registry.repository import RepositoryRegistry
 from tuneyard_trainer.workspace.layout import (
     METRICS,
     PREPARED,
@@ -35,6 +36,8 @@ from tuneyard_trainer.workspace.layout import (
     tuned_folder,
 )
 from tuneyard_trainer.workspace.prepared import Index, held_out_digest
+
+_AnyRegistry = ClaimRegistry | BucketRegistry | RepositoryRegistry
 
 
 def publish(context: StageContext) -> PublishFacts:
@@ -65,8 +68,9 @@ def publish(context: StageContext) -> PublishFacts:
     content = Content(source, describe, admit)
     path = registry.publish(version, content, job.uid, replace=job.replace)
     _retire(context, registry)
+    listed = registry.listed_as(version) if isinstance(registry, RepositoryRegistry) else version.name
     return PublishFacts(
-        adapter_name=version.name,
+        adapter_name=listed,
         digest=version.digest,
         path=path,
         size_bytes=sum((source / name).stat().st_size for name in version.files),
@@ -90,7 +94,7 @@ def _ask_gate(context: StageContext, version: Version, found: Version | None) ->
         raise StageFailure(FailureClass.GATE_FAILED, refusal)
 
 
-def _retire(context: StageContext, registry: ClaimRegistry | BucketRegistry) -> None:
+def _retire(context: StageContext, registry: _AnyRegistry) -> None:
     """Remove earlier versions; what stays because of an error is tried again by the next job that publishes."""
     job = context.job
     if job.retention is None:
@@ -102,7 +106,9 @@ def _retire(context: StageContext, registry: ClaimRegistry | BucketRegistry) -> 
         context.board.say(f"earlier versions of {job.adapter_name} could not be retired: {error}")
 
 
-def _registry(job: ResolvedJob, workspace: Path) -> ClaimRegistry | BucketRegistry:
+def _registry(job: ResolvedJob, workspace: Path) -> _AnyRegistry:
+    if job.registry_data_store is not None:
+        return RepositoryRegistry.of(job.registry_data_store, job.namespace, os.environ, workspace)
     if job.registry_s3 is not None:
         return BucketRegistry.of(job.registry_s3, os.environ, workspace)
     if job.registry_path is not None:

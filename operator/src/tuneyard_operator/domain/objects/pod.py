@@ -8,6 +8,7 @@ from typing import Any
 
 from tuneyard_api import names
 from tuneyard_api import pod_contract as contract
+from tuneyard_api.data_stores import ENV_DATA_STORE_TOKEN, ENV_SOURCE_STORE_TOKEN
 from tuneyard_api.job import Resources, Toleration
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.pod_security import CONTAINER_SECURITY, POD_SECURITY
@@ -17,6 +18,7 @@ from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.objects.metadata import Owner, stage_labels
 
 MASTER_PORT = 29500
+_STORE_TOKENS = (ENV_SOURCE_STORE_TOKEN, ENV_DATA_STORE_TOKEN)
 _RANK = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 _GPUS = "gpus"
 """Name of a training pod's resource claim."""
@@ -87,7 +89,7 @@ def _environment(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> li
         contract.ENV_TERMINATION_LOG: {"value": contract.TERMINATION_LOG},
         contract.ENV_PORT: {"value": str(contract.PROGRESS_PORT)},
     }
-    for name in (contract.ENV_HUB_TOKEN, contract.ENV_DATA_STORE_TOKEN, *contract.ENV_S3):
+    for name in (contract.ENV_HUB_TOKEN, *_STORE_TOKENS, *contract.ENV_S3):
         env.pop(name, None)
     env |= _credentials(frozen, stage)
     if stage is Stage.TRAIN and frozen.plan.resolved.nodes > 1:
@@ -96,7 +98,7 @@ def _environment(owner: Owner, frozen: Frozen, stage: Stage, attempt: int) -> li
 
 
 def _credentials(frozen: Frozen, stage: Stage) -> dict[str, Any]:
-    """Environment variables with the credentials of prepare for its sources, or of publish for a registry in S3."""
+    """Environment variables with the credentials of prepare for its sources, or of publish for its registry."""
     keys: dict[str, dict[str, Any]] = {}
     plan = frozen.plan
     secret = {Stage.PREPARE: plan.s3_secret, Stage.PUBLISH: plan.registry_secret}.get(stage)
@@ -105,8 +107,11 @@ def _credentials(frozen: Frozen, stage: Stage) -> dict[str, Any]:
         keys[contract.ENV_HUB_TOKEN] = {"name": token.name, "key": token.key}
         if frozen.plan.hub_token_is_optional:
             keys[contract.ENV_HUB_TOKEN]["optional"] = True
-    if stage is Stage.PREPARE and plan.upload_token is not None:
-        keys[contract.ENV_DATA_STORE_TOKEN] = {"name": plan.upload_token.name, "key": plan.upload_token.key}
+    reads = plan.source_token if stage is Stage.PREPARE else None
+    writes = {Stage.PREPARE: plan.upload_token, Stage.PUBLISH: plan.registry_token}.get(stage)
+    for variable, chosen in zip(_STORE_TOKENS, (reads, writes), strict=True):
+        if chosen is not None:
+            keys[variable] = {"name": chosen.name, "key": chosen.key}
     if secret is not None:
         keys |= {name: {"name": secret, "key": name} for name in contract.ENV_S3}
         # Only temporary credentials have a session token.
