@@ -43,7 +43,9 @@ USERS = {
     storage.USER: storage.USER,
 }
 NATIVE_PARTS = tuple(
-    name for name in PARTS if name not in {"kwok", "kind", "argo-cd", "argo-expressions", "kueue"}
+    name
+    for name in PARTS
+    if name not in {"kwok", "kind", "argo-cd", "argo-expressions", "workflow-controller", "argoexec", "kueue"}
 )
 MOST_NODES = 20
 GIB_PER_NODE = 0.4

@@ -29,6 +29,8 @@ class Offer:
     image_pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
     """Names of Secrets that pull the image."""
+    mounts: tuple[tuple[str, str], ...] = ()
+    """Claims that the image needs, each with the path where it is mounted to read."""
     registry_claim: str | None = "adapters"
     """Claim with the adapter registry; None: it is in S3, where no template moves a name."""
 

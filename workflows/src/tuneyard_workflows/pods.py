@@ -34,11 +34,11 @@ def build_pod(
     """
     volumes: list[Json] = [{"name": "tmp", "emptyDir": {}}]
     mounts: list[Json] = [{"name": "tmp", "mountPath": _TMP}]
-    for place, (path, (claim, read_only)) in enumerate(claims.items()):
-        volumes.append({"name": f"claim-{place}", "persistentVolumeClaim": {"claimName": claim}})
-        mounts.append(
-            {"name": f"claim-{place}", "mountPath": path, **({"readOnly": True} if read_only else {})}
-        )
+    needed = {path: (claim, True) for claim, path in offer.mounts}
+    for place, (path, (claim, read_only)) in enumerate({**claims, **needed}.items()):
+        only = {"readOnly": True} if read_only else {}
+        volumes.append({"name": f"claim-{place}", "persistentVolumeClaim": {"claimName": claim, **only}})
+        mounts.append({"name": f"claim-{place}", "mountPath": path, **only})
     return {
         "name": name,
         "inputs": inputs(fields),
@@ -54,6 +54,7 @@ def build_pod(
             "env": [{"name": "HOME", "value": _TMP}],
             "resources": _RESOURCES,
             "securityContext": dict(CONTAINER_SECURITY),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": mounts,
         },
         "outputs": {

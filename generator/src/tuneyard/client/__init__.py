@@ -13,8 +13,20 @@ from tuneyard.client.client import Client
 from tuneyard.client.comparing import Comparison, Difference
 from tuneyard.client.fetching import Fetched
 from tuneyard.client.job import Job
+from tuneyard.client.submitting import Parameter, Submitted
 from tuneyard.client.usage import Usage
 from tuneyard.client.why import Why
 from tuneyard.findings import InputError
 
-__all__ = ["Client", "Comparison", "Difference", "Fetched", "InputError", "Job", "Usage", "Why"]
+__all__ = [
+    "Client",
+    "Comparison",
+    "Difference",
+    "Fetched",
+    "InputError",
+    "Job",
+    "Parameter",
+    "Submitted",
+    "Usage",
+    "Why",
+]
