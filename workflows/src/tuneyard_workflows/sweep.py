@@ -56,6 +56,8 @@ def build_sweep(offer: Offer) -> Json:
         "templateRef": {"name": FORM, "template": JOB},
         "arguments": arguments(**values),
         "withParam": "{{inputs.parameters.learningRates}}",
+        # A job that the API server refuses does not end the others of the sweep.
+        "continueOn": {"failed": True, "error": True},
     }
     steps = [[trainings], *([[_promotion()]] if offer.registry_claim is not None else [])]
     outputs = {"best": "adapter", "bestLoss": "tunedLoss", "bestMetrics": "metrics", "digest": "digest"}
