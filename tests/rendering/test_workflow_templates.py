@@ -15,6 +15,7 @@ from tuneyard.stack.order import waves
 from tuneyard.stack.resolve import resolve
 from tuneyard_api.job import FineTuneJobSpec
 from tuneyard_api.status import State
+from tuneyard_api.yaml_io import load
 from tuneyard_local.parts import part_files
 from tuneyard_workflows.job_manifest import build_manifest
 
@@ -171,6 +172,15 @@ def test_pods_may_make_jobs_and_report_and_nothing_else() -> None:
     }
     binding = next(o for o in objects(stack()) if o["kind"] == "RoleBinding")
     assert binding["subjects"][0]["name"] == template(stack())["spec"]["serviceAccountName"]
+
+
+def test_a_manifest_is_yaml_with_a_word_in_place_of_each_tag() -> None:
+    manifest = re.sub(r"\{\{.+?\}\}", "word", build_manifest())  # as Argo validates a template
+    document = load(manifest).value
+    assert document["spec"].keys() == {
+        *("model", "dataset", "method", "runtime", "training", "parallelism"),
+        *("evaluation", "publish", "serve"),
+    }
 
 
 def test_every_value_gets_into_the_manifest_by_way_of_json() -> None:

@@ -48,7 +48,8 @@ def test_what_is_typed_is_one_value_and_never_another_field(
         "publish": {"adapterName"},
         "serve": {"endpoint"},
     }
-    assert set(made["spec"]) == {*parts, "model", "method"}
+    assert set(made["spec"]) == {*parts, "model", "method", "evaluation"}
+    assert made["spec"]["evaluation"] is None
 
 
 def test_a_form_ends_with_the_adapter_or_with_the_job_s_words(

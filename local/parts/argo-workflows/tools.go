@@ -2,7 +2,7 @@
 
 // SPDX-License-Identifier: Apache-2.0
 
-// What else is built from this module: the programs of Argo Workflows, so that go.sum has what they need.
+// The programs of Argo Workflows that are built from this module, so that go.mod and go.sum have what they need.
 package main
 
 import (

@@ -112,7 +112,6 @@ PARTS: Mapping[str, Part] = {
         Part(
             "argo-expressions",
             module_files=((ARGO_WORKFLOWS, "manifests/base/crds/full"),),
-            folder="argo-workflows",
         ),
         Part(
             "workflow-controller",

@@ -29,24 +29,15 @@ _EXAMPLE = {
     "publish": {"adapterName": "name"},
     "serve": {"endpoint": "http://server:8000"},
 }
-VALUES: Mapping[str, str] = {
-    "model": tag("model", as_json(MODEL)),
-    "dataset.training": tag("trainingData", as_json(DATA)),
-    "method": text("method"),
-    "runtime.name": text("runtime"),
-    "training.epochs": number("epochs"),
-    "training.learningRate": number("learningRate"),
-    "training.maxSequenceLength": number("maxSequenceLength"),
-    "parallelism.gpusPerNode": number("gpus"),
-    "publish.adapterName": text("adapter"),
-}
-"""What each value of the spec becomes, by its path."""
 _GATED = Evaluation(gate=Gate(must_not_regress=MustNotRegress(base=Tolerances(loss=0))))
 
 
-def _line(name: str, key: str, source: str, unless: str = "") -> str:
-    """A whole line, or an empty one when nothing, or `unless`, was typed."""
-    return tag(name, f"v == '{unless}' ? '' : '{key}: ' + {source}")
+def _optional(name: str, source: str, unless: str = "") -> str:
+    """A value, or null when `unless` was typed; the API server drops a field that is null.
+
+    A tag that left the whole line out would be no YAML where Argo validates a template with words in place of its tags.
+    """
+    return tag(name, f"v == '{unless}' ? 'null' : {source}")
 
 
 def _gate() -> str:
@@ -55,26 +46,35 @@ def _gate() -> str:
     return f"'{field.replace('}', '} ').replace('{', '{ ')}'"
 
 
-LINES: Mapping[str, str] = {
-    "dataset.test": _line("testData", "test", as_json(DATA)),
-    "serve": _line("endpoint", "serve", as_json("{endpoint: v}")),
-    "evaluation": _line("gate", "evaluation", _gate(), NO_GATE),
+VALUES: Mapping[str, str] = {
+    "model": tag("model", as_json(MODEL)),
+    "dataset.training": tag("trainingData", as_json(DATA)),
+    "dataset.test": _optional("testData", as_json(DATA)),
+    "method": text("method"),
+    "runtime.name": text("runtime"),
+    "training.epochs": number("epochs"),
+    "training.learningRate": number("learningRate"),
+    "training.maxSequenceLength": number("maxSequenceLength"),
+    "parallelism.gpusPerNode": number("gpus"),
+    "evaluation": _optional("gate", _gate(), NO_GATE),
+    "publish.adapterName": text("adapter"),
+    "serve": _optional("endpoint", as_json("{endpoint: v}")),
 }
-"""What is left out when nothing was typed: the whole line, by its path."""
+"""What each value of the spec becomes, by its path."""
 
 
 def build_manifest() -> str:
     """The manifest with a tag for each input.
 
     Raises:
-        ValueError: a path that a FineTuneJob does not have.
+        ValueError: a path that the example does not have.
     """
     example = FineTuneJobSpec.model_validate(
         {**_EXAMPLE, "evaluation": _GATED.model_dump(by_alias=True, exclude_unset=True)}
     )
     spec = example.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    marks = {path: f"TAG{place}END" for place, path in enumerate((*VALUES, *LINES))}
-    for path, mark in marks.items():
+    marks = {f"TAG{place}END": value for place, value in enumerate(VALUES.values())}
+    for path, mark in zip(VALUES, marks, strict=True):
         *above, key = path.split(".")
         parent: Any = spec
         for name in above:
@@ -88,9 +88,8 @@ def build_manifest() -> str:
         "metadata": {"name": "NAMETAG", "labels": {"workflows.argoproj.io/workflow": "WORKFLOWTAG"}},
         "spec": spec,
     }
-    manifest = dump(document).replace("NAMETAG", text("job")).replace("WORKFLOWTAG", "{{workflow.name}}")
-    for path, value in VALUES.items():
-        manifest = manifest.replace(marks[path], value)
-    for path, line in LINES.items():
-        manifest = manifest.replace(f"{path.rpartition('.')[2]}: {marks[path]}", line)
+    marks |= {"NAMETAG": text("job"), "WORKFLOWTAG": "{{workflow.name}}"}
+    manifest = dump(document)
+    for mark, value in marks.items():
+        manifest = manifest.replace(mark, value)
     return manifest
