@@ -6,8 +6,8 @@ SHELL := /bin/sh
 # uv is installed on first use; nothing before that touches the machine.
 UV = $$(tools/bootstrap.sh)
 RUN = UV_PYTHON_DOWNLOADS=never $(UV) run --frozen --all-packages
-PYTHON_FOLDERS = api operator data trainer generator server sync local tests bench examples tools
-MYPY_FOLDERS = api/src operator/src data/src trainer/src generator/src server/src sync/src local/src tests/support tools
+PYTHON_FOLDERS = api operator data trainer workflows generator server sync local tests bench examples tools
+MYPY_FOLDERS = api/src operator/src data/src trainer/src workflows/src generator/src server/src sync/src local/src tests/support tools
 
 .PHONY: help
 help: ## Print this help

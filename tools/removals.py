@@ -22,7 +22,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIST = REPOSITORY / "tests" / "faults" / "removals.yaml"
-MEMBERS = ("api", "operator", "data", "trainer", "generator", "server", "sync", "local")
+MEMBERS = ("api", "operator", "data", "trainer", "workflows", "generator", "server", "sync", "local")
 TESTS_FAILED = 1
 """pytest's exit code when tests ran and some failed."""
 

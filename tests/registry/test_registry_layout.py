@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.registry.adapters import TINY, publish, write_adapter
-from tuneyard_api.pod_contract import published_digest
+from tuneyard_api.published import published_digest
 from tuneyard_api.registry import (
     MAX_JSON_BYTES,
     StoredBase,

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from tuneyard.catalog import catalog, pins
-from tuneyard.catalog.workflow_templates import MANIFEST
 from tuneyard.checks.custom_kinds import add, check
 from tuneyard.environment.model import Environment
 from tuneyard.pipeline import build
@@ -16,7 +15,9 @@ from tuneyard.stack.order import waves
 from tuneyard.stack.resolve import resolve
 from tuneyard_api.job import FineTuneJobSpec
 from tuneyard_api.status import State
+from tuneyard_api.yaml_io import load
 from tuneyard_local.parts import part_files
+from tuneyard_workflows.job_manifest import build_manifest
 
 ROOT = Path(__file__).parents[2]
 Json = dict[str, Any]
@@ -112,8 +113,43 @@ def test_each_namespace_of_jobs_has_its_own() -> None:
         if o["kind"] == "WorkflowTemplate"
     }
     assert names == {
-        (space, name) for space in ("team-a", "team-b") for name in ("fine-tune", "fine-tune-sweep")
+        (space, name)
+        for space in ("team-a", "team-b")
+        for name in (
+            *("fine-tune", "fine-tune-sweep", "finetune-pipeline"),
+            *("curate", "evaluate", "approve", "promote", "infer"),
+        )
     }
+
+
+def test_a_registry_in_s3_has_no_form_that_moves_a_name() -> None:
+    tuning = {
+        "runtimes": [{"name": "hf"}],
+        "namespaces": [{"name": "team-a"}],
+        "registryS3": {"bucket": "adapters"},
+    }
+    found = {
+        o["metadata"]["name"] for o in objects(stack(fineTuning=tuning)) if o["kind"] == "WorkflowTemplate"
+    }
+    assert found == {"fine-tune", "fine-tune-sweep", "curate", "evaluate", "approve", "infer"}
+    assert "promote" not in str(template(stack(fineTuning=tuning), "fine-tune-sweep"))
+
+
+def test_pods_run_the_runtimes_image_from_the_mirror_with_its_secret() -> None:
+    image = template(stack(), "curate")["spec"]["templates"][0]["container"]["image"]
+    assert image == stack().environment.registries.trainer_image
+    own = {
+        "runtimes": [{"name": "hf", "image": "registry.example.com/own:1"}],
+        "namespaces": [{"name": "team-a"}],
+    }
+    other = stack(
+        fineTuning=own,
+        registries={"mirror": "mirror.example.com"},
+        secrets={"imagePull": "pull"},
+    )
+    spec = template(other, "curate")["spec"]
+    assert spec["templates"][0]["container"]["image"] == "registry.example.com/own:1"
+    assert spec["imagePullSecrets"] == [{"name": "pull"}]
 
 
 def test_what_is_waited_for_are_the_states_that_a_job_ends_in() -> None:
@@ -138,14 +174,27 @@ def test_pods_may_make_jobs_and_report_and_nothing_else() -> None:
     assert binding["subjects"][0]["name"] == template(stack())["spec"]["serviceAccountName"]
 
 
+def test_a_manifest_is_yaml_with_a_word_in_place_of_each_tag() -> None:
+    manifest = re.sub(r"\{\{.+?\}\}", "word", build_manifest())  # as Argo validates a template
+    document = load(manifest).value
+    assert document["spec"].keys() == {
+        *("model", "dataset", "method", "runtime", "training", "parallelism"),
+        *("evaluation", "publish", "serve"),
+    }
+
+
 def test_every_value_gets_into_the_manifest_by_way_of_json() -> None:
     train = template(stack())["spec"]["templates"][1]
     given = {entry["name"] for entry in train["inputs"]["parameters"]}
-    tags = re.findall(r"\{\{(.*?)\}\}", MANIFEST)
+    manifest = build_manifest()
+    assert train["resource"]["manifest"] == manifest
+    tags = re.findall(r"\{\{(.*?)\}\}", manifest)
     tags.remove("workflow.name")  # a name that Kubernetes has taken
     assert {re.match(r"=let v = inputs\.parameters\.(\w+); ", tag)[1] for tag in tags} == given  # type: ignore[index]
-    assert all("toJson(" in tag for tag in tags)
-    assert "inputs" not in re.sub(r"\{\{=let v = inputs\.parameters\.\w+; ", "", MANIFEST)
+    gate = [tag for tag in tags if "toJson(" not in tag]
+    assert [tag.partition(";")[0] for tag in gate] == ["=let v = inputs.parameters.gate"]
+    assert "+ v" not in gate[0]
+    assert "inputs" not in re.sub(r"\{\{=let v = inputs\.parameters\.\w+; ", "", manifest)
 
 
 def test_the_templates_fit_argo_s_crds(tmp_path: Path) -> None:

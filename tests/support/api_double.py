@@ -55,6 +55,8 @@ class ApiDouble:
     def _change(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         if method == "POST":
             made = {**json.loads(body), "status": {"phase": "Running"}}
+            if prefix := made["metadata"].get("generateName"):
+                made["metadata"]["name"] = f"{prefix}x7k2p"
             self.put(path, made)
             return 201, json.dumps(made).encode()
         path = path.removesuffix("/status")

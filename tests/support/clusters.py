@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 import pytest
-from tuneyard_local import argocd, installation, native, vllm
+from tuneyard_local import argo_workflows, argocd, installation, native, vllm
 from tuneyard_local.cluster import Cluster, down_orphans
 from tuneyard_local.controlplane import ControlPlane, ControlPlaneOptions
 from tuneyard_local.native import NativeCluster
@@ -27,11 +27,12 @@ from support.tiers import tier_of
 CLUSTER_PARTS = ControlPlaneOptions(fake_nodes=1).parts()
 S3_STORE = "versitygw"
 PARTS_OF_FIXTURES = {
-    "airgapped_tree": S3_STORE,
-    "argo_expressions": "argo-expressions",
-    "argocd_crds": "argo-cd",
-    "helm_is_built": "helm",
-    "kueue": "kueue",
+    "airgapped_tree": (S3_STORE,),
+    "argo_expressions": ("argo-expressions",),
+    "argo_workflows": argo_workflows.PARTS,
+    "argocd_crds": ("argo-cd",),
+    "helm_is_built": ("helm",),
+    "kueue": ("kueue",),
 }
 """Requirements of a test beyond its tier, by the fixture that it requests."""
 VLLM_FIXTURES = {"open_tree", "airgapped_tree"}
@@ -48,7 +49,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     names = [
         *((kind.PARTS if kind.is_chosen() else CLUSTER_PARTS) if "cluster" in tiers else ()),
         *((S3_STORE,) if "cluster" in tiers else ()),
-        *(part for fixture, part in PARTS_OF_FIXTURES.items() if fixture in fixtures),
+        *(part for fixture, parts in PARTS_OF_FIXTURES.items() if fixture in fixtures for part in parts),
         *((*CONTROL_PLANE_PARTS, *argocd.PARTS) if "gitops" in tiers else ()),
         *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),
     ]

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 from support.registry.adapters import DESCRIPTION
 from tuneyard.main import cli
-from tuneyard_api.pod_contract import ADAPTER_FILES, published_digest
+from tuneyard_api.pod_contract import ADAPTER_FILES
+from tuneyard_api.published import published_digest
 from tuneyard_api.registry import VERSION_FILE
 from tuneyard_sync.sources import FolderSource
 from tuneyard_trainer.record import samples as reading

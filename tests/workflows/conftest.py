@@ -46,7 +46,7 @@ def templates() -> dict[str, Json]:
 def manifest(argo_expressions: Ask, templates: dict[str, Json]) -> Callable[..., str]:
     """The manifest that an executor would apply, for what is typed into the form `fine-tune`."""
     spec = templates["fine-tune"]["spec"]
-    form, train = spec["templates"]
+    form, train = spec["templates"][:2]
     (step,) = form["steps"][0]
     workflow = {"workflow.name": "fine-tune-x"}
 

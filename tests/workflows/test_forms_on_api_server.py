@@ -57,6 +57,7 @@ def test_the_least_that_is_typed_becomes_a_job(server: Cluster, manifest: Callab
     assert spec["dataset"]["training"] == {"pvc": {"claimName": "datasets", "path": "docstrings/train.jsonl"}}
     assert not {"test", "validation"} & spec["dataset"].keys()
     assert "serve" not in spec
+    assert "gate" not in spec["evaluation"]
     assert spec["publish"] == {"adapterName": "fine-tune-x", "replace": False}
     assert FineTuneJob.model_validate(job).spec.training.learning_rate == 2e-4
 
@@ -75,6 +76,7 @@ def test_everything_that_can_be_typed_becomes_what_it_says(
         "maxSequenceLength": "2048",
         "gpus": "4",
         "endpoint": "http://server.models:8000",
+        "gate": "notWorseThanBase",
     }
     code, said = create(server, manifest(**typed))
     assert code == 0, said
@@ -93,6 +95,7 @@ def test_everything_that_can_be_typed_becomes_what_it_says(
     assert (training["epochs"], training["learningRate"], training["maxSequenceLength"]) == (0.5, 1e-5, 2048)
     assert spec["parallelism"]["gpusPerNode"] == 4
     assert spec["serve"]["endpoint"] == "http://server.models:8000"
+    assert spec["evaluation"]["gate"] == {"mustNotRegress": {"base": {"loss": 0.0}}}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ Json = dict[str, Any]
 Ask = Callable[..., Json]
 FORM = {"model": "pvc:models/tiny-llama", "trainingData": "pvc:datasets/docstrings/train.jsonl"}
 STEPS = "steps.trainings.outputs.parameters"
+FAILED = "no training succeeded with a measured loss: OutOfMemory; OutOfMemory; OutOfMemory"
 
 
 NASTY = [
@@ -47,7 +48,8 @@ def test_what_is_typed_is_one_value_and_never_another_field(
         "publish": {"adapterName"},
         "serve": {"endpoint"},
     }
-    assert set(made["spec"]) == {*parts, "model", "method"}
+    assert set(made["spec"]) == {*parts, "model", "method", "evaluation"}
+    assert made["spec"]["evaluation"] is None
 
 
 def test_a_form_ends_with_the_adapter_or_with_the_job_s_words(
@@ -68,7 +70,7 @@ def test_a_form_ends_with_the_adapter_or_with_the_job_s_words(
     [
         (["3.25", "3.5", "3.125"], "c", "3.125"),
         (["10.5", "9.75", ""], "b", "9.75"),
-        (["", "", ""], "OutOfMemory; OutOfMemory; OutOfMemory", "OutOfMemory; OutOfMemory; OutOfMemory"),
+        (["", "", ""], FAILED, FAILED),
     ],
     ids=[
         "the lowest held-out loss",
@@ -79,16 +81,64 @@ def test_a_form_ends_with_the_adapter_or_with_the_job_s_words(
 def test_a_sweep_names_the_best(
     argo_expressions: Ask, templates: dict[str, Json], losses: list[str], best: str, loss: str
 ) -> None:
-    outputs = templates["fine-tune-sweep"]["spec"]["templates"][0]["outputs"]["parameters"]
-    scope = {
-        STEPS: "[]",
-        f"{STEPS}.tunedLoss": json.dumps(losses),
-        f"{STEPS}.adapter": '["a", "b", "c"]',
-        f"{STEPS}.message": json.dumps(["OutOfMemory"] * 3),
+    wanted = {"best": best, "bestLoss": loss}
+    assert wanted.items() <= ended_sweep(argo_expressions, templates, "loss", tunedLoss=losses).items()
+    promoted = promotion(argo_expressions, templates, "loss", tunedLoss=losses)
+    assert promoted == ("true", best) if loss != FAILED else ("false", "")
+
+
+def test_a_sweep_can_choose_by_a_score_of_which_more_is_better(
+    argo_expressions: Ask, templates: dict[str, Json]
+) -> None:
+    measured = {"tunedLoss": ["1", "2", "3"], "tunedRougeL": ["0.25", "0.5", ""]}
+    found = ended_sweep(argo_expressions, templates, "rougeL", **measured)
+    assert (found["best"], found["bestLoss"], found["bestMetrics"]) == ("b", "2", '{"tuned":2}')
+    assert promotion(argo_expressions, templates, "rougeL", **measured) == ("true", "b")
+
+
+def ended(**measured: list[str]) -> dict[str, str]:
+    """What three trainings say, as Argo hands it on."""
+    nothing = {name: ["", "", ""] for name in ("tunedLoss", "tunedRougeL", "tunedExactMatch")}
+    said = {
+        **nothing,
+        "adapter": ["a", "b", "c"],
+        "digest": ["sha256:a", "sha256:b", "sha256:c"],
+        "metrics": ['{"tuned":1}', '{"tuned":2}', ""],
+        "message": ["OutOfMemory"] * 3,
+        **measured,
     }
-    for output, wanted in zip(outputs, (best, loss), strict=True):
-        answer = argo_expressions(expression=output["valueFrom"]["expression"], scope=scope)
-        assert (answer.get("result") or answer["error"]).startswith(wanted)
+    return {STEPS: "[]", **{f"{STEPS}.{name}": json.dumps(values) for name, values in said.items()}}
+
+
+def ended_sweep(
+    argo_expressions: Ask, templates: dict[str, Json], metric: str, **measured: list[str]
+) -> dict[str, str]:
+    """The outputs of a sweep, or the first words of the errors in their place."""
+    scope = {**ended(**measured), "inputs.parameters.metric": metric, "inputs.parameters.name": "n"}
+    found = {}
+    for output in templates["fine-tune-sweep"]["spec"]["templates"][0]["outputs"]["parameters"]:
+        if output["name"] != "modelName":
+            answer = argo_expressions(expression=output["valueFrom"]["expression"], scope=scope)
+            found[output["name"]] = (
+                answer["result"] if "result" in answer else answer["error"].partition(" (")[0]
+            )
+    return found
+
+
+def promotion(
+    argo_expressions: Ask, templates: dict[str, Json], metric: str, **measured: list[str]
+) -> tuple[str, str]:
+    """Whether a sweep promotes, and which candidate."""
+    (step,) = templates["fine-tune-sweep"]["spec"]["templates"][0]["steps"][1]
+    values = {**ended(**measured), "inputs.parameters.metric": metric, "inputs.parameters.name": "n"}
+    values["workflow.name"] = "w"
+    candidate, name, _ = step["arguments"]["parameters"]
+    said = [
+        argo_expressions(text=text, passes=[values])["result"]
+        for text in (step["when"], candidate["value"], name["value"])
+    ]
+    assert said[2] == "n"
+    return said[0], said[1]
 
 
 def test_the_trainings_of_a_sweep_have_names_of_their_own(

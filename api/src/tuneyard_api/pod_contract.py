@@ -7,11 +7,7 @@ StageResult in `TERMINATION_LOG` and `<workspace>/results/<stage>.json` (a rerun
 of the same plan returns it), and with an exit code of `FailureClass`. SIGTERM means: checkpoint and leave.
 """
 
-import hashlib
-from collections.abc import Iterable
 from enum import StrEnum
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
@@ -71,35 +67,6 @@ ENV_S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 """What PEFT, NIM and vLLM read of an adapter: `<registry>/<adapter>/` holds both."""
-
-
-class PublishedDigest:
-    """`sha256:` over name, length in bytes and content of each file; its text is the digest of what was added so far."""
-
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
-
-    def add(self, name: str, length: int, blocks: Iterable[bytes]) -> None:
-        """Add one file; files are added in the order of their names."""
-        self._sha256.update(f"{name}\0{length}\0".encode())
-        for block in blocks:
-            self._sha256.update(block)
-
-    def __str__(self) -> str:
-        return f"sha256:{self._sha256.hexdigest()}"
-
-
-def published_digest(folder: Path, names: Iterable[str] = ADAPTER_FILES) -> str:
-    """The PublishedDigest of files in a folder.
-
-    Raises:
-        OSError: a file can't be read.
-    """
-    digest = PublishedDigest()
-    for name in sorted(names):
-        with (folder / name).open("rb") as file:
-            digest.add(name, (folder / name).stat().st_size, iter(partial(file.read, 1 << 20), b""))
-    return str(digest)
 
 
 class Stage(StrEnum):

@@ -16,7 +16,8 @@ from pydantic import Field, JsonValue
 from tuneyard_api.base import Label, Tolerant
 from tuneyard_api.gate import KeptEvaluation
 from tuneyard_api.methods import method_of
-from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_FILES, published_digest
+from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_FILES
+from tuneyard_api.published import published_digest
 
 STORE = ".store"
 """Folder of all versions; a server reads no name that begins with a dot."""

@@ -216,7 +216,7 @@ class PlainChat:
             Piece(f"{message['role']}: {message.get('content') or ''}\n", is_learned)
             for message, is_learned in zip(chat.messages, chat.learned, strict=True)
         ]
-        return Example(tuple(pieces), None, reference_of(chat.messages))
+        return Example(tuple(pieces), None, reference_of(chat.messages), tuple(chat.messages[:-1]))
 
 
 def _shared_length(one: str, other: str) -> int:

@@ -34,6 +34,10 @@ _COMMANDS = {
     "data": ("tuneyard.commands.data", "Check data sets of fine-tuning jobs, without a cluster."),
     "upload": ("tuneyard.commands.upload", "Bring a data set to a Data Store or a bucket, for jobs to read."),
     "report": ("tuneyard.commands.report", "Print the report on a published adapter."),
+    "submit": (
+        "tuneyard.commands.jobs.submit",
+        "Submit a form of Argo Workflows, such as finetune-pipeline.",
+    ),
     "docs": ("tuneyard.commands.docs", "Write the sample file and the reference pages."),
 }
 
@@ -45,6 +49,7 @@ _VERBS = {
     "logs": ("tuneyard.commands.jobs.logs", "Print the log of the pod that matters."),
     "suspend": ("tuneyard.commands.jobs.suspend", "Let a job write a checkpoint and give its GPUs back."),
     "resume": ("tuneyard.commands.jobs.resume", "Let a suspended job go on."),
+    "submit": ("tuneyard.commands.jobs.submit", "Submit a form of Argo Workflows."),
     "fetch": ("tuneyard.commands.jobs.fetch", "Copy what a job published, and say how to ask it."),
     "compare": ("tuneyard.commands.jobs.compare", "Compare two jobs: measures and specs."),
     "top": ("tuneyard.commands.jobs.top", "Show who trains, and GPU hours by namespace and by who asked."),

@@ -322,6 +322,17 @@ def build_image(name: str, progress: Progress) -> Image:
     return describe_image(name, layers, config)
 
 
+def build_argoexec(progress: Progress) -> Image:
+    """The executor of Argo Workflows, on the base that nodes have anyway."""
+    build_parts(["argoexec"], progress)
+    path = "usr/local/bin/argoexec"
+    with locked(_layers() / ".argoexec.lock"):
+        layer = write_layer(_layers() / "argoexec.tar", {path: program("argoexec")}, [path])
+    environment = ["PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"]
+    config = {"Entrypoint": ["argoexec"], "User": USER, "Env": environment}
+    return describe_image("argoexec", [build_base_layer(progress), layer], config)
+
+
 def build_pause(progress: Progress) -> Image:
     """The image of the process that holds a pod's namespaces; containerd needs it for every pod."""
     build_parts(["pause"], progress)

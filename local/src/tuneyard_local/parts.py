@@ -25,6 +25,9 @@ from tuneyard_local.progress import Progress, require_room
 
 SOURCES = REPOSITORY / "local" / "parts"
 KUBERNETES = "1.36.3"
+ARGO_WORKFLOWS = "github.com/argoproj/argo-workflows/v3"
+_COPY = "copy"
+_OF_SYSTEM = "workflow/executor/osspecific"
 GO_FLAGS = "-p=2 -buildvcs=false -modcacherw"
 
 
@@ -52,13 +55,17 @@ class Part:
     link_flags: str = ""
     module_files: tuple[tuple[str, str], ...] = ()
     """(module, folder): folders of its modules that are kept beside the programs; see `part_files`."""
+    folder: str = ""
+    """Folder of its module below `local/parts`; empty: the part's name."""
+    completed: tuple[str, str, str] | None = None
+    """(module, file, other): the module is built from a copy that also has its `other` as `file`, which its archive lacks."""
     disk_gib: float = 1.0
     memory_gib: float = 1.0
 
     @property
     def source(self) -> Path:
         """The folder of its module."""
-        return SOURCES / self.name
+        return SOURCES / (self.folder or self.name)
 
 
 PARTS: Mapping[str, Part] = {
@@ -106,7 +113,23 @@ PARTS: Mapping[str, Part] = {
         ),
         Part(
             "argo-expressions",
-            module_files=(("github.com/argoproj/argo-workflows/v3", "manifests/base/crds/full"),),
+            module_files=((ARGO_WORKFLOWS, "manifests/base/crds/full"),),
+        ),
+        Part(
+            "workflow-controller",
+            f"{ARGO_WORKFLOWS}/cmd/workflow-controller",
+            module_files=((ARGO_WORKFLOWS, "manifests/base/crds/minimal"),),
+            folder="argo-workflows",
+            disk_gib=4,
+            memory_gib=2.5,
+        ),
+        Part(
+            "argoexec",
+            f"{ARGO_WORKFLOWS}/cmd/argoexec",
+            folder="argo-workflows",
+            completed=(ARGO_WORKFLOWS, f"{_OF_SYSTEM}/signal_linux.go", f"{_OF_SYSTEM}/signal_darwin.go"),
+            disk_gib=4,
+            memory_gib=2.5,
         ),
     )
 }
@@ -123,6 +146,7 @@ def part_digest(part: Part, toolchain: str) -> str:
         part.link_flags,
         *part.programs,
         *map("/".join, part.module_files),
+        *(part.completed or ()),
     ):
         digest.update(word.encode() + b"\0")
     for path in sorted(path for path in part.source.rglob("*") if path.is_file()):
@@ -185,6 +209,7 @@ def _build(part: Part, progress: Progress) -> None:
         "5",
         _go(),
         "build",
+        *_completed(part, fresh),
         "-trimpath",
         "-ldflags",
         f"-s -w {part.link_flags}".strip(),
@@ -196,11 +221,26 @@ def _build(part: Part, progress: Progress) -> None:
         f"building {part.name} {part.package if part.package != '.' else ''}".rstrip(),
         argv, target.with_suffix(".log"), env=_go_environment(), cwd=part.source,
     )  # fmt: skip
+    shutil.rmtree(fresh / _COPY, ignore_errors=True)
     for name in part.programs:
         (fresh / name).symlink_to(part.name)
     for module, folder in part.module_files:
         shutil.copytree(_module_folder(part, module) / folder, fresh / "files" / folder)
     fresh.rename(target)
+
+
+def _completed(part: Part, fresh: Path) -> list[str]:
+    """The words that let Go build a module from a completed copy in `fresh`: Go takes no overlay for its module cache."""
+    if part.completed is None:
+        return []
+    module, file, other = part.completed
+    copy = fresh / _COPY
+    shutil.copytree(_module_folder(part, module), copy / "module")
+    shutil.copyfile(copy / "module" / other, copy / "module" / file)
+    shutil.copyfile(part.source / "go.sum", copy / "go.sum")
+    modules = (part.source / "go.mod").read_text()
+    (copy / "go.mod").write_text(f"{modules}\nreplace {module} => {copy / 'module'}\n")
+    return [f"-modfile={copy / 'go.mod'}"]
 
 
 def _module_folder(part: Part, module: str) -> Path:

@@ -4,7 +4,8 @@
 import json
 from pathlib import Path
 
-from tuneyard_api.pod_contract import ADAPTER_FILES, published_digest
+from tuneyard_api.pod_contract import ADAPTER_FILES
+from tuneyard_api.published import published_digest
 from tuneyard_api.registry import Publisher, StoredBase, Version
 from tuneyard_trainer.registry.content import Content
 

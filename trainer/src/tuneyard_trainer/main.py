@@ -9,6 +9,7 @@ import click
 from tuneyard_api.pod_contract import Stage
 
 from tuneyard_trainer.pod.environment import PodEnvironment
+from tuneyard_trainer.workflow_commands import COMMANDS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -107,6 +108,10 @@ def run(
     from tuneyard_trainer.local_run import run_locally  # noqa: PLC0415
 
     sys.exit(run_locally(job_file, workspace, registry, runtime_file, claims))
+
+
+for command in COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

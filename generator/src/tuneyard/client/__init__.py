@@ -15,6 +15,7 @@ from tuneyard.client.comparing import Comparison, Difference
 from tuneyard.client.fetching import Fetched
 from tuneyard.client.job import Job
 from tuneyard.client.saving import Restored, Saved
+from tuneyard.client.submitting import Parameter, Submitted
 from tuneyard.client.usage import Usage
 from tuneyard.client.why import Why
 from tuneyard.findings import InputError
@@ -27,8 +28,10 @@ __all__ = [
     "Fetched",
     "InputError",
     "Job",
+    "Parameter",
     "Restored",
     "Saved",
+    "Submitted",
     "Usage",
     "Why",
 ]

@@ -2,7 +2,7 @@
 """The verbs on FineTuneJobs, as one synchronous client."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tuneyard.client.comparing import Comparison, compare
 from tuneyard.client.fetching import Fetched, fetch
 from tuneyard.client.job import Job
 from tuneyard.client.saving import Restored, Saved, restore, save
+from tuneyard.client.submitting import GROUP_VERSION, Parameter, Submitted, build_workflow, parameters_of
 from tuneyard.client.usage import Usage, usage_of
 from tuneyard.client.why import Why, explain
 from tuneyard.cluster.client import ClusterClient
@@ -160,6 +161,23 @@ class Client:
         """
         return fetch(self._cluster, self.get(name), folder, image=image)
 
+    def form(self, template: str) -> tuple[Parameter, ...]:
+        """The parameters of a WorkflowTemplate of the namespace."""
+        return parameters_of(self._template(template))
+
+    def submit(
+        self, template: str, parameters: Mapping[str, str], *, name: str | None = None, dry_run: bool = False
+    ) -> Submitted:
+        """Create a Workflow from a WorkflowTemplate; `name` absent: the template's with five characters behind it.
+
+        With `dry_run` only the parameters are checked. InputError says all that is wrong with them.
+        """
+        workflow = build_workflow(self._template(template), parameters, name)
+        made = workflow["metadata"].get("name", "")
+        if not dry_run:
+            made = self._cluster.create(f"{self._argo}/workflows", workflow)["metadata"]["name"]
+        return Submitted(self.namespace, made, template, dict(parameters))
+
     def compare(self, left: str, right: str) -> Comparison:
         """Two jobs side by side; `other/name` is one of another namespace."""
         return compare(self.get(left), self.get(right))
@@ -183,6 +201,20 @@ class Client:
     @property
     def _jobs(self) -> str:
         return f"{_API}/namespaces/{self.namespace}/{names.JOB_PLURAL}"
+
+    @property
+    def _argo(self) -> str:
+        return f"/apis/{GROUP_VERSION}/namespaces/{self.namespace}"
+
+    def _template(self, name: str) -> Json:
+        found = self._cluster.get(f"{self._argo}/workflowtemplates/{name}")
+        if found is None:
+            there = [
+                each["metadata"]["name"] for each in self._cluster.items(f"{self._argo}/workflowtemplates")
+            ]
+            hint = did_you_mean(name, there) or "an environment with the component workflow-templates"
+            raise _wrong(f"there is no WorkflowTemplate {name} in namespace {self.namespace}", hint)
+        return dict(found)
 
     def _of(self, namespace: str) -> "Client":
         other = object.__new__(type(self))

@@ -191,8 +191,11 @@ def _weight_index(folder: Path) -> dict[str, str]:
     except ValueError as error:
         raise bad_input(f"{folder / _INDEX}: malformed JSON: {error}") from None
     names = content.get("weight_map") if isinstance(content, dict) else None
-    is_whole = isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values())
-    if not is_whole or any("/" in name for name in names.values()):
+    if (
+        not isinstance(names, dict)
+        or not names
+        or not all(isinstance(name, str) and "/" not in name for name in names.values())
+    ):
         raise bad_input(
             f"{folder / _INDEX}: it has no weight_map from tensors to files; try to fetch it again"
         )

@@ -17,7 +17,8 @@ from typing import IO, Any, Self
 
 from pydantic import ValidationError
 from tuneyard_api.places import RegistryRetention, S3Prefix
-from tuneyard_api.pod_contract import FailureClass, PublishedDigest
+from tuneyard_api.pod_contract import FailureClass
+from tuneyard_api.published import PublishedDigest
 from tuneyard_api.registry import (
     MARKS,
     MAX_JSON_BYTES,

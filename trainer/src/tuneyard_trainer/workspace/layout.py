@@ -4,7 +4,8 @@
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
-from tuneyard_api.pod_contract import ADAPTER_FILES, ResolvedJob, published_digest
+from tuneyard_api.pod_contract import ADAPTER_FILES, ResolvedJob
+from tuneyard_api.published import published_digest
 from tuneyard_api.registry import StoredBase
 
 PREPARED = "prepared"

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Argo Workflows' own controller as a plain process beside a local cluster.
+
+It is Argo's program, unchanged, as the only instance. Its pods run where the cluster has nodes, with the executor's image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tuneyard_api.yaml_io import load
+
+from tuneyard_local.cluster import Cluster
+from tuneyard_local.parts import part_files, program
+from tuneyard_local.progress import wait_until
+from tuneyard_local.records import SEARCH_PATH
+
+PARTS = ("workflow-controller", "argoexec")
+"""Parts that must be built besides those of the cluster."""
+NAME = "workflow-controller"
+NAMESPACE = "argo"
+SETTINGS = {
+    # Whatever scrapes it is not here, and two clusters would meet on one port.
+    "metricsConfig": "enabled: false\n",
+    "telemetryConfig": "enabled: false\n",
+}
+START_SECONDS = 60.0
+
+
+class ArgoWorkflows:
+    """The controller of one cluster. Call `install` once, then `start`."""
+
+    def __init__(self, cluster: Cluster, executor_image: str) -> None:
+        """`executor_image` is on the nodes, or is never pulled where no node is real."""
+        self.cluster, self.executor_image = cluster, executor_image
+
+    def install(self) -> None:
+        """Bring Argo's CustomResourceDefinitions, namespace and settings to the cluster."""
+        files = sorted((part_files(NAME) / "manifests/base/crds/minimal").glob("argoproj.io_*.yaml"))
+        settings: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "workflow-controller-configmap", "namespace": NAMESPACE},
+            "data": SETTINGS,
+        }
+        self.cluster.apply(
+            *(_document(path) for path in files),
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        )
+        self.cluster.apply(settings)
+
+    def start(self) -> None:
+        """Start the controller. Raises ClusterError."""
+        path = program(NAME)
+        words = [
+            f"--kubeconfig={self.cluster.kubeconfig}",
+            f"--namespace={NAMESPACE}",
+            f"--executor-image={self.executor_image}",
+            "--executor-image-pull-policy=Never",
+            "--workflow-workers=4",
+        ]
+        setting = [f"PATH={SEARCH_PATH}", "LEADER_ELECTION_DISABLE=true"]
+        self.cluster.processes.start(NAME, ["/usr/bin/env", *setting, path, *words], becomes=str(path))
+        log = self.cluster.processes.log(NAME)
+
+        def has_started() -> bool:
+            self.cluster.processes.require_alive()
+            return "starting leading" in log.read_text(errors="replace")
+
+        wait_until("Argo Workflows' controller", has_started, START_SECONDS)
+
+
+def _document(path: Path) -> Any:
+    return load(path.read_text(), str(path)).value
