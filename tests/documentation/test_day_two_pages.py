@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages on backup and support do what they say, command by command; tests/cluster follows those that need an API server."""
 
-import shutil
+import os
 import subprocess
 import tarfile
 from pathlib import Path
@@ -13,6 +13,7 @@ from support.pages import run_page
 from support.registry.adapters import publish
 from support.samples import job_spec, runtime_spec
 from tuneyard_api.registry import read_version
+from tuneyard_local.paths import script
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to"
 OURS = "/apis/tuneyard.io/v1alpha1"
@@ -40,10 +41,12 @@ class _Lost(ApiDouble):
 
 @pytest.mark.parametrize(("page", "api"), [("back-up", _Lost()), ("support-bundle", ApiDouble())])
 def test_a_reader_of_the_page_gets_what_it_shows(page: str, api: ApiDouble, tmp_path: Path) -> None:
-    assert shutil.which("kubectl-tuneyard") is not None, "the package of this repository is installed"
     put_jobs(api)
+    path = f"{script('kubectl-tuneyard').parent}:{os.environ['PATH']}"
     with api.served(tmp_path) as config:
-        differences = run_page(HOW_TO / f"{page}.md", tmp_path, {"KUBECONFIG": str(config)}, 120)
+        differences = run_page(
+            HOW_TO / f"{page}.md", tmp_path, {"KUBECONFIG": str(config), "PATH": path}, 120
+        )
     assert differences == []
 
 
