@@ -75,6 +75,14 @@ def with_header(change):
     return spoil
 
 
+def cut_beside_shards(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model-00001-of-00001.safetensors").write_bytes(content)
+    index = {"weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").write_bytes(content[:-1])
+
+
 UNUSABLE = {
     "tokenizer.json is a pointer": (
         lambda folder: pointer(folder, "tokenizer.json"),
@@ -116,6 +124,11 @@ UNUSABLE = {
         with_header(lambda header: header.update({"a.qweight": header.pop("lm_head.weight")})),
         FailureClass.BAD_INPUT,
         "stored in fewer bits (a.qweight)",
+    ),
+    "an index of whole files beside a file that is cut, which transformers reads": (
+        cut_beside_shards,
+        FailureClass.MODEL_MISSING,
+        "model.safetensors is cut",
     ),
     "an index that is a pointer": (
         lambda folder: pointer(folder, "model.safetensors.index.json"),

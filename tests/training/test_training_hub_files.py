@@ -6,7 +6,7 @@ import os
 
 import pytest
 from huggingface_hub import constants
-from support.hub import COMMIT, TOKEN, running_hub
+from support.hub import COMMIT, TOKEN, HubHandler, running_hub
 from tuneyard_api.pod_contract import FailureClass, ResolvedSource
 from tuneyard_trainer.fetch import patience
 from tuneyard_trainer.fetch.hub import fetch_data_file, fetch_model
@@ -116,6 +116,52 @@ def test_a_broken_data_file_is_asked_for_again_too(hub, tmp_path):
     hub.troubles = {"train.jsonl": [503, 502]}
     source = ResolvedSource(repo="team/data", revision="main", path="train.jsonl")
     assert fetch_data_file(source, tmp_path).read_bytes() == b"{}"
+
+
+NO_HUB = {
+    "a page of a proxy": b"<html>Sign in</html>",
+    "no object": b"[]",
+    "an object of something else": b"{}",
+    "no commit": b'{"id": "team/base", "siblings": []}',
+}
+
+
+@pytest.mark.parametrize("body", NO_HUB.values(), ids=NO_HUB.keys())
+def test_an_answer_that_is_none_of_a_hub_is_no_bug(hub, tmp_path, monkeypatch, body):
+    monkeypatch.setattr(HubHandler, "information", lambda handler, _: handler.answer(200, body))
+    with pytest.raises(StageFailure, match=r"none of a hub|names no commit") as caught:
+        fetch_model(ResolvedSource(repo="team/base", revision="main"), tmp_path)
+    assert caught.value.failure_class is FailureClass.UPSTREAM
+
+
+@pytest.mark.parametrize(
+    ("status", "failure_class"),
+    [
+        (403, FailureClass.PERMISSION_DENIED),
+        (404, FailureClass.DATA_MISSING),
+        (410, FailureClass.DATA_MISSING),
+    ],
+)
+def test_a_refusal_of_one_file_is_none_of_the_way_to_the_hub(
+    hub, tmp_path, monkeypatch, status, failure_class
+):
+    hub.repositories = {("datasets", "team/data"): {"train.jsonl": b"{}"}}
+    monkeypatch.setattr(HubHandler, "content", lambda handler, *_: handler.answer(status, b"no"))
+    with pytest.raises(StageFailure, match=f"the hub answers {status}") as caught:
+        fetch_data_file(ResolvedSource(repo="team/data", revision="main", path="train.jsonl"), tmp_path)
+    assert caught.value.failure_class is failure_class
+
+
+def test_a_file_of_another_size_than_was_said_is_no_bug(hub, tmp_path, monkeypatch):
+    def shorter(handler, _, content):
+        headers = {"ETag": '"1"', "X-Repo-Commit": COMMIT}
+        handler.answer(200, content if handler.command == "HEAD" else content[:1], headers)
+
+    hub.repositories = {("datasets", "team/data"): {"train.jsonl": b"{}"}}
+    monkeypatch.setattr(HubHandler, "content", shorter)
+    with pytest.raises(StageFailure, match="should be of size 2 but has size 1") as caught:
+        fetch_data_file(ResolvedSource(repo="team/data", revision="main", path="train.jsonl"), tmp_path)
+    assert caught.value.failure_class is FailureClass.UPSTREAM
 
 
 DENIED = {

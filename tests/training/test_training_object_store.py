@@ -12,7 +12,7 @@ import pytest
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts
 from tuneyard_api.remote_files import S3Object
 from tuneyard_local.network import pick_ports
-from tuneyard_trainer.fetch.object_store import fetch_object
+from tuneyard_trainer.fetch.object_store import fetch_object, said_by_store
 from tuneyard_trainer.pod.failures import StageFailure
 
 boto3 = pytest.importorskip("boto3")
@@ -138,6 +138,40 @@ REFUSALS = {
         "NoSuchKey: there is no such object",
     ),
 }
+
+
+SAID = {
+    "a request that took too long": (400, "RequestTimeout", FailureClass.UPSTREAM, "400 RequestTimeout"),
+    "too many requests": (503, "SlowDown", FailureClass.UPSTREAM, "503 SlowDown"),
+    "a token that has expired": (
+        400,
+        "ExpiredToken",
+        FailureClass.PERMISSION_DENIED,
+        "try a secretRef whose keys",
+    ),
+    "an object in an archive": (
+        403,
+        "InvalidObjectState",
+        FailureClass.DATA_MISSING,
+        "try to restore it first",
+    ),
+    "another time of day": (
+        403,
+        "RequestTimeTooSkewed",
+        FailureClass.PERMISSION_DENIED,
+        "the clocks of this node",
+    ),
+    "another region": (301, "PermanentRedirect", FailureClass.BAD_INPUT, "the bucket is not in region"),
+}
+
+
+@pytest.mark.parametrize(("status", "code", "expected", "message"), SAID.values(), ids=SAID.keys())
+def test_what_a_store_says_is_what_people_are_told(status, code, expected, message):
+    exceptions = pytest.importorskip("botocore.exceptions")
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(StageFailure) as caught, said_by_store("s3://data/a.jsonl", "eu"):
+        raise exceptions.ClientError(answer, "GetObject")
+    assert (caught.value.failure_class, message in str(caught.value)) == (expected, True), str(caught.value)
 
 
 @pytest.mark.parametrize(("place", "environ", "expected", "message"), REFUSALS.values(), ids=REFUSALS.keys())

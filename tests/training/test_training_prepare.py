@@ -371,7 +371,7 @@ def test_prepare_runs_without_pytorch(model_files, jsonl, job_of, pods):
         "from tuneyard_trainer.main import main; main(['stage', 'prepare'])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | pods.environ(), check=False, timeout=60
+        [sys.executable, "-c", program], env=os.environ | pods.environ(), check=False, timeout=300
     )
     assert done.returncode == 0
 

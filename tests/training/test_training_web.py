@@ -107,6 +107,12 @@ def test_answer_of_the_server_is_reported_in_the_jobs_words(site, tmp_path, path
     assert (failure[0], message in failure[1]) == (failure_class, True), failure[1]
 
 
+def test_a_host_that_can_be_written_and_not_asked_for_is_no_bug(tmp_path):
+    with pytest.raises(StageFailure, match="this leads to no address") as caught:
+        fetch_url(HttpFile(url=f"https://{'a' * 70}.example.com/t.jsonl", sha256=DIGEST), tmp_path / "f")
+    assert caught.value.failure_class is FailureClass.BAD_INPUT
+
+
 @pytest.mark.parametrize("path", ["/file.jsonl", "/endless.jsonl"])
 def test_more_than_the_limit_is_never_kept(site, tmp_path, path):
     failure_class, message = refused(site, tmp_path, path, limit_bytes=100)
@@ -134,6 +140,12 @@ def test_redirect_is_followed_and_its_file_held_against_the_digest(site, tmp_pat
 
 
 REDIRECTS = {
+    "to a host whose name is too long": (
+        f"https://{'a' * 70}.example.com/file.jsonl",
+        FailureClass.BAD_INPUT,
+        "this leads to no address: ",
+    ),
+    "to half of an address": ("https://[bad/", FailureClass.BAD_INPUT, "this leads to no address: "),
     "out of TLS": ("http://127.0.0.1:1/file.jsonl", FailureClass.BAD_INPUT, "without TLS"),
     "to another protocol": ("ftp://127.0.0.1:1/file.jsonl", FailureClass.BAD_INPUT, "without TLS"),
     "to a file of the pod": ("file:///etc/passwd", FailureClass.DATA_MISSING, "answers 302"),

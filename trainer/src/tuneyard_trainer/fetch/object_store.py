@@ -36,6 +36,16 @@ _NOT_ALLOWED = frozenset(
     # The last one is what versitygw says, with status 404, of a key that it does not know.
     {"AccessDenied", "ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "XAdminUserNotFound"}
 )
+_PASSING = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable"})
+"""Errors that pass by themselves, whatever their status: the first one comes with 400."""
+_OTHER_REASONS: Mapping[str, tuple[FailureClass, str]] = {
+    "InvalidObjectState": (FailureClass.DATA_MISSING, "the object is in an archive; try to restore it first"),
+    "RequestTimeTooSkewed": (
+        FailureClass.PERMISSION_DENIED,
+        "the clocks of this node and of the store differ; try to set them",
+    ),
+}
+"""Errors whose status says that something is forbidden, and that no key would help against."""
 _ELSEWHERE = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 )
@@ -132,14 +142,17 @@ def _refused(name: str, region: str, answer: dict[str, Any], operation: str) -> 
         what = "bucket" if code == "NoSuchBucket" else "object"
         advice = "; try another bucket, or make this one first" if what == "bucket" else ""
         return StageFailure(FailureClass.DATA_MISSING, f"{said}: there is no such {what}{advice}")
+    if code in _OTHER_REASONS:
+        failure_class, reason = _OTHER_REASONS[code]
+        return StageFailure(failure_class, f"{said}: {reason}")
     if code in _ELSEWHERE or status in {301, 307}:
         return bad_input(f"{said}: the bucket is not in region {region}; try s3.region or s3.endpoint")
+    if code in _PASSING or status in {408, 429} or status >= 500:  # noqa: PLR2004
+        return StageFailure(FailureClass.UPSTREAM, said)
     if status in {401, 403} or code in _NOT_ALLOWED:
         return StageFailure(
             FailureClass.PERMISSION_DENIED,
             f"{said}: try a secretRef whose keys are valid and have the permission"
             f" s3:{_PERMISSIONS.get(operation, operation)}",
         )
-    if status in {408, 429} or status >= 500:  # noqa: PLR2004
-        return StageFailure(FailureClass.UPSTREAM, said)
     return bad_input(said)

@@ -42,7 +42,7 @@ def pause_asked_for(failure: BaseException) -> float:
     while error is not None:
         headers = _headers_of(error)
         value = str(headers.get("Retry-After") or headers.get("retry-after") or "").strip()
-        if value.isdigit():
+        if value.isdecimal():
             return float(value)
         if value:
             return _seconds_until(value)

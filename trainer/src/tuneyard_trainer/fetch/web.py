@@ -133,7 +133,7 @@ class _Fetch:
                 self._version = _version_of(headers)
                 self.download.take(
                     _chunks(name, answer),
-                    int(length) if length and length.isdigit() else None,
+                    int(length) if length and length.isdecimal() else None,
                     headers.get("Content-Range") if answer.status == HTTPStatus.PARTIAL_CONTENT else None,
                 )
         except StageFailure as failure:

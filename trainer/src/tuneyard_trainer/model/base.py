@@ -165,7 +165,9 @@ def _check_files(called: str, folder: Path, names: list[str]) -> list[Path]:
             " to remove it, or to name its folder in model.adapter"
         )
     _check_named(called, names, missing)
-    return [folder / name for name in shards or [_WEIGHTS]]
+    # transformers reads the one file where a folder has both.
+    is_one = (folder / _WEIGHTS).is_file()
+    return [folder / name for name in sorted({*shards, *([_WEIGHTS] if is_one else [])})]
 
 
 def _missing_of_tokenizer(folder: Path) -> list[str]:
@@ -190,16 +192,14 @@ def _weight_index(folder: Path) -> dict[str, str]:
         return {}
     except ValueError as error:
         raise bad_input(f"{folder / _INDEX}: malformed JSON: {error}") from None
-    names = content.get("weight_map") if isinstance(content, dict) else None
-    if (
-        not isinstance(names, dict)
-        or not names
-        or not all(isinstance(name, str) and "/" not in name for name in names.values())
-    ):
+    names: Any = content.get("weight_map") if isinstance(content, dict) else None
+    files = list(names.values()) if isinstance(names, dict) else []
+    if not files or not all(isinstance(name, str) and "/" not in name for name in files):
         raise bad_input(
             f"{folder / _INDEX}: it has no weight_map from tensors to files; try to fetch it again"
         )
-    return names
+    found: dict[str, str] = names
+    return found
 
 
 def _read_config(called: str, folder: Path) -> dict[str, Any]:
