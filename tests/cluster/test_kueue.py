@@ -109,7 +109,7 @@ def suspended(job: JobOnCluster, name: str) -> bool:
 def test_a_job_waits_for_all_its_nodes_behind_a_full_quota_and_then_runs(
     queue_operator: OperatorProcess, queue_cluster: Cluster, kueue: Kueue
 ) -> None:
-    team = Team(queue_cluster, "a", "b")
+    team = Team(queue_cluster, "a", "b", "c")
     make_queues(queue_cluster, {team.name: 2})
     first, second = team.apply("a"), team.apply("b", nodes=2, deadlines={"pendingSeconds": 60})
     first.succeed(Stage.PREPARE)
@@ -117,7 +117,11 @@ def test_a_job_waits_for_all_its_nodes_behind_a_full_quota_and_then_runs(
     second.succeed(Stage.PREPARE)  # a stage without GPUs does not wait behind them
     waiting = is_queued(second, "insufficient unused quota for nvidia.com/gpu")
     assert waiting.kind == "Workload"
-    assert waiting.message.startswith(f"ClusterQueue {team.name}: ")
+    assert waiting.message.startswith(f"ClusterQueue {team.name}, position 1: ")
+    assert (waiting.cluster_queue, waiting.position) == (team.name, 1)
+    third = team.apply("c", nodes=2)
+    third.succeed(Stage.PREPARE)
+    assert is_queued(third, "insufficient unused quota").position == 2, "behind the second, which came before"
     [held] = [entry for entry in kueue.workloads(team.name) if entry["metadata"]["name"] == waiting.name]
     assert [podset["count"] for podset in held["spec"]["podSets"]] == [2], "both nodes are one Workload"
     assert pods(second, Stage.TRAIN) == [], "one of two GPUs is free, and no pod takes it"
@@ -143,7 +147,7 @@ def test_a_job_whose_place_is_taken_away_goes_on_with_the_same_attempt(
     own = owner.apply("a")
     own.succeed(Stage.PREPARE)
     waiting = is_queued(lent, "reclamation within the cohort")
-    assert waiting.message.startswith(f"ClusterQueue {borrower.name}: ")
+    assert waiting.message.startswith(f"ClusterQueue {borrower.name}, position 1: ")
     until("its pod to go", lambda: not pods(lent, Stage.TRAIN))
     assert suspended(lent, "a-train-1")
     queue_operator.kill()

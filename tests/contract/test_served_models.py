@@ -87,6 +87,13 @@ SERVED = "qwen (Qwen/Qwen2.5-7B at c0ffee), tiny (claim models, path tiny), qwen
             {"model": hub(), "lora": {"rank": 64}},
             "spec.lora.rank: qwen takes ranks up to 32 (got 64); try 32, or serve.disabled: true",
         ),
+        (
+            {"publish": {"replace": True}},
+            (
+                "spec.publish.replace: tiny is a NIM, and no NIM says which version of an adapter it answers with (got"
+                " true); try another publish.adapterName, or serve.disabled: true"
+            ),
+        ),
     ],
 )
 def test_a_job_that_no_server_can_take_is_refused_before_anything_starts(spec: Any, problem: str) -> None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from tuneyard_data.chat_template import (
     ASKED_OTHERWISE,
     EARLIER_ANSWERS_LEFT_OUT,
+    ENDS_OTHERWISE,
     REASONING_LEFT_OUT,
     TOOLS_LEFT_OUT,
     ChatTemplate,
@@ -78,6 +79,10 @@ SAME_CHAT = {
         "messages": [ASK | {"name": None}, ANSWER | {"tool_calls": None, "refusal": None}]
     },
     "a weight of one": {"messages": [ASK, ANSWER | {"weight": 1}]},
+    "ShareGPT by other names": {
+        "conversations": [{"from": "human", "content": "q"}, {"role": "gpt", "value": "a"}]
+    },
+    "another column that is null": {"messages": None, "conversations": [ASK, ANSWER], "prompt": None},
     "a column for a system message that is empty": {"conversations": [ASK, ANSWER], "system": ""},
 }
 
@@ -112,6 +117,59 @@ def test_tools_may_be_a_string_and_a_function_call_a_turn_of_its_own():
 
 def test_tools_that_the_template_leaves_out_are_said():
     assert example_of(messages=[ASK, ANSWER], tools=[TOOL]).notes == (TOOLS_LEFT_OUT,)
+
+
+@pytest.mark.parametrize("arguments", [None, "", "null", {}])
+def test_a_call_may_have_no_arguments(arguments):
+    assert learned(example_of(WITH_TOOLS, messages=[ASK, call(arguments)], tools=[TOOL])) == [
+        " <call>weather {}</call></s>"
+    ]
+
+
+NOT_IN_THE_TEXT = {
+    "a role that the template does not write": (
+        {"messages": [{"role": "system", "content": "Be kind."}, ASK, ANSWER]},
+        "leaves out or rewrites messages of system",
+    ),
+    "a part of the answer": (
+        {"messages": [ASK, {"role": "assistant", "content": "<think>because</think>a"}]},
+        "leaves out or rewrites answers",
+    ),
+    "a key of a message": ({"messages": [ASK, ANSWER | {"prefix": True}]}, "does not use `prefix`"),
+    "thoughts in a form of their own": (
+        {"messages": [ASK, ANSWER | {"reasoning": {"text": "because"}}]},
+        REASONING_LEFT_OUT,
+    ),
+    "a key with the name of a variable": (
+        {"messages": [ASK, ANSWER | {"tools": [TOOL]}]},
+        "does not use `tools`",
+    ),
+    "documents": ({"messages": [ASK, ANSWER], "documents": [{"text": "x"}]}, "does not use `documents`"),
+    "an option": (
+        {"messages": [ASK, ANSWER], "chat_template_kwargs": {"enable_thinking": False}},
+        "does not use `enable_thinking`",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "note"), NOT_IN_THE_TEXT.values(), ids=NOT_IN_THE_TEXT.keys())
+def test_what_a_template_leaves_out_is_said(values, note):
+    source = (
+        "{{ tools or '' }}{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ m.content.split('</think>')[-1] }}"
+        "{{ '</s>' if m.role == 'assistant' else '\n' }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    [said] = example_of(source, **values).notes
+    assert note in said
+
+
+def test_a_template_that_writes_whole_messages_leaves_nothing_out():
+    source = "{% for m in messages %}{{ m | tojson }}</s>{% endfor %}"
+    assert example_of(source, messages=[ASK, ANSWER | {"prefix": True}]).notes == ()
+
+
+def test_an_answer_that_ends_where_no_server_stops_is_said():
+    source = PLAIN.replace("'</s>'", "'<end>\n'")
+    assert example_of(source, messages=[ASK, ANSWER]).notes == (ENDS_OTHERWISE,)
 
 
 @pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"trainable": 0}, {"loss": False}])
@@ -287,6 +345,34 @@ REFUSED = {
         '`messages` must be a list with content (got a string, "[]"); try the list itself',
     ),
     "a weight between": ([ASK, ANSWER | {"weight": 0.5}], "messages[1].weight must be 0 or 1"),
+    "a mark of another name": (
+        [ASK, ANSWER | {"loss_mask": 0}],
+        "messages[1].loss_mask: nobody knows whether this says what is learned; try `weight` 0 or 1",
+    ),
+    "two ways to call": (
+        [ASK, call("{}") | {"function_call": {"name": "f", "arguments": "{}"}}],
+        "messages[1] has both `tool_calls` and its former name `function_call`",
+    ),
+    "parameters in the place of arguments": (
+        [ASK, ANSWER | {"tool_calls": [{"function": {"name": "f", "parameters": {"city": "X"}}}]}],
+        "messages[1].tool_calls[0].function: a call has `arguments`, and only a tool has `parameters`",
+    ),
+    "a role of ShareGPT": (
+        [{"role": "human", "content": "q"}, ANSWER],
+        'messages[0].role must be one of system, developer, user, assistant, tool (got a string, "human"); did you mean `user`?',
+    ),
+    "from and role": (
+        [ASK | {"from": "human"}, ANSWER],
+        "messages[0] mixes `from` and `value` with `role` and `content`",
+    ),
+    "a call that is no JSON": (
+        [ASK, {"from": "function_call", "value": "weather(city='X')"}],
+        "messages[1].value must be a call as JSON, with name and arguments",
+    ),
+    "parts of another program": (
+        [{"role": "user", "parts": [{"text": "q"}]}, ANSWER],
+        "messages[0].content must be a string with content (got a message with `role`, `parts`)",
+    ),
     "an unknown speaker": (
         [{"from": "narrator", "value": "x"}, ANSWER],
         "messages[0].from must be one of system, human",
@@ -326,6 +412,8 @@ def test_other_columns_are_refused_by_name():
         read_chat(record(messages=[ASK, ANSWER], tools="weather"))
     with pytest.raises(RecordProblem, match="it must not set tools"):
         read_chat(record(messages=[ASK, ANSWER], chat_template_kwargs={"tools": []}))
+    with pytest.raises(RecordProblem, match="both `messages`, `conversations` hold a chat"):
+        read_chat(record(messages=[ASK, ANSWER], conversations=[ASK, ANSWER]))
     with pytest.raises(RecordProblem, match="so `completion` must be one too"):
         read_chat(record(prompt=[ASK], completion="a"))
 

@@ -20,6 +20,14 @@ FORMS = {
     "an array in .jsonl": ("t.jsonl", ARRAY.encode()),
     "an array under data": ("t.json", json.dumps({"version": 1, "data": ROWS}).encode()),
     "an array under instances": ("t.json", json.dumps({"type": "text_only", "instances": ROWS}).encode()),
+    "an object around an array in .jsonl": ("t.jsonl", json.dumps({"version": 1, "data": ROWS}).encode()),
+    "the same in several lines": ("t.jsonl", json.dumps({"data": ROWS}, indent=1).encode()),
+    "objects of several lines": (
+        "t.json",
+        "\n".join(json.dumps(row, indent=1, ensure_ascii=False) for row in ROWS).encode(),
+    ),
+    "marks where files were joined": ("t.jsonl", LINES.replace('{"text": "ä', '\ufeff{"text": "ä').encode()),
+    "gzip in gzip": ("t.jsonl.gz", gzip.compress(gzip.compress(LINES.encode()))),
     "UTF-16, little end first": ("t.jsonl", b"\xff\xfe" + LINES.encode("utf-16-le")),
     "UTF-16, big end first": ("t.json", b"\xfe\xff" + ARRAY.encode("utf-16-be")),
     "UTF-16 without a mark": ("t.jsonl", LINES.encode("utf-16-le")),
@@ -44,6 +52,39 @@ def test_each_form_holds_the_same_records(tmp_path, name, content):
     records, report = read(tmp_path / name)
     assert report == ""
     assert [record.values for record in records] == ROWS
+
+
+def test_one_object_is_one_record(tmp_path):
+    (tmp_path / "t.json").write_text('{"text": "a"}')
+    assert [record.values for record in read(tmp_path / "t.json")[0]] == [{"text": "a"}]
+
+
+def test_a_line_ends_with_a_line_break_and_with_no_other_character(tmp_path):
+    """U+2028 and U+0085 end a line for Python, and not for JSON."""
+    rows = [{"text": "a\u2028b\u0085c"}, {"text": "d"}]
+    for name in ("t.json", "t.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        records, report = read(tmp_path / name)
+        assert (report, [record.values for record in records]) == ("", rows)
+
+
+def test_parquet_is_known_by_its_first_bytes(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.Table.from_pylist(ROWS), tmp_path / "t.jsonl")
+    assert [record.values for record in read(tmp_path / "t.jsonl")[0]] == ROWS
+
+
+def test_json_inside_of_parquet_is_read(tmp_path):
+    """Data sets are written so whose objects have different keys, as arguments of calls have."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    chat = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]},
+    ]
+    messages = arrow.array([json.dumps(message) for message in chat], arrow.json_())
+    table = arrow.table({"messages": arrow.ListArray.from_arrays([0, 2], messages)})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    assert [record.values for record in read(tmp_path / "t.parquet")[0]] == [{"messages": chat}]
 
 
 def test_places_inside_an_object_are_those_of_the_file(tmp_path):
@@ -77,6 +118,11 @@ BROKEN = {
     ),
     "a zip archive": ("t.jsonl", b"PK\x03\x04rest", "this is a zip archive"),
     "zstd": ("t.jsonl", b"\x28\xb5\x2f\xfdrest", "this is compressed by zstd"),
+    "a file of Arrow": (
+        "t.jsonl",
+        b"ARROW1\0\0rest",
+        "this is a file of Arrow; try it as .parquet or .jsonl",
+    ),
     "a record of several lines": (
         "t.jsonl",
         json.dumps(ROWS[0], indent=1).encode(),

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of findings and answers names tests that exist, and says of everything else that it is open."""
 
-import ast
 import re
 from pathlib import Path
 
 import pytest
+from support.pages import named_tests, names_of_tests
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = (REPOSITORY / "docs/reference/answers.md").read_text().partition("\n## NIM 2")[0]
+PAGE = (REPOSITORY / "docs/reference/answers.md").read_text().partition("\n## NIM: ")[0]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split(" | ")]
     for line in PAGE.splitlines()
@@ -27,11 +27,8 @@ def test_an_answer_names_tests_that_exist_or_is_open(row: list[str]) -> None:
     assert today.startswith("open:") is (shown == "open")
     if shown == "open":
         return
-    named = re.findall(r"`(tests/[^`]+\.py)::(test_\w+)`", shown)
-    assert shown == ", ".join(f"`{path}::{name}`" for path, name in named)
-    for path, name in named:
-        tree = ast.parse((REPOSITORY / path).read_text())
-        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, path
+    for path, name in named_tests(shown):
+        assert name in names_of_tests(REPOSITORY / path), path
 
 
 def test_the_how_to_on_images_has_the_names_that_the_script_pushes() -> None:

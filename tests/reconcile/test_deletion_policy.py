@@ -28,7 +28,7 @@ def is_gone(world: World) -> bool:
 
 
 def told(world: World, reason: str) -> list[str]:
-    return [event["message"] for event in world.cluster.events if event["reason"] == reason]
+    return [event["note"] for event in world.cluster.events if event["reason"] == reason]
 
 
 def in_publishing(policy: str = "Delete", **spec: Any) -> World:

@@ -16,6 +16,7 @@ from tuneyard_operator.adapters.kubernetes import KubernetesCluster
 from tuneyard_operator.adapters.metrics import Metrics, build_app
 from tuneyard_operator.adapters.progress import HttpProgress
 from tuneyard_operator.domain.measures import Census, Changes, Failed
+from tuneyard_operator.domain.observed import SeenQueue
 from tuneyard_operator.ports import ClusterError, NotServedError, RefusedError
 
 Outcome = TypeVar("Outcome")
@@ -88,7 +89,7 @@ def test_a_refusal_keeps_the_api_server_s_words(status: int, cause: str) -> None
 
 def test_a_namespace_that_ends_is_distinguished_from_a_quota_also_for_events() -> None:
     refusal = {"message": "its words", "details": {"causes": [{"reason": "NamespaceTerminating"}]}}
-    events = "/api/v1/namespaces/team/events"
+    events = "/apis/events.k8s.io/v1/namespaces/team/events"
     for path, work in (
         (JOBS, lambda cluster: cluster.create(JOB)),
         (events, lambda cluster: cluster.post_event("team", {"kind": "Event"})),
@@ -252,15 +253,18 @@ def test_the_port_tells_kubelet_and_prometheus() -> None:
     )
     metrics = Metrics(lambda: census, lambda: 7, lambda: is_leader)
     metrics.changed(
+        "team",
         Changes(
             ended=("Failed", "GateFailed"),
             failed=(Failed("train", "OutOfMemory"),),
             queue_seconds=(20.0,),
-            held_seconds=90.0,
-            useful_seconds=60.0,
+            held_seconds=90,
+            useful_seconds=60,
             served_seconds=3.0,
-        )
+        ),
     )
+    metrics.changed("team", Changes(useful_seconds=-4))
+    metrics.changed("other", Changes(useful_seconds=3))
     metrics.requested("create", "jobs", 201)
     metrics.passed(0.01, failed=True)
     alive = True
@@ -294,7 +298,8 @@ def test_the_port_tells_kubelet_and_prometheus() -> None:
         'tuneyard_job_ends_total{reason="GateFailed",state="Failed"} 1.0',
         'tuneyard_attempt_failures_total{failure_class="OutOfMemory",stage="train"} 1.0',
         'tuneyard_queue_seconds_bucket{le="30.0"} 1.0',
-        "tuneyard_held_gpu_seconds_total 90.0",
+        'tuneyard_held_gpu_seconds_total{namespace="team"} 90.0',
+        'tuneyard_held_gpu_seconds_total{namespace="other"} 0.0',
         "tuneyard_useful_gpu_seconds_total 60.0",
         "tuneyard_served_seconds_sum 3.0",
         "tuneyard_queue_length 7.0",
@@ -345,3 +350,38 @@ def test_all_pods_of_a_finetunejob_are_selected_by_label() -> None:
     )
     assert found == (JOB,)
     assert asked == [f"GET {pods}?labelSelector=tuneyard.io/job%3Da"]
+
+
+_WORKLOAD = {"metadata": {"name": "job-a"}, "spec": {}, "status": {}}
+_QUEUE = {
+    "GET /apis/kueue.x-k8s.io/v1beta2/namespaces/team/workloads": (200, {"items": [_WORKLOAD]}),
+    "GET /apis/kueue.x-k8s.io/v1beta2/namespaces/team/localqueues/gpus": (
+        200,
+        {"spec": {"clusterQueue": "team-a"}},
+    ),
+}
+_PENDING = "GET /apis/visibility.kueue.x-k8s.io/v1beta2/namespaces/team/localqueues/gpus/pendingworkloads"
+
+
+def test_the_place_in_a_queue_is_counted_from_one_and_asked_once_for_a_burst() -> None:
+    pending = [
+        {"metadata": {"name": "job-b"}, "positionInClusterQueue": 0, "positionInLocalQueue": 0},
+        {"metadata": {"name": "job-a"}, "positionInClusterQueue": 4, "positionInLocalQueue": 1},
+    ]
+
+    async def work(cluster: KubernetesCluster) -> list[SeenQueue]:
+        return [await cluster.queue_of("team", "u", "gpus") for _ in range(3)]
+
+    seen, asked, _ = with_cluster({**_QUEUE, _PENDING: (200, {"items": pending})}, work)
+    assert seen == [SeenQueue("job-a", "team-a", position=5)] * 3
+    assert asked.count(_PENDING) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_a_queue_tells_its_reason_also_where_kueue_tells_no_places(status: int) -> None:
+    answers = {
+        **_QUEUE,
+        _PENDING: (status, {"message": "the server is currently unable to handle the request"}),
+    }
+    seen, _, _ = with_cluster(answers, lambda cluster: cluster.queue_of("team", "u", "gpus"))
+    assert seen == SeenQueue("job-a", "team-a")

@@ -108,7 +108,7 @@ class Passes(FakeMeter):
     def passed(self, seconds: float, *, failed: bool) -> None:  # noqa: ARG002  the port's signature
         self.ended.put_nowait(failed)
 
-    def changed(self, changes: Changes) -> None:
+    def changed(self, namespace: str, changes: Changes) -> None:
         """No test here looks at them."""
 
 

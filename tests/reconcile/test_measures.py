@@ -3,10 +3,11 @@
 
 from typing import Any
 
-from support.samples import NOW, TRAIN_FACTS, failure_text, job_spec, result_text, runtime_without_endpoint
+from support.samples import failure_text, job_spec, result_text, runtime_without_endpoint
 from support.world.queue import let_go, take_place
 from support.world.world import World
-from tuneyard_api.pod_contract import FailureClass, Stage
+from tuneyard_api.ledger import PhaseTimes
+from tuneyard_api.pod_contract import FailureClass, Progress, Stage
 from tuneyard_api.status import FineTuneJobStatus, PlanStatus, ProgressStatus, State
 from tuneyard_operator.domain.measures import Census, Changes, Failed, census_of, changes_between, reason_of
 
@@ -38,8 +39,8 @@ def run_training(world: World, attempt: int = 1) -> str:
     return pod
 
 
-def end_training(world: World, pod: str) -> None:
-    world.end_pod(pod, message=result_text(Stage.TRAIN, world.digest))
+def end_training(world: World, pod: str, **said: Any) -> None:
+    world.end_pod(pod, message=result_text(Stage.TRAIN, world.digest, **said))
     world.settle()
 
 
@@ -48,11 +49,11 @@ def test_a_job_s_waiting_and_training_are_told_once() -> None:
     world.advance(40)
     pod = run_training(world)
     world.advance(100)
-    end_training(world, pod)
+    end_training(world, pod, times={"seconds": {"loading": 10, "training": 90}, "unsavedSeconds": 0})
     world.carry_out(Stage.PUBLISH)
     assert said(world, "queue_seconds") == [40.0]
     assert total(world, "held_seconds") == 2 * 100
-    assert total(world, "useful_seconds") == 2 * TRAIN_FACTS["seconds"]
+    assert total(world, "useful_seconds") == 2 * 90
     assert [each.ended for each in world.meter.changes if each.ended] == [("Succeeded", "Succeeded")]
     assert said(world, "failed") == []
 
@@ -112,9 +113,9 @@ def test_a_write_that_is_lost_tells_nothing() -> None:
     world = World()
     world.settle()
     status = world.status
-    assert changes_between(status, status, NOW) == Changes()
+    assert changes_between(status, status) == Changes()
     progress = status.model_copy(update={"progress": ProgressStatus(step=1, of=2, percent=50)})
-    assert changes_between(status, progress, NOW) == Changes()
+    assert changes_between(status, progress) == Changes()
 
 
 def test_all_jobs_are_counted_by_state_and_reason() -> None:
@@ -145,3 +146,20 @@ def test_the_longest_wait_and_gpus_that_are_wanted_are_told_by_state() -> None:
     assert (census.gpus, census.longest_wait) == ({"Queued": 2}, {"Queued": 0.0})
     world.advance(70)
     assert census_of([world.status], world.now()).longest_wait == {"Queued": 70.0}
+
+
+def test_what_is_told_adds_up_to_the_ledger_and_what_may_still_be_lost_is_not_useful() -> None:
+    world = ready()
+    run_training(world)
+    for seconds, unsaved in ((60, 60), (120, 20)):
+        world.advance(60)
+        times = PhaseTimes(seconds={"training": float(seconds)}, unsaved_seconds=float(unsaved))
+        world.progress.answer = Progress(
+            stage=Stage.TRAIN, phase="training", step=seconds, of=400, times=times
+        )
+        world.one_pass()
+        world.settle()
+        ledger = world.status.ledger
+        assert ledger is not None
+        assert total(world, "held_seconds") == ledger.gpu_seconds == 2 * seconds, "told while it runs"
+        assert total(world, "useful_seconds") == 2 * (seconds - unsaved)

@@ -14,6 +14,7 @@ from tuneyard_operator.adapters.replicas import Replicas, port_name, ready_hosts
 from tuneyard_operator.adapters.servers import HttpModelServers
 from tuneyard_operator.domain.observed import AskedAdapter, ReplicaAnswer
 from tuneyard_operator.ports import ClusterError
+from tuneyard_sync.status import AdapterStatus, StatusServer, SyncStatus
 
 DIGEST = "d" * 64
 TUNED = AskedAdapter("tuned", DIGEST)
@@ -95,6 +96,38 @@ def test_a_server_that_answers_with_another_version_does_not_serve_this_one() ->
     other = f"/a/.store/tuned/{'e' * 64}"
     answer, _ = ask({"POST /v1/completions": CHOICES, "GET /v1/models": listing(other)})
     assert (answer.completed, answer.problem) == (False, f"answers with another version ({other})")
+
+
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        (
+            AdapterStatus(name="tuned", digest=f"sha256:{DIGEST}", refused="unlike"),
+            "has refused this version: unlike",
+        ),
+        (
+            AdapterStatus(name="tuned", digest=f"sha256:{'e' * 64}", refused="unlike"),
+            "answers with another version",
+        ),
+        (AdapterStatus(name="tuned", digest=f"sha256:{DIGEST}"), "answers with another version"),
+        (None, "answers with another version"),
+    ],
+    ids=["this version", "an earlier one", "not tried yet", "nobody beside it"],
+)
+def test_a_replica_that_was_tried_and_refused_the_version_says_why(
+    monkeypatch: pytest.MonkeyPatch, told: AdapterStatus | None, problem: str
+) -> None:
+    beside = StatusServer(0)
+    monkeypatch.setattr("tuneyard_operator.adapters.servers.STATUS_PORT", beside.port)
+    beside.start()
+    try:
+        beside.status = SyncStatus(adapters=(told,) if told else ())
+        other = f"/a/.store/tuned/{'e' * 64}"
+        answer, _ = ask({"POST /v1/completions": CHOICES, "GET /v1/models": listing(other)})
+    finally:
+        beside.stop()
+    assert answer.problem.startswith(problem)
+    assert (answer.completed, answer.has_refused) == (False, problem.startswith("has refused"))
 
 
 def test_a_name_that_a_resolver_loaded_is_loaded_again_by_version() -> None:

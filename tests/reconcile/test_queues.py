@@ -11,8 +11,9 @@ from support.world.world import World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State
+from tuneyard_operator.domain.held import why_held
 from tuneyard_operator.domain.observed import SeenQueue
-from tuneyard_operator.domain.parsing import parse_queue
+from tuneyard_operator.domain.parsing import parse_job, parse_queue
 
 DAY = 86_400
 FULL = "insufficient unused quota for nvidia.com/gpu in flavor gpu, 2 more needed"
@@ -75,6 +76,27 @@ def test_a_job_that_waits_for_quota_says_where_and_why() -> None:
     requests = len(world.cluster.calls)
     world.one_pass()
     assert world.cluster.calls[requests:] == ["ask queue gpus"], "a second look writes nothing"
+
+
+@pytest.mark.parametrize(("position", "seconds"), [(1, 30), (9, 30), (25, 90), (1000, 300)])
+def test_the_place_in_the_queue_is_told_and_looked_at_less_often_far_behind(
+    position: int, seconds: float
+) -> None:
+    world = in_queue()
+    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", FULL, position)
+    world.one_pass()
+    waiting = world.status.waiting_for
+    assert waiting is not None
+    assert (waiting.cluster_queue, waiting.position) == ("team-a", position)
+    assert waiting.message == f"ClusterQueue team-a, position {position}: {FULL}"
+    job = parse_job(world.cluster.objects["Job", "team", "a-train-1"])
+    assert job is not None
+    assert why_held(job, world.cluster.seen_queue).again_after == seconds
+    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", FULL)
+    world.one_pass()
+    waiting = world.status.waiting_for
+    assert waiting is not None
+    assert waiting.position is None, "what Kueue says no more is not kept"
 
 
 @pytest.mark.parametrize(
@@ -338,5 +360,5 @@ LOCAL = {"spec": {"clusterQueue": "team-a"}}
     ids=["new", "no quota", "preempted", "preempted before", "checks", "deactivated"],
 )  # fmt: skip
 def test_the_reason_is_kueue_s_own(body: dict[str, Any], words: str) -> None:
-    assert parse_queue(body, LOCAL) == SeenQueue("job-a", "team-a", words)
-    assert parse_queue(None, None) == SeenQueue()
+    assert parse_queue(body, LOCAL, 3) == SeenQueue("job-a", "team-a", words, position=3)
+    assert parse_queue(None, None, None) == SeenQueue()

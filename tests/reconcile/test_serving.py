@@ -25,6 +25,14 @@ NOT_YET = "does not have a yet"
             reasons.SERVE_TIMEOUT,
             "after 30 s 1 of 2 replicas of http://nim.example:8000 does not serve a: 10.0.0.2:8000 does not have a yet",
         ),
+        (
+            (
+                ReplicaAnswer("10.0.0.1:8000", problem=NOT_YET),
+                ReplicaAnswer("10.0.0.2:8000", problem="has refused this version: unlike", has_refused=True),
+            ),
+            reasons.TRIAL_FAILED,
+            "after 30 s 2 of 2 replicas of http://nim.example:8000 do not serve a: 10.0.0.2:8000 has refused this version: unlike",
+        ),
         ((), reasons.ENDPOINT_UNREACHABLE, "after 30 s http://nim.example:8000 has no ready replica"),
         (
             (ReplicaAnswer("10.0.0.1:8000", is_reached=False, problem="TimeoutError"),),

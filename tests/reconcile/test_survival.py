@@ -24,7 +24,7 @@ def test_out_of_memory_continues_with_half_the_micro_batch_until_it_is_1() -> No
         assert micro_batch_of(world, f"a-train-{attempt}") == [str(size)]
         assert world.status.attempts[-1].micro_batch_size == size
         assert world.cluster.events[-1]["reason"] == reasons.SMALLER_BATCH
-        assert f"{size} x accumulation {accumulation}" in world.cluster.events[-1]["message"]
+        assert f"{size} x accumulation {accumulation}" in world.cluster.events[-1]["note"]
         pod = world.make_pod(f"a-train-{attempt}")
         world.run_pod(pod)
         world.settle()

@@ -5,16 +5,20 @@ Unit tests ask moto, which stands in for a store; the same ask versitygw, a real
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.registry.adapters import publish
 from support.registry.s3_stores import BUCKET
 from tuneyard_api.pod_contract import ADAPTER_FILES
 from tuneyard_api.registry import Version
+from tuneyard_api.yaml_io import load
 from tuneyard_sync.bucket import bucket_source
+from tuneyard_sync.servers import FolderServer
 from tuneyard_sync.settings import Settings
 
 WEIGHTS = ADAPTER_FILES[1]
+NIM = Path(__file__).parents[2] / "manifests/airgapped/model-llama-3-1-8b/nimservice-models-llama-3-1-8b.yaml"
 
 
 def source_of(store, prefix, environ=None):
@@ -55,6 +59,21 @@ def test_what_was_published_is_served_and_replaced_and_taken_away(bench, store, 
     store.client().delete_object(Bucket=BUCKET, Key=f"{prefix}/b.json")
     bench.run()
     assert bench.served() == {"a": b"two"}
+
+
+def test_beside_a_nim_of_the_committed_tree_the_folder_is_filled(bench, store, prefix, upload):
+    """With the variables of the rendered container; only the addresses are those of this test."""
+    (sync,) = load(NIM.read_text()).value["spec"]["sidecarContainers"]
+    given = {each["name"]: each["value"] for each in sync["env"] if "value" in each}
+    here = {"S3_ENDPOINT": store.endpoint, "S3_BUCKET": BUCKET, "S3_PREFIX": prefix}
+    settings = Settings.of(given | {f"TUNEYARD_SYNC_{name}": value for name, value in here.items()})
+    ours = upload("ours", b"ours", base=settings.base)
+    upload("other", b"other")
+    bench.start(source=bucket_source(settings, store.credentials), server=FolderServer(), base=settings.base)
+    bench.run()
+    assert sorted(path.name for path in bench.target.glob("[!.]*")) == ["ours"]
+    assert (bench.target / "ours").resolve() == bench.target / ours.path
+    assert (bench.target / "ours" / WEIGHTS).read_bytes() == b"ours"
 
 
 def test_a_pointer_that_has_not_changed_is_not_read_again(bench, store, prefix, upload):

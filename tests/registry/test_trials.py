@@ -8,7 +8,7 @@ import pytest
 from support.registry.adapters import publish
 from tuneyard_api.registry import Question, Trial, trial_name
 from tuneyard_sync.servers import FolderServer
-from tuneyard_sync.trials import LEAST_ALIKE, alike
+from tuneyard_sync.trials import alike
 
 
 def trial(answer, messages=None):
@@ -65,6 +65,16 @@ def test_a_version_that_answers_something_else_leaves_the_name_where_it_is(bench
     assert (adapter.digest, adapter.loaded) == (second.digest, False)
     assert "answers 2 held-out questions unlike the evaluation did (likeness 0." in adapter.problem
     assert f"a stays with {first.digest}" in adapter.problem
+    assert adapter.refused == adapter.problem, "the operator reads it, and ends the job with it"
+
+
+def test_how_alike_is_enough_is_what_the_job_said(bench, first):
+    one_word_off = trial("a new reply").model_copy(update={"min_likeness": 0.99})
+    publish(bench.registry, "a", b"a new answer", trial=one_word_off)
+    assert "at least 0.99 is wanted" in bench.run().adapters[0].refused
+    publish(bench.registry, "a", b"a new thing", trial=one_word_off.model_copy(update={"min_likeness": 0.1}))
+    assert bench.run().adapters[0].refused is None
+    assert bench.served() == {"a": b"a new thing"}
 
 
 def test_it_is_tried_again_and_takes_the_name_when_it_answers_right(bench, first):
@@ -150,6 +160,6 @@ def test_long_answers_that_repeat_themselves_are_compared_in_no_time():
 def test_a_word_that_was_chosen_differently_is_alike_and_noise_is_not():
     answer = "The capital of France is Paris, which lies on the Seine."
     assert alike(answer, "The capital of France is Paris, and it lies at the Seine.") > 0.8
-    assert alike(answer, "0 0 0 0 0 0 0 0 0 0 0 0 0") < LEAST_ALIKE
+    assert alike(answer, "0 0 0 0 0 0 0 0 0 0 0 0 0") < 0.5
     assert alike(answer, "") == 0
     assert alike("", " \n") == 1

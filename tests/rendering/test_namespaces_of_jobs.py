@@ -70,7 +70,7 @@ def test_a_server_reads_the_registry_of_its_own_namespace() -> None:
     assert [model["namespaces"] for model in runtime["spec"]["servedModels"]] == [["team-a"]]
 
 
-def test_no_job_goes_to_a_nim() -> None:
+def test_no_job_goes_to_a_nim_that_reads_no_registry() -> None:
     (runtime,) = built(stack(), "FineTuneRuntime")
     assert [model["name"] for model in runtime["spec"]["servedModels"]] == ["qwen"]
 

@@ -41,7 +41,9 @@ def test_a_person_finds_data_customization_and_model_of_a_job(monkeypatch: pytes
     with served(world.nemo) as address:
         client, api = sdk(address), hub(address, monkeypatch)
         assert client.namespaces.retrieve("team").id == "team"
-        assert client.datasets.retrieve(dataset, namespace="team").files_url == f"hf://datasets/team/{dataset}"
+        assert (
+            client.datasets.retrieve(dataset, namespace="team").files_url == f"hf://datasets/team/{dataset}"
+        )
         (job,) = client.customization.jobs.list(filter={"namespace": "team"})
         assert (job.status, job.output_model) == ("completed", model)
         entity = client.models.retrieve(model.partition("/")[2], namespace="team")
@@ -51,7 +53,10 @@ def test_a_person_finds_data_customization_and_model_of_a_job(monkeypatch: pytes
         assert set(api.list_repo_files(repo, revision=revision)) == set(ADAPTER_FILES)
         evaluation = client.evaluation.jobs.create(
             namespace="team",
-            config={"type": "custom", "tasks": {"qa": {"type": "completion", "metrics": {"rouge": {"type": "rouge"}}}}},
+            config={
+                "type": "custom",
+                "tasks": {"qa": {"type": "completion", "metrics": {"rouge": {"type": "rouge"}}}},
+            },
             target={"type": "model", "model": model},
         )
         assert evaluation.id
@@ -70,7 +75,9 @@ def test_a_person_finds_what_a_training_in_pods_has_published(
         assert entity.artifact is not None
         repo, _, commit = entity.artifact.files_url.removeprefix("hf://").partition("@")
         for name in ADAPTER_FILES:
-            got = hub(address, monkeypatch).hf_hub_download(repo, name, revision=commit, cache_dir=tmp_path / "got")
+            got = hub(address, monkeypatch).hf_hub_download(
+                repo, name, revision=commit, cache_dir=tmp_path / "got"
+            )
             assert Path(got).read_bytes() == (content.files / name).read_bytes()
 
 
@@ -82,9 +89,14 @@ def test_a_job_reads_what_a_person_has_uploaded(tmp_path: Path, monkeypatch: pyt
         api = hub(address, monkeypatch)
         api.create_repo("team/answers", repo_type="dataset")
         api.upload_file(
-            path_or_fileobj=records, path_in_repo="training/t.jsonl", repo_id="team/answers", repo_type="dataset"
+            path_or_fileobj=records,
+            path_in_repo="training/t.jsonl",
+            repo_id="team/answers",
+            repo_type="dataset",
         )
-        source = ResolvedSource(data_store=address, repo="team/answers", revision="main", path="training/t.jsonl")
+        source = ResolvedSource(
+            data_store=address, repo="team/answers", revision="main", path="training/t.jsonl"
+        )
         assert fetch_from_data_store(source, tmp_path, None).read_bytes() == records
 
 
@@ -96,7 +108,9 @@ def test_a_job_leaves_the_customization_of_a_person_alone(monkeypatch: pytest.Mo
         theirs = client.customization.jobs.create(
             name="by-hand",
             namespace="team",
-            config=str(world.customizations[0]["config"]["namespace"]) + "/" + str(world.customizations[0]["config"]["name"]),
+            config=str(world.customizations[0]["config"]["namespace"])
+            + "/"
+            + str(world.customizations[0]["config"]["name"]),
             dataset={"namespace": "team", "name": names.dataset_name("a", "uid-a")},
             hyperparameters={"finetuning_type": "lora", "training_type": "sft", "epochs": 1, "batch_size": 8},
             output_model="team/by-hand@v1",

@@ -277,7 +277,7 @@ def test_deleted_while_the_service_is_down_it_goes_after_a_while_and_says_what_i
     assert (names.JOB_KIND, "team", "a") in world.cluster.objects
     world.go_on(200, step=60)
     assert (names.JOB_KIND, "team", "a") not in world.cluster.objects
-    told = [event["message"] for event in world.cluster.events if event["reason"] == reasons.LEFT_BEHIND]
+    told = [event["note"] for event in world.cluster.events if event["reason"] == reasons.LEFT_BEHIND]
     assert len(told) == 1
     assert CUSTOMIZER in told[0]
 

@@ -25,8 +25,9 @@ from support.bench import NAMESPACE, Bench
 from support.tiers import tier_of
 
 CLUSTER_PARTS = ControlPlaneOptions(fake_nodes=1).parts()
+S3_STORE = "versitygw"
 PARTS_OF_FIXTURES = {
-    "airgapped_tree": "versitygw",
+    "airgapped_tree": S3_STORE,
     "argo_expressions": "argo-expressions",
     "argocd_crds": "argo-cd",
     "helm_is_built": "helm",
@@ -46,6 +47,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     fixtures = {name for item in items for name in getattr(item, "fixturenames", ())}
     names = [
         *((kind.PARTS if kind.is_chosen() else CLUSTER_PARTS) if "cluster" in tiers else ()),
+        *((S3_STORE,) if "cluster" in tiers else ()),
         *(part for fixture, part in PARTS_OF_FIXTURES.items() if fixture in fixtures),
         *((*CONTROL_PLANE_PARTS, *argocd.PARTS) if "gitops" in tiers else ()),
         *((*native.NATIVE_PARTS, "helm") if "e2e" in tiers else ()),

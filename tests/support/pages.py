@@ -6,6 +6,7 @@ begins with `$ ` is a command, and the lines below it are what it prints, with `
 Blocks of all other languages are for reading.
 """
 
+import ast
 import doctest
 import os
 import re
@@ -18,6 +19,19 @@ _FENCE = re.compile(
     r'^```(?P<language>\w*)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.DOTALL | re.MULTILINE
 )
 _DONE = "--- done with line"
+
+
+def named_tests(cell: str) -> list[tuple[str, str]]:
+    """File and name of each test in a cell of a table, which has nothing else."""
+    named = re.findall(r"`(tests/[^`]+\.py)::(test_\w+)`", cell)
+    assert cell == ", ".join(f"`{path}::{name}`" for path, name in named), cell
+    return named
+
+
+def names_of_tests(file: Path) -> set[str]:
+    """The names of a file's tests."""
+    tree = ast.parse(file.read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 @dataclass(frozen=True)

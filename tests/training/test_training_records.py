@@ -2,6 +2,7 @@
 """What people are told of records that can't be used: where, what was expected, what to try."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -59,12 +60,20 @@ def test_json_array_gives_each_record_its_place(tmp_path):
 
 
 JSON_PROBLEMS = {
-    "an object at the top": (
-        '{"a": 1}',
+    "a word at the top": (
+        '"a"',
         "t.json:1:1: expected an array of objects, perhaps under one of the keys",
     ),
     "a comma is missing": ('[{"a": 1}\n {"a": 2}]', "t.json:2:2: malformed JSON: expected ',' or ']'"),
     "the end is missing": ('[{"a": 1},\n', "t.json:2:1: malformed JSON: expecting value (got the end)"),
+    "a second array": (
+        '[{"a": 1}]\n[{"a": 2}]',
+        "t.json:2:1: there is more behind the array of records; try one array, or one object per line",
+    ),
+    "an object that is cut": (
+        '{\n"a": 1}\n{"a":\n 2',
+        "t.json:4:3: malformed JSON: expecting ',' delimiter (got the end)",
+    ),
     "nothing at all": ("", "t.json:1:1: expected an array of objects"),
 }
 
@@ -130,6 +139,82 @@ def test_unknown_columns_name_what_would_be_understood():
         DataRefused, match=r"columns are `Prompts`, `answer`; did you mean `prompt` by `Prompts`\?"
     ):
         renderer_of("auto", None, None, record_of('{"Prompts": "a", "answer": "b"}'))
+
+
+OTHER_FORMS = {
+    "one message": (
+        '{"role": "user", "content": "q"}',
+        "this is one message of a chat; a record has all messages",
+    ),
+    "a chat under another name": (
+        '{"id": 1, "dialog": [{"role": "user", "content": "q"}]}',
+        "the column `dialog` holds a chat; try the name `messages` for it",
+    ),
+    "a table of pandas": (
+        '{"prompt": {"0": "a", "1": "b"}, "completion": {"0": "c", "1": "d"}}',
+        "this is a table by its columns, each with the values of all records; try one object per record",
+    ),
+    "a table of lists": (
+        '{"prompt": ["a", "b"], "completion": ["c", "d"]}',
+        "this is a table by its columns",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), OTHER_FORMS.values(), ids=OTHER_FORMS.keys())
+def test_forms_that_are_no_records_are_named(text, message):
+    with pytest.raises(DataRefused) as caught:
+        renderer_of("auto", None, None, record_of(text))
+    assert str(caught.value).startswith(f"t.jsonl:3:1: {message}")
+
+
+def test_columns_that_are_null_do_not_decide_the_format():
+    values = '{"text": "a", "prompt": null, "completion": null, "messages": null}'
+    assert renderer_of("auto", None, None, record_of(values))(record_of(values)).text == "a"
+
+
+SAID_BESIDE = {
+    "a record that is not to be learned": (
+        '"weight": 0',
+        "`weight` is a number, 0: all records are learned alike",
+    ),
+    "a record that is to count less": (
+        '"weight": 0.3',
+        "`weight` is a number, 0.3: all records are learned alike",
+    ),
+    "an answer that is not wanted": (
+        '"label": false',
+        "`label` is a boolean, false: it says that the answer is not",
+    ),
+    "a picture": ('"images": ["a.png"]', '`images` is a list, ["a.png"]: models learn from text alone here'),
+}
+
+
+@pytest.mark.parametrize(("column", "message"), SAID_BESIDE.values(), ids=SAID_BESIDE.keys())
+def test_what_columns_say_beside_the_text_is_not_passed_over(column, message):
+    record = record_of(f'{{"prompt": "a", "completion": "b", {column}}}')
+    with pytest.raises(RecordProblem) as caught:
+        renderer_of("auto", None, None, record)(record)
+    assert str(caught.value).startswith(message)
+    assert str(caught.value.place) == "t.jsonl:3:36"
+
+
+@pytest.mark.parametrize(
+    "column", ['"weight": 1', '"weight": null', '"label": true', '"label": 0', '"images": []']
+)
+def test_columns_that_say_nothing_of_a_record_are_no_problem(column):
+    record = record_of(f'{{"prompt": "a", "completion": "b", {column}}}')
+    assert renderer_of("auto", None, None, record)(record).text == "ab"
+
+
+def test_an_array_is_read_in_a_time_that_grows_with_its_records(tmp_path):
+    """Places that were counted from the beginning each time took minutes for this one."""
+    rows = [{"text": "a" * 300, "number": number} for number in range(40_000)]
+    (tmp_path / "t.json").write_text(json.dumps(rows, indent=1))
+    before = time.process_time()
+    records = list(read_records(tmp_path / "t.json", "t.json", Problems()))
+    assert (len(records), str(records[-1].place)) == (40_000, "t.json:159998:2")
+    assert time.process_time() - before < 20
 
 
 def test_row_of_a_parquet_file_is_named_by_its_number(tmp_path):

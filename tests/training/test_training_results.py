@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tuneyard_api.durable import write_file
 from tuneyard_api.pod_contract import (
     EXIT_CODES,
+    MAX_LAST_LINES,
     Failure,
     FailureClass,
     Progress,
@@ -20,7 +21,7 @@ from tuneyard_api.pod_contract import (
 )
 from tuneyard_data.refused import DataRefused
 from tuneyard_trainer.pod.environment import usable_cores
-from tuneyard_trainer.pod.failures import StageFailure, classify, is_explained
+from tuneyard_trainer.pod.failures import StageFailure, classify, is_explained, told
 from tuneyard_trainer.pod.progress import Board, describe, served
 from tuneyard_trainer.pod.results import earlier_success, encode, result_path, write_result
 from tuneyard_trainer.training.launch import root_cause, workers_folder
@@ -192,3 +193,29 @@ def test_root_cause_of_a_training_is_what_any_node_knows_better_than_interrupted
         write_file(workers_folder(tmp_path, node) / f"rank-{rank}.json", encode(result))
     cause = root_cause(tmp_path / "results", "d")
     assert (cause.failure_class, str(cause)) == (FailureClass.OUT_OF_MEMORY, "the GPU is full")
+
+
+def test_the_end_of_the_log_goes_with_a_failure_and_gives_way_to_its_message():
+    board = Board(Stage.TRAIN)
+    for number in range(30):
+        board.say(f"line {number}")
+    failure = told(KeyError("x"), board)
+    lines = failure.last_lines.splitlines()
+    assert lines[-1] == "KeyError: 'x'"
+    assert "line 29" in lines
+    assert "line 9" not in lines, "the last twenty are enough"
+    board.say("x" * 10_000)
+    assert len(told(StageFailure(FailureClass.BUG, "m"), board).last_lines) == MAX_LAST_LINES
+    wide = Failure(failure_class=FailureClass.BUG, message="é" * 1500, last_lines="\n".join(["ü" * 9] * 150))
+    content = encode(StageResult(stage=Stage.TRAIN, outcome="Failed", plan_digest="d" * 64, failure=wide))
+    assert len(content) <= 4096
+    read = StageResult.model_validate_json(content).failure
+    assert read.message == wide.message
+    assert set((read.last_lines or "").splitlines()) <= {"ü" * 9}, "whole lines"
+
+
+def test_a_worker_s_last_lines_are_those_of_its_stage(tmp_path):
+    board = Board(Stage.TRAIN)
+    board.keep("one\ntwo")
+    board.keep(None)
+    assert board.last_lines == "one\ntwo"

@@ -14,15 +14,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from support.api_double import ApiDouble
+from support.registry.s3_stores import BUCKET, Store, moto_store
 from support.samples import job_spec, runtime_spec
 from tuneyard.main import verbs
-from tuneyard_api.pod_contract import ADAPTER_FILES, published_digest
-from tuneyard_api.registry import StoredBase, Version, version_path
+from tuneyard_api.pod_contract import ADAPTER_FILES
+from tuneyard_api.registry import StoredBase, Version, published_digest, version_path
 
 JOBS, PODS = "/apis/tuneyard.io/v1alpha1/namespaces/team/finetunejobs", "/api/v1/namespaces/team/pods"
 KUBECTL = """#!{python}
 import os, sys
 words = sys.argv[sys.argv.index("--") + 1 :]
+if words[0] == "tuneyard-trainer":
+    os.execv(sys.executable, [sys.executable, "-m", "tuneyard_trainer.main", *words[1:]])
 words[-1] = words[-1].replace("/registry", os.environ["REGISTRY"])
 os.execv(sys.executable, [sys.executable, *words[1:]])
 """
@@ -95,6 +98,21 @@ def fetch(
         )
 
 
+@pytest.fixture
+def sent(api: ApiDouble, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The objects that are created."""
+    bodies: list[Any] = []
+    answer = api.answer
+
+    def listen(method: str, address: str, body: bytes) -> tuple[int, bytes]:
+        if method == "POST":
+            bodies.append(json.loads(body))
+        return answer(method, address, body)
+
+    monkeypatch.setattr(api, "answer", listen)
+    return bodies
+
+
 def made_pods(api: ApiDouble) -> list[str]:
     return [path for method, path in api.asked if method == "POST" and path.startswith(PODS)]
 
@@ -145,27 +163,73 @@ def test_a_folder_with_something_in_it_is_left_alone(
     assert made_pods(api) == []
 
 
-def test_an_adapter_in_s3_is_named(api: ApiDouble, fetch: Callable[..., Result], digest: str) -> None:
-    published(api, digest, registryClaim=None, adapterPath="s3://bucket/team/titles")
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store whose credentials the script that stands in for kubectl exec has, as the pod has its Secret's."""
+    with moto_store() as running:
+        for name, value in running.credentials.items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def publishes_to(api: ApiDouble, **registry: Any) -> None:
+    """The runtime's registry is in S3, and its pods trust authorities of their own."""
+    place = {"bucket": BUCKET, "prefix": "team", "secretRef": {"name": "adapter-registry"}, **registry}
+    spec = runtime_spec(defaults={"registryS3": place}, caBundle={"configMapName": "authorities"})
+    api.put("/apis/tuneyard.io/v1alpha1/finetuneruntimes", {"metadata": {"name": "hf"}, "spec": spec})
+
+
+@pytest.fixture
+def in_s3(api: ApiDouble, registry: Path, digest: str, store: Store) -> str:
+    """Job `a` has published to S3; the digest."""
+    path = version_path("titles", digest)
+    store.upload(registry / path, f"team/{path}/")
+    publishes_to(api, endpoint=store.endpoint)
+    published(api, digest, registryClaim=None, adapterPath=f"s3://{BUCKET}/team/titles")
+    return digest
+
+
+def test_what_was_published_to_s3_arrives_through_a_pod_that_has_the_credentials(
+    api: ApiDouble, fetch: Callable[..., Result], in_s3: str, tmp_path: Path, sent: list[Any]
+) -> None:
+    done = fetch()
+    assert done.exit_code == 0, done.output
+    assert published_digest(tmp_path / "here") == in_s3
+    assert (tmp_path / "here/metrics.jsonl").is_file()
+    assert not (tmp_path / "here/.published-by").exists()
+    [container] = sent[0]["spec"]["containers"]
+    env = {each["name"]: each for each in container["env"]}
+    key = env["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]
+    assert (key["name"], env["AWS_CA_BUNDLE"]["value"]) == ("adapter-registry", "/etc/tuneyard-ca/ca.crt")
+    assert not [path for path in api.objects if path.startswith(PODS)], "the pod is deleted"
+
+
+def test_a_version_that_is_gone_from_s3_is_said(
+    api: ApiDouble, fetch: Callable[..., Result], store: Store
+) -> None:
+    publishes_to(api, endpoint=store.endpoint)
+    published(api, "sha256:" + "0" * 64, registryClaim=None, adapterPath=f"s3://{BUCKET}/team/titles")
+    done = fetch()
+    assert done.exit_code == 1
+    assert "there is no such version" in done.stderr
+
+
+def test_a_registry_that_the_runtime_has_left_is_named(
+    api: ApiDouble, fetch: Callable[..., Result], digest: str
+) -> None:
+    publishes_to(api, prefix="elsewhere")
+    published(api, digest, registryClaim=None, adapterPath=f"s3://{BUCKET}/team/titles")
     said = fetch().stderr
-    assert f"aws s3 cp --recursive s3://bucket/team/.store/titles/{digest.removeprefix('sha256:')}" in said
+    assert f"it is at s3://{BUCKET}/team, and runtime hf publishes to s3://{BUCKET}/elsewhere by now" in said
+    assert made_pods(api) == []
 
 
 def test_the_pod_is_as_restricted_as_those_of_jobs_and_can_only_read(
-    api: ApiDouble, fetch: Callable[..., Result], digest: str, monkeypatch: pytest.MonkeyPatch
+    api: ApiDouble, fetch: Callable[..., Result], digest: str, sent: list[Any]
 ) -> None:
     published(api, digest)
-    bodies: list[dict[str, Any]] = []
-    answer = api.answer
-
-    def listen(method: str, address: str, body: bytes) -> tuple[int, bytes]:
-        if method == "POST":
-            bodies.append(json.loads(body))
-        return answer(method, address, body)
-
-    monkeypatch.setattr(api, "answer", listen)
     assert fetch("--image", "registry.example/other:1").exit_code == 0
-    [pod] = bodies
+    [pod] = sent
     [container] = pod["spec"]["containers"]
     assert container["image"] == "registry.example/other:1"
     assert container["volumeMounts"] == [{"name": "registry", "mountPath": "/registry", "readOnly": True}]

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from support.api_double import ApiDouble
-from support.samples import TRAIN_FACTS, job_spec, result_text
+from support.samples import TRAIN_FACTS, failure_text, job_spec, result_text
 from support.world.world import World
 from tuneyard.client import Client, InputError
 from tuneyard.main import verbs
 from tuneyard_api import names
 from tuneyard_api.ledger import PhaseTimes
-from tuneyard_api.pod_contract import Progress, Stage
+from tuneyard_api.pod_contract import FailureClass, Progress, Stage
 
 JOBS = "/apis/tuneyard.io/v1alpha1/namespaces/{}/finetunejobs"
 PODS, EVENTS = "/api/v1/namespaces/team/pods", "/api/v1/namespaces/team/events"
@@ -200,6 +200,21 @@ def test_logs_find_the_pod_of_the_running_attempt(api: ApiDouble, run: Any) -> N
     none = run("logs", "a", "--stage", "publish")
     assert none.exit_code == 1
     assert "FineTuneJob a has no attempt of publish; try kubectl tuneyard why a" in none.stderr
+
+
+def test_logs_of_a_pod_that_is_gone_are_what_status_keeps(api: ApiDouble, run: Any) -> None:
+    world = training()
+    message = json.loads(failure_text(Stage.TRAIN, world.digest, FailureClass.UPSTREAM, "words"))
+    message["failure"]["lastLines"] = "train: training 7/28\nConnectionError"
+    world.end_pod("a-train-1-x", exit_code=1, message=json.dumps(message))
+    world.fail_job("a-train-1")
+    world.settle()
+    show(api, world)
+    api.objects = {path: body for path, body in api.objects.items() if not path.startswith(PODS)}
+    assert run("logs", "a").stdout == "train: training 7/28\nConnectionError\n"
+    assert run("logs", "a", "--attempt", "1", "--stage", "train", "--tail", "1").stdout == "ConnectionError\n"
+    none = run("logs", "a", "--attempt", "9")
+    assert (none.exit_code, "has no attempt 9" in none.stderr) == (1, True)
 
 
 def test_suspend_and_resume_change_the_spec_and_nothing_else(api: ApiDouble, run: Any) -> None:

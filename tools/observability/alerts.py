@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tuneyard_api import series
 from tuneyard_api.pod_contract import FailureClass
-from tuneyard_api.reasons import BASE_NOT_SERVED, ENDPOINT_UNREACHABLE, SERVE_TIMEOUT
+from tuneyard_api.reasons import BASE_NOT_SERVED, ENDPOINT_UNREACHABLE, SERVE_TIMEOUT, TRIAL_FAILED
 
 RUNBOOKS = "RUNBOOKS"
 """Stands in the rules for the address of the folder with the runbooks, which a value of the chart says."""
@@ -15,7 +15,7 @@ GOODPUT = "tuneyard:goodput:ratio1d"
 _USEFUL, _HELD = series.USEFUL_SECONDS.sample, series.HELD_SECONDS.sample
 _FAILURES, _ENDS = series.ATTEMPT_FAILURES.sample, series.JOB_ENDS.sample
 _PLATFORM = f"{FailureClass.ACCELERATOR_MISSING}|{FailureClass.PERMISSION_DENIED}|{FailureClass.DISK_FULL}|{FailureClass.BUG}"
-_UNSERVED = f"{SERVE_TIMEOUT}|{ENDPOINT_UNREACHABLE}|{BASE_NOT_SERVED}"
+_UNSERVED = f"{SERVE_TIMEOUT}|{ENDPOINT_UNREACHABLE}|{BASE_NOT_SERVED}|{TRIAL_FAILED}"
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,7 @@ RELATIVE_PATH = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
 """A path inside a volume: no leading slash, no part that begins with a dot, so never `..`."""
 HUB_REPO = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?$"
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9_./-]*$"
+MANAGER = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
 METHOD = r"^[a-z][A-Za-z0-9]*$"
 HTTP_URL = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$"
 

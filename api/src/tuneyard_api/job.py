@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from tuneyard_api import gate_rules, job_rules, registry_rules
 from tuneyard_api.base import (
     DNS_SUBDOMAIN,
+    MANAGER,
     METHOD,
     BaseUrl,
     Contract,
@@ -203,6 +204,15 @@ class Evaluation(Contract):
     """Conditions without which nothing is published; absent: none."""
 
 
+class Trial(Contract):
+    """What a server is asked before a name that it serves moves to the new version; vLLM with adapter-sync does it."""
+
+    prompts: Annotated[int, Field(ge=0, le=16)] = 4
+    """Held-out prompts that are asked, the first short ones; 0: servers move at once."""
+    min_likeness: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Mean likeness to the answers of the evaluation that is wanted: 1 is the same text, 0 nothing in common."""
+
+
 class Publish(Contract):
     """Registry that gets the adapter or the model, by name and digest. At most one of pvc, s3 and dataStore."""
 
@@ -212,6 +222,8 @@ class Publish(Contract):
     """Name under which the server lists the adapter; absent: the job's name."""
     replace: bool = False
     """Whether this version replaces another one that has the name; false: a name that is taken is refused."""
+    trial: Trial = Trial()
+    """How servers try this version before they replace another one by it."""
     pvc: ClaimSource | None = None
     """Registry on a claim; absent: the runtime's registry."""
     s3: S3Registry | None = None
@@ -260,6 +272,7 @@ class FineTuneJobSpec(Contract):
         registry_rules.ONLY_CLAIMS_CONTINUE,
         job_rules.BATCH_DIVIDES,
         job_rules.BACKOFF_HAS_ROOM,
+        job_rules.MANAGED_BY_STAYS,
         *gate_rules.RULES,
     )
 
@@ -306,6 +319,9 @@ class FineTuneJobSpec(Contract):
     """Comparison with the base model."""
     publish: Publish = Publish()
     """Adapter registry."""
+    managed_by: Annotated[str, Field(min_length=1, max_length=63, pattern=MANAGER)] | None = None
+    """Controller that works on the job, such as `example.com/other`; absent or `tuneyard.io/operator`: this operator. It leaves
+    jobs of others alone, and this can't be changed."""
     serve: Serve | None = None
     """Server that proves the adapter. If the runtime serves no model and the job names no endpoint, the job ends after publish."""
 

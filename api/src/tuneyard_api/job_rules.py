@@ -69,6 +69,14 @@ _BATCH, _MICRO = "self.training.globalBatchSize", "self.training.microBatchSize"
 _GPUS = "(self.parallelism.nodes * self.parallelism.gpusPerNode)"
 _UNIT = f"((has({_MICRO}) ? {_MICRO} : 1) * {_GPUS})"
 
+MANAGED_BY_STAYS = Rule(
+    # A transition rule: it is asked at updates alone, of which a file on a laptop knows nothing.
+    cel="has(self.managedBy) == has(oldSelf.managedBy) && (!has(self.managedBy) || self.managedBy == oldSelf.managedBy)",
+    cel_message="'managedBy may not be changed; try a new job'",
+    broken=lambda _: None,
+    sentence="managedBy may not be changed",
+    field="managedBy",
+)
 BATCH_DIVIDES = Rule(
     cel=f"{_BATCH} % {_UNIT} == 0",
     # format(), as the API server's estimate knows no bound for what string() + string() may cost.

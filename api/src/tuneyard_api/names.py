@@ -14,6 +14,8 @@ JOB_KIND, JOB_PLURAL, JOB_SHORT = "FineTuneJob", "finetunejobs", "ftj"
 RUNTIME_KIND, RUNTIME_PLURAL, RUNTIME_SHORT = "FineTuneRuntime", "finetuneruntimes", "ftr"
 
 FIELD_MANAGER = "tuneyard-operator"
+CONTROLLER = f"{GROUP}/operator"
+"""This operator in `spec.managedBy` of a FineTuneJob, and in events."""
 
 LABEL_APP = "app.kubernetes.io/name"
 LABEL_INSTANCE = "app.kubernetes.io/instance"

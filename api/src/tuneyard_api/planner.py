@@ -168,6 +168,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         evaluation=spec.evaluation,
         adapter_name=spec.publish.adapter_name or job.metadata.name,
         replace=spec.publish.replace,
+        trial=spec.publish.trial,
         registry_path=inside(pod.REGISTRY_DIR, registry) if isinstance(registry, ClaimSource) else None,
         registry_s3=_s3_prefix(registry),
         registry_data_store=_in_data_store(job, runtime, registry, served_by(job, served)),

@@ -7,11 +7,7 @@ StageResult in `TERMINATION_LOG` and `<workspace>/results/<stage>.json` (a rerun
 of the same plan returns it), and with an exit code of `FailureClass`. SIGTERM means: checkpoint and leave.
 """
 
-import hashlib
-from collections.abc import Iterable
 from enum import StrEnum
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
@@ -20,7 +16,7 @@ from tuneyard_api import names
 from tuneyard_api.base import Contract, Tolerant
 from tuneyard_api.data_stores import ResolvedDataStore
 from tuneyard_api.evaluation_facts import EvaluationFacts
-from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning
+from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning, Trial
 from tuneyard_api.job_inputs import Template
 from tuneyard_api.ledger import PhaseTimes
 from tuneyard_api.methods import Method, method_of
@@ -50,8 +46,8 @@ REGISTRY_DIR = "/registry"
 MODEL_CACHE_DIR = "/model-cache"
 TERMINATION_LOG = "/dev/termination-log"
 MAX_RESULT_BYTES = 4096
-MAX_MESSAGE = 1500
-"""Longest message of a failure, in characters."""
+MAX_MESSAGE, MAX_LAST_LINES = 1500, 1500
+"""Longest message of a failure, and most of the end of its log, in characters."""
 PROGRESS_PORT, PROGRESS_PORT_NAME = 9470, "progress"
 """GET /progress: Progress as JSON; GET /metrics: Prometheus text. Live and best effort."""
 
@@ -71,35 +67,6 @@ ENV_S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 """What PEFT, NIM and vLLM read of an adapter: `<registry>/<adapter>/` holds both."""
-
-
-class PublishedDigest:
-    """`sha256:` over name, length in bytes and content of each file; its text is the digest of what was added so far."""
-
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
-
-    def add(self, name: str, length: int, blocks: Iterable[bytes]) -> None:
-        """Add one file; files are added in the order of their names."""
-        self._sha256.update(f"{name}\0{length}\0".encode())
-        for block in blocks:
-            self._sha256.update(block)
-
-    def __str__(self) -> str:
-        return f"sha256:{self._sha256.hexdigest()}"
-
-
-def published_digest(folder: Path, names: Iterable[str] = ADAPTER_FILES) -> str:
-    """The PublishedDigest of files in a folder.
-
-    Raises:
-        OSError: a file can't be read.
-    """
-    digest = PublishedDigest()
-    for name in sorted(names):
-        with (folder / name).open("rb") as file:
-            digest.add(name, (folder / name).stat().st_size, iter(partial(file.read, 1 << 20), b""))
-    return str(digest)
 
 
 class Stage(StrEnum):
@@ -253,6 +220,7 @@ class ResolvedJob(Contract):
     adapter_name: str
     replace: bool = False
     """Whether a name that stands for another version may stand for this one."""
+    trial: Trial = Trial()
     registry_path: str | None = None
     """Absolute path of the registry in the publish pod; absent: it is elsewhere."""
     registry_s3: S3Prefix | None = None
@@ -281,6 +249,8 @@ class Failure(Tolerant):
     failure_class: FailureClass
     message: Annotated[str, Field(max_length=MAX_MESSAGE)]
     """What is wrong, with file:line:column where it applies, and what to try."""
+    last_lines: Annotated[str, Field(max_length=MAX_LAST_LINES)] | None = None
+    """End of the log, which goes with its pod."""
 
 
 class StageResult(Tolerant):

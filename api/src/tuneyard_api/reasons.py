@@ -257,6 +257,12 @@ WAITING_FOR_ENDPOINT = _reason(
 )  # fmt: skip
 ENDPOINT_UNREACHABLE = _reason("EndpointUnreachable", Fixer.UPSTREAM, "The endpoint did not answer in time.")
 SERVE_TIMEOUT = _reason("AdapterNotServed", Fixer.UPSTREAM, "The endpoint did not serve the adapter in time.")
+TRIAL_FAILED = _reason(
+    "TrialFailed",
+    Fixer.UPSTREAM,
+    "The server was tried with the new version and did not answer as the evaluation had, or could not load it. The name"
+    " stays with the former version there.",
+)
 SERVED = _reason("Served", Fixer.NOBODY, "Every ready replica of the server answered with the adapter.")
 BASE_NOT_SERVED = _reason(
     "BaseNotServed", Fixer.CLUSTER, "The server does not list the base model that the runtime says it serves."

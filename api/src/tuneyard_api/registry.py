@@ -6,8 +6,11 @@ the relative link `<name>`, in S3 by the object `<name>.json`, which is a copy o
 of a former release has a folder `<name>/` instead of the link; it is read as the version that its digest says.
 """
 
+import hashlib
 import json
 import re
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +19,7 @@ from pydantic import Field, JsonValue
 from tuneyard_api.base import Label, Tolerant
 from tuneyard_api.gate import KeptEvaluation
 from tuneyard_api.methods import method_of
-from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_FILES, published_digest
+from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_FILES
 
 STORE = ".store"
 """Folder of all versions; a server reads no name that begins with a dot."""
@@ -24,6 +27,8 @@ VERSION_FILE = "version.json"
 """The file beside those of the digest that says what the version is."""
 REPORT_HTML, REPORT_MARKDOWN = "report.html", "report.md"
 """The report on the job that stored the version, beside its files."""
+STATUS_PORT = 9472
+"""Port of GET /adapters beside a server: what adapter-sync has done with each name."""
 MARKS = ".published-by"
 """Folder inside a version: one empty file for each FineTuneJob that published it, named by its uid."""
 POINTER_SUFFIX = ".json"
@@ -33,6 +38,35 @@ MAX_JSON_BYTES = 1 << 20
 _ALGORITHM = "sha256:"
 _DIGEST = r"sha256:[0-9a-f]{64}"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class PublishedDigest:
+    """`sha256:` over name, length in bytes and content of each file; its text is the digest of what was added so far."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def add(self, name: str, length: int, blocks: Iterable[bytes]) -> None:
+        """Add one file; files are added in the order of their names."""
+        self._sha256.update(f"{name}\0{length}\0".encode())
+        for block in blocks:
+            self._sha256.update(block)
+
+    def __str__(self) -> str:
+        return f"sha256:{self._sha256.hexdigest()}"
+
+
+def published_digest(folder: Path, names: Iterable[str] = ADAPTER_FILES) -> str:
+    """The PublishedDigest of files in a folder.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    digest = PublishedDigest()
+    for name in sorted(names):
+        with (folder / name).open("rb") as file:
+            digest.add(name, (folder / name).stat().st_size, iter(partial(file.read, 1 << 20), b""))
+    return str(digest)
 
 
 class StoredBase(Tolerant):
@@ -99,6 +133,8 @@ class Trial(Tolerant):
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
     max_new_tokens: int
     """Longest answer, in tokens; decoding is greedy."""
+    min_likeness: float = 0.5
+    """Mean likeness of the answers to those of the evaluation, 0 to 1, at which the version passes."""
 
 
 class Version(Tolerant):

@@ -57,12 +57,13 @@ QUEUE_SECONDS = Series(
 HELD_SECONDS = Series(
     "tuneyard_held_gpu_seconds",
     "counter",
-    "GPU seconds for which training attempts ran that are over; a runtime without GPUs counts as one",
+    "GPU seconds for which training pods held their GPUs, also of jobs that are deleted since",
+    ("namespace",),
 )
 USEFUL_SECONDS = Series(
     "tuneyard_useful_gpu_seconds",
     "counter",
-    "GPU seconds of the optimizer steps of trainings that are done; divided by the held ones, it is the goodput",
+    "GPU seconds of optimizer steps that a checkpoint or the end of the training has kept; divided by the held ones, it is the goodput",
 )
 SERVED_SECONDS = Series(
     "tuneyard_served_seconds",

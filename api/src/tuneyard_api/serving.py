@@ -63,7 +63,7 @@ class ServedModel(Contract):
     endpoint: BaseUrl
     """Base URL of the server, without /v1. If it is a Service of the cluster, each ready replica is asked by its own address."""
     server: Literal["vllm", "nim", "openai"]
-    """`vllm`: vLLM; `nim`: NVIDIA NIM for LLMs, 1.x where the runtime's registry is a Data Store, and 2.x elsewhere; `openai`: any other OpenAI-compatible server."""
+    """`vllm`: vLLM; `nim`: NVIDIA NIM for LLMs, by its Entity Store where the runtime's registry is a Data Store; `openai`: any other OpenAI-compatible server."""
     listed_as: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Name under which the server lists its base model; absent: the base is not asked for before training."""
     namespaces: Annotated[tuple[Label, ...], Field(max_length=64)] | None = None

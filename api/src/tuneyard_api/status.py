@@ -91,6 +91,10 @@ class WaitingFor(Tolerant):
     name: Short
     reason: Short
     message: Long
+    cluster_queue: Short | None = None
+    """Kueue's ClusterQueue that the Workload waits in."""
+    position: int | None = None
+    """Place in that ClusterQueue, from 1, where Kueue's visibility API tells it."""
 
 
 class Attempt(Tolerant):
@@ -115,6 +119,8 @@ class Attempt(Tolerant):
     """Why the operator ends the attempt; written before its Job is deleted."""
     failure_class: FailureClass | None = None
     message: Long | None = None
+    last_lines: Long | None = None
+    """End of the log of an attempt that failed or was stopped, as far as its pod could say it; of the newest three such attempts."""
     micro_batch_size: int | None = None
     """Micro batch of a training attempt, where it is not that of job.json."""
     charged: int = 0

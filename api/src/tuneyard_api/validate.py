@@ -44,6 +44,7 @@ _PATTERNS = {
     base.HUB_REPO: "owner/name, of letters, digits, dots and dashes",
     base.REVISION: "a branch, tag or commit",
     base.METHOD: "a word such as lora",
+    base.MANAGER: "a controller such as example.com/other",
     pod_values.LABEL_VALUE: "letters, digits and inner dashes, dots and underscores",
     pod_values.CONFIG_KEY: "letters, digits, dashes, dots and underscores, without two dots in front",
     pod_values.IMAGE: "a lower-case name such as registry.example.com/trainer:1.0",

@@ -5,13 +5,13 @@ The text is transformers' own (`apply_chat_template`), so that it equals what a 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any, Protocol
 
 import jinja2
 
-from tuneyard_data.chats import Chat, read_chat, reference_of
+from tuneyard_data.chats import REASONING_KEYS, Chat, read_chat, reference_of
 from tuneyard_data.examples import Example, Piece
 from tuneyard_data.pretrained import plain_rendering
 from tuneyard_data.records import Record, RecordProblem
@@ -24,6 +24,16 @@ ASKED_OTHERWISE = (
 )
 REASONING_LEFT_OUT = "the model's chat template leaves the reasoning out of the text, so it is not learned"
 TOOLS_LEFT_OUT = "the model's chat template leaves the tools out of the text"
+ENDS_OTHERWISE = (
+    "the model's chat template ends answers with no token that a serving program stops at; such a token is learned behind the"
+    " last answer alone"
+)
+_REWRITTEN = "the model's chat template leaves out or rewrites {}; what it writes is learned"
+_NOT_USED = "the model's chat template does not use {}"
+_ANY_TEMPLATE = frozenset({"role", "content", "name", "id", "tool_call_id", *REASONING_KEYS})
+"""Keys of messages of which nothing is said where a template does not use them: what they hold is looked for, or names a message."""
+_NAMES, _KEYS = re.compile(r"\w+"), re.compile(r"[.'\"](\w+)")
+"""What a template may mean a variable by, and a key of a message."""
 _WORDS = re.compile(r"<[^<>\s]*>|\w+|.", re.DOTALL)
 """Marks in angle brackets, words and other characters: no token of a model's own ends inside of one."""
 
@@ -32,6 +42,9 @@ class AppliesChatTemplate(Protocol):
     """A tokenizer of transformers, as far as it is used here."""
 
     special_tokens_map: dict[str, str]
+
+    chat_template: str | dict[str, str] | None
+    """The template, or several by name."""
 
     def get_chat_template(self) -> str:
         """The template that is meant where none is named."""
@@ -47,6 +60,10 @@ class ChatTemplate:
         """`stops` are the texts of the tokens that end an answer, one of which the template may write itself."""
         self._tokenizer, self._stops = tokenizer, stops
         self._quick: Callable[[dict[str, Any]], str] | None = None
+        sources = tokenizer.chat_template or ""
+        source = sources if isinstance(sources, str) else " ".join(sources.values())
+        self._names = frozenset(_NAMES.findall(source))
+        self._keys = frozenset(_KEYS.findall(source))
 
     def render(self, chat: Chat, count: int, *, asks: bool) -> str:
         """The text of the first `count` messages; with `asks`, up to where the assistant begins to answer."""
@@ -120,6 +137,8 @@ class ChatTemplate:
         notes += [ASKED_OTHERWISE] * (not whole.startswith(prompt))
         notes += [REASONING_LEFT_OUT] * any(part.strip() not in whole for part in chat.reasoning)
         notes += [TOOLS_LEFT_OUT] * any(str(name) not in whole for name in _names(chat.tools))
+        notes += [ENDS_OTHERWISE] * (not pieces[-1].text.rstrip().endswith(self._stops))
+        notes += self._left_out(chat, whole, [turn for turn, place in places.items() if place])
         return Example(
             tuple(pieces),
             prompt,
@@ -128,6 +147,23 @@ class ChatTemplate:
             has_special_tokens=True,
             notes=tuple(notes),
         )
+
+    def _left_out(self, chat: Chat, whole: str, answers: Sequence[int]) -> Iterator[str]:
+        """What of a chat is not in its text, or otherwise: messages, keys of messages, and variables of the template."""
+        rewritten, keys = set[str](), set[str]()
+        for turn, message in enumerate(chat.messages):
+            if len(message) > 2:  # noqa: PLR2004  role and content
+                keys |= message.keys() - _ANY_TEMPLATE
+            is_shown = message["role"] != "assistant" or turn in answers
+            if is_shown and (content := message.get("content")) and content.strip() not in whole:
+                rewritten.add(
+                    "answers" if message["role"] == "assistant" else f"messages of {message['role']}"
+                )
+        yield from map(_REWRITTEN.format, sorted(rewritten))
+        names = {*chat.options, *(["documents"] if chat.documents else [])}
+        for unused in sorted((keys - self._keys) | (names - self._names)):
+            if unused not in whole:
+                yield _NOT_USED.format(f"`{unused}`")
 
     def _place(self, render: Callable[..., str], turn: int, whole: str) -> tuple[int, int] | None:
         """Where an answer begins and ends in the text of the whole chat; None if it is written differently there.

@@ -10,32 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tuneyard_data.messages import read_message
 from tuneyard_data.records import Place, Record, RecordProblem, describe_value, did_you_mean, listed
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
 COLUMNS = ("messages", "conversations")
-_MAY_BE_EMPTY = ("system", "developer", "tool")
-"""Roles whose text may be empty: many data sets have an empty system message, and some tools answer nothing."""
 _FIRST_ROLES = ("system", "developer")
 """Roles of the first message alone."""
-_SHAREGPT_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-    "function_call": "assistant",
-}
-_LEARNED_KEYS = ("weight", "train", "training", "trainable", "loss")
-"""Keys of a message that say whether it is learned: OpenAI and Mistral write `weight`, others the rest."""
-_PARTLY_LEARNED_KEYS = ("train_detail", "training_detail")
-"""Keys of a message that say which of its characters are learned, as Axolotl has them."""
 SYSTEM_COLUMNS = ("system", "system_prompt")
 """Columns beside the messages that hold the text of the system's, as LLaMA-Factory has it."""
 _NO_OPTIONS = frozenset(
@@ -60,7 +40,7 @@ _NO_OPTIONS = frozenset(
     ]
 )
 """Arguments of transformers' apply_chat_template that are no variables of the template, and variables that the record has."""
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 
 @dataclass(frozen=True)
@@ -78,13 +58,24 @@ class Chat:
     @property
     def reasoning(self) -> list[str]:
         """The texts of thinking that the messages carry beside their content."""
-        found = [message.get(key) for message in self.messages for key in _REASONING_KEYS]
-        return [text for text in found if isinstance(text, str) and text.strip()]
+        found = [message.get(key) for message in self.messages for key in REASONING_KEYS]
+        return [str(text) for text in found if text is not None and str(text).strip()]
 
 
 def is_chat(values: Mapping[str, Any]) -> bool:
     """Whether a record with these values holds a chat."""
-    return any(column in values for column in COLUMNS) or isinstance(values.get("prompt"), list)
+    has_column = any(values.get(column) is not None for column in COLUMNS)
+    return has_column or isinstance(values.get("prompt"), list)
+
+
+def holds_messages(value: Any) -> bool:
+    """Whether a value looks like the messages of a chat."""
+    return isinstance(value, list) and bool(value) and all(map(is_message, value))
+
+
+def is_message(value: Any) -> bool:
+    """Whether a value looks like one message of a chat."""
+    return isinstance(value, dict) and bool({"role", "from", "speaker"} & value.keys()) and len(value) > 1
 
 
 def read_chat(record: Record) -> Chat:
@@ -144,7 +135,7 @@ def _read_messages(
     read, learned, before = [], [], None
     for index, message in enumerate(messages):
         name = f"{column}[{index}]" if index < prompts or not prompts else f"completion[{index - prompts}]"
-        one, is_learned = _message(message, name, place)
+        one, is_learned = read_message(message, name, place)
         before = _check_order(one["role"], before, name, place)
         read.append(one)
         learned.append(is_learned and index >= prompts)
@@ -159,9 +150,14 @@ def _read_messages(
 def _messages_of(record: Record) -> tuple[Any, int, str]:
     """The messages, how many of them are the prompt's alone, and the column that they begin in."""
     values = record.values
-    for column in COLUMNS:
-        if column in values:
-            return values[column], 0, column
+    there = [column for column in COLUMNS if values.get(column) is not None]
+    if len(there) > 1:
+        raise RecordProblem(
+            record.place_of(there[1]), f"both {listed(there)} hold a chat; try one column, without the other"
+        )
+    there = there or [column for column in COLUMNS if column in values and values.get("prompt") is None]
+    if there:
+        return values[there[0]], 0, there[0]
     if isinstance(values.get("prompt"), list):
         prompt, completion = values["prompt"], values.get("completion")
         if not isinstance(completion, list):
@@ -174,140 +170,6 @@ def _messages_of(record: Record) -> tuple[Any, int, str]:
         record.place,
         f"column `messages` is missing; the columns are {listed(values)}{did_you_mean(['messages'], values, there=True)}",
     )
-
-
-def _message(message: Any, name: str, place: Place) -> tuple[dict[str, Any], bool]:
-    """A message in OpenAI's form without what is null, and whether it is learned."""
-    if not isinstance(message, dict):
-        raise RecordProblem(
-            place, f"{name} must be an object with role and content (got {describe_value(message)})"
-        )
-    one = {key: value for key, value in message.items() if value is not None}
-    if "role" not in one and "from" in one:
-        one = _of_sharegpt(one, name, place)
-    role = one.get("role")
-    if role == "function":
-        raise RecordProblem(place, f"{name}.role: `function` is the former name of `tool`; try role `tool`")
-    if role not in ROLES:
-        hint = did_you_mean([str(role)], ROLES, there=True)
-        raise RecordProblem(
-            place, f"{name}.role must be one of {', '.join(ROLES)} (got {describe_value(role)}){hint}"
-        )
-    is_learned = _is_learned(one, name, place)
-    if "function_call" in one:
-        one["tool_calls"] = [{"type": "function", "function": one.pop("function_call")}]
-    calls = _tool_calls(one, name, place)
-    if calls:
-        one["tool_calls"] = calls
-    else:
-        one.pop("tool_calls", None)
-    content = _text_of(one.get("content"), name, place)
-    if calls:
-        # As a serving program has it: many templates fail on null and on no content at all, none on an empty text.
-        one["content"] = content or ""
-    elif content is not None and (content.strip() or role in _MAY_BE_EMPTY):
-        one["content"] = content
-    else:
-        raise RecordProblem(
-            place,
-            f"{name}.content must be a string with content (got {describe_value(message.get('content', message.get('value')))})",
-        )
-    return one, is_learned and role == "assistant"
-
-
-def _of_sharegpt(message: dict[str, Any], name: str, place: Place) -> dict[str, Any]:
-    """A message with `from` and `value` in OpenAI's form."""
-    speaker, value = message.pop("from"), message.pop("value", None)
-    role = _SHAREGPT_ROLES.get(speaker) if isinstance(speaker, str) else None
-    if role is None:
-        raise RecordProblem(
-            place, f"{name}.from must be one of {', '.join(_SHAREGPT_ROLES)} (got {describe_value(speaker)})"
-        )
-    if speaker != "function_call":
-        return message | {"role": role, "content": value}
-    try:
-        call = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        call = None
-    calls = call if isinstance(call, list) else [call]
-    return message | {"role": role, "tool_calls": [{"type": "function", "function": each} for each in calls]}
-
-
-def _is_learned(message: dict[str, Any], name: str, place: Place) -> bool:
-    """What the message says of it; the keys that say so are removed, as no template knows them."""
-    is_learned = True
-    if partly := [key for key in _PARTLY_LEARNED_KEYS if key in message]:
-        raise RecordProblem(
-            place,
-            f"{name}.{partly[0]}: a message is learned whole or not at all; try `weight` 0 or 1 instead",
-        )
-    for key in _LEARNED_KEYS:
-        value = message.pop(key, 1)
-        if not isinstance(value, bool | int | float) or value not in {0, 1}:
-            raise RecordProblem(
-                place, f"{name}.{key} must be 0 or 1, or true or false (got {describe_value(value)})"
-            )
-        is_learned = is_learned and bool(value)
-    return is_learned
-
-
-def _text_of(content: Any, name: str, place: Place) -> str | None:
-    """The text of a content: a string, or parts of type text."""
-    if content is None or isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        texts = [
-            part["text"]
-            for part in content
-            if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-        ]
-        if len(texts) == len(content):
-            return "".join(texts)
-        kinds = [part.get("type") if isinstance(part, dict) else part for part in content]
-        other = next((kind for kind in kinds if kind != "text"), None)
-        raise RecordProblem(
-            place,
-            f"{name}.content: only parts of type text can be learned from (got {describe_value(other)}); try to leave the"
-            " record out",
-        )
-    raise RecordProblem(
-        place, f"{name}.content must be a string with content (got {describe_value(content)})"
-    )
-
-
-def _tool_calls(message: Mapping[str, Any], name: str, place: Place) -> list[dict[str, Any]]:
-    """The calls of an assistant's message, with arguments as an object, as chat templates want them."""
-    calls = message.get("tool_calls", [])
-    if not isinstance(calls, list):
-        raise RecordProblem(place, f"{name}.tool_calls must be a list (got {describe_value(calls)})")
-    if calls and message["role"] != "assistant":
-        raise RecordProblem(
-            place, f"{name}.tool_calls: only the assistant calls tools (got {message['role']})"
-        )
-    return [_tool_call(call, f"{name}.tool_calls[{index}]", place) for index, call in enumerate(calls)]
-
-
-def _tool_call(call: Any, name: str, place: Place) -> dict[str, Any]:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise RecordProblem(
-            place,
-            f"{name} must be an object with function.name and function.arguments (got {describe_value(call)})",
-        )
-    arguments = function.get("arguments", {})
-    if isinstance(arguments, str):
-        # OpenAI writes the object as a string; templates would put that string into quotes once more.
-        try:
-            arguments = json.loads(arguments or "{}")
-        except ValueError:
-            arguments = None
-    if not isinstance(arguments, dict):
-        raise RecordProblem(
-            place,
-            f"{name}.function.arguments must be an object, or one written as a string"
-            f" (got {describe_value(function.get('arguments'))})",
-        )
-    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _check_order(role: str, before: str | None, name: str, place: Place) -> str:

@@ -102,6 +102,8 @@ class Loaded:
     """Records in the file."""
     dropped: int = 0
     """Records that had no learned token left after truncation."""
+    unlearned: int = 0
+    """Those of them that had none before."""
     lengths: LengthCounts = field(default_factory=LengthCounts)
     """Of every record in the file."""
     learned_tokens: int = 0
@@ -216,6 +218,11 @@ def load_splits(
     for split in splits.values():
         if not len(split):
             shortest, longest = split.lengths.shortest, split.lengths.longest
+            if split.unlearned == split.count:
+                raise DataRefused(
+                    f"dataset.{split.name}: none of {split.count} records has an answer that is learned: all say that theirs is"
+                    " not; try `weight` 1 for those that are"
+                )
             raise DataRefused(
                 f"dataset.{split.name}: everything truncated: of {split.count} records none has a learned token"
                 f" within maxSequenceLength {reading.limit}; they have {shortest} to {longest} tokens; try"
@@ -303,6 +310,10 @@ def _look_at(
         if all(side.first_learned < len(side.tokens) for side in sides)
     ]
     split.dropped += len(placed) - len(kept)
+    if len(kept) < len(placed):
+        split.unlearned += sum(
+            any(side.first_learned >= side.full_length for side in sides) for sides in by_example
+        )
     is_harmless = _note(split, [each for each, _ in kept])
     for ((place, _), sides), is_shown in zip(kept, is_harmless, strict=True):
         if is_shown and len(split.shown) < _MAX_SHOWN:

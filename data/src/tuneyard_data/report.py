@@ -64,6 +64,8 @@ class Lengths(Contract):
     """Records that were longer than `limit`."""
     dropped: int
     """Records of which nothing learned was left within `limit`."""
+    unlearned: int = 0
+    """Those of them that have nothing to learn at any limit."""
     histogram: tuple[Bin, ...]
     truncation: tuple[Truncation, ...] = ()
     """The same for other limits, up to the first at which nothing is cut; empty without a model."""
@@ -209,9 +211,13 @@ def warnings_of(report: DataReport) -> list[str]:
     warnings = []
     for name, split in report.splits.items():
         lengths = split.lengths
-        if lengths.dropped:
+        if lengths.unlearned:
             warnings.append(
-                f"{name}: {lengths.dropped} of {split.records} records dropped: their prompt alone fills"
+                f"{name}: {lengths.unlearned} of {split.records} records dropped: they say of each answer that it is not learned"
+            )
+        if filled := lengths.dropped - lengths.unlearned:
+            warnings.append(
+                f"{name}: {filled} of {split.records} records dropped: their prompt alone fills"
                 f" maxSequenceLength {lengths.limit}"
             )
         if lengths.cut > _LONG_TAIL * split.records:
@@ -326,6 +332,7 @@ def _lengths(split: Loaded, limit: int) -> Lengths:
         limit=limit,
         cut=lengths.above(limit) if lengths.has_tokens else 0,
         dropped=split.dropped,
+        unlearned=split.unlearned,
         histogram=tuple(
             Bin(at_least=number * width, at_most=(number + 1) * width - 1, records=bins[number])
             for number in range(min(bins), max(bins) + 1)

@@ -22,6 +22,8 @@ _ANCHORS = ("\n", "a", ".", "0", "é")
 _SHORT = 200
 """Characters of the end of a prompt that is kept with its ids."""
 _KNOWN_ENDS = 4096
+_IDS = 2**31
+"""Ids are below; the library takes no larger number."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class TextTokenizer:
         """
         names = ("tokenizer_config.json", "generation_config.json", "config.json")
         _, *configs = (_json_or_empty(folder / name) for name in names)
+        self._folder = folder
         self._loaded = load_tokenizer(folder)
         self._backend: tokenizers.Tokenizer = self._loaded.backend_tokenizer
         self._backend.no_truncation()
@@ -105,8 +108,13 @@ class TextTokenizer:
         for config in configs:
             ids = config.get("eos_token_id")
             found += ids if isinstance(ids, list) else [ids]
-        size = self._backend.get_vocab_size(with_added_tokens=True)
-        return tuple(dict.fromkeys(token for token in found if isinstance(token, int) and token < size))
+        return tuple(dict.fromkeys(filter(self._is_token, found)))
+
+    def _is_token(self, value: object) -> bool:
+        """Whether a value of a configuration is the id of a token; some name ids that no token has."""
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _IDS:
+            return False
+        return self._backend.id_to_token(value) is not None
 
     @property
     def largest_id(self) -> int:
@@ -196,7 +204,13 @@ class TextTokenizer:
         found: dict[int, tokenizers.Encoding] = {}
         for has_special_tokens in (False, True):
             places = [i for i, each in enumerate(examples) if each.has_special_tokens is has_special_tokens]
-            encoded = encode([texts[i] for i in places], add_special_tokens=not has_special_tokens)
+            try:
+                encoded = encode([texts[i] for i in places], add_special_tokens=not has_special_tokens)
+            except Exception as error:  # noqa: BLE001  the library raises bare Exception
+                raise DataRefused(
+                    f"{self._folder}: the tokenizer can't take the text of a record: {error}; try a revision of the model whose"
+                    " tokenizer.json is whole"
+                ) from None
             found.update(zip(places, encoded, strict=True))
         return [found[i] for i in range(len(texts))]
 

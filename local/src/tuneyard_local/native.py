@@ -25,7 +25,7 @@ from tuneyard_local.errors import ClusterError
 from tuneyard_local.kwok import wait_for_nodes
 from tuneyard_local.network import Addresses, Network
 from tuneyard_local.packages import install_packages, missing_packages
-from tuneyard_local.parts import PARTS, build_parts, missing_parts, program
+from tuneyard_local.parts import build_parts, missing_parts, program
 from tuneyard_local.paths import cache_root, locked
 from tuneyard_local.progress import Progress, require_room, wait_until
 
@@ -42,9 +42,7 @@ USERS = {
     "coredns": "system:coredns",
     storage.USER: storage.USER,
 }
-NATIVE_PARTS = tuple(
-    name for name in PARTS if name not in {"kwok", "kind", "argo-cd", "argo-expressions", "kueue"}
-)
+NATIVE_PARTS = ("kubernetes", "etcd", "coredns", "node-agents", "helm", "pause")
 MOST_NODES = 20
 GIB_PER_NODE = 0.4
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")

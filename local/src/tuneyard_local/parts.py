@@ -98,6 +98,8 @@ PARTS: Mapping[str, Part] = {
         Part(
             "kueue",
             "sigs.k8s.io/kueue/cmd/kueue",
+            # Its visibility server writes a certificate to /visibility, which only its container has.
+            link_flags="-X sigs.k8s.io/kueue/pkg/visibility.certDir=visibility",
             module_files=(("sigs.k8s.io/kueue", "charts/kueue"),),
             disk_gib=4,
             memory_gib=2.5,

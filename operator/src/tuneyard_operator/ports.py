@@ -112,7 +112,7 @@ class Cluster(Protocol):
         """
 
     async def post_event(self, namespace: str, event: Object) -> None:
-        """Post a core/v1 Event; one of that name is left as it is.
+        """Post an events.k8s.io/v1 Event; one of that name is left as it is.
 
         Raises:
             RefusedError: when the namespace takes none, as one that is being deleted.
@@ -177,5 +177,5 @@ class Meter(Protocol):
     def passed(self, seconds: float, *, failed: bool) -> None:
         """Count a finished reconcile pass."""
 
-    def changed(self, changes: Changes) -> None:
-        """Count what a status write that succeeded has added."""
+    def changed(self, namespace: str, changes: Changes) -> None:
+        """Count what a status write that succeeded has added to a job of this namespace."""

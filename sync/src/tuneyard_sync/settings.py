@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from tuneyard_api.base import BaseUrl
-from tuneyard_api.registry import StoredBase
+from tuneyard_api.registry import STATUS_PORT, StoredBase
 from tuneyard_api.remote_files import BUCKET, REGION
 
 PREFIX = "TUNEYARD_SYNC_"
@@ -46,7 +46,7 @@ class Settings(BaseModel):
     """Seconds between two reads of the registry."""
     keep_seconds: Annotated[float, Field(ge=0)] = 600.0
     """Seconds for which a `nim` may still read a version after its name has moved to another one."""
-    status_port: Annotated[int, Field(ge=1, le=65535)] = 9472
+    status_port: Annotated[int, Field(ge=1, le=65535)] = STATUS_PORT
     """Port of GET /adapters."""
 
     @model_validator(mode="after")

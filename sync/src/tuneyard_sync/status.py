@@ -19,6 +19,8 @@ class AdapterStatus(Contract):
     loaded: bool | None = None
     """Whether the server answers with that version; absent if servers of this kind do not tell."""
     problem: str | None = None
+    refused: str | None = None
+    """Why the name stays with the former version, although the server was tried with this one."""
 
 
 class SyncStatus(Contract):

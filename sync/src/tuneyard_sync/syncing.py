@@ -232,13 +232,10 @@ class Sync:
         loaded: Mapping[str, str] | None,
     ) -> AdapterStatus:
         digest = version.digest if version is not None else self.copies.pointed(name)
+        not_passed = self._not_passed.get(name)
         troubles = [
             trouble.problem
-            for trouble in (
-                self._not_brought.get(name),
-                self._not_loaded.get(name),
-                self._not_passed.get(name),
-            )
+            for trouble in (self._not_brought.get(name), self._not_loaded.get(name), not_passed)
             if trouble is not None
         ]
         is_loaded = None
@@ -249,4 +246,5 @@ class Sync:
             digest=digest,
             loaded=is_loaded,
             problem=unreadable.get(name) or next(iter(troubles), None),
+            refused=not_passed.problem if not_passed is not None and not_passed.digest == digest else None,
         )

@@ -11,8 +11,6 @@ from tuneyard_api.registry import Trial
 
 from tuneyard_sync.servers import Server
 
-LEAST_ALIKE = 0.5
-"""Mean likeness of the answers, 0 to 1, at which a version passes."""
 COMPARED_CHARACTERS = 400
 """How much of each answer is compared: the time grows with its square, and more for text that repeats itself."""
 
@@ -34,9 +32,9 @@ def why_unlike(server: Server, name: str, trial: Trial) -> str | None:
         for question in trial.questions
     ]
     mean = sum(likeness) / len(likeness)
-    if mean >= LEAST_ALIKE:
+    if mean >= trial.min_likeness:
         return None
     return (
         f"the server answers {len(likeness)} held-out questions unlike the evaluation did (likeness {mean:.2f}, at least"
-        f" {LEAST_ALIKE} is wanted)"
+        f" {trial.min_likeness} is wanted: publish.trial of the job)"
     )

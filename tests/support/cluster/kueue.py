@@ -33,8 +33,8 @@ NAMESPACE, ACCOUNT = "kueue-system", "kueue-controller-manager"
 CERTIFICATE = "kueue-webhook-server-cert"
 GROUP = "kueue.x-k8s.io"
 API = f"/apis/{GROUP}/v1beta2"
-_LEFT_OUT = {"Deployment", "Service", "APIService"}
-"""What needs pods. The visibility server behind the APIServices writes to a folder of the root file system."""
+_LEFT_OUT = {"Deployment", "Service"}
+"""What needs pods."""
 
 
 def _stack(gpus: Mapping[str, int]) -> Stack:
@@ -84,7 +84,7 @@ class Kueue:
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
-        self._ports = pick_ports(("webhook", "metrics", "health"), random.SystemRandom())
+        self._ports = pick_ports(("webhook", "visibility", "metrics", "health"), random.SystemRandom())
 
     def install(self) -> None:
         """Apply the chart and start the controller."""
@@ -101,6 +101,10 @@ class Kueue:
             "port": self._ports["webhook"],
             "certDir": str(self.folder / "certificate"),
         }
+        configuration["visibilityServer"] = {
+            "bindAddress": "127.0.0.1",
+            "bindPort": self._ports["visibility"],
+        }
         configuration["leaderElection"]["resourceNamespace"] = NAMESPACE
         (self.folder / "kueue.yaml").write_text(dump(configuration))
         self._write_kubeconfig()
@@ -111,15 +115,17 @@ class Kueue:
         self.cluster.processes.start(
             "kueue",
             [
+                "env",
+                f"--chdir={self.folder}",  # The visibility server makes its certificate in a folder beside.
                 program("kueue"),
                 f"--config={self.folder / 'kueue.yaml'}",
                 f"--kubeconfig={self.folder / 'kueue.kubeconfig'}",
-                "--feature-gates=VisibilityOnDemand=false",
                 "--zap-log-level=2",
             ],
         )
         until("Kueue's certificate", self._bring_certificate, 60)
         until("Kueue's webhooks", self._has_webhooks, 60)
+        until("Kueue's visibility API", self._has_visibility, 60)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -149,18 +155,22 @@ class Kueue:
         assert done.returncode == 0, done.stderr
         objects = [entry for entry in yaml.load_all(done.stdout, yaml.CSafeLoader) if entry]
         for entry in objects:
-            _call_this_machine(entry, self._ports["webhook"])
-        service = {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "kueue-webhook-service", "namespace": NAMESPACE},
-            "spec": {"type": "ExternalName", "externalName": "localhost"},
-        }
+            server = "visibility" if entry["kind"] == "APIService" else "webhook"
+            _call_this_machine(entry, self._ports[server])
+        services = [
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": name, "namespace": NAMESPACE},
+                "spec": {"type": "ExternalName", "externalName": "localhost"},
+            }
+            for name in ("kueue-webhook-service", "kueue-visibility-server")
+        ]
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
         self.cluster.apply(namespace)
         self.cluster.apply(*(entry for entry in objects if entry["kind"] == "CustomResourceDefinition"))
         rest = (entry for entry in objects if entry["kind"] not in {*_LEFT_OUT, "CustomResourceDefinition"})
-        self.cluster.apply(service, *rest)
+        self.cluster.apply(*services, *rest)
 
     def _write_kubeconfig(self) -> None:
         token = self.cluster.kubectl("create", "token", ACCOUNT, "-n", NAMESPACE, "--duration=4h")
@@ -179,6 +189,11 @@ class Kueue:
             (folder / name).write_bytes(base64.b64decode(content))
         return "tls.crt" in data
 
+    def _has_visibility(self) -> bool:
+        """Whether the API server answers for Kueue's visibility server."""
+        self.cluster.processes.require_alive()
+        return self.cluster.kubectl("get", "--raw", "/apis/visibility.kueue.x-k8s.io/v1beta2").returncode == 0
+
     def _has_webhooks(self) -> bool:
         """Whether the controller takes a flavor, which its webhooks see first."""
         self.cluster.processes.require_alive()
@@ -188,7 +203,7 @@ class Kueue:
 
 
 def _call_this_machine(entry: Any, port: int) -> None:
-    """Give every reference to a webhook's Service, at any depth, the port at which the controller listens here."""
+    """Give every reference to a Service of the controller, at any depth, the port at which it listens here."""
     if isinstance(entry, dict):
         if "service" in entry and isinstance(entry["service"], dict):
             entry["service"]["port"] = port

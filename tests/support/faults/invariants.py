@@ -11,8 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from tuneyard_api import names
-from tuneyard_api.pod_contract import Stage, published_digest
-from tuneyard_api.registry import STORE
+from tuneyard_api.pod_contract import Stage
+from tuneyard_api.registry import STORE, published_digest
 from tuneyard_api.status import FineTuneJobStatus
 
 from support.faults.history import Api, Body, Happened, History

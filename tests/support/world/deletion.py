@@ -173,7 +173,7 @@ def _store(
 
 def _judge_going(world: "World", body: Mapping[str, Any]) -> None:
     uid = body["metadata"]["uid"]
-    told = {event["reason"] for event in world.cluster.events if event["involvedObject"]["uid"] == uid}
+    told = {event["reason"] for event in world.cluster.events if event["regarding"]["uid"] == uid}
     if body["spec"].get("deletionPolicy") != "Delete" or reasons.LEFT_BEHIND in told:
         return
     if "Event" not in world.cluster.refuse:

@@ -44,6 +44,6 @@ class FakeMeter:
     def passed(self, seconds: float, *, failed: bool) -> None:
         pass
 
-    def changed(self, changes: Changes) -> None:
+    def changed(self, namespace: str, changes: Changes) -> None:
         if changes != Changes():
             self.changes.append(changes)

@@ -48,6 +48,27 @@ def unpublish(folder: Path, uid: str) -> None:
 
 
 @main.command()
+@click.argument("place")
+@click.argument("name")
+@click.argument("digest")
+def pack(place: str, name: str, digest: str) -> None:
+    """Write a version of a registry in S3 to standard output, as tar.
+
+    PLACE is an S3Prefix as JSON; the credentials are those of the environment.
+    """
+    from tuneyard_api.places import S3Prefix  # noqa: PLC0415  only what is run is imported
+
+    from tuneyard_trainer.pod.failures import StageFailure  # noqa: PLC0415
+    from tuneyard_trainer.registry.bucket import BucketRegistry  # noqa: PLC0415
+
+    try:
+        registry = BucketRegistry.of(S3Prefix.model_validate_json(place), os.environ, Path())
+        registry.pack(name, digest, sys.stdout.buffer)
+    except StageFailure as failure:
+        raise click.ClickException(str(failure)) from None
+
+
+@main.command()
 @click.argument("job_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--workspace",

@@ -7,9 +7,7 @@ reading job.json, returning an earlier success at once, SIGTERM, the progress po
 
 import os
 import signal
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +15,11 @@ from types import FrameType
 
 from pydantic import BaseModel
 from tuneyard_api.planner import digest_of
-from tuneyard_api.pod_contract import Failure, ResolvedJob, Stage, StageResult
+from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult
 
 from tuneyard_trainer.pod.context import StageContext, StopRequest, is_distributed, patience, read_job
 from tuneyard_trainer.pod.environment import PodEnvironment, settle_libraries
-from tuneyard_trainer.pod.failures import Interrupted, classify, exit_code, is_explained
+from tuneyard_trainer.pod.failures import Interrupted, exit_code, told
 from tuneyard_trainer.pod.progress import Board, served
 from tuneyard_trainer.pod.results import earlier_success, encode, write_result
 
@@ -55,14 +53,14 @@ def run_stage(stage: Stage, environment: PodEnvironment) -> int:
             facts=facts.model_dump(mode="json", exclude_none=True),
         )
     except BaseException as error:  # noqa: BLE001  every end must be told, Ctrl-C included
-        result = _failed(stage, digest, error)
+        result = _failed(stage, digest, error, board)
     result = _with_times(result, board)
     board.say(_last_words(result))
     try:
         _tell(result, environment)
     except OSError as error:
         # On a full disk the result cannot be stored in the workspace, and a success that is not stored does not count.
-        result = result if result.failure else _with_times(_failed(stage, digest, error), board)
+        result = result if result.failure else _with_times(_failed(stage, digest, error, board), board)
         environment.termination_log.write_bytes(encode(result))
     return exit_code(result.failure)
 
@@ -92,10 +90,9 @@ def _function_of(stage: Stage) -> StageFunction:
     return publish
 
 
-def _failed(stage: Stage, digest: str, error: BaseException) -> StageResult:
-    if not is_explained(error):
-        traceback.print_exception(error, file=sys.stderr)
-    return StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=classify(error))
+def _failed(stage: Stage, digest: str, error: BaseException, board: Board) -> StageResult:
+    failure = told(error, board)
+    return StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=failure)
 
 
 def _with_times(result: StageResult, board: Board) -> StageResult:
@@ -138,11 +135,10 @@ def _told_to_stop(stop: StopRequest, seconds: float, give_up: Callable[[], None]
 def _give_up(board: Board, digest: str, environment: PodEnvironment) -> None:
     """Write the result Interrupted when a step outlasts the grace period, and end the process at once."""
     stage = board.read().stage
-    failure: Failure = classify(
-        Interrupted(
-            f"stopped by SIGTERM in a step of more than {patience(stage)} s; the next attempt continues from the last checkpoint"
-        )
+    late = Interrupted(
+        f"stopped by SIGTERM in a step of more than {patience(stage)} s; the next attempt continues from the last checkpoint"
     )
+    failure = told(late, board)
     result = StageResult(stage=stage, outcome="Failed", plan_digest=digest, failure=failure)
     _tell(_with_times(result, board), environment)
     os._exit(exit_code(failure))

@@ -4,7 +4,6 @@
 import os
 import signal
 import sys
-import traceback
 
 from tuneyard_api import durable
 from tuneyard_api.pod_contract import Stage, StageResult
@@ -12,7 +11,7 @@ from tuneyard_api.problems import clip
 
 from tuneyard_trainer.pod.context import StageContext, StopRequest, read_job
 from tuneyard_trainer.pod.environment import PodEnvironment
-from tuneyard_trainer.pod.failures import Interrupted, StageFailure, classify, exit_code, is_explained
+from tuneyard_trainer.pod.failures import Interrupted, StageFailure, exit_code, told
 from tuneyard_trainer.pod.progress import Board, served
 from tuneyard_trainer.pod.results import encode
 from tuneyard_trainer.stages.train import train_here
@@ -34,10 +33,8 @@ def main() -> int:
             facts = train_here(context)
         result = result.model_copy(update={"facts": facts.model_dump(mode="json", exclude_none=True)})
     except Exception as failed:  # noqa: BLE001  every end must be told
-        error = _as_told(failed)
-        if not is_explained(error):
-            traceback.print_exception(error)
-        result = result.model_copy(update={"outcome": "Failed", "failure": classify(error)})
+        failure = told(_as_told(failed), board)
+        result = result.model_copy(update={"outcome": "Failed", "failure": failure})
     result = result.model_copy(update={"times": board.read().times})
     local_rank = os.environ["LOCAL_RANK"]
     folder = workers_folder(environment.workspace, environment.node_rank)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NIMService and NIMPipeline. Fields: the CRDs of k8s-nim-operator 3.1.2; nothing empty, quantities canonical."""
 
+from tuneyard.catalog.adapter_sync import NIM_ADAPTERS, build_nim_sidecar
 from tuneyard.catalog.gpu_requests import gpu_resources, node_selector_of, tolerations_of
 from tuneyard.catalog.nim_cache import (
     API,
@@ -13,10 +14,13 @@ from tuneyard.catalog.nim_cache import (
 )
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_metadata, without_empty
-from tuneyard.environment.models import ServedModel
+from tuneyard.catalog.runtimes import pull_secret, registry_secrets
+from tuneyard.catalog.served_models import takes_adapters
+from tuneyard.environment.models import LoraServing, ServedModel
 from tuneyard.stack.model import ExpectedSecret, Json, Stack
 
 LORA_FOLDER = "/model-store/loras"
+"""Where people may put adapters by hand, if no `adapter-sync` does it."""
 
 
 def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
@@ -29,11 +33,17 @@ def _environment_variables(stack: Stack, model: ServedModel) -> list[Json]:
             values["NIM_MAX_CPU_LORAS"] = str(lora.max_cpu_adapters)
             values["NIM_MAX_LORA_RANK"] = str(lora.max_rank)
     if lora := model.lora:
-        entity_store = lora.source == "entity-store" and stack.has("entity-store")
-        values["NIM_PEFT_SOURCE"] = stack.url("entity-store") if entity_store else LORA_FOLDER
+        values["NIM_PEFT_SOURCE"] = _adapters_of(stack, model, lora)
         values["NIM_PEFT_REFRESH_INTERVAL"] = str(lora.refresh_seconds)
     values |= {entry.name: entry.value for entry in model.env}
     return build_mirror_variables(stack) + [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _adapters_of(stack: Stack, model: ServedModel, lora: LoraServing) -> str:
+    """Where the NIM looks for adapters."""
+    if lora.source == "entity-store" and stack.has("entity-store"):
+        return stack.url("entity-store")
+    return NIM_ADAPTERS if takes_adapters(stack, model) else LORA_FOLDER
 
 
 def _arguments(model: ServedModel) -> list[str]:
@@ -68,12 +78,16 @@ def build_nim_service_spec(stack: Stack, model: ServedModel) -> Json:
     secrets = stack.environment.secrets
     by_claim = stack.has("dra")
     gpus = gpu_resources(stack, model.gpus)
+    syncs = takes_adapters(stack, model)
     spec: Json = {
         "image": {
             "repository": repository,
             "tag": tag,
             "pullPolicy": "IfNotPresent",
-            "pullSecrets": [secrets.ngc_pull],
+            "pullSecrets": [
+                secrets.ngc_pull,
+                *([secrets.image_pull] if secrets.image_pull and syncs else []),
+            ],
         },
         # Required up to operator 3.1.2, also where nothing is pulled with it.
         "authSecret": secrets.hugging_face if model.hugging_face else secrets.ngc,
@@ -94,6 +108,7 @@ def build_nim_service_spec(stack: Stack, model: ServedModel) -> Json:
         "nodeSelector": node_selector_of(stack, model),
         "tolerations": tolerations_of(stack, model.gpu_product),
         "proxy": build_nim_proxy(stack),
+        "sidecarContainers": [build_nim_sidecar(stack, model)] if syncs else None,
     }
     cleaned: Json = without_empty(spec)
     return cleaned
@@ -160,6 +175,10 @@ def secrets_of_nim(stack: Stack, model: ServedModel) -> list[ExpectedSecret]:
     """The Secrets that the model's namespace must have."""
     secrets, mirror = stack.environment.secrets, stack.environment.registries.models
     found = [build_pull_secret(stack, model.namespace)]
+    if takes_adapters(stack, model):
+        found += registry_secrets(stack, model.namespace)
+        if secrets.image_pull:
+            found.append(pull_secret(secrets.image_pull, model.namespace))
     if model.hugging_face:
         use = "downloads models from the Hugging Face hub"
         return [*found, ExpectedSecret(secrets.hugging_face, model.namespace, ("HF_TOKEN",), use)]

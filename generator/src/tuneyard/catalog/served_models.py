@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The served models of a FineTuneRuntime: base model, address, kind of server and limits of each."""
 
-from tuneyard.environment.models import ServedModel
+from tuneyard.catalog.nim_cache import listed_name
+from tuneyard.environment.models import HuggingFaceModel, ServedModel
 from tuneyard.environment.presets import engine_of
 from tuneyard.environment.tuning import Runtime
 from tuneyard.stack.model import Json, Stack
@@ -17,30 +18,39 @@ def build_served_models(stack: Stack, runtime: Runtime) -> list[Json]:
     ]
 
 
+def base_of(model: ServedModel) -> HuggingFaceModel | None:
+    """The base model as jobs name it; None: no job can."""
+    return model.hugging_face or (model.lora.base_model if model.lora else None)
+
+
 def takes_adapters(stack: Stack, model: ServedModel) -> bool:
     """Whether a job's adapter can get to the server: its base model is known, and it reads a registry."""
-    if model.hugging_face is None or not stack.has(f"model:{model.name}"):
-        return False
-    return engine_of(stack.environment, model) == "vllm" and reads_registry(stack, model)
+    return base_of(model) is not None and stack.has(f"model:{model.name}") and reads_registry(stack, model)
 
 
 def reads_registry(stack: Stack, model: ServedModel) -> bool:
-    """Whether adapters can get to the model: by S3 from every namespace, by a claim only where jobs publish."""
+    """Whether adapters can get to the model: by S3 from every namespace; by a claim to vLLM only, where jobs publish.
+
+    The NIM Operator mounts no claim of others beside a NIM.
+    """
     tuning = stack.environment.fine_tuning
-    has_claim = model.namespace in {namespace.name for namespace in tuning.namespaces}
-    return bool(model.lora) and (has_claim or tuning.registry_s3 is not None)
+    if model.lora is None:
+        return False
+    if engine_of(stack.environment, model) == "nim":
+        return model.lora.source == "folder" and tuning.registry_s3 is not None
+    return tuning.registry_s3 is not None or model.namespace in {each.name for each in tuning.namespaces}
 
 
 def _build_served_model(stack: Stack, model: ServedModel) -> Json:
-    source, lora = model.hugging_face, model.lora
+    source, lora = base_of(model), model.lora
     if source is None or lora is None:
-        raise AssertionError("a model that takes adapters has a repository and limits")
+        raise AssertionError("a model that takes adapters has a base model and limits")
     return {
         "name": model.name,
         "base": {"huggingFace": {"repo": source.repo, "revision": source.revision}},
         "endpoint": stack.url(f"model:{model.name}"),
-        "server": "vllm",
-        "listedAs": model.name,
+        "server": engine_of(stack.environment, model),
+        "listedAs": listed_name(stack, model),
         **({"namespaces": [model.namespace]} if stack.environment.fine_tuning.registry_s3 is None else {}),
         "maxLoraRank": lora.max_rank,
     }

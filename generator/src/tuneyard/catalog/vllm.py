@@ -181,11 +181,7 @@ def _deployment(stack: Stack, model: ServedModel, labels: Json, *, shared: bool)
         "tolerations": tolerations_of(stack, model.gpu_product),
         "containers": [
             container,
-            *(
-                [build_adapter_sync(stack, model, server="vllm", port=PORT)]
-                if reads_registry(stack, model)
-                else []
-            ),
+            *([build_adapter_sync(stack, model, port=PORT)] if reads_registry(stack, model) else []),
         ],
         "volumes": volumes,
     }

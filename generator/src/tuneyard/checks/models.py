@@ -190,14 +190,22 @@ def _nim_options(stack: Stack, model: ServedModel, path: Path) -> Iterator[Findi
             None,
             "leaving it out",
         )
-    if model.lora and model.lora.source == "folder":
+    if model.lora and model.lora.source == "folder" and not takes_adapters(stack, model):
         yield Finding(
             "nim-folder-is-filled",
             "nothing in this tree copies adapters into a NIM's folder",
             (*path, "lora", "source"),
             "'folder'",
-            "source: entity-store (NIM 1.x), or engine: vllm",
+            "fineTuning.registryS3 and lora.baseModel, source: entity-store (NIM 1.x), or engine: vllm",
             Severity.WARNING,
+        )
+    if model.lora and model.lora.base_model and model.hugging_face:
+        yield Finding(
+            "nim-has-one-base",
+            "huggingFace says already what jobs call the model",
+            (*path, "lora", "baseModel"),
+            repr(model.lora.base_model.repo),
+            "leaving it out",
         )
     if (
         stack.environment.registries.air_gapped
@@ -230,12 +238,13 @@ def _vllm_options(stack: Stack, model: ServedModel, path: Path) -> Iterator[Find
         ("autoscaling", model.autoscaling),
         ("profile", model.profile),
         ("nimEngine", model.nim_engine),
+        ("lora.baseModel", model.lora and model.lora.base_model),
     ):
         if value is not None:
             yield Finding(
                 "vllm-has-option",
                 "is rendered for NIM only",
-                (*path, key),
+                (*path, *key.split(".")),
                 None,
                 "engine: nim, or leaving it out",
             )

@@ -97,26 +97,38 @@ class Client:
         name: str,
         *,
         stage: Stage | None = None,
+        attempt: int | None = None,
         follow: bool = False,
         tail: int | None = None,
     ) -> Iterator[str]:
-        """The lines of the pod that matters: of the running attempt, else of the last one; `stage` chooses another.
+        """The lines of the pod that matters: of the running attempt, else of the last one; `stage` and `attempt` choose another.
 
-        With several pods it is the first one, which reports the progress.
+        With several pods it is the first one, which reports the progress. Of an attempt whose pods are gone, it is the end
+        of the log that status keeps.
         """
         job = self.get(name)
-        attempts = [each for each in job.status.attempts if stage in (None, each.stage)]
+        attempts = [
+            each
+            for each in job.status.attempts
+            if stage in (None, each.stage) and attempt in (None, each.number)
+        ]
         running = [each for each in attempts if each.outcome == "Running"]
         if not attempts:
-            what = f"no attempt of {stage}" if stage else "no pod yet"
+            what = " ".join(
+                ["no attempt", *([str(attempt)] if attempt else []), *([f"of {stage}"] if stage else [])]
+            )
+            what = what if stage or attempt else "no pod yet"
             raise _wrong(f"FineTuneJob {job.name} has {what}", f"kubectl tuneyard why {job.name}")
-        attempt = (running or attempts)[-1]
-        wanted = {names.LABEL_STAGE: attempt.stage.value, names.LABEL_ATTEMPT: str(attempt.number)}
+        chosen = (running or attempts)[-1]
+        wanted = {names.LABEL_STAGE: chosen.stage.value, names.LABEL_ATTEMPT: str(chosen.number)}
         pods = [pod for pod in self._pods(job) if wanted.items() <= pod["metadata"].get("labels", {}).items()]
+        if not pods and chosen.last_lines:
+            kept = chosen.last_lines.splitlines()
+            return iter(kept if tail is None else kept[len(kept) - min(tail, len(kept)) :])
         if not pods:
-            said = f"; it said: {attempt.message}" if attempt.message else ""
+            said = f"; it said: {chosen.message}" if chosen.message else ""
             raise _wrong(
-                f"the pods of {attempt.job} are gone or not made yet{said}",
+                f"the pods of {chosen.job} are gone or not made yet{said}",
                 f"kubectl tuneyard why {job.name}",
             )
         pod = min(pods, key=lambda pod: str(pod["metadata"]["name"]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Copies what a job published out of the cluster: through a pod that mounts the registry's claim and lives shortly.
+"""Copies what a job published out of the cluster: through a pod that reads the registry and lives shortly.
 
 The pod's container packs the version's folder, `kubectl exec` carries it, and the digest in status is compared with
 what has arrived.
@@ -11,16 +11,20 @@ import subprocess
 import tarfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from tuneyard_api import names
-from tuneyard_api.pod_contract import CONTAINER, REGISTRY_DIR, published_digest
+from tuneyard_api.job import FineTuneJob
+from tuneyard_api.places import S3Prefix, S3Registry
+from tuneyard_api.pod_contract import CA_FILE, CA_FOLDER, CA_VARIABLES, CONTAINER, ENV_S3, REGISTRY_DIR
 from tuneyard_api.pod_security import CONTAINER_SECURITY, POD_SECURITY
-from tuneyard_api.registry import MARKS, read_version, version_path
+from tuneyard_api.refusals import registry_of
+from tuneyard_api.registry import MARKS, published_digest, read_version, version_path
+from tuneyard_api.runtime import FineTuneRuntime
 
 from tuneyard.client.job import Job
 from tuneyard.cluster.client import ClusterClient
@@ -58,7 +62,7 @@ def fetch(cluster: ClusterClient, job: Job, folder: Path, *, image: str | None) 
     """Copy the version that the job published into `folder`, which must be empty or not there.
 
     Raises:
-        InputError: nothing is published, it is in S3, the pod does not start, or something else arrives.
+        InputError: nothing is published, it is in a Data Store, the pod does not start, or something else arrives.
     """
     result, plan = job.status.result, job.status.plan
     if result is None or result.adapter is None or plan is None:
@@ -68,15 +72,21 @@ def fetch(cluster: ClusterClient, job: Job, folder: Path, *, image: str | None) 
         raise _wrong(
             f"it is in a Data Store, at {result.adapter.path}", "the store's own client, as for a hub"
         )
-    if plan.registry_claim is None:
-        place = f"{plan.adapter_path.removesuffix(name)}{version_path(name, digest)}"
-        raise _wrong(f"it is in S3, at {place}", f"aws s3 cp --recursive {place} {folder}")
     if folder.exists() and any(folder.iterdir()):
         raise _wrong(f"{folder} is not empty", "--to with a new folder")
-    inside = str(PurePosixPath(plan.adapter_path).parent / version_path(name, digest))
-    body = build_reader(job, plan.registry_claim, image or _image_of(cluster, job))
+    pack: Sequence[str]
+    if plan.registry_claim is None:
+        runtime = _runtime_of(cluster, job)
+        place = _place_in_s3(job, runtime, plan.adapter_path.removesuffix(f"/{name}"))
+        body = build_s3_reader(job, runtime, place, image or runtime.spec.image)
+        where = place.model_dump_json(include=set(S3Prefix.model_fields), exclude_none=True, by_alias=True)
+        pack = ("tuneyard-trainer", "pack", where, name, digest)
+    else:
+        inside = str(PurePosixPath(plan.adapter_path).parent / version_path(name, digest))
+        body = build_reader(job, plan.registry_claim, image or _runtime_of(cluster, job).spec.image)
+        pack = ("python3", "-c", _PACK, inside)
     with _running(cluster, body) as pod:
-        _copy(cluster, pod, inside, folder)
+        _copy(cluster, pod, pack, folder)
     arrived = published_digest(folder, read_version(name, folder).files)
     if arrived != digest:
         raise _wrong(f"what has arrived is {arrived} and not {digest}, which was published")
@@ -94,7 +104,37 @@ def curl_of(job: Job) -> str:
 
 
 def build_reader(job: Job, claim: str, image: str) -> Json:
-    """The pod that mounts the registry to read. It ends by itself when nobody deletes it."""
+    """The pod that mounts a registry on a claim, to read."""
+    pod = _build_pod(job, image)
+    pod["spec"]["volumes"] = [{"name": "registry", "persistentVolumeClaim": {"claimName": claim}}]
+    mount = {"name": "registry", "mountPath": REGISTRY_DIR, "readOnly": True}
+    pod["spec"]["containers"][0]["volumeMounts"] = [mount]
+    return pod
+
+
+def build_s3_reader(job: Job, runtime: FineTuneRuntime, place: S3Registry, image: str) -> Json:
+    """The pod that reads a registry in S3: credentials, proxy and authorities are those of the publish pod."""
+    pod, spec = _build_pod(job, image), runtime.spec
+    container = pod["spec"]["containers"][0]
+    env: dict[str, Json] = {}
+    if spec.ca_bundle is not None:
+        env |= {name: {"value": CA_FILE} for name in CA_VARIABLES}
+        source = {
+            "name": spec.ca_bundle.config_map_name,
+            "items": [{"key": spec.ca_bundle.key, "path": PurePosixPath(CA_FILE).name}],
+        }
+        pod["spec"]["volumes"] = [{"name": "ca", "configMap": source}]
+        container["volumeMounts"] = [{"name": "ca", "mountPath": CA_FOLDER, "readOnly": True}]
+    env |= {variable.name: {"value": variable.value} for variable in spec.env}
+    for name in ENV_S3:
+        key = {"name": place.secret_ref.name, "key": name, "optional": name == ENV_S3[-1]}
+        env[name] = {"valueFrom": {"secretKeyRef": key}}
+    container["env"] = [{"name": name, **value} for name, value in env.items()]
+    return pod
+
+
+def _build_pod(job: Job, image: str) -> Json:
+    """A pod that does nothing, and ends by itself when nobody deletes it."""
     container = {
         "name": CONTAINER,
         "image": image,
@@ -104,7 +144,6 @@ def build_reader(job: Job, claim: str, image: str) -> Json:
             "limits": {"cpu": "1", "memory": "256Mi"},
         },
         "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": [{"name": "registry", "mountPath": REGISTRY_DIR, "readOnly": True}],
     }
     labels = {names.LABEL_APP: "tuneyard", names.LABEL_COMPONENT: "fetch", names.LABEL_INSTANCE: job.name}
     return {
@@ -122,18 +161,29 @@ def build_reader(job: Job, claim: str, image: str) -> Json:
             "enableServiceLinks": False,
             "securityContext": POD_SECURITY,
             "containers": [container],
-            "volumes": [{"name": "registry", "persistentVolumeClaim": {"claimName": claim}}],
         },
     }
 
 
-def _image_of(cluster: ClusterClient, job: Job) -> str:
-    runtime = str((job.spec.get("runtime") or {}).get("name"))
-    path = f"/apis/{names.GROUP}/{names.VERSION}/{names.RUNTIME_PLURAL}/{runtime}"
-    body = cluster.get(path)
+def _place_in_s3(job: Job, runtime: FineTuneRuntime, published: str) -> S3Registry:
+    """The registry that the job names, or its runtime's: with the address and the Secret, which status does not have."""
+    metadata = {"name": job.name, "namespace": job.namespace, "uid": job.uid}
+    asked = FineTuneJob.model_validate({"metadata": metadata, "spec": job.spec})
+    place = registry_of(asked, runtime)
+    if not isinstance(place, S3Registry) or str(place) != published:
+        raise _wrong(
+            f"it is at {published}, and runtime {runtime.metadata.name} publishes to {place} by now",
+            "the store's own client",
+        )
+    return place
+
+
+def _runtime_of(cluster: ClusterClient, job: Job) -> FineTuneRuntime:
+    name = str((job.spec.get("runtime") or {}).get("name"))
+    body = cluster.get(f"/apis/{names.GROUP}/{names.VERSION}/{names.RUNTIME_PLURAL}/{name}")
     if body is None:
-        raise _wrong(f"FineTuneRuntime {runtime} is gone, so its image is not known", "--image")
-    return str(body["spec"]["image"])
+        raise _wrong(f"FineTuneRuntime {name} is gone, so its image is not known", "--image")
+    return FineTuneRuntime.model_validate({"metadata": {"name": name}, "spec": body["spec"]})
 
 
 @contextmanager
@@ -166,11 +216,11 @@ def _why_pending(pod: Json) -> str:
     return str(unmet[0].get("message") or unmet[0]["type"]) if unmet else "nothing says why"
 
 
-def _copy(cluster: ClusterClient, pod: Json, inside: str, folder: Path) -> None:
+def _copy(cluster: ClusterClient, pod: Json, pack: Sequence[str], folder: Path) -> None:
     if shutil.which("kubectl") is None:
         raise _wrong("kubectl, which carries the files, is not on the PATH")
     where = ("-n", pod["metadata"]["namespace"], pod["metadata"]["name"], "-c", CONTAINER)
-    command = ["kubectl", *cluster.kubectl_flags, "exec", *where, "--", "python3", "-c", _PACK, inside]
+    command = ["kubectl", *cluster.kubectl_flags, "exec", *where, "--", *pack]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None  # noqa: S101  it is a pipe
         assert process.stderr is not None  # noqa: S101  it is a pipe

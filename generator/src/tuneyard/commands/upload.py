@@ -22,7 +22,9 @@ _CHARACTERS = 2048
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--data-store", metavar="URL", help="Address of a NeMo Data Store, without /v1.")
-@click.option("--repo", metavar="NAMESPACE/NAME", help="Data set of the Data Store; made where it is missing.")
+@click.option(
+    "--repo", metavar="NAMESPACE/NAME", help="Data set of the Data Store; made where it is missing."
+)
 @click.option("--path", help="Path inside the data set; training/ and the file's name by default.")
 @click.option("--s3", metavar="s3://BUCKET/KEY", help="Object of a bucket.")
 @click.option("--endpoint", metavar="URL", help="Address of the S3 store; Amazon's by default.")
@@ -99,7 +101,10 @@ def _source(  # noqa: PLR0917  the options that name a place
     try:
         return DataSource.model_validate(place)
     except ValidationError as error:
-        said = [f"{'.'.join(map(str, each['loc']))}: {each['msg']} (got {each['input']})" for each in error.errors()]
+        said = [
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']} (got {each['input']})"
+            for each in error.errors()
+        ]
         raise click.UsageError("; ".join(said)) from None
 
 
@@ -145,7 +150,9 @@ def _to_data_store(file: Path, place: DataStoreFile) -> None:
             path_or_fileobj=file, path_in_repo=place.path, repo_id=place.repo, repo_type="dataset"
         )
     except (HfHubHTTPError, HTTPError, RuntimeError, OSError) as error:
-        advice = f"try {ENV_DATA_STORE_TOKEN} with a token that may write" if _is_denied(error) else "try again"
+        advice = (
+            f"try {ENV_DATA_STORE_TOKEN} with a token that may write" if _is_denied(error) else "try again"
+        )
         raise _failed(f"{place.repo} of {base}", error, advice) from None
     click.echo(f"uploaded {file} to {place.repo} of {base}, commit {commit.oid}", err=True)
 
@@ -169,7 +176,9 @@ def _to_bucket(file: Path, place: S3File) -> None:
     except (Boto3Error, BotoCoreError, ClientError) as error:
         raise _failed(where, error, "try AWS_ACCESS_KEY_ID with a key that may write there") from None
     if arrived != file.stat().st_size:
-        raise click.ClickException(f"{where}: {arrived} bytes have arrived of {file.stat().st_size}; try again")
+        raise click.ClickException(
+            f"{where}: {arrived} bytes have arrived of {file.stat().st_size}; try again"
+        )
     click.echo(f"uploaded {file} to {where}", err=True)
 
 

@@ -58,8 +58,12 @@ class LoraServing(Contract):
     refresh_seconds: Annotated[int, Field(ge=5, le=86_400)] = 30
     """Seconds between two looks for new adapters."""
     source: Literal["entity-store", "folder"] = "folder"
-    """`entity-store`: NeMo Entity Store (NIM 1.x only); `folder`: vLLM gets the adapters of its namespace's jobs; a NIM
-    gets none yet."""
+    """`entity-store`: NeMo Entity Store (NIM 1.x only); `folder`: a folder that `adapter-sync` fills from the registry of
+    jobs, for vLLM from a claim or S3, for a NIM from S3."""
+    base_model: HuggingFaceModel | None = None
+    """What jobs call the model of a NIM from NGC, so that their adapters are served here; absent: no job is. Not with
+    `huggingFace`, which says it already. Example:
+    `{repo: meta-llama/Llama-3.1-8B-Instruct, revision: 0e9e39f249a16976918f6564b8830bc894c89659}`."""
 
 
 class Autoscaling(Contract):

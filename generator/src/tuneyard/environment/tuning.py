@@ -118,7 +118,7 @@ class RegistryInS3(Contract):
     """Region."""
     secret: ObjectName = "adapter-registry"  # noqa: S105  the name of a Secret
     """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. It is expected in each namespace of jobs, where it may write,
-    and in each namespace of vLLM models with `lora`, where reading is enough."""
+    and in each namespace of models with adapters from it, where reading is enough."""
 
 
 class FineTuning(Contract):

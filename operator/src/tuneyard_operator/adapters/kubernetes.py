@@ -35,6 +35,8 @@ _CLAIMS_SECONDS = 1.0
 _WARNINGS_SECONDS = 10.0
 """How old a list of warnings may be: to select events, the API server reads all events of a namespace."""
 _MAX_WARNINGS = 500
+_POSITIONS_SECONDS = 10.0
+"""How old the order of a queue may be: an answer holds up to 1,000 Workloads, and each held job asks."""
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
 _BUSY = frozenset({429, 503})
 """Statuses that come with Retry-After."""
@@ -58,6 +60,7 @@ class KubernetesCluster:
         )
         self._claims = Shared(self._list_claims, _CLAIMS_SECONDS)
         self._warnings = Shared(self._list_warnings, _WARNINGS_SECONDS)
+        self._positions = Shared(self._list_positions, _POSITIONS_SECONDS)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -122,7 +125,11 @@ class KubernetesCluster:
         if status == _NOT_FOUND:
             return SeenQueue(is_served=False)
         workload = next(iter(_items(status, answer)), None)
-        return parse_queue(workload, await self.read("LocalQueue", namespace, queue))
+        local_queue = await self.read("LocalQueue", namespace, queue)
+        if workload is None or local_queue is None:
+            return parse_queue(workload, local_queue, None)
+        positions = await self._positions.get(f"{namespace}/{queue}")
+        return parse_queue(workload, local_queue, positions.get(workload["metadata"]["name"]))
 
     async def pods_of(self, namespace: str, job: str) -> tuple[Object, ...]:
         """See `ports.Cluster`."""
@@ -186,7 +193,7 @@ class KubernetesCluster:
 
     async def post_event(self, namespace: str, event: Object) -> None:
         """See `ports.Cluster`."""
-        status, answer = await self._call("create", "Event", namespace, body=event)
+        status, answer = await self._call("create", "events.k8s.io/Event", namespace, body=event)
         if status == _FORBIDDEN:
             raise _forbidden(answer)
         if status != _CONFLICT:
@@ -201,6 +208,19 @@ class KubernetesCluster:
         query = {"fieldSelector": "type=Warning,reason!=FailedScheduling", "limit": str(_MAX_WARNINGS)}
         status, answer = await self._call("list", "Event", namespace, query=query)
         return tuple(parse_event(item) for item in _items(status, answer))
+
+    async def _list_positions(self, place: str) -> dict[str, int]:
+        """By name: the positions in their ClusterQueue, from 1, of the Workloads of a LocalQueue `namespace/name`.
+
+        Empty where Kueue's visibility API gives none: a cluster may run without it, and the reason is told all the same.
+        """
+        namespace, queue = place.split("/")
+        try:
+            status, answer = await self._call("get", "PendingWorkloadsSummary", namespace, queue)
+        except ClusterError:
+            return {}
+        pending = answer.get("items") or () if status < _ERROR else ()
+        return {each["metadata"]["name"]: each["positionInClusterQueue"] + 1 for each in pending}
 
     async def _call(
         self,

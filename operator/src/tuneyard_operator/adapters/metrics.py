@@ -60,6 +60,8 @@ class Metrics:
         self._failures = self._counter(series.ATTEMPT_FAILURES)
         self._held = self._counter(series.HELD_SECONDS)
         self._useful = self._counter(series.USEFUL_SECONDS)
+        self._taken_back = 0
+        """What was counted as useful too early, at most 0: the counter stands still until it is made up for."""
         # A series that begins above 0 has no increase for Prometheus, and the first failure would be missed.
         for stage in Stage:
             for failure_class in FailureClass:
@@ -75,7 +77,7 @@ class Metrics:
         if failed:
             self._errors.inc()
 
-    def changed(self, changes: Changes) -> None:
+    def changed(self, namespace: str, changes: Changes) -> None:
         """See `ports.Meter`."""
         if changes.ended is not None:
             self._ends.labels(*changes.ended).inc()
@@ -83,8 +85,11 @@ class Metrics:
             self._failures.labels(failed.stage, failed.failure_class).inc()
         for seconds in changes.queue_seconds:
             self._queue_seconds.observe(seconds)
-        self._held.inc(changes.held_seconds)
-        self._useful.inc(changes.useful_seconds)
+        # The first write of a job adds nothing yet, so the series of its namespace begins at 0 as well.
+        self._held.labels(namespace).inc(max(0, changes.held_seconds))
+        useful = self._taken_back + changes.useful_seconds
+        self._useful.inc(max(0, useful))
+        self._taken_back = min(0, useful)
         if changes.served_seconds is not None:
             self._served_seconds.observe(changes.served_seconds)
 

@@ -41,9 +41,13 @@ RESOURCES = {
     "ResourceClaimTemplate": Resource("resource.k8s.io", "v1", "resourceclaimtemplates"),
     "EndpointSlice": Resource("discovery.k8s.io", "v1", "endpointslices"),
     "Event": Resource("", "v1", "events"),
+    "events.k8s.io/Event": Resource("events.k8s.io", "v1", "events"),
     "Lease": Resource("coordination.k8s.io", "v1", "leases"),
     "Workload": Resource("kueue.x-k8s.io", "v1beta2", "workloads"),
     "LocalQueue": Resource("kueue.x-k8s.io", "v1beta2", "localqueues"),
+    "PendingWorkloadsSummary": Resource(
+        "visibility.kueue.x-k8s.io", "v1beta2", "localqueues", subresource="pendingworkloads"
+    ),
 }
 
 CLIENT_VERBS: dict[str, frozenset[str]] = {
@@ -57,10 +61,12 @@ CLIENT_VERBS: dict[str, frozenset[str]] = {
     "Service": frozenset({"create", "get", "delete"}),
     "ResourceClaimTemplate": frozenset({"create", "get", "delete"}),
     "EndpointSlice": frozenset({"list"}),
-    "Event": frozenset({"create", "list"}),
+    "Event": frozenset({"list"}),
+    "events.k8s.io/Event": frozenset({"create"}),
     "Lease": frozenset({"create", "get", "update"}),
     "Workload": frozenset({"list"}),
     "LocalQueue": frozenset({"get"}),
+    "PendingWorkloadsSummary": frozenset({"get"}),
 }
 """Verbs that the client uses. A call with another verb is refused before it is sent."""
 

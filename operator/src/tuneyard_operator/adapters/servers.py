@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
+from tuneyard_api.registry import STATUS_PORT, hex_of
 from tuneyard_api.serving import Destination
 
 from tuneyard_operator.adapters.replicas import Replicas
@@ -63,6 +64,8 @@ class HttpModelServers:
             other = await self._other_version(address, adapter) if destination.server == "vllm" else ""
         except _ERRORS as error:
             return ReplicaAnswer(name, is_reached=False, problem=_named(error))
+        if other and (refusal := await self._refusal_of(address, adapter)):
+            return ReplicaAnswer(name, problem=f"has refused this version: {refusal}", has_refused=True)
         return ReplicaAnswer(name, completed=not other, problem=other)
 
     async def _other_version(self, address: str, adapter: AskedAdapter) -> str:
@@ -84,6 +87,21 @@ class HttpModelServers:
         load = {"lora_name": adapter.name, "lora_path": path, "load_inplace": True}
         status, raw = await self._post(f"{address}/v1/load_lora_adapter", load)
         return "" if status == _OK else f"was asked to load {path} and {_said(status, raw)}"
+
+    async def _refusal_of(self, address: str, adapter: AskedAdapter) -> str:
+        """Why adapter-sync beside the server does not let it have this version; empty where there is none, or it may."""
+        host = urlsplit(address)._replace(netloc=_at_port(address, STATUS_PORT), path="/adapters").geturl()
+        try:
+            async with self._session.get(host, timeout=_LIST_TIMEOUT) as response:
+                told = orjson.loads(await response.read())["adapters"]
+            mine = (
+                each
+                for each in told
+                if each["name"] == adapter.name and hex_of(each["digest"]) == adapter.digest
+            )
+            return str(next((each.get("refused") or "" for each in mine), ""))
+        except _ERRORS:
+            return ""
 
     async def _root_of(self, address: str, name: str) -> str | None:
         models = await self._models(address)
@@ -109,6 +127,12 @@ class HttpModelServers:
 
 def _said(status: int, raw: bytes) -> str:
     return f"answered {status}: {raw[:_EXCERPT].decode(errors='replace')}"
+
+
+def _at_port(address: str, port: int) -> str:
+    """The host of an address with another port."""
+    host = urlsplit(address).hostname or ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _named(error: Exception) -> str:

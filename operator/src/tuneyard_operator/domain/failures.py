@@ -6,7 +6,7 @@ pod that may be gone by then. When several pods fail because one of them did, th
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ValidationError
 from tuneyard_api.pod_contract import (
@@ -35,6 +35,8 @@ _VAGUE = frozenset({FailureClass.INTERRUPTED, FailureClass.BUG})
 """Failure classes of a stage that lost one of its processes and cannot know why."""
 _ECHO = 4
 """Depth of a pod that reports only that it lost the others."""
+_MOST_OF_A_LOG = 2000
+"""Most characters of the end of a log that are kept; the kubelet tells 2,048 bytes of it."""
 _EXCERPT = 300
 """Longest part of a foreign message that is repeated, in characters."""
 
@@ -87,8 +89,19 @@ def classify(ending: Ending) -> StageFailure:
     for explain in CHAIN:
         failure = explain(ending)
         if failure is not None:
-            return failure if explain is said_by_the_stage else _with_advice(failure)
+            said = failure if explain is said_by_the_stage else _with_advice(failure)
+            return replace(said, last_lines=last_lines(ending.pod))
     return StageFailure(FailureClass.BUG, ending.named("ended for an unknown reason"))
+
+
+def last_lines(pod: SeenPod | None) -> str:
+    """The end of an ended pod's log: the stage tells it with a failure; of a stage that was killed, the kubelet tells it."""
+    message = pod.terminated.message if pod is not None and pod.terminated is not None else ""
+    try:
+        failure = StageResult.model_validate_json(message).failure
+    except ValidationError:
+        return message[-_MOST_OF_A_LOG:].strip()
+    return (failure.last_lines or "") if failure is not None else ""
 
 
 def first_cause(endings: Iterable[Ending], known: StageFailure | None = None) -> StageFailure | None:
@@ -296,7 +309,7 @@ def _with_advice(failure: StageFailure) -> StageFailure:
     advice = ADVICE.get(failure.failure_class)
     if advice is None or "; try " in failure.message:
         return failure
-    return StageFailure(failure.failure_class, f"{failure.message}; try {advice}")
+    return replace(failure, message=f"{failure.message}; try {advice}")
 
 
 def _parenthesis(reason: str, message: str) -> str:

@@ -2,7 +2,7 @@
 """What Prometheus is told of FineTuneJobs, read from their status alone.
 
 `changes_between` says what one status write adds to the counters, `census_of` what holds now. How a job's time is
-divided is decided here and nowhere else: both read times of attempts and facts of results.
+divided is decided in `ledger` and nowhere else: what Prometheus is told adds up to what status says.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,6 @@ from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import Attempt, FineTuneJobStatus, State
 
 from tuneyard_operator.domain.conditions import Conditions, read_time
-from tuneyard_operator.domain.deadlines import ran
 from tuneyard_operator.domain.state import is_terminal
 
 FINAL_ENDINGS = (
@@ -27,6 +26,7 @@ FINAL_ENDINGS = (
             *(reasons.OBJECT_INVALID, reasons.ATTEMPTS_EXHAUSTED, reasons.INTERRUPTED_TOO_OFTEN),
             *(reasons.ACTIVE_DEADLINE, reasons.PENDING_DEADLINE),
             *(reasons.ENDPOINT_UNREACHABLE, reasons.SERVE_TIMEOUT, reasons.BASE_NOT_SERVED),
+            reasons.TRIAL_FAILED,
         )
     ),
 )
@@ -52,10 +52,10 @@ class Changes:
     failed: tuple[Failed, ...] = ()
     queue_seconds: tuple[float, ...] = ()
     """For each training attempt whose pods now all run: all its time in its queue so far, and from its start until they ran."""
-    held_seconds: float = 0.0
-    """Time for which training attempts ran until they ended or lost their place, times GPUs."""
-    useful_seconds: float = 0.0
-    """Time of the optimizer steps of a training that is done, times GPUs."""
+    held_seconds: int = 0
+    """GPU seconds that the ledger has counted."""
+    useful_seconds: int = 0
+    """GPU seconds of optimizer steps that are kept for good; negative where a later report divides the run otherwise."""
     served_seconds: float | None = None
     """Of an adapter that is served now: since it was published."""
 
@@ -74,7 +74,7 @@ class Census:
     """Of all jobs that train."""
 
 
-def changes_between(former: FineTuneJobStatus, status: FineTuneJobStatus, now: datetime) -> Changes:
+def changes_between(former: FineTuneJobStatus, status: FineTuneJobStatus) -> Changes:
     """What the write of `status` in place of `former` adds."""
     before = {(each.stage, each.number): each for each in former.attempts}
     pairs = [(before.get((each.stage, each.number)), each) for each in status.attempts]
@@ -82,13 +82,12 @@ def changes_between(former: FineTuneJobStatus, status: FineTuneJobStatus, now: d
     failed = [
         each for was, each in pairs if each.outcome == "Failed" and (was is None or was.outcome == "Running")
     ]
-    gpus = _gpus(status)
     return Changes(
         ended=_ended(former, status),
         failed=tuple(Failed(each.stage, each.failure_class or "") for each in failed),
         queue_seconds=tuple(_queue_seconds(each) for was, each in trainings if _begins_to_run(was, each)),
-        held_seconds=float(gpus * sum(_held(was, each, now) for was, each in trainings)),
-        useful_seconds=gpus * (_new(former, status, "seconds") or 0.0),
+        held_seconds=_held(status) - _held(former),
+        useful_seconds=_kept(status) - _kept(former),
         served_seconds=_new(former, status, "served_after_seconds"),
     )
 
@@ -126,9 +125,16 @@ def _ended(former: FineTuneJobStatus, status: FineTuneJobStatus) -> tuple[str, s
     return status.state.value, reason_of(status.conditions)
 
 
-def _gpus(status: FineTuneJobStatus) -> int:
-    """GPUs of the training; a runtime without GPUs counts as one."""
-    return max(1, status.plan.gpus if status.plan else 1)
+def _held(status: FineTuneJobStatus) -> int:
+    return status.ledger.gpu_seconds if status.ledger else 0
+
+
+def _kept(status: FineTuneJobStatus) -> int:
+    """GPU seconds of optimizer steps that a checkpoint or the end of the training has kept."""
+    ledger = status.ledger
+    if ledger is None or status.plan is None:
+        return 0
+    return status.plan.gpus * ((ledger.seconds.training or 0) - (ledger.unsaved_seconds or 0))
 
 
 def _begins_to_run(was: Attempt | None, attempt: Attempt) -> bool:
@@ -139,16 +145,6 @@ def _queue_seconds(attempt: Attempt) -> float:
     """All time in its queue so far; and from its start, or from when its queue last let it go, until its pods ran."""
     began = read_time(attempt.running_since or attempt.started)
     return attempt.queued_seconds + max(0.0, (began - read_time(attempt.started)).total_seconds())
-
-
-def _held(was: Attempt | None, attempt: Attempt, now: datetime) -> int:
-    """Seconds that a running attempt had run when this write says that it ended or that its queue took its place."""
-    if was is None or was.outcome != "Running":
-        return 0
-    if attempt.outcome != "Running":
-        return ran(was, read_time(attempt.ended) if attempt.ended else now)
-    has_lost_its_place = was.queued_since is None and attempt.queued_since is not None
-    return ran(was, now) if has_lost_its_place else 0
 
 
 def _new(former: FineTuneJobStatus, status: FineTuneJobStatus, name: str) -> float | None:

@@ -130,6 +130,8 @@ class SeenQueue:
     """The ClusterQueue that the Job waits for; None: its LocalQueue does not exist."""
     message: str = ""
     """Why the Workload is not admitted, in Kueue's words."""
+    position: int | None = None
+    """Its position in the ClusterQueue, from 1; None: Kueue does not say it."""
     is_served: bool = True
     """Whether the API server knows Workloads; false: there is no Kueue in the cluster."""
 
@@ -204,6 +206,8 @@ class ReplicaAnswer:
     """Whether the replica answered with a token from this version of the adapter."""
     problem: str = ""
     """Reason why it did not, in a few words that follow the replica's name."""
+    has_refused: bool = False
+    """Whether the replica was tried with this version and keeps the former one."""
 
 
 @dataclass(frozen=True, slots=True)

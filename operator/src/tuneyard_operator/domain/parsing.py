@@ -153,12 +153,12 @@ def may_unpublish(body: Object) -> bool:
     return bool(unpublishes_for(body)) and not is_over
 
 
-def parse_queue(workload: Object | None, local_queue: Object | None) -> SeenQueue:
-    """What a Workload, and the LocalQueue that it is in, say of the Job that they hold back."""
+def parse_queue(workload: Object | None, local_queue: Object | None, position: int | None) -> SeenQueue:
+    """What a Workload, and the LocalQueue that it is in, say of the Job that they hold back at this position."""
     target = (local_queue.get("spec") or {}).get("clusterQueue") if local_queue is not None else None
     if workload is None:
         return SeenQueue(cluster_queue=target)
-    return SeenQueue(workload["metadata"]["name"], target, _why_not_admitted(workload))
+    return SeenQueue(workload["metadata"]["name"], target, _why_not_admitted(workload), position)
 
 
 def _why_not_admitted(workload: Object) -> str:

@@ -16,7 +16,7 @@ from tuneyard_operator.domain.retries import CHARGED
 from tuneyard_operator.domain.state import derive_state, is_after
 from tuneyard_operator.domain.verdict import StageFailure, Verdict
 
-_MAX_ATTEMPTS_KEPT = 64
+_MAX_ATTEMPTS_KEPT, _LOGS_KEPT = 64, 3
 _WORTH_AN_EVENT = reasons.WAITING - {reasons.WAITING_FOR_ENDPOINT, reasons.QUEUED}
 """An endpoint that has not looked at the registry yet is no news, nor is a queue that does its work."""
 
@@ -109,7 +109,9 @@ class Report:
         """Record that its queue holds an attempt back from now on; what its pods said while they were taken away is dropped."""
         self.change(active_seconds=(self.status.active_seconds or 0) + ran(attempt, self.now))
         since = api_time(self.now)
-        return self.note(attempt, queued_since=since, running_since=None, failure_class=None, message=None)
+        return self.note(
+            attempt, queued_since=since, running_since=None, failure_class=None, message=None, last_lines=None
+        )
 
     def let_go(self, attempt: Attempt) -> Attempt:
         """Record that its queue has let an attempt go."""
@@ -121,13 +123,14 @@ class Report:
         fields: dict[str, Any] = {"ended": api_time(self.now), "outcome": "Stopped"}
         if isinstance(ending, StageResult | SeenCustomization):
             # A pod that was to be taken away may have ended well before that.
-            fields |= {"outcome": "Succeeded", "failure_class": None, "message": None}
+            fields |= {"outcome": "Succeeded", "failure_class": None, "message": None, "last_lines": None}
         elif ending is not None:
             kind = ending.failure_class
             fields |= {
                 "outcome": "Failed",
                 "failure_class": kind,
                 "message": clip(ending.message),
+                "last_lines": ending.last_lines or None,
                 "charged": attempt.charged + (kind in CHARGED),
                 "interrupted": attempt.interrupted + (kind is FailureClass.INTERRUPTED),
             }
@@ -137,7 +140,14 @@ class Report:
                 "queued_since": None,
                 "queued_seconds": attempt.queued_seconds + queued_for(attempt, self.now),
             }
-        return self.note(attempt, **fields)
+        ended = self.note(attempt, **fields)
+        self._drop_older_lines()
+        return ended
+
+    def _drop_older_lines(self) -> None:
+        """Ends of logs stay with the newest attempts that have one, so that status stays small."""
+        for attempt in [each for each in self.status.attempts if each.last_lines][:-_LOGS_KEPT]:
+            self.note(attempt, last_lines=None)
 
     def hold(self, why: Verdict) -> None:
         """Record that nothing of the job runs, because a person suspends it or its budget is spent."""

@@ -71,12 +71,15 @@ def each_replica_completes(serving: Serving) -> Verdict | None:
     missing = [answer for answer in answers if not answer.completed]
     if not missing:
         return None
+    refused = [answer for answer in missing if answer.has_refused]
+    first = (refused or missing)[0]
     of = f"{len(missing)} of {len(answers)} replicas of " if len(answers) > 1 else ""
-    which = f"{missing[0].address} " if len(answers) > 1 else "the server "
+    which = f"{first.address} " if len(answers) > 1 else "the server "
     return _late_or_wait(
         serving,
         f"{of}{serving.endpoint} {'do' if len(missing) > 1 else 'does'} not serve {serving.adapter}:"
-        f" {which}{missing[0].problem}",
+        f" {which}{first.problem}",
+        late=reasons.TRIAL_FAILED if refused else reasons.SERVE_TIMEOUT,
     )
 
 
@@ -88,7 +91,7 @@ def _names(listed: tuple[str, ...]) -> str:
     return names if len(listed) <= _NAMED else f"{names} and {len(listed) - _NAMED} more"
 
 
-def _late_or_wait(serving: Serving, message: str, late: str = reasons.SERVE_TIMEOUT) -> Verdict:
+def _late_or_wait(serving: Serving, message: str, late: str) -> Verdict:
     if serving.waited < serving.timeout:
         return _wait(serving, message)
     seconds = int(serving.timeout.total_seconds())

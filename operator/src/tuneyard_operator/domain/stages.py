@@ -18,7 +18,7 @@ from tuneyard_api.status import Attempt, ConditionType, WaitingFor
 from tuneyard_operator.domain.conditions import api_time, clip
 from tuneyard_operator.domain.customizations import SeenCustomization
 from tuneyard_operator.domain.decision import Action, Create, Delete, Note
-from tuneyard_operator.domain.failures import Ending, classify, first_cause, read_result
+from tuneyard_operator.domain.failures import Ending, classify, first_cause, last_lines, read_result
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.held import since_let_go, why_held
 from tuneyard_operator.domain.holding import why_it_stops
@@ -162,7 +162,9 @@ def _follow(work: Work, attempt: Attempt) -> StageResult | Running | Verdict:
     if attempt.stopping is not None:
         return _finish_stopping(work, attempt, job, pods)
     endings = _endings(work, attempt, job, pods if job is None else since_let_go(job, pods))
-    known = StageFailure(attempt.failure_class, attempt.message or "") if attempt.failure_class else None
+    known = None
+    if attempt.failure_class:
+        known = StageFailure(attempt.failure_class, attempt.message or "", attempt.last_lines or "")
     if job is None or job.is_over or ended_well:
         failure = first_cause(endings, known) or classify(endings[0])
         return again(work, PODS, stage, work.report.end(attempt, failure))
@@ -170,7 +172,12 @@ def _follow(work: Work, attempt: Attempt) -> StageResult | Running | Verdict:
     cause = first_cause(endings, known) if is_one_of_several and not job.suspended else None
     if cause is not None:
         # Read them now: the Job ends the other pods, and they are gone by the time that it is Failed.
-        attempt = work.report.note(attempt, failure_class=cause.failure_class, message=clip(cause.message))
+        attempt = work.report.note(
+            attempt,
+            failure_class=cause.failure_class,
+            message=clip(cause.message),
+            last_lines=cause.last_lines or None,
+        )
     if work.hold is not None:
         message = f"{why_it_stops(work.hold)}: checkpoint and leave"
         return stop(work, attempt, reasons.SUSPENDING, message)
@@ -220,10 +227,14 @@ def _finish_stopping(
     work: Work, attempt: Attempt, job: SeenJob | None, pods: tuple[SeenPod, ...]
 ) -> Running | Verdict:
     reason, message = attempt.stopping or "", attempt.message or ""
+    said = next(filter(None, (last_lines(pod) for pod in sorted(pods, key=lambda pod: pod.name))), "")
+    if said and attempt.last_lines is None:
+        attempt = work.report.note(attempt, last_lines=said)  # Pods that are deleted can say it only now.
     alive = [pod for pod in pods if not pod.is_over]
     if (job is None or job.is_over) and not alive:
-        is_failure = reason in {FailureClass.HUNG, FailureClass.INTERRUPTED}
-        failure = StageFailure(FailureClass(reason), message) if is_failure else None
+        failure = None
+        if reason in {FailureClass.HUNG, FailureClass.INTERRUPTED}:
+            failure = StageFailure(FailureClass(reason), message, attempt.last_lines or "")
         return again(work, PODS, attempt.stage, work.report.end(attempt, failure))
     if job is not None and not job.is_over and not job.deleting:
         work.actions.append(Delete("Job", job.name, job.uid))

@@ -33,6 +33,8 @@ class StageFailure:
     failure_class: FailureClass
     message: str
     """One sentence with the evidence."""
+    last_lines: str = ""
+    """End of the log of the pod that failed first, as far as it is known."""
 
 
 Check = Callable[[Subject], Verdict | None]

@@ -80,7 +80,7 @@ class Reconciler:
             if outcome.frozen not in (each.frozen for each in decision.actions if isinstance(each, Create)):
                 return 0.0  # An earlier process stored another plan, which counts.
         if await report(self.cluster, self.store, seen, decision, now):
-            self.meter.changed(changes_between(seen.status, decision.status, now))
+            self.meter.changed(key.namespace, changes_between(seen.status, decision.status))
         return decision.requeue_after
 
     async def _work(self) -> None:

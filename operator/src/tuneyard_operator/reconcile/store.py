@@ -156,6 +156,9 @@ class Store:
         former = self._jobs.get(key)
         if former is not None and version_of(body) <= former.version:
             return
+        if (body.get("spec") or {}).get("managedBy", names.CONTROLLER) != names.CONTROLLER:
+            self._drop_named("FineTuneJob", key, key.name, version_of(body))
+            return
         stored = Stored(
             uid=metadata["uid"],
             version=version_of(body),

@@ -6,12 +6,15 @@ is classified here by its type.
 """
 
 import errno
+import sys
 import traceback
 from collections.abc import Callable
 
 from tuneyard_api.pod_contract import EXIT_CODES, MAX_MESSAGE, Failure, FailureClass
 from tuneyard_api.problems import clip
 from tuneyard_data.refused import DataRefused
+
+from tuneyard_trainer.pod.progress import Board
 
 
 class StageFailure(Exception):  # noqa: N818  named after the contract's Failure
@@ -37,6 +40,15 @@ def bad_input(message: str) -> StageFailure:
 def classify(error: BaseException) -> Failure:
     """The failure for `error`; the message of an unknown error ends with its last lines of code."""
     return Failure(failure_class=_class_of(error), message=clip(_message_of(error), MAX_MESSAGE))
+
+
+def told(error: BaseException, board: Board) -> Failure:
+    """The failure for `error` with the end of the log; a traceback is printed for an error that is not ours."""
+    if not is_explained(error):
+        text = "".join(traceback.format_exception(error))
+        print(text, end="", file=sys.stderr, flush=True)
+        board.keep(text)
+    return classify(error).model_copy(update={"last_lines": board.last_lines or None})
 
 
 def exit_code(failure: Failure | None) -> int:

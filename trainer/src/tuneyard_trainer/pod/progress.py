@@ -7,17 +7,20 @@ Best effort by design: nothing depends on it, and a port that is taken is a warn
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tuneyard_api.ledger import PhaseTimes
-from tuneyard_api.pod_contract import Progress, Stage
+from tuneyard_api.pod_contract import MAX_LAST_LINES, Progress, Stage
 
 LOG_INTERVAL_SECONDS = 5.0
 """Seconds between lines of the log; a terminal is redrawn four times a second instead."""
 _TERMINAL_INTERVAL_SECONDS = 0.25
+_LAST_LINES = 20
+"""Lines of the log that a failure keeps."""
 
 
 class _Watch:
@@ -61,6 +64,7 @@ class Board:
         self._last_line = 0.0
         self._is_terminal = sys.stdout.isatty()
         self._watch = _Watch(self._progress.phase)
+        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
 
     def update(self, **changes: Any) -> None:
         """Changes fields of Progress, by their names in Python."""
@@ -88,8 +92,20 @@ class Board:
             with self._lock:
                 self._watch.take_over(times)
 
+    def keep(self, text: str | None) -> None:
+        """Counts lines that somebody else has printed among the last ones."""
+        self._lines.extend((text or "").splitlines())
+
+    @property
+    def last_lines(self) -> str:
+        """The end of the log, at most MAX_LAST_LINES characters, and no line torn unless it is the only one."""
+        text = "\n".join(self._lines)[-MAX_LAST_LINES:]
+        is_torn = len(text) == MAX_LAST_LINES and "\n" in text
+        return text.partition("\n")[2] if is_torn else text
+
     def say(self, line: str) -> None:
         """Prints a line for people, such as a warning."""
+        self._lines.append(line)
         if not self._is_quiet:
             print(f"\r\x1b[K{line}" if self._is_terminal else line, flush=True)
 
@@ -99,6 +115,7 @@ class Board:
             return
         self._last_line = now
         line = describe(self.read())
+        self._lines.append(line)
         print(
             f"\r\x1b[K{line}" if self._is_terminal else line,
             end="" if self._is_terminal else "\n",

@@ -15,7 +15,7 @@ def result_path(workspace: Path, stage: Stage) -> Path:
 
 
 def encode(result: StageResult) -> bytes:
-    """`result` as JSON of at most MAX_RESULT_BYTES: the failure's message and then the warnings are cut to fit.
+    """`result` as JSON of at most MAX_RESULT_BYTES: last lines, the failure's message and warnings are cut in this order.
 
     Raises:
         ValueError: if the facts alone are too long, which no stage's facts are.
@@ -36,6 +36,10 @@ def _json(result: StageResult) -> bytes:
 
 def _shorten(result: StageResult, excess_bytes: int) -> StageResult | None:
     failure, warnings = result.failure, result.facts.get("warnings")
+    if failure is not None and failure.last_lines:
+        # Whole lines from the front; JSON may need several bytes for a character, so it is asked again.
+        lines = failure.last_lines[excess_bytes:].partition("\n")[2]
+        return result.model_copy(update={"failure": failure.model_copy(update={"last_lines": lines or None})})
     if failure is not None and failure.message != "…":
         # A character is at least one byte, so this always gets shorter, and cuts too much by at most the ellipsis.
         message = clip(failure.message, max(1, len(failure.message) - max(1, excess_bytes // 4)))

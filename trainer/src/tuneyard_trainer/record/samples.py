@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuneyard_api.job import Trial as WantedTrial
 from tuneyard_api.registry import Question, Trial
 
 KEPT_BYTES = 1 << 20
 """Most bytes of the file of answers that is kept; whole lines from its beginning."""
-TRIED, TRIED_CHARACTERS = 4, 4096
-"""Number of prompts that servers are tried with, and the longest of them as JSON."""
+TRIED_CHARACTERS = 4096
+"""Longest prompt that servers are tried with, as JSON: version.json keeps it, and pointers in S3 are copies of that."""
 SHOWN = 12
 """Number of prompts that the report shows."""
 SHOWN_CHARACTERS = 600
@@ -64,17 +65,19 @@ def read_samples(path: Path) -> Samples:
     return samples
 
 
-def read_trial(path: Path, max_new_tokens: int) -> Trial | None:
-    """The first short prompts of the file with the tuned model's answers; None if there are none."""
+def read_trial(path: Path, wanted: WantedTrial, max_new_tokens: int) -> Trial | None:
+    """The first short prompts of the file with the tuned model's answers; None if there are none, or none are wanted."""
     questions: list[Question] = []
     for line in read_samples(path).kept:
         content = json.loads(line)
         question = Question(
             prompt=content["prompt"], messages=content.get("messages"), answer=content["tuned"]
         )
-        if len(question.model_dump_json()) <= TRIED_CHARACTERS and len(questions) < TRIED:
+        if len(question.model_dump_json()) <= TRIED_CHARACTERS and len(questions) < wanted.prompts:
             questions.append(question)
-    return Trial(questions=tuple(questions), max_new_tokens=max_new_tokens) if questions else None
+    if not questions:
+        return None
+    return Trial(questions=tuple(questions), max_new_tokens=max_new_tokens, min_likeness=wanted.min_likeness)
 
 
 def _parse(line: str) -> Sample | None:

@@ -7,17 +7,27 @@ first, so that nobody retires a version that is about to be named.
 """
 
 import shutil
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from pydantic import ValidationError
 from tuneyard_api.places import RegistryRetention, S3Prefix
-from tuneyard_api.pod_contract import FailureClass, PublishedDigest
-from tuneyard_api.registry import MARKS, MAX_JSON_BYTES, POINTER_SUFFIX, STORE, VERSION_FILE, Version
+from tuneyard_api.pod_contract import FailureClass
+from tuneyard_api.registry import (
+    MARKS,
+    MAX_JSON_BYTES,
+    POINTER_SUFFIX,
+    STORE,
+    VERSION_FILE,
+    PublishedDigest,
+    Version,
+    version_path,
+)
 
 from tuneyard_trainer.fetch.object_store import connect, said_by_store
 from tuneyard_trainer.pod.failures import StageFailure
@@ -91,6 +101,24 @@ class BucketRegistry:
             if current is None or current.digest != f"sha256:{digest}"
         ]
         return [digest for digest in to_retire(earlier, retention, now) if self._remove(name, digest, now)]
+
+    def pack(self, name: str, digest: str, out: IO[bytes]) -> None:
+        """Write the files of a version to `out` as tar; marks of publishers are the registry's own and stay.
+
+        Raises:
+            StageFailure: there is no such version, or what the store refuses.
+        """
+        folder = f"{version_path(name, digest)}/"
+        names = [each for each in self._objects(folder) if not each.startswith(f"{MARKS}/")]
+        if not names:
+            raise StageFailure(FailureClass.DATA_MISSING, f"{self._called(folder)}: there is no such version")
+        with tarfile.open(fileobj=out, mode="w|") as archive:
+            for each in names:
+                with self._said(f"{folder}{each}") as key:
+                    answer = self.client.get_object(Bucket=self.place.bucket, Key=key)
+                    entry = tarfile.TarInfo(each)
+                    entry.size = answer["ContentLength"]
+                    archive.addfile(entry, answer["Body"])
 
     def _store(self, version: Version, content: Content) -> None:
         """Upload the version if it is not stored yet, and check that its files have the digest."""

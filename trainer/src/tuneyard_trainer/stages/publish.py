@@ -131,6 +131,8 @@ def _version(context: StageContext, source: Path, evaluation: EvaluationFacts | 
         method=job.method,
         rank=lora_as_trained(job, context.workspace / PREPARED).rank if is_lora else None,
         evaluation=kept,
-        trial=read_trial(context.workspace / SAMPLES, job.evaluation.max_new_tokens) if is_lora else None,
+        trial=read_trial(context.workspace / SAMPLES, job.trial, job.evaluation.max_new_tokens)
+        if is_lora
+        else None,
         job=Publisher(namespace=job.namespace, name=job.name, uid=job.uid),
     )

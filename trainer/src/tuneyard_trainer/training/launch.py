@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
-from tuneyard_api.pod_contract import FailureClass, ResolvedJob, Stage, StageResult, TrainFacts
+from tuneyard_api.pod_contract import Failure, FailureClass, ResolvedJob, Stage, StageResult, TrainFacts
 
 from tuneyard_trainer.pod.context import RESULT_SECONDS, StageContext, patience
 from tuneyard_trainer.pod.environment import usable_cores
@@ -48,7 +48,9 @@ def train_distributed(context: StageContext) -> TrainFacts:
     minutes = round((time.monotonic() - began) / 60)
     results = _results(folder, context.plan_digest)
     context.board.times_of(results[0].times if results else None)
-    if any(result.failure for result in results):
+    failures = [result.failure for result in results if result.failure]
+    if failures:
+        context.board.keep(_first_cause(failures).last_lines)
         raise root_cause(folder.parent, context.plan_digest)
     if code == 0 and len(results) == job.gpus_per_node:
         return TrainFacts.model_validate(results[0].facts)
@@ -81,8 +83,12 @@ def root_cause(results: Path, plan_digest: str) -> StageFailure:
         for result in _results(folder, plan_digest)
         if result.failure
     ]
-    first = min(said, key=lambda failure: failure.failure_class is FailureClass.INTERRUPTED)
+    first = _first_cause(said)
     return StageFailure(first.failure_class, first.message)
+
+
+def _first_cause(failures: list[Failure]) -> Failure:
+    return min(failures, key=lambda failure: failure.failure_class is FailureClass.INTERRUPTED)
 
 
 def workers_folder(workspace: Path, node: int) -> Path:

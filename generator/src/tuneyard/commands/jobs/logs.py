@@ -19,11 +19,15 @@ from tuneyard.commands.reporting import one
     type=click.Choice([stage.value for stage in Stage]),
     help="Stage; otherwise the one that runs, or the last.",
 )
+@click.option(
+    "--attempt", type=click.IntRange(min=1), help="Attempt of the stage, also one whose pod is gone."
+)
 def command(
     name: str,
     client: Client,
     tail: int | None,
     stage: str | None,
+    attempt: int | None,
     *,
     follow: bool,
 ) -> None:
@@ -31,7 +35,7 @@ def command(
     chosen = Stage(stage) if stage else None
 
     def print_lines() -> None:
-        for line in client.logs(name, stage=chosen, follow=follow, tail=tail):
+        for line in client.logs(name, stage=chosen, attempt=attempt, follow=follow, tail=tail):
             click.echo(line)
 
     one(print_lines)
