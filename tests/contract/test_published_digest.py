@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from tuneyard_api.published import published_digest
+from tuneyard_api.registry import published_digest
 
 
 @pytest.fixture

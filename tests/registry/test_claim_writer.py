@@ -16,8 +16,7 @@ from support.registry.kills import killed_before
 from support.registry.writing import adapter
 from tuneyard_api.places import RegistryRetention
 from tuneyard_api.pod_contract import ADAPTER_FILES, FailureClass
-from tuneyard_api.published import published_digest
-from tuneyard_api.registry import VERSION_FILE, read_version
+from tuneyard_api.registry import VERSION_FILE, published_digest, read_version
 from tuneyard_sync.sources import FolderSource, RegistryError
 from tuneyard_trainer.pod.failures import StageFailure
 from tuneyard_trainer.registry import claim

@@ -18,8 +18,7 @@ from support.adapter_servers import AdapterServer, running
 from support.registry.s3_stores import BUCKET, versity_store
 from support.tiny_adapters import write_adapter
 from tuneyard_api.places import S3Prefix
-from tuneyard_api.published import published_digest
-from tuneyard_api.registry import Question, StoredBase, Trial, Version, hex_of, trial_name
+from tuneyard_api.registry import Question, StoredBase, Trial, Version, hex_of, published_digest, trial_name
 from tuneyard_local.network import pick_ports
 from tuneyard_local.parts import build_parts
 from tuneyard_local.progress import Progress

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.registry.adapters import TINY, publish, write_adapter
-from tuneyard_api.published import published_digest
 from tuneyard_api.registry import (
     MAX_JSON_BYTES,
     StoredBase,
@@ -15,6 +14,7 @@ from tuneyard_api.registry import (
     is_name,
     linked_digest,
     pointer_name,
+    published_digest,
     read_version,
     version_path,
 )

@@ -13,8 +13,7 @@ from click.testing import CliRunner
 from support.registry.adapters import DESCRIPTION
 from tuneyard.main import cli
 from tuneyard_api.pod_contract import ADAPTER_FILES
-from tuneyard_api.published import published_digest
-from tuneyard_api.registry import VERSION_FILE
+from tuneyard_api.registry import VERSION_FILE, published_digest
 from tuneyard_sync.sources import FolderSource
 from tuneyard_trainer.record import samples as reading
 from tuneyard_trainer.record.curve import draw_curve, evenly

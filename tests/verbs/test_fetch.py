@@ -18,8 +18,7 @@ from support.registry.s3_stores import BUCKET, Store, moto_store
 from support.samples import job_spec, runtime_spec
 from tuneyard.main import verbs
 from tuneyard_api.pod_contract import ADAPTER_FILES
-from tuneyard_api.published import published_digest
-from tuneyard_api.registry import StoredBase, Version, version_path
+from tuneyard_api.registry import StoredBase, Version, published_digest, version_path
 
 JOBS, PODS = "/apis/tuneyard.io/v1alpha1/namespaces/team/finetunejobs", "/api/v1/namespaces/team/pods"
 KUBECTL = """#!{python}

@@ -376,7 +376,8 @@ def _server_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable[Pro
             f"{model.name} takes ranks up to {model.max_lora_rank} (got {rank}); try {model.max_lora_rank}, or"
             " serve.disabled: true",
         )
-    if model is not None and model.server == "nim" and job.spec.publish.replace:
+    is_named_by_version = isinstance(registry_of(job, runtime), ModelStore)
+    if model is not None and model.server == "nim" and job.spec.publish.replace and not is_named_by_version:
         yield Problem(
             "spec.publish.replace",
             f"{model.name} is a NIM, and no NIM says which version of an adapter it answers with (got true); try another"

@@ -6,8 +6,11 @@ the relative link `<name>`, in S3 by the object `<name>.json`, which is a copy o
 of a former release has a folder `<name>/` instead of the link; it is read as the version that its digest says.
 """
 
+import hashlib
 import json
 import re
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
@@ -17,7 +20,6 @@ from tuneyard_api.base import Label, Tolerant
 from tuneyard_api.gate import KeptEvaluation
 from tuneyard_api.methods import method_of
 from tuneyard_api.pod_contract import ADAPTER_CONFIG, ADAPTER_FILES
-from tuneyard_api.published import published_digest
 
 STORE = ".store"
 """Folder of all versions; a server reads no name that begins with a dot."""
@@ -36,6 +38,35 @@ MAX_JSON_BYTES = 1 << 20
 _ALGORITHM = "sha256:"
 _DIGEST = r"sha256:[0-9a-f]{64}"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class PublishedDigest:
+    """`sha256:` over name, length in bytes and content of each file; its text is the digest of what was added so far."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def add(self, name: str, length: int, blocks: Iterable[bytes]) -> None:
+        """Add one file; files are added in the order of their names."""
+        self._sha256.update(f"{name}\0{length}\0".encode())
+        for block in blocks:
+            self._sha256.update(block)
+
+    def __str__(self) -> str:
+        return f"sha256:{self._sha256.hexdigest()}"
+
+
+def published_digest(folder: Path, names: Iterable[str] = ADAPTER_FILES) -> str:
+    """The PublishedDigest of files in a folder.
+
+    Raises:
+        OSError: a file can't be read.
+    """
+    digest = PublishedDigest()
+    for name in sorted(names):
+        with (folder / name).open("rb") as file:
+            digest.add(name, (folder / name).stat().st_size, iter(partial(file.read, 1 << 20), b""))
+    return str(digest)
 
 
 class StoredBase(Tolerant):

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from tuneyard_api import durable
 from tuneyard_api.pod_contract import ADAPTER_CONFIG
-from tuneyard_api.published import published_digest
 from tuneyard_api.registry import (
     STORE,
     StoredBase,
     Version,
     is_name,
     linked_digest,
+    published_digest,
     read_config,
     version_path,
 )

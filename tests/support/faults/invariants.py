@@ -12,8 +12,7 @@ from pathlib import Path
 
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
-from tuneyard_api.published import published_digest
-from tuneyard_api.registry import STORE
+from tuneyard_api.registry import STORE, published_digest
 from tuneyard_api.status import FineTuneJobStatus
 
 from support.faults.history import Api, Body, Happened, History

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard_api.pod_contract import ADAPTER_FILES
-from tuneyard_api.published import published_digest
-from tuneyard_api.registry import VERSION_FILE, StoredBase, Version
+from tuneyard_api.registry import VERSION_FILE, StoredBase, Version, published_digest
 
 DESCRIPTION = (
     "README.md",

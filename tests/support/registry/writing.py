@@ -5,8 +5,7 @@ import json
 from pathlib import Path
 
 from tuneyard_api.pod_contract import ADAPTER_FILES
-from tuneyard_api.published import published_digest
-from tuneyard_api.registry import Publisher, StoredBase, Version
+from tuneyard_api.registry import Publisher, StoredBase, Version, published_digest
 from tuneyard_trainer.registry.content import Content
 
 from support.registry.adapters import DESCRIPTION, TINY

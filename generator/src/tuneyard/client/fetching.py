@@ -22,9 +22,8 @@ from tuneyard_api.job import FineTuneJob
 from tuneyard_api.places import S3Prefix, S3Registry
 from tuneyard_api.pod_contract import CA_FILE, CA_FOLDER, CA_VARIABLES, CONTAINER, ENV_S3, REGISTRY_DIR
 from tuneyard_api.pod_security import CONTAINER_SECURITY, POD_SECURITY
-from tuneyard_api.published import published_digest
 from tuneyard_api.refusals import registry_of
-from tuneyard_api.registry import MARKS, read_version, version_path
+from tuneyard_api.registry import MARKS, published_digest, read_version, version_path
 from tuneyard_api.runtime import FineTuneRuntime
 
 from tuneyard.client.job import Job

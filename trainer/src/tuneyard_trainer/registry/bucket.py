@@ -18,13 +18,13 @@ from typing import IO, Any, Self
 from pydantic import ValidationError
 from tuneyard_api.places import RegistryRetention, S3Prefix
 from tuneyard_api.pod_contract import FailureClass
-from tuneyard_api.published import PublishedDigest
 from tuneyard_api.registry import (
     MARKS,
     MAX_JSON_BYTES,
     POINTER_SUFFIX,
     STORE,
     VERSION_FILE,
+    PublishedDigest,
     Version,
     version_path,
 )

@@ -5,8 +5,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
 from tuneyard_api.pod_contract import ADAPTER_FILES, ResolvedJob
-from tuneyard_api.published import published_digest
-from tuneyard_api.registry import StoredBase
+from tuneyard_api.registry import StoredBase, published_digest
 
 PREPARED = "prepared"
 """Folder in which prepare leaves its output for train."""
