@@ -67,7 +67,7 @@ GATE = {
 }
 GATED = {
     "dataset": {"training": SOURCE, "test": SOURCE},
-    "publish": {"replace": True},
+    "publish": {"replace": True, "trial": {}},
     "evaluation": {"gate": GATE},
 }
 METHODS: tuple[dict[str, Any], ...] = (

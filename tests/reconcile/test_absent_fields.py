@@ -106,8 +106,8 @@ READERS: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
     "a pod in the store": (POD, put("Pod")),
     "a pod that unpublishes": (POD, lambda body: parse_unpublish(JOB, [body])),
     "an event": (EVENT, parse_event),
-    "a Workload": (WORKLOAD, lambda body: parse_queue(body, None)),
-    "a LocalQueue": (LOCAL_QUEUE, lambda body: parse_queue(None, body)),
+    "a Workload": (WORKLOAD, lambda body: parse_queue(body, None, None)),
+    "a LocalQueue": (LOCAL_QUEUE, lambda body: parse_queue(None, body, None)),
     "a FineTuneJob": (OURS, put("FineTuneJob")),
     "a FineTuneRuntime": (RUNTIME, put("FineTuneRuntime")),
 }

@@ -80,7 +80,7 @@ def _fields(schema: Schema, values: Mapping[str, Any]) -> list[str]:
         has_fields, default = "properties" in part, part.get("default")
         bounds = "" if has_fields else f" [{constraints(part)}]"
         lines.append(f"# {need}{part['description'].splitlines()[0]}{bounds}")
-        if name not in values and has_fields and not default:
+        if name not in values and has_fields:
             lines += [f"# {name}:", *(f"#   {line}" for line in _leaves(part))]
         elif name not in values:
             lines += [f"# {line}" for line in _written(name, default).splitlines()]

@@ -29,6 +29,7 @@ OTHER_RULES = {
     "live-secrets": "With `--cluster`: expected Secrets are not in the cluster.",
     "job": "`kubectl tuneyard`: there is no such job, or it has not what is asked for.",
     "fetch": "`kubectl tuneyard fetch`: what the job published cannot be copied.",
+    "restore": "`kubectl tuneyard restore`: the file is none that `backup` wrote.",
     "cluster": "The cluster cannot be reached, or refuses a request.",
     "foreign-file": "`render`: a file or folder of someone else is where the tree is written.",
     "write": "`render`: the tree cannot be written.",
