@@ -147,7 +147,8 @@ def test_a_job_whose_place_is_taken_away_goes_on_with_the_same_attempt(
     own = owner.apply("a")
     own.succeed(Stage.PREPARE)
     waiting = is_queued(lent, "reclamation within the cohort")
-    assert waiting.message.startswith(f"ClusterQueue {borrower.name}, position 1: ")
+    # Kueue tells no position until the Workload is in its queue again.
+    assert waiting.message.startswith(f"ClusterQueue {borrower.name}")
     until("its pod to go", lambda: not pods(lent, Stage.TRAIN))
     assert suspended(lent, "a-train-1")
     queue_operator.kill()

@@ -115,13 +115,14 @@ class Kueue:
         self.cluster.processes.start(
             "kueue",
             [
-                "env",
+                "/usr/bin/env",
                 f"--chdir={self.folder}",  # The visibility server makes its certificate in a folder beside.
                 program("kueue"),
                 f"--config={self.folder / 'kueue.yaml'}",
                 f"--kubeconfig={self.folder / 'kueue.kubeconfig'}",
                 "--zap-log-level=2",
             ],
+            becomes=str(program("kueue")),
         )
         until("Kueue's certificate", self._bring_certificate, 60)
         until("Kueue's webhooks", self._has_webhooks, 60)
