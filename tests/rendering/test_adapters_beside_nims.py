@@ -147,3 +147,36 @@ def test_without_a_base_or_a_registry_no_job_is_sent_to_it_and_check_says_so(
 
 def test_a_filled_folder_is_no_warning() -> None:
     assert "nim-folder-is-filled" not in {each.rule for each in check_stack(stack({"baseModel": BASE}))}
+
+
+IN_STORES: Json = {
+    "runtimes": [{"name": "hf", "publishTo": "data-store"}],
+    "namespaces": [{"name": "team", "gpus": 2, "storageGiB": 500}],
+}
+
+
+def test_a_job_reaches_a_nim_by_way_of_the_stores_of_nemo() -> None:
+    here = stack({"source": "entity-store", "baseModel": BASE}, fineTuning=IN_STORES)
+    nim = one(here, "NIMService")["spec"]
+    runtime = FineTuneRuntime.model_validate(one(here, "FineTuneRuntime"))
+    registry = runtime.spec.defaults.registry_data_store
+    assert registry is not None
+    assert variables(nim)["NIM_PEFT_SOURCE"] == registry.entity_store
+    assert "sidecarContainers" not in nim
+    plan = make_plan(make_job(model={"huggingFace": {"repo": BASE["repo"]}}), runtime)
+    address = "http://llama.models.svc.cluster.local:8000"
+    assert plan.destination == Destination(address, "nim", "meta/llama-3.1-8b-instruct")
+    assert plan.resolved.registry_data_store is not None
+    assert plan.resolved.registry_data_store.base_model == "meta/llama-3.1-8b-instruct"
+
+
+def test_a_nim_that_reads_the_entity_store_gets_nothing_of_another_registry() -> None:
+    runtime = one(stack({"source": "entity-store", "baseModel": BASE}), "FineTuneRuntime")
+    assert "servedModels" not in runtime["spec"]
+
+
+def test_a_runtime_that_publishes_to_the_stores_brings_them_along() -> None:
+    here = stack({}, preset="open", fineTuning=IN_STORES)
+    assert here.component("nemo-data-store")
+    assert here.component("nemo-entity-store")
+    assert not here.component("workflow-templates"), "no form moves a name in a Data Store"

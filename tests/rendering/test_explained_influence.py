@@ -85,6 +85,7 @@ OTHERS: dict[str, list[Any]] = {
     "models[].maxSequences": [33], "models[].cacheGiB": [77], "models[].lora": [{"source": "folder"}, {"source": "entity-store"}, None],
     "models[].lora.maxGpuAdapters": [3], "models[].lora.maxCpuAdapters": [77], "models[].lora.maxRank": [64],
     "models[].lora.refreshSeconds": [77], "models[].lora.source": ["folder", "entity-store"],
+    "fineTuning.runtimes[].publishTo": ["data-store", "registry"],
     "models[].lora.baseModel": [{"repo": "other/model", "revision": "c0ffee"}], "models[].lora.baseModel.repo": ["other/model"],
     "models[].lora.baseModel.revision": ["c0ffee"], "models[].env": [[{"name": "A", "value": "b"}]],
     "pipelines": [[{"name": "both", "models": ["llama-3-1-8b"]}]],

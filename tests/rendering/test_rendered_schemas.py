@@ -171,7 +171,7 @@ def test_a_misspelt_field_would_be_found() -> None:
 
 def test_every_runtime_fits_our_model() -> None:
     found = [FineTuneRuntime.model_validate(entry) for _, entry in objects("FineTuneRuntime")]
-    assert {runtime.metadata.name for runtime in found} == {"hf", "hf-cpu", "nemo-customizer"}
+    assert {runtime.metadata.name for runtime in found} == {"hf", "hf-nim", "hf-cpu", "nemo-customizer"}
 
 
 def test_our_chart_accepts_its_values() -> None:

@@ -27,17 +27,21 @@ def build_runtime(stack: Stack, runtime: Runtime) -> Json:
         "caBundle": build_ca_bundle(stack),
         "modelCache": CACHE_CLAIM,
         "servedModels": build_served_models(stack, runtime),
-        "registryRetention": retention.model_dump(by_alias=True) if retention else None,
+        "registryRetention": (
+            retention.model_dump(by_alias=True) if retention and runtime.publish_to == "registry" else None
+        ),
         "defaults": {
             "storageClassName": stack.storage_class(),
-            **_registry(stack),
+            **_registry(stack, runtime),
             "hubToken": None if _is_offline(stack) else hub_token(stack),
         },
     }
     if runtime.trained_by == "nemo-customizer":
         # Pods do not train, and the service has a registry of its own.
         spec |= {"customizer": build_customizer(stack), "servedModels": None, "registryRetention": None}
-        spec["defaults"] = {**spec["defaults"], "registry": None, "registryS3": None}
+        spec["defaults"] = {
+            **spec["defaults"], "registry": None, "registryS3": None, "registryDataStore": None
+        }  # fmt: skip
     elif runtime.accelerator == "nvidia":
         spec |= _gpus(stack)
     spec = merged(without_empty(spec), dict(runtime.spec))
@@ -70,8 +74,11 @@ def build_customizer(stack: Stack) -> Json:
     }
 
 
-def _registry(stack: Stack) -> Json:
-    """The registry among a runtime's defaults: the one in S3, or the claim."""
+def _registry(stack: Stack, runtime: Runtime) -> Json:
+    """The registry among a runtime's defaults: the Data Store, the one in S3, or the claim."""
+    if runtime.publish_to == "data-store":
+        stores = {"endpoint": stack.url("data-store"), "entityStore": stack.url("entity-store")}
+        return {"registryDataStore": stores}
     place = stack.environment.fine_tuning.registry_s3
     if place is None:
         return {"registry": {"claimName": REGISTRY_CLAIM}}

@@ -204,7 +204,13 @@ def _needs(environment: Environment) -> list[Need]:
                 Need(capability, f"runtime {runtime.name}", path)
                 for capability in ("customizer", "entity-store", "data-store")
             ]
-        elif runtime.accelerator == "nvidia":
+            continue
+        if runtime.publish_to == "data-store":
+            needs += [
+                Need(capability, f"where runtime {runtime.name} publishes", path)
+                for capability in ("entity-store", "data-store")
+            ]
+        if runtime.accelerator == "nvidia":
             needs.append(Need("gpu", f"runtime {runtime.name}", path))
     if environment.fine_tuning.namespaces:
         needs.append(Need("scheduler", "queues of namespaces", ("fineTuning", "namespaces")))

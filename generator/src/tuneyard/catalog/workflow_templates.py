@@ -5,7 +5,14 @@ from tuneyard_workflows.form import Offer
 from tuneyard_workflows.templates import build_account, build_templates
 
 from tuneyard.catalog.runtimes import REGISTRY_CLAIM
+from tuneyard.environment.model import Environment
 from tuneyard.stack.model import Component, Json, Need, Stack
+
+
+def _runtimes(environment: Environment) -> tuple[str, ...]:
+    """Names of the runtimes that forms offer: no template moves a name in a Data Store."""
+    runtimes = environment.fine_tuning.runtimes
+    return tuple(runtime.name for runtime in runtimes if runtime.publish_to == "registry")
 
 
 def _offer(stack: Stack, namespace: str) -> Offer:
@@ -15,7 +22,7 @@ def _offer(stack: Stack, namespace: str) -> Offer:
     images = [runtime.image for runtime in tuning.runtimes if runtime.trained_by == "pods" and runtime.image]
     return Offer(
         namespace=namespace,
-        runtimes=tuple(runtime.name for runtime in tuning.runtimes),
+        runtimes=_runtimes(environment),
         methods=tuple(methods),
         image=images[0] if images else stack.mirrored(environment.registries.trainer_image),
         pull_secrets=(pull_secret,) if pull_secret else (),
@@ -42,9 +49,7 @@ COMPONENTS = (
             Need("fine-tuning", "the runtimes and namespaces that it offers"),
         ),
         objects=_objects,
-        when=lambda environment: bool(
-            environment.fine_tuning.runtimes and environment.fine_tuning.namespaces
-        ),
+        when=lambda environment: bool(_runtimes(environment) and environment.fine_tuning.namespaces),
         beside="workflows",
     ),
 )

@@ -8,7 +8,7 @@ from tuneyard_api.problems import InputRefused, LocatedProblem, Path
 from tuneyard_api.yaml_io import dump
 
 from tuneyard.catalog.runtimes import build_runtime
-from tuneyard.catalog.served_models import takes_adapters
+from tuneyard.catalog.served_models import serves, takes_adapters
 from tuneyard.environment.cluster import PLACEHOLDER_REGISTRY
 from tuneyard.environment.models import LoraServing, Pipeline, ServedModel
 from tuneyard.environment.presets import engine_of
@@ -314,8 +314,8 @@ def pipelines_name_models(stack: Stack) -> Iterator[Finding]:
 def runtimes_name_served_models(stack: Stack) -> Iterator[Finding]:
     """A runtime's served models are models of the environment that take adapters."""
     models = {model.name: model for model in stack.environment.models}
-    able = {name for name, model in models.items() if takes_adapters(stack, model)}
     for index, runtime in enumerate(stack.environment.fine_tuning.runtimes):
+        able = {name for name, model in models.items() if serves(stack, runtime, model)}
         for place, name in enumerate(runtime.served_models or ()):
             if name not in able:
                 yield Finding(

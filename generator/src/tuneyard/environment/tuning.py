@@ -23,6 +23,9 @@ class Runtime(Contract):
     """`none` trains on CPU, for trying."""
     trained_by: Literal["pods", "nemo-customizer"] = "pods"
     """`nemo-customizer`: NeMo Customizer trains the targets that have `huggingFace`; pods of the image only prepare the data."""
+    publish_to: Literal["registry", "data-store"] = "registry"
+    """`registry`: on claims or in S3; `data-store`: NeMo Data Store, whose Entity Store lists adapters for NIMs with
+    `lora.source: entity-store`. NeMo Customizer publishes there in any case."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Trainer image; absent: `registries.trainerImage`."""
     methods: Annotated[tuple[Literal["lora", "sft", "dpo", "ia3", "pTuning"], ...], Field(min_length=1)] = (
