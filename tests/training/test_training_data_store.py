@@ -30,6 +30,10 @@ def address(double: NemoDouble, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
         yield base
 
 
+def jsonl_of(records: list[dict]) -> bytes:
+    return "".join(f"{json.dumps(record)}\n" for record in records).encode()
+
+
 def uploaded(double: NemoDouble) -> dict[str, list[dict]]:
     tree = double.store.repositories["dataset", REPO].trees["main"]
     return {path: [json.loads(line) for line in content.splitlines()] for path, content in tree.items()}
@@ -156,7 +160,7 @@ def test_records_are_read_from_a_data_store(with_records, read, pods, monkeypatc
     facts = PrepareFacts.model_validate(result.facts)
     assert (facts.train_records, facts.validation_records) == (15, 5)
     former = with_records.sha("main")
-    with_records.commit("main", {FILE["path"]: b'{"prompt": "one", "completion": " other"}\n' * 8}, "fewer")
+    with_records.commit("main", {FILE["path"]: jsonl_of(GOOD[:8])}, "fewer")
     forget(pods, "prepare")
     assert PrepareFacts.model_validate(read()[1].facts).train_records == 6
     forget(pods, "prepare")

@@ -58,6 +58,7 @@ def test_the_least_that_is_typed_becomes_a_job(server: Cluster, manifest: Callab
     assert not {"test", "validation"} & spec["dataset"].keys()
     assert "serve" not in spec
     assert "gate" not in spec["evaluation"]
+    assert spec["publish"].pop("trial")
     assert spec["publish"] == {"adapterName": "fine-tune-x", "replace": False}
     assert FineTuneJob.model_validate(job).spec.training.learning_rate == 2e-4
 
