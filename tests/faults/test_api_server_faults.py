@@ -13,7 +13,11 @@ from support.faults.proxy import Call, Cut, Event, Instead
 from support.faults.scene import Scene
 from tuneyard_api.pod_contract import Stage
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    # urllib leaves a socket to the collector where a TLS handshake is cut, and here the API server is killed.
+    pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning"),
+]
 SEED = 20_261_121
 FOR_EVER = 3600.0
 
