@@ -2,8 +2,9 @@
 """`tuneyard data`: what a fine-tuning job would say of a data set, without a cluster."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from tuneyard_api.job_inputs import Template
@@ -11,7 +12,22 @@ from tuneyard_api.job_inputs import Template
 if TYPE_CHECKING:
     from tuneyard_data.checking import Checked
 
+F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+def record_options(command: F) -> F:
+    """The options that say how records are read, as `dataset` of a job does."""
+    forms = click.Choice(["auto", "chat", "promptCompletion", "text", "preference"])
+    for option in (
+        click.option("--completion", help="As dataset.template.completion of a job; needs --prompt."),
+        click.option("--prompt", help="As dataset.template.prompt of a job; needs --completion."),
+        click.option(
+            "--data-format", type=forms, default="auto", show_default=True, help="As dataset.format of a job."
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -34,15 +50,7 @@ def command() -> None:
 )
 @click.option("--validation", type=_FILE, help="Records that the loss is measured on.")
 @click.option("--test", type=_FILE, help="Records that are compared with the training data.")
-@click.option(
-    "--data-format",
-    type=click.Choice(["auto", "chat", "promptCompletion", "text", "preference"]),
-    default="auto",
-    show_default=True,
-    help="As dataset.format of a job.",
-)
-@click.option("--prompt", help="As dataset.template.prompt of a job; needs --completion.")
-@click.option("--completion", help="As dataset.template.completion of a job; needs --prompt.")
+@record_options
 @click.option(
     "--loss-on",
     type=click.Choice(["completion", "all"]),

@@ -13,6 +13,8 @@ from tuneyard_api.remote_files import S3File
 from tuneyard_api.s3_clients import s3_client_settings
 from tuneyard_api.yaml_io import dump
 
+from tuneyard.commands.data import record_options
+
 _ATTEMPTS = 4
 _THERE = frozenset({409, 422})
 """What a Data Store answers to the creation of a namespace that it has."""
@@ -29,15 +31,7 @@ _CHARACTERS = 2048
 @click.option("--s3", metavar="s3://BUCKET/KEY", help="Object of a bucket.")
 @click.option("--endpoint", metavar="URL", help="Address of the S3 store; Amazon's by default.")
 @click.option("--region", default="us-east-1", show_default=True, help="Region of the bucket.")
-@click.option(
-    "--data-format",
-    type=click.Choice(["auto", "chat", "promptCompletion", "text", "preference"]),
-    default="auto",
-    show_default=True,
-    help="As dataset.format of a job.",
-)
-@click.option("--prompt", help="As dataset.template.prompt of a job; needs --completion.")
-@click.option("--completion", help="As dataset.template.completion of a job; needs --prompt.")
+@record_options
 def command(  # noqa: PLR0917  click passes them by name
     file: Path,
     data_store: str | None,
