@@ -115,13 +115,13 @@ def test_a_job_waits_for_all_its_nodes_behind_a_full_quota_and_then_runs(
     first.succeed(Stage.PREPARE)
     pod = train(first)
     second.succeed(Stage.PREPARE)  # a stage without GPUs does not wait behind them
-    waiting = is_queued(second, "insufficient unused quota for nvidia.com/gpu")
-    assert waiting.kind == "Workload"
-    assert waiting.message.startswith(f"ClusterQueue {team.name}, position 1: ")
-    assert (waiting.cluster_queue, waiting.position) == (team.name, 1)
+    # Kueue tells no position while its scheduler looks at the Workload (0.18.6), so the words wait for one.
+    waiting = is_queued(second, f"ClusterQueue {team.name}, position 1: ")
+    assert "insufficient unused quota for nvidia.com/gpu" in waiting.message
+    assert (waiting.kind, waiting.cluster_queue, waiting.position) == ("Workload", team.name, 1)
     third = team.apply("c", nodes=2)
     third.succeed(Stage.PREPARE)
-    assert is_queued(third, "insufficient unused quota").position == 2, "behind the second, which came before"
+    assert is_queued(third, "position 2: ").position == 2, "behind the second, which came before"
     [held] = [entry for entry in kueue.workloads(team.name) if entry["metadata"]["name"] == waiting.name]
     assert [podset["count"] for podset in held["spec"]["podSets"]] == [2], "both nodes are one Workload"
     assert pods(second, Stage.TRAIN) == [], "one of two GPUs is free, and no pod takes it"
