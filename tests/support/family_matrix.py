@@ -59,7 +59,8 @@ def measure(family: str, folder: Path, write_tokenizer: Callable[[Path], None]) 
     base.mkdir(parents=True)
     model.save_pretrained(base)
     write_tokenizer(base)
-    with _known({family: row}):
+    # The configuration of some families has the name of another one.
+    with _known({family: row, model.config.model_type: row}):
         for method in ("lora", "sft"):
             row[method] = run_stages(base, folder / method, method)
     shutil.rmtree(folder)
