@@ -30,7 +30,7 @@ from random_models import ONE_BILLION, make_model
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _RESULTS = _REPOSITORY / "bench" / "results"
 _LIMIT_SECONDS = 900
-"""Of one row."""
+"""Longest time of one row."""
 _BATCH = 8
 """Sequences of an optimizer step."""
 

@@ -28,7 +28,7 @@ _REPOSITORY = Path(__file__).resolve().parents[1]
 _TINY = _REPOSITORY / "examples" / "models" / "tiny-llama"
 _RESULTS = _REPOSITORY / "bench" / "results"
 _LIMIT_SECONDS = 1800
-"""Of one training."""
+"""Longest time of one training."""
 
 _TRY = ONE_BILLION | {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 16}
 

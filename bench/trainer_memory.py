@@ -90,7 +90,7 @@ class Case:
     packing: bool = True
     checkpointing: bool = False
     dropout: float = 0.0
-    """Of the adapter; above 0 the plain path trains it."""
+    """Dropout of the adapter; above 0 the plain path trains it."""
 
     @property
     def name(self) -> str:

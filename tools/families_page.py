@@ -25,7 +25,10 @@ loss: by attention that is told where records begin (`bounds`), by transformers'
 mask of all pairs of tokens (`mask`); the first that a device can compute is used.
 
 LoRA is put on linear layers, and on GPT-2's Conv1D. Experts that are one tensor of three dimensions get no adapter; the stage
-prepare warns of them with their share of the weights, and method `sft` trains them.
+prepare warns of them with their share of the weights, and method `sft` trains them. PEFT can put an adapter on such a tensor
+(`target_parameters`). It is not used here: vLLM's check of adapters does not look at that option (0.33), so that nothing would
+say whether a server applies what was trained. Models that see or hear as well learn from text alone here, and get adapters on
+the layers that text goes through.
 
 | family | LoRA | all weights | packed by |
 | --- | --- | --- | --- |

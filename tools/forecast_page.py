@@ -34,7 +34,7 @@ _SHAPES: Mapping[str, dict[str, Any]] = {
     },
     "1b": {"hidden": 2048, "layers": 18, "heads": 32, "keys": 8, "inner": 8192, "words": 3072, "head": 64},
 }
-"""Of the models of bench/lora_side_by_side.py."""
+"""Sizes of the models of bench/lora_side_by_side.py."""
 _SEQUENCES = {"8b": 4096, "1b": 2048}
 _HEAD = """# Forecast beside measurement
 

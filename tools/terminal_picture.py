@@ -17,7 +17,7 @@ PICTURE = TRANSCRIPT.with_suffix(".svg")
 CHARACTER, LINE, MARGIN, BAR = 8.4, 22, 20, 34
 """Width of a character, height of a line, margin and height of the title bar, in pixels at 14 px."""
 SECONDS = 0.5
-"""Between two lines of the transcript."""
+"""Pause between two lines of the transcript."""
 COLOURS = {"Preparing": "#e3b341", "Training": "#79c0ff", "Serving": "#d2a8ff", "Succeeded": "#7ee787"}
 _STATE = re.compile("|".join(COLOURS))
 

@@ -46,16 +46,16 @@ Arm = Literal["operator", "plainJobs"]
 
 NODES, GPUS_PER_NODE = 100, 8
 QPS = 2000
-"""Of controller manager and scheduler: with their defaults (20 to 50) they would be the limit of everything."""
+"""Request rate of controller manager and scheduler: their defaults (20 to 50) would limit everything."""
 JOB_SYNCS = 20
 _BINDER = "persistentvolume-binder-controller"
 """Left out: see `build_binding_policy`."""
 NOISY_SHARE = 0.12
 """Share of the machine's CPU time that other processes may take before a run is called noisy."""
 _SETTLE_SECONDS = 5.0
-"""Before a run: watches connect, the garbage collector finds the new kinds."""
+"""Pause before a run, in which watches connect and the garbage collector finds the new kinds."""
 _REST_SECONDS = 3.0
-"""After a run, before the operator's memory is read once more."""
+"""Pause after a run, before the operator's memory is read once more."""
 _QUIET_WAIT_SECONDS = 60.0
 _QUIET_SAMPLE_SECONDS = 3.0
 _OPERATOR, _BENCHMARK = "tuneyard-operator", "benchmark"

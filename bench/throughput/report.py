@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the runs to the result that is committed: medians, aims and whether they are met. Pure."""
+"""Computes the result that is committed from the runs: medians, aims and whether they are met. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from typing import Any
 Figures = Mapping[str, Any]
 
 LEAST_THROUGHPUT_SHARE = 0.5
-"""Of the plain Jobs' throughput."""
+"""Least share of the plain Jobs' throughput."""
 MOST_REQUESTS_ABOVE = 8.0
 """API requests a job more than the plain Jobs'."""
 MOST_MEMORY_MB = 150.0

@@ -157,6 +157,6 @@ def build_chain(name: str) -> Chain:
 
 
 def _orphan(body: Object) -> Object:
-    """Without its owner, which does not exist here: the garbage collector would take the object away."""
+    """The object without its owner, which does not exist here: the garbage collector would take the object away."""
     metadata = {key: value for key, value in body["metadata"].items() if key != "ownerReferences"}
     return {**body, "metadata": metadata}

@@ -10,8 +10,8 @@ from support.cluster.operator_process import JobOnCluster, OperatorProcess, unti
 from support.cluster.operator_setup import make_claims
 from support.nemo.data_store import Repository
 from support.nemo.double import TOKEN, NemoDouble, served
-from support.nemo.world import TARGET, customizer_spec, service_runtime
 from support.samples import job_spec
+from support.world.services import TARGET, customizer_spec, service_runtime
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import FineTuneJobStatus

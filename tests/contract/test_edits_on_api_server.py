@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Before a real API server: what may be edited once a job has started, and what is said of the rest."""
+"""A real API server says what may be edited once a job has started, and refuses the rest in words."""
 
 import json
 import time

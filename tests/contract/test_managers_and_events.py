@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""On a real API server: nobody changes who manages a job, and our events are events.k8s.io/v1."""
+"""A real API server: nobody changes who manages a job, and our events are events.k8s.io/v1."""
 
 import json
 from dataclasses import replace

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Before a real API server: what a runtime's registry in S3 or a Data Store can't do is refused of each job that publishes there."""
+"""A real API server refuses of each job what the runtime's registry in S3 or a Data Store can't do."""
 
 import time
 from typing import Any

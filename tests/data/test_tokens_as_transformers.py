@@ -4,6 +4,7 @@
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -100,6 +101,11 @@ TEMPLATES = {
         "{% for m in messages %}{{ '<s>' if m.role == 'user' else bos_token }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<s>\n{% endif %}"
     ),
+    "calls": (
+        "{{ bos_token }}{% if tools %}{{ tools | tojson }}\n{% endif %}{% for m in messages %}{{ m.role }}: {{ m.content or '' }}"
+        "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}"
+        "{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    ),
     "instructions": (
         "{{ bos_token }}{% for m in messages %}{% if m.role != 'assistant' %}[INST] {{ m.content }} [/INST]"
         "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
@@ -124,7 +130,46 @@ def tokenizers_of(kind, name):
 
 PARTS = ["a", "b", " ", "0", "1", "\n", ".", "yes", " it", "é", "€", "日", "e\u0301", "ﬁ"]
 WORDS = st.lists(st.sampled_from(PARTS), min_size=1, max_size=12).map("".join).filter(str.strip)
-CHATS = st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3)
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a person says and what follows: perhaps a call of a tool with its result, and an answer."""
+
+    asked: str
+    answer: str
+    weight: int | None
+    """Weight of the answer; None: it has none."""
+    call: tuple[str, str] | None
+    """An argument of the call, and what the tool answers."""
+
+
+TURNS = st.builds(
+    Turn, WORDS, WORDS, st.sampled_from([None, 0, 1]), st.none() | st.tuples(st.sampled_from(PARTS), WORDS)
+)
+CHATS = st.tuples(st.none() | WORDS, st.lists(TURNS, min_size=1, max_size=3))
+
+
+def chat_of(system, turns, *, has_calls):
+    """The values of a record, and for each message of the assistant whether it is learned."""
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    learned = []
+    for turn in turns:
+        messages.append({"role": "user", "content": turn.asked})
+        if turn.call and has_calls:
+            function = {"name": "look", "arguments": {"at": turn.call[0]}}
+            call = {"id": "one", "type": "function", "function": function}
+            messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+            messages.append({"role": "tool", "tool_call_id": "one", "content": turn.call[1]})
+            learned.append(True)
+        weight = {} if turn.weight is None else {"weight": turn.weight}
+        messages.append({"role": "assistant", "content": turn.answer, **weight})
+        learned.append(turn.weight != 0)
+    has_tools = any("tool_calls" in message for message in messages)
+    return {"messages": messages} | ({"tools": [TOOL]} if has_tools else {}), learned
+
+
 LOOSE = settings(
     max_examples=DRAWS,
     deadline=None,
@@ -134,17 +179,14 @@ LOOSE = settings(
 
 @pytest.mark.timeout(3600)
 @LOOSE
-@given(kind=st.sampled_from(KINDS), name=st.sampled_from(list(TEMPLATES)), turns=CHATS)
-def test_a_chat_is_what_transformers_makes_of_it(kind, name, turns):
+@given(kind=st.sampled_from(KINDS), name=st.sampled_from(list(TEMPLATES)), chat=CHATS)
+def test_a_chat_is_what_transformers_makes_of_it(kind, name, chat):
     ours, theirs = tokenizers_of(kind, name)
-    messages = [
-        {"role": role, "content": content}
-        for turn in turns
-        for role, content in zip(("user", "assistant"), turn, strict=True)
-    ]
-    record = Record(Place("t.jsonl", 1), {"messages": messages})
+    values, learned = chat_of(*chat, has_calls=name == "calls")
+    messages, tools = values["messages"], values.get("tools")
+    record = Record(Place("t.jsonl", 1), values)
     example = renderer_of("auto", None, ours.chat_template(), record)(record)
-    whole = theirs.apply_chat_template(messages, tokenize=False)
+    whole = theirs.apply_chat_template(messages, tools=tools, tokenize=False)
     text = "".join(piece.text for piece in example.pieces)
     assert whole.startswith(text)
     assert whole[len(text) :].strip() == ""
@@ -153,14 +195,19 @@ def test_a_chat_is_what_transformers_makes_of_it(kind, name, turns):
     assert theirs.decode(ids, skip_special_tokens=False) == theirs.decode(
         theirs(text, add_special_tokens=False).input_ids, skip_special_tokens=False
     )
-    prompt = theirs.apply_chat_template(messages[:1], add_generation_prompt=True, return_dict=False)
+    first = next(at for at, message in enumerate(messages) if message["role"] == "assistant")
+    prompt = theirs.apply_chat_template(
+        messages[:first], tools=tools, add_generation_prompt=True, return_dict=False
+    )
     assert ids[: len(prompt)] == prompt
     assert not tokenized.learned[: len(prompt)].any()
     assert ids[-1] in ours.stop_ids
+    answers = [piece.text for piece in example.pieces if piece.is_learned]
+    assert len(answers) == sum(learned)
+    assert tokenized.learned.any() == any(learned)
     if kind in {"strips", "folded"}:
         return  # these tokenizers change the text itself
     shown = render_preview([tokenized], ours)
-    answers = [piece.text for piece in example.pieces if piece.is_learned]
     assert [part.split("⟧")[0] for part in shown.split("⟦")[2:]] == answers
 
 

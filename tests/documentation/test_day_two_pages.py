@@ -51,7 +51,7 @@ def test_a_reader_of_the_page_gets_what_it_shows(page: str, api: ApiDouble, tmp_
 
 
 def test_a_registry_that_was_packed_while_a_name_moved_is_whole_where_it_is_unpacked(tmp_path: Path) -> None:
-    """By the commands of the page, with the folders of this test for those of a pod."""
+    """Runs the commands of the page, with the folders of this test for those of a pod."""
     commands = (HOW_TO / "back-up.md").read_text().split("```sh\n")[1:]
     pack, unpack = (block.partition("\n```")[0].replace("/backup", str(tmp_path)) for block in commands)
     registry, fresh = tmp_path / "registry", tmp_path / "fresh"

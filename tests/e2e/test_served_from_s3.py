@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the rendered objects of environments/airgapped.yaml: a job of one namespace, real S3, two real vLLMs of another."""
+"""The rendered objects of environments/airgapped.yaml: a job of one namespace, real S3, two real vLLMs of another."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -37,7 +37,7 @@ MIXTRAL = {
     ],
 )
 def test_a_configuration_tells_the_parameters(name: str, parameters: int) -> None:
-    """As the hub counts them; biases of Qwen are not in its configuration."""
+    """The numbers are the hub's; biases of Qwen are not in its configuration."""
     assert shape_of(KNOWN[name]).parameters == parameters
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Under which names `make images` pushes: those that the chart and the environments have as defaults."""
+"""`make images` pushes the names that the chart and the environments have as defaults."""
 
 import os
 import subprocess

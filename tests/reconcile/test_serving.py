@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From Published to Served: what the operator asks a server and when, and how a job ends without an answer."""
+"""The step from Published to Served: what the operator asks a server and when, and how a job ends without an answer."""
 
 import pytest
 from support.samples import job_spec

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the publish stage's writer by adapter-sync to a server's answer: the real programs, on a claim and in real S3."""
+"""The way from the publish stage's writer by adapter-sync to a server's answer: the real programs, on a claim and in real S3."""
 
 import os
 import random
@@ -96,7 +96,7 @@ class Chain:
             process.wait()
 
     def wait_for(self, name: str, text: str, *others: str) -> None:
-        """Until the server answers so; until then it has no such adapter, or answers as one of `others`."""
+        """Waits until the server answers so; until then it has no such adapter, or answers as one of `others`."""
         until = time.monotonic() + WAIT_SECONDS
         while True:
             status, answer = self.server.complete(name)

@@ -62,7 +62,7 @@ def test_what_was_published_is_served_and_replaced_and_taken_away(bench, store, 
 
 
 def test_beside_a_nim_of_the_committed_tree_the_folder_is_filled(bench, store, prefix, upload):
-    """With the variables of the rendered container; only the addresses are those of this test."""
+    """The variables are those of the rendered container; only the addresses are those of this test."""
     (sync,) = load(NIM.read_text()).value["spec"]["sidecarContainers"]
     given = {each["name"]: each["value"] for each in sync["env"] if "value" in each}
     here = {"S3_ENDPOINT": store.endpoint, "S3_BUCKET": BUCKET, "S3_PREFIX": prefix}

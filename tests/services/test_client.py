@@ -14,7 +14,7 @@ from nemo_microservices import NeMoMicroservices
 from support.nemo.data_store import Repository
 from support.nemo.double import NemoDouble, served
 from support.nemo.wire import Fault
-from support.nemo.world import ServiceWorld
+from support.world.services import ServiceWorld
 from tuneyard_api import reasons
 from tuneyard_operator.adapters import service_calls
 from tuneyard_operator.adapters.nemo import Answer, NemoV1, trouble_of

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from support.nemo.double import TOKEN
 from support.nemo.wire import Fault
-from support.nemo.world import ServiceWorld
 from support.samples import job_spec
 from support.world.cluster import Dead
 from support.world.deletion import delete_finetunejob
+from support.world.services import ServiceWorld
 from tuneyard_api import names, reasons
 from tuneyard_api.status import State
 from tuneyard_operator.ports import ClusterError

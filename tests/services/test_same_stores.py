@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import HfApi, constants
 from nemo_microservices import NeMoMicroservices
 from support.nemo.double import NemoDouble, served
-from support.nemo.world import ServiceWorld
 from support.registry.writing import adapter
+from support.world.services import ServiceWorld
 from tuneyard_api import names
 from tuneyard_api.data_stores import ResolvedDataStore
 from tuneyard_api.pod_contract import ADAPTER_FILES, ResolvedSource

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from support.nemo.wire import Fault
-from support.nemo.world import CUSTOMIZER, TARGET, ServiceWorld, customizer_spec, service_runtime
 from support.samples import job_spec, runtime_spec
 from support.world.deletion import delete_finetunejob
+from support.world.services import CUSTOMIZER, TARGET, ServiceWorld, customizer_spec, service_runtime
 from support.world.world import World
 from tuneyard_api import names, reasons
 from tuneyard_api.ledger import Part

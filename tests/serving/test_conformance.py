@@ -369,7 +369,7 @@ vllm_alone = pytest.mark.parametrize("server", [pytest.param("vllm", marks=MARKS
 
 @vllm_alone
 def test_vllm_takes_weights_of_another_shape_in_silence(server: AdapterServer) -> None:
-    """At least weights of a narrower model are accepted: vLLM checks only the rank."""
+    """The server accepts weights of a narrower model, because it checks only the rank."""
     server.publish("other-shape", weights=weights_of_another_shape(), modules=("q_proj",))
     assert server.complete("other-shape")[0] == 200
 

@@ -130,7 +130,7 @@ actions = st.tuples(
 def test_a_name_answers_with_the_folder_that_it_was_given_last(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, str]]
 ) -> None:
-    """Against the shortest model of it: a mapping of names to folders."""
+    """Held against the shortest model of it: a mapping of names to folders."""
     root = tmp_path_factory.mktemp("adapters")
     for folder in FOLDERS[:-1]:
         write(root / folder)

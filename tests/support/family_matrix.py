@@ -33,11 +33,11 @@ _LENGTHS = (9, 3, 60, 7, 2, 20)
 """Tokens of the records that are packed; windows of the tiny models are 24."""
 _ROWS = ((0, 1, 2), (3, 4, 5))
 _MOST = 1e-4
-"""Of a loss: a record costs the same alone and packed."""
+"""Largest difference of a record's loss alone and packed, as a share of it."""
 _LEAST = 1e-3
-"""Of a loss: what a record at least costs more or less if nothing keeps them apart, or the measurement says nothing."""
+"""Least such difference if nothing keeps records apart; else the measurement says nothing."""
 _SPREAD = 0.15
-"""Of random weights: attention is neither a mean of all tokens nor one token."""
+"""Spread of random weights: attention is neither a mean of all tokens nor one token."""
 _MAX_PARAMETERS = 3_000_000
 _RECORDS = [
     {"prompt": f"say number {n} =", "completion": f" {'red' if n % 2 else 'cat'} {n % 7}"} for n in range(12)
@@ -59,7 +59,8 @@ def measure(family: str, folder: Path, write_tokenizer: Callable[[Path], None]) 
     base.mkdir(parents=True)
     model.save_pretrained(base)
     write_tokenizer(base)
-    with _known({family: row}):
+    # The configuration of some families has the name of another one.
+    with _known({family: row, model.config.model_type: row}):
         for method in ("lora", "sft"):
             row[method] = run_stages(base, folder / method, method)
     shutil.rmtree(folder)

@@ -14,7 +14,7 @@ from tuneyard_trainer.model.world import World, joined_world, whole
 from support.fast_models import LLAMA, WIDE, base_of, batch_of, fast_loss, model_of
 
 ROWS = [[[0, 1, 2], [3, 4]], [[5], [2, 3]], [[1, 5]], [[3], [0, 2]]] * 2
-"""Of each micro batch; processes take them in turn."""
+"""Records of each micro batch; processes take them in turn."""
 CASES = {
     "an adapter": (False, "Llama", LLAMA | {"attention_bias": True}, {}),
     "an adapter, recomputed": (False, "Llama", LLAMA, {"is_recomputing": True}),

@@ -27,7 +27,7 @@ class Hub(ThreadingHTTPServer):
         self.pauses: list[str] = []
         """What the answers of a broken hub say in Retry-After, one after the other."""
         self.troubles: dict[str, list[int | str]] = {}
-        """By the name of a file what its next downloads meet: a status, which asks for a pause of 0 s, or `break`."""
+        """What the next downloads of a file meet, by its name: a status, which asks for a pause of 0 s, or `break`."""
         self.ranges: list[tuple[str, str]] = []
 
     @property

@@ -30,7 +30,7 @@ COLUMNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ia3": ("ia3", {}),
     "pTuning": ("pTuning", {"pTuning": {"virtualTokens": 3}}),
 }
-"""Of each column its method, and what is changed in the job and its data."""
+"""The method of each column, and what is changed in the job and its data."""
 _NOT_PACKED = "the records are not packed: "
 
 

@@ -89,7 +89,7 @@ class RenderedTree:
     """The namespaces of a setting with its served model, which is ready."""
 
     bench: Bench
-    """For jobs in the setting's namespace of jobs."""
+    """Where jobs are applied: the setting's namespace of jobs."""
     setting: Setting
 
     @property

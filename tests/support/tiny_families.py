@@ -49,6 +49,19 @@ _ALL_HEADS = {"num_key_value_heads": 4}
 _BLOCKS = {"layer_types": ["conv", "full_attention"]}
 _LINEAR = {"layer_types": ["linear_attention", "full_attention"]}
 _STATE = {"num_heads": 4, "head_dim": 16, "n_groups": 2}
+_HYBRID = {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"]}
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_WINDOWS = ("sliding_attention", "full_attention")
+_QWEN4 = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "eos_token_id": 1,
+    "hc_lowrank": 8,
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 16,
+    "indexer_compress_ratio": 4,
+}
 _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     **dict.fromkeys(
         ("axk1", "axk2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa"), _ALL_HEADS
@@ -58,11 +71,19 @@ _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     **dict.fromkeys(("lfm2", "lfm2_moe", "lfm3"), _BLOCKS),
     **dict.fromkeys(("granitemoehybrid", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), _LINEAR),
     **{key: {"text_config": _LINEAR} for key in ("qwen3_5", "qwen3_5_moe")},
+    "cohere_compass_text": {
+        "layer_types": list(_WINDOWS),
+        "rope_parameters": dict.fromkeys(_WINDOWS, _ROPE),
+    },
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
+        "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
+    },
     "bailing_hybrid": _LINEAR | _ALL_HEADS | {"layer_group_size": 2},
     "bamba": {"attn_layer_indices": [1]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
-    "qwen4_exp": {"text_config": {"layer_types": ["linear_attention", "indexed_attention"]}},
-    "qwen4_exp_text": {"layer_types": ["linear_attention", "indexed_attention"]},
+    "qwen4_exp": {"text_config": _QWEN4},
+    "qwen4_exp_text": _QWEN4,
     "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
     "deepseek_v2": {"num_experts_per_tok": 2, "num_key_value_heads": 4, "head_dim": 8},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
@@ -83,7 +104,11 @@ _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "xlstm": {"hidden_size": 256, "embedding_dim": 256},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
-    "zamba2": {"num_hidden_layers": 8, "mamba_headdim": 16, "n_mamba_heads": 4, "mamba_ngroups": 1},
+    "zamba": _HYBRID
+    | {"n_mamba_heads": 2, "attention_head_dim": 16, "attention_hidden_size": 64, "mamba_dt_rank": 4},
+    "zamba2": _HYBRID
+    | {"n_mamba_heads": 4, "num_key_value_heads": 4, "intermediate_size": 48, "adapter_rank": 4},
+    "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 16},
 }
 
 
@@ -96,10 +121,9 @@ def families() -> list[str]:
 
 def tiny_config(model_type: str) -> Any:
     """The configuration of a family with two layers of width 32."""
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING
 
-    kind = type(AutoConfig.for_model(model_type))
-    return _shrunk(kind, _EXCEPTIONS.get(model_type, {}))
+    return _shrunk(CONFIG_MAPPING[model_type], _EXCEPTIONS.get(model_type, {}))
 
 
 def size(config: Any) -> int:
@@ -123,8 +147,10 @@ def _shrunk(kind: Any, exceptions: Mapping[str, Any]) -> Any:
     }
     rest = dict(exceptions)
     for name, part in getattr(kind, "sub_configs", {}).items():
-        if hasattr(part, "model_type"):
-            small[name] = _shrunk(part, rest.pop(name, {})).to_dict()
+        # Some name no class: any configuration may stand there, and they have one by default.
+        own = part if hasattr(part, "model_type") else type(getattr(kind(), name))
+        if hasattr(own, "model_type"):
+            small[name] = _shrunk(own, rest.pop(name, {})).to_dict()
     return kind(**(small | rest))
 
 

@@ -264,7 +264,7 @@ class Pods:
         self.job_file.write_text(job.model_dump_json())
 
     def run(self, stage: str, job: ResolvedJob) -> tuple[int, StageResult]:
-        """In this process."""
+        """Runs the stage in this process."""
         from tuneyard_trainer.pod.environment import PodEnvironment
         from tuneyard_trainer.run_stage import run_stage
 
@@ -273,7 +273,7 @@ class Pods:
         return code, self.result()
 
     def start(self, stage: str, port: str = "", **more: str) -> subprocess.Popen[bytes]:
-        """In a process of its own, as a pod does; `more` of the environment comes last."""
+        """Runs the stage in a process of its own, as a pod does; `more` of the environment comes last."""
         process = subprocess.Popen(
             [sys.executable, "-m", "tuneyard_trainer.main", "stage", stage],
             env=os.environ | self.environ(port) | {"OMP_NUM_THREADS": "1"} | more,

@@ -7,9 +7,10 @@ from tuneyard_trainer.pod.failures import StageFailure
 torch = pytest.importorskip("torch")
 
 from peft import LoraConfig, get_peft_model  # noqa: E402
+from support.family_matrix import tiny_model  # noqa: E402
 from support.tiny_families import tiny_config  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
-from tuneyard_trainer.model.adapted_layers import ends_with, target_modules  # noqa: E402
+from tuneyard_trainer.model.adapted_layers import ends_with, said_of_unreached, target_modules  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 
@@ -43,6 +44,19 @@ def test_peft_takes_every_layer_that_is_named(job_of, tmp_path, family):
     places = [name.removesuffix(".lora_A") for name, _ in adapted.named_modules() if name.endswith(".lora_A")]
     assert places
     assert all(ends_with(place, named) for place in places)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "fuyu", "got_ocr2", "moss_transcribe_diarize"])
+def test_only_layers_that_text_goes_through_get_an_adapter(job_of, tmp_path, family):
+    model = tiny_model(family)
+    named = target_modules(model, job_of(tmp_path, tmp_path))
+    assert said_of_unreached(model, named) is None
+    linear = [n for n, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
+    adapted = get_peft_model(model, LoraConfig(target_modules=named))
+    adapted(input_ids=torch.arange(2, 20)[None]).logits.sum().backward()
+    factors = {name: p for name, p in adapted.named_parameters() if ".lora_B." in name}
+    assert len(factors) == sum(".language_model." in name for name in linear) > 0
+    assert [name for name, factor in factors.items() if factor.grad is None] == []
 
 
 def test_a_layer_that_peft_refuses_is_refused_with_those_that_it_takes(job_of, tmp_path):

@@ -132,7 +132,7 @@ def test_a_merged_model_that_differs_from_the_adapter_is_not_published(
 def test_a_base_in_bfloat16_stays_in_it_and_its_rounding_is_no_difference(
     tiny_llama, training_data, job_of, pods, tmp_path
 ):
-    """As models from a hub are; the training computes in bfloat16 too, as on a GPU."""
+    """Models from a hub are in bfloat16; the training computes in it too, as on a GPU."""
     from transformers import AutoModelForCausalLM
 
     base = tmp_path / "half"

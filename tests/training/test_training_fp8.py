@@ -106,7 +106,7 @@ print("right")
 
 
 def test_the_kernel_makes_what_float32_makes_of_random_shapes():
-    """By Triton's interpreter, which runs the kernel's own lines on a CPU; it has to be told before the import."""
+    """Triton's interpreter runs the kernel's own lines on a CPU; it has to be told before the import."""
     pytest.importorskip("triton")
     done = subprocess.run(
         [sys.executable, "-c", KERNEL],

@@ -201,7 +201,7 @@ def test_held_out_loss_that_is_not_finite_is_no_bug(job, pods, monkeypatch, meas
 
 @pytest.mark.parametrize(("publish", "shown"), [("best", 2), ("last", 4)])
 def test_the_port_says_what_the_training_has_measured(job, pods, monkeypatch, publish, shown):
-    """After each step and each validation; the last word is what the result of the stage says."""
+    """The losses follow each step and each validation; the last word is what the result of the stage says."""
     plan = job(
         training={"maxSteps": 4},
         checkpoint={"everySteps": 2, "publish": publish},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""After running out of memory a training goes on with fewer sequences at a time, as the same training."""
+"""A training that ran out of memory goes on with fewer sequences at a time, as the same training."""
 
 import pytest
 from tuneyard_api.planner import digest_of, smaller_micro_batch

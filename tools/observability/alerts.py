@@ -27,7 +27,7 @@ class Alert:
     expression: str
     """PromQL that has a value while something is wrong."""
     after: str
-    """For how long, as Prometheus writes durations."""
+    """How long it must last, as Prometheus writes durations."""
     severity: Literal["critical", "warning", "info"]
     summary: str
     """One sentence; `{{ $value }}` and `{{ $labels.x }}` are Prometheus'."""

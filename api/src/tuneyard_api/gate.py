@@ -35,7 +35,7 @@ METRICS: Mapping[str, Metric] = {
     "rouge_l": Metric(is_loss=False, needs="prompts"),
     "preference_accuracy": Metric(is_loss=False, needs="pairs"),
 }
-"""By the name of the field."""
+"""The metrics by the names of their fields."""
 
 
 def _any_of(*names: str) -> Rule:
@@ -81,7 +81,7 @@ class Maximum(Contract):
 
 
 class Tolerances(Contract):
-    """By how much each metric may be worse, in its own unit; 0: not at all. A metric that is absent is not compared."""
+    """How much worse each metric may be, in its own unit; 0: not worse at all. A metric that is absent is not compared."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         _any_of("loss", "perplexity", "exactMatch", "rougeL", "preferenceAccuracy"),
@@ -214,7 +214,7 @@ def _measured(evaluation: EvaluationFacts | None, model: Literal["base", "tuned"
 
 
 def _excess(name: str, found: float, bound: float) -> float:
-    """By how much a value is on the wrong side of a bound; negative: it is on the right side."""
+    """The distance of a value from a bound; positive on the wrong side, negative on the right side."""
     return found - bound if METRICS[name].is_loss else bound - found
 
 

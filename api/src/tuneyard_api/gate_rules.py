@@ -92,4 +92,4 @@ GATE_ON_SAME_RECORDS = Rule(
     field="evaluation.gate.mustNotRegress.served",
 )
 RULES = (GATE_OF_PAIRS, GATE_OF_PROMPTS, GATE_OF_REPLACED, GATE_ON_SAME_RECORDS)
-"""Of a FineTuneJob's spec."""
+"""The rules of a FineTuneJob's spec."""

@@ -11,6 +11,9 @@ from tuneyard_api.data_stores import DataStoreFile
 from tuneyard_api.places import ClaimSource
 from tuneyard_api.remote_files import HttpFile, S3File, SecretKey
 
+DataFormat = Literal["auto", "chat", "promptCompletion", "text", "preference"]
+"""What the columns of a data set mean; `auto`: the first training record decides."""
+
 
 class HuggingFaceSource(Contract):
     """A repository on a Hugging Face hub (`HF_ENDPOINT` of the runtime says which)."""
@@ -106,7 +109,7 @@ class Dataset(Contract):
     """Share of the training records that is held out instead; 0.05 if both are absent."""
     test: DataSource | None = None
     """Records on which the base model and the tuned model are compared; absent: the validation records."""
-    format: Literal["auto", "chat", "promptCompletion", "text", "preference"] = "auto"
+    format: DataFormat = "auto"
     """`chat`: a `messages` list; `promptCompletion`: `prompt` and `completion`; `text`: `text`; `preference`:
     `prompt`, `chosen` and `rejected`, as strings or lists of messages, which method dpo has."""
     template: Template | None = None

@@ -45,7 +45,7 @@ class PhaseTimes(Tolerant):
     """How long the process of a stage has been in each phase; the trainer measures it, and the ledger divides by it."""
 
     seconds: dict[str, float]
-    """By the phases of Progress. A phase that the operator does not know counts as `loading`."""
+    """Seconds by the phases of Progress. A phase that the operator does not know counts as `loading`."""
     unsaved_seconds: float = 0.0
     """Seconds of `training` that no checkpoint has kept."""
 
@@ -80,7 +80,7 @@ class LedgerSeconds(Tolerant):
 
     @classmethod
     def of(cls, parts: Mapping[Part, int]) -> Self:
-        """From seconds by part; zeros are left out."""
+        """Makes the ledger's parts from seconds; zeros are left out."""
         return cls.model_validate({part.value: count for part, count in parts.items() if count})
 
     def by_part(self) -> dict[Part, int]:

@@ -285,7 +285,7 @@ def _is_in_layer(name: str) -> bool:
 
 
 def _active(tensors: Tensors, whole: int, experts: int | None, used: int | None) -> int:
-    """Of the parameters of linear layers, those that one token goes through."""
+    """The parameters of linear layers that one token goes through."""
     if not experts or not used:
         return whole
     inside = sum(prod(shape) for name, shape in tensors.items() if ".experts." in name and len(shape) > 1)

@@ -87,7 +87,7 @@ class Plan:
     workspace_size_gib: int
     storage_class_name: str | None
     access_mode: str | None
-    """As the job says."""
+    """Access mode of the workspace, as the job says."""
     mounts: tuple[Mount, ...]
     """Claims of all stages."""
     hub_token: SecretKey | None

@@ -17,7 +17,7 @@ from tuneyard_api.base import Contract, Tolerant
 from tuneyard_api.data_stores import ResolvedDataStore
 from tuneyard_api.evaluation_facts import EvaluationFacts
 from tuneyard_api.job import Checkpoint, Dpo, EarlyStopping, Evaluation, Lora, PTuning, Trial
-from tuneyard_api.job_inputs import Template
+from tuneyard_api.job_inputs import DataFormat, Template
 from tuneyard_api.ledger import PhaseTimes
 from tuneyard_api.methods import Method, method_of
 from tuneyard_api.model_shape import ModelShape
@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 CONTAINER = "trainer"
 COMMAND = ("tuneyard-trainer", "stage")
 UNPUBLISH = ("tuneyard-trainer", "unpublish")
-"""With `--uid <uid> <registry>/<name>`: removes what the FineTuneJob of that uid published there. No stage: neither job.json
+"""The command that, with `--uid <uid> <registry>/<name>`, removes what the FineTuneJob of that uid published there. No stage: neither job.json
 nor workspace is there any more, and the termination message is one sentence for people."""
 
 CA_FOLDER = "/etc/tuneyard-ca"
@@ -78,7 +78,7 @@ class Stage(StrEnum):
 
 
 GRACE_SECONDS: dict[Stage, int] = {Stage.PREPARE: 30, Stage.TRAIN: 120, Stage.PUBLISH: 30}
-"""Between SIGTERM and SIGKILL of each stage's pod: a training writes a checkpoint in this time."""
+"""Seconds between SIGTERM and SIGKILL of each stage's pod, in which a training writes a checkpoint."""
 
 
 class FailureClass(StrEnum):
@@ -155,7 +155,7 @@ class ResolvedDataset(Contract):
     validation_fraction: float
     """0 when `validation` is given."""
     test: ResolvedSource | None
-    format: Literal["auto", "chat", "promptCompletion", "text", "preference"]
+    format: DataFormat
     template: Template | None
     loss_on: Literal["completion", "all"]
 

@@ -15,7 +15,7 @@ IMAGE = rf"^([A-Za-z0-9.-]+(:[0-9]+)?/)?{_PATH}(/{_PATH})*([:@][A-Za-z0-9_.:@-]*
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MOUNT_PATH = r"^/[A-Za-z0-9._/-]*$"
 CPU = r"^([0-9]*[1-9][0-9]*(\.[0-9]+)?m?|0+\.[0-9]{0,2}[1-9][0-9]*)$"
-"""At least 1m: Kubernetes counts nothing smaller."""
+"""An amount of CPU, at least 1m: Kubernetes counts nothing smaller."""
 MEMORY = r"^([0-9]*[1-9][0-9]*(\.[0-9]+)?|0+\.[0-9]*[1-9][0-9]*)(k|Ki|M|Mi|G|Gi|T|Ti)?$"
 """More than 0, which as a limit means none."""
 

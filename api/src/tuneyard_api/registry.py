@@ -79,7 +79,7 @@ class StoredBase(Tolerant):
     commit: str | None = None
     """What that was when the job ran; adapter_config.json names it as `revision`."""
     name: str | None = None
-    """Of a model on a claim: the last part of its path."""
+    """For a model on a claim: the last part of its path."""
 
     def __str__(self) -> str:
         """`Qwen/Qwen2.5-7B-Instruct at a09a354`, or `tiny-llama`."""
@@ -144,13 +144,13 @@ class Version(Tolerant):
     name: Label
     """What the endpoint lists."""
     digest: Annotated[str, Field(pattern=f"^{_DIGEST}$")]
-    """Over the files, as `published_digest` computes it."""
+    """Digest of the files, as `published_digest` computes it."""
     files: tuple[str, ...] = ADAPTER_FILES
     """What the digest is over."""
     base: StoredBase
     method: str | None = None
     rank: int | None = None
-    """Of a LoRA."""
+    """Rank of a LoRA; None for other methods."""
     evaluation: KeptEvaluation | None = None
     """How the job that stored it measured it."""
     trial: Trial | None = None

@@ -17,9 +17,9 @@ class S3ClientSettings:
     """Arguments for boto3."""
 
     client: Mapping[str, Any]
-    """Of `Session.client`, besides `config`."""
+    """Arguments of `Session.client`, besides `config`."""
     config: Mapping[str, Any]
-    """Of `botocore.config.Config`."""
+    """Arguments of `botocore.config.Config`."""
     is_signed: bool
     """Whether there are credentials; otherwise the signature version is `botocore.UNSIGNED`."""
 

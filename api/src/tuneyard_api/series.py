@@ -52,18 +52,18 @@ ATTEMPT_FAILURES = Series(
 QUEUE_SECONDS = Series(
     "tuneyard_queue_seconds",
     "histogram",
-    "Time from the wish for training pods until all of them ran, of each attempt: queue, node, image, volumes",
+    "Time of each training attempt from its start until all of its pods ran: queue, node, image, volumes",
 )
 HELD_SECONDS = Series(
     "tuneyard_held_gpu_seconds",
     "counter",
-    "GPU seconds for which training pods held their GPUs, also of jobs that are deleted since",
+    "GPU seconds for which training pods held their GPUs, also those of jobs that were deleted",
     ("namespace",),
 )
 USEFUL_SECONDS = Series(
     "tuneyard_useful_gpu_seconds",
     "counter",
-    "GPU seconds of optimizer steps that a checkpoint or the end of the training has kept; divided by the held ones, it is the goodput",
+    "GPU seconds of optimizer steps that a checkpoint or the end of the training has kept; their share of the held ones is the goodput",
 )
 SERVED_SECONDS = Series(
     "tuneyard_served_seconds",

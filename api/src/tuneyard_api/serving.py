@@ -16,6 +16,9 @@ from tuneyard_api.job import FineTuneJob, Serve
 from tuneyard_api.job_inputs import ModelSource
 from tuneyard_api.places import ClaimSource
 
+ServerKind = Literal["vllm", "nim", "openai"]
+"""Kinds of servers of adapters."""
+
 
 class ServedRepository(Contract):
     """A repository on a Hugging Face hub."""
@@ -62,7 +65,7 @@ class ServedModel(Contract):
     """The base model."""
     endpoint: BaseUrl
     """Base URL of the server, without /v1. If it is a Service of the cluster, each ready replica is asked by its own address."""
-    server: Literal["vllm", "nim", "openai"]
+    server: ServerKind
     """`vllm`: vLLM; `nim`: NVIDIA NIM for LLMs, which must be a 1.x where the registry is a Data Store; `openai`: any other
     OpenAI-compatible server."""
     listed_as: Annotated[str, Field(min_length=1, max_length=256)] | None = None
@@ -90,7 +93,7 @@ class Destination:
     """The server that must answer with the adapter of a planned job."""
 
     endpoint: str
-    server: Literal["vllm", "nim", "openai"]
+    server: ServerKind
     listed_as: str | None = None
     """Name of the base model on that server."""
 

@@ -79,7 +79,7 @@ class ProgressStatus(Tolerant):
     )
     @property
     def text(self) -> Short:
-        """For printed columns, which show one field each."""
+        """The text for the printed column, as a column shows one field."""
         steps = f"{self.step}/{self.of} ({self.percent}%)"
         return steps if self.phase == "training" else f"{self.phase} {steps}"
 

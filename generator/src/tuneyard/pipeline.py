@@ -69,7 +69,7 @@ def build(path: Path, root: Path) -> Built:
 
 
 def build_loaded(loaded: Loaded, root: Path) -> Built:
-    """As `build`, for an environment that was read already."""
+    """Does what `build` does, for an environment that was read already."""
     stack = resolve_loaded(loaded)
     found = check_stack(stack)
     if unmet_preconditions(stack):

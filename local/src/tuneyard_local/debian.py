@@ -28,7 +28,7 @@ class DebianPackage:
 PROMETHEUS = DebianPackage(
     "prometheus", "2.42.0+ds-5+deb12u1", "81d59a24fce84f7fbe97a45a4f2914b6a5881b5cd1db2a6a0e129e515e1a5f55"
 )
-"""With `prometheus` and `promtool`, which need only the C library."""
+"""The package with `prometheus` and `promtool`, which need only the C library."""
 
 
 def package_program(package: DebianPackage, program: str, progress: Progress) -> Path:

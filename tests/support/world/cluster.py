@@ -4,7 +4,7 @@
 
 import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuneyard_api import names
 from tuneyard_operator.domain.conditions import api_time
@@ -14,12 +14,9 @@ from tuneyard_operator.ports import ClusterError, Listed, RefusedError
 from support.world.deletion import set_finalizers
 from support.world.merge_patch import merged
 from support.world.queue import in_default_queue
-
-if TYPE_CHECKING:
-    from support.world.world import World
+from support.world.shape import AnyWorld, Name
 
 CLAIMS = frozenset({"models", "data", "adapters"})
-Name = tuple[str, str, str]
 
 
 class Dead(BaseException):
@@ -29,7 +26,7 @@ class Dead(BaseException):
 class FakeCluster:
     """The behaviour of the API server, as far as the port uses it."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: AnyWorld) -> None:
         self.world = world
         self.objects: dict[Name, dict[str, Any]] = {}
         self.claims_there = set(CLAIMS)

@@ -6,7 +6,7 @@ A deletion in the foreground is a finalizer like any other: the garbage collecto
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import Stage
@@ -14,9 +14,7 @@ from tuneyard_operator.domain.conditions import api_time, read_time
 from tuneyard_operator.domain.parsing import owner_uid
 from tuneyard_operator.ports import ClusterError
 
-if TYPE_CHECKING:
-    from support.world.rough import RoughWorld
-    from support.world.world import World
+from support.world.shape import AnyWorld
 
 UNPUBLISH = names.unpublish_name("a")
 FOREGROUND = "foregroundDeletion"
@@ -28,7 +26,7 @@ def is_of_a_stage(body: Mapping[str, Any]) -> bool:
     return names.LABEL_STAGE in body["metadata"]["labels"]
 
 
-def delete_finetunejob(world: "World", *, is_foreground: bool = False) -> None:
+def delete_finetunejob(world: AnyWorld, *, is_foreground: bool = False) -> None:
     """Delete the job as a person does: with finalizers it is marked, otherwise removed. A later call may set another propagation policy."""
     body = world.cluster.objects[names.JOB_KIND, "team", "a"]
     metadata = body["metadata"]
@@ -39,7 +37,7 @@ def delete_finetunejob(world: "World", *, is_foreground: bool = False) -> None:
 
 
 def set_finalizers(
-    world: "World", where: tuple[str, str], uid: str, finalizers: Sequence[str], version: int
+    world: AnyWorld, where: tuple[str, str], uid: str, finalizers: Sequence[str], version: int
 ) -> Mapping[str, Any] | None:
     """Replace finalizers as the API server does. A job may go only if its adapter is gone, or if an Event told that it is left."""
     body = world.cluster.objects.get((names.JOB_KIND, *where))
@@ -56,20 +54,20 @@ def set_finalizers(
     return _store(world, body, metadata, finalizers)
 
 
-def take_finalizers_off(world: "World") -> None:
+def take_finalizers_off(world: AnyWorld) -> None:
     """A person removes the finalizers by hand, which should never be needed."""
     body = world.cluster.objects[names.JOB_KIND, "team", "a"]
     _store(world, body, body["metadata"], [])
 
 
-def release_finetunejob(world: "World") -> None:
+def release_finetunejob(world: AnyWorld) -> None:
     """Remove the garbage collector's finalizer, when no child is left."""
     body = world.cluster.objects[names.JOB_KIND, "team", "a"]
     finalizers = [each for each in body["metadata"]["finalizers"] if each != FOREGROUND]
     _store(world, body, body["metadata"], finalizers)
 
 
-def foreground_garbage(world: "World") -> Iterator[tuple[str, str, bool]]:
+def foreground_garbage(world: AnyWorld) -> Iterator[tuple[str, str, bool]]:
     """The children for which a FineTuneJob that is deleted in the foreground waits: as in `World.garbage`."""
     job = world.cluster.objects.get((names.JOB_KIND, "team", "a"))
     if job is None or FOREGROUND not in job["metadata"].get("finalizers", ()):
@@ -85,7 +83,7 @@ def foreground_garbage(world: "World") -> Iterator[tuple[str, str, bool]]:
         yield names.JOB_KIND, "a", True
 
 
-def has_outlived(world: "World", body: Mapping[str, Any]) -> bool:
+def has_outlived(world: AnyWorld, body: Mapping[str, Any]) -> bool:
     """Whether a finished Job must be removed by its spec.ttlSecondsAfterFinished."""
     seconds = body.get("spec", {}).get("ttlSecondsAfterFinished")
     conditions = (body.get("status") or {}).get("conditions", ()) if seconds is not None else ()
@@ -93,7 +91,7 @@ def has_outlived(world: "World", body: Mapping[str, Any]) -> bool:
     return any(world.now() >= end + timedelta(seconds=seconds) for end in ends)
 
 
-def note_publisher(world: "World", pod: str) -> None:
+def note_publisher(world: AnyWorld, pod: str) -> None:
     """Note that a pod runs: from now on a publish pod may have published, whatever happens to it."""
     maker = world.makers[pod]
     if maker["metadata"]["labels"].get(names.LABEL_STAGE) == Stage.PUBLISH:
@@ -102,7 +100,7 @@ def note_publisher(world: "World", pod: str) -> None:
         world.registry.add(uid)
 
 
-def end_unpublish(world: "World", pod: str, *, succeeds: bool = True) -> None:
+def end_unpublish(world: AnyWorld, pod: str, *, succeeds: bool = True) -> None:
     """The pod of the unpublish Job has ended."""
     if not succeeds:
         world.end_pod(pod, exit_code=13, reason="Error", message="Permission denied: '/registry/a'")
@@ -111,7 +109,7 @@ def end_unpublish(world: "World", pod: str, *, succeeds: bool = True) -> None:
     world.end_pod(pod, message="/registry/a: removed")
 
 
-def unpublish(world: "World", *, succeeds: bool = True) -> None:
+def unpublish(world: AnyWorld, *, succeeds: bool = True) -> None:
     """The Job controller and the kubelet carry the unpublish Job to its end."""
     pod = world.make_pod(UNPUBLISH)
     world.run_pod(pod)
@@ -122,7 +120,7 @@ def unpublish(world: "World", *, succeeds: bool = True) -> None:
         world.fail_job(UNPUBLISH)
 
 
-def live_unpublishers(world: "World") -> list[str]:
+def live_unpublishers(world: AnyWorld) -> list[str]:
     """Unpublish Jobs and pods that run or may still run."""
     jobs = [
         body["metadata"]["name"]
@@ -139,28 +137,8 @@ def live_unpublishers(world: "World") -> list[str]:
     return jobs + pods
 
 
-def judge_unpublish(world: "RoughWorld", created: Mapping[str, Any]) -> None:
-    """Assert that nothing is unpublished while a pod of that FineTuneJob may still publish."""
-    uid = created["metadata"]["annotations"][names.ANNOTATION_UID]
-    world.judge.made.add((uid, UNPUBLISH))
-    publishers = [name for name in world.live_jobs(uid).values() if "publish" in name]
-    assert not publishers, f"unpublished too early: {UNPUBLISH} beside {publishers}"
-
-
-def let_deletion_end(world: "RoughWorld") -> None:
-    """Assert that a FineTuneJob that is being deleted is gone soon if no further fault happens."""
-    for _ in range(200):
-        if not world.is_deleting:
-            return
-        world.compare()
-        world.settle()
-        if not world.move():
-            world.advance(world.requeue or 2.0)
-    raise AssertionError("the deletion does not end")
-
-
 def _store(
-    world: "World", body: Mapping[str, Any], metadata: Mapping[str, Any], finalizers: Sequence[str]
+    world: AnyWorld, body: Mapping[str, Any], metadata: Mapping[str, Any], finalizers: Sequence[str]
 ) -> Mapping[str, Any]:
     """Store a FineTuneJob; a deleted one exists as long as it has a finalizer."""
     body = {**body, "metadata": {**metadata, "finalizers": list(finalizers)}}
@@ -171,7 +149,7 @@ def _store(
     return world.cluster.store(names.JOB_KIND, body)
 
 
-def _judge_going(world: "World", body: Mapping[str, Any]) -> None:
+def _judge_going(world: AnyWorld, body: Mapping[str, Any]) -> None:
     uid = body["metadata"]["uid"]
     told = {event["reason"] for event in world.cluster.events if event["regarding"]["uid"] == uid}
     if body["spec"].get("deletionPolicy") != "Delete" or reasons.LEFT_BEHIND in told:

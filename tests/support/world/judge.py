@@ -7,7 +7,7 @@ finds it.
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuneyard_api import names
 from tuneyard_api.ledger import LedgerStatus
@@ -19,10 +19,8 @@ from tuneyard_operator.domain.parsing import owner_uid
 from tuneyard_operator.domain.state import derive_state, is_terminal
 
 from support.samples import FACTS
-from support.world.deletion import is_of_a_stage, judge_unpublish, live_unpublishers
-
-if TYPE_CHECKING:
-    from support.world.rough import RoughWorld
+from support.world.deletion import UNPUBLISH, is_of_a_stage, live_unpublishers
+from support.world.shape import JudgedWorld
 
 STEP_OF = {Stage.PREPARE: "DataReady", Stage.TRAIN: "Evaluated", Stage.PUBLISH: "Published"}
 
@@ -30,7 +28,7 @@ STEP_OF = {Stage.PREPARE: "DataReady", Stage.TRAIN: "Evaluated", Stage.PUBLISH: 
 class Judge:
     """The judge of one world: it reads its objects and records, by uid, what really happened to each FineTuneJob."""
 
-    def __init__(self, world: "RoughWorld") -> None:
+    def __init__(self, world: JudgedWorld) -> None:
         self.world = world
         self.ends: dict[str, FineTuneJobStatus] = {}
         self.counted: dict[str, LedgerStatus] = {}
@@ -52,7 +50,7 @@ class Judge:
     def of_creation(self, created: Mapping[str, Any]) -> None:
         """Judge the creation of a Job: nothing else may write to the workspace, and its stage was never done."""
         if not is_of_a_stage(created):
-            judge_unpublish(self.world, created)
+            self._of_unpublish(created)
             return
         uid, name, owner = created["metadata"]["uid"], created["metadata"]["name"], owner_uid(created)
         stage = Stage(created["metadata"]["labels"][names.LABEL_STAGE])
@@ -74,6 +72,13 @@ class Judge:
             if same and "deletionTimestamp" not in body["metadata"]:
                 phases = [pod["status"]["phase"] for pod in self.world.pods_of_job(body)]
                 assert "Succeeded" not in phases, f"done twice: {name} after {body['metadata']['name']}"
+
+    def _of_unpublish(self, created: Mapping[str, Any]) -> None:
+        """Nothing is unpublished while a pod of that FineTuneJob may still publish."""
+        uid = created["metadata"]["annotations"][names.ANNOTATION_UID]
+        self.made.add((uid, UNPUBLISH))
+        publishers = [name for name in self.world.live_jobs(uid).values() if "publish" in name]
+        assert not publishers, f"unpublished too early: {UNPUBLISH} beside {publishers}"
 
     def of_deletion(self, kind: str, body: Mapping[str, Any]) -> None:
         """Judge a deletion by the operator: what a job still needs may go only after its end and its ttl."""

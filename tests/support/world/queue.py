@@ -8,13 +8,12 @@ but none before the former have ended (podReplacementPolicy Failed).
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuneyard_api import names
 from tuneyard_operator.domain.conditions import api_time
 
-if TYPE_CHECKING:
-    from support.world.world import World
+from support.world.shape import AnyWorld
 
 
 def in_default_queue(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -37,7 +36,7 @@ def is_queued(job: Mapping[str, Any]) -> bool:
     return names.LABEL_QUEUE in job["metadata"]["labels"]
 
 
-def take_place(world: "World", name: str) -> None:
+def take_place(world: AnyWorld, name: str) -> None:
     """Kueue gives the place of a Job to another one, and the Job controller has counted it."""
     body = world.cluster.objects["Job", "team", name]
     status = {key: value for key, value in (body.get("status") or {}).items() if key != "startTime"}
@@ -50,7 +49,7 @@ def take_place(world: "World", name: str) -> None:
             world.delete("Pod", pod["metadata"]["name"])
 
 
-def let_go(world: "World", name: str) -> None:
+def let_go(world: AnyWorld, name: str) -> None:
     """Kueue has quota for a Job."""
     body = world.cluster.objects["Job", "team", name]
     status = {**(body.get("status") or {}), "startTime": api_time(world.moment)}

@@ -24,7 +24,6 @@ from support.world.deletion import (
     delete_finetunejob,
     end_unpublish,
     is_of_a_stage,
-    let_deletion_end,
     take_finalizers_off,
 )
 from support.world.judge import Judge
@@ -332,7 +331,7 @@ class RoughWorld(World):
         self.cluster.refuse.clear()
         self.progress.answer = None
         self.deliver()
-        let_deletion_end(self)
+        self._let_deletion_end()
         self.edit(suspend=False)
         self.compare()
         self._must_settle()
@@ -347,6 +346,17 @@ class RoughWorld(World):
             place for place in self.cluster.objects if place[0] not in {names.JOB_KIND, names.RUNTIME_KIND}
         ]
         assert not left, f"left behind: {left}"
+
+    def _let_deletion_end(self) -> None:
+        """A FineTuneJob that is being deleted is gone soon if no further fault happens."""
+        for _ in range(200):
+            if not self.is_deleting:
+                return
+            self.compare()
+            self.settle()
+            if not self.move():
+                self.advance(self.requeue or 2.0)
+        raise AssertionError("the deletion does not end")
 
     def _reach_the_end(self) -> None:
         for _ in range(400):

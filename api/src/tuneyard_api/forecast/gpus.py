@@ -19,11 +19,11 @@ class Gpu:
     product: str
     """Value of the node label."""
     memory_gib: float | None
-    """As nvidia-smi shows it; None: not known."""
+    """Memory as nvidia-smi shows it; None if it is not known."""
     teraflops: float
     """Dense products in bfloat16, at the data sheet's clock; of GPUs without bfloat16 in float16 or float32."""
     bandwidth: float
-    """Of its memory, in TB/s."""
+    """Bandwidth of its memory, in TB/s."""
     has_bf16: bool = True
     has_fp8: bool = False
     """Whether it multiplies in FP8 with a scale for each row (Hopper and later)."""

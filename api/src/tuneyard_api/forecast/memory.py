@@ -34,7 +34,7 @@ class Memory:
     """Bytes of one GPU, at the moment that needs most."""
 
     weights: float
-    """Of the frozen base model; 0 if all of it is trained."""
+    """The frozen base model; 0 if all of it is trained."""
     trained: float
     """Adapters, or all weights, in float32."""
     gradients: float

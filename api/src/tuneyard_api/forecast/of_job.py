@@ -27,7 +27,7 @@ class Data:
     """What is known of the training data."""
 
     sequences: int
-    """After packing."""
+    """Number of sequences after packing."""
     longest: int | None = None
     """Tokens of the longest one, if it was counted."""
     record: int | None = None
@@ -39,7 +39,7 @@ class Forecast:
     """What a training takes on one kind of GPU."""
 
     work: Work
-    """With micro batch and gradient checkpointing as they will be."""
+    """The training, with micro batch and gradient checkpointing as they will be."""
     gpu: Gpu
     memory: Memory
     steps: int | None
@@ -47,9 +47,9 @@ class Forecast:
     step_seconds: float | None
     """None if nothing is known of the GPU's speed."""
     seconds: float | None
-    """Of the whole training, without queue, loading, evaluation and checkpoints; None if steps or speed are not known."""
+    """Time of the whole training, without queue, loading, evaluation and checkpoints; None if steps or speed are not known."""
     changes: tuple[Change, ...]
-    """Of a job that does not fit: changes with which it does, the nearest first."""
+    """If the job does not fit: changes that make it fit, the nearest first."""
 
     @property
     def fits(self) -> bool:

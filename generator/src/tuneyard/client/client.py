@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode
 
 from tuneyard_api import names
@@ -46,7 +46,7 @@ class Client:
         context: str | None = None,
         kubeconfig: Path | None = None,
     ) -> None:
-        """As kubectl: KUBECONFIG or ~/.kube/config, its current context, and the context's namespace."""
+        """Connects as kubectl does: KUBECONFIG or ~/.kube/config, its current context, and the context's namespace."""
         self._cluster = ClusterClient(kubeconfig, context)
         self.namespace = namespace or self._cluster.namespace
 
@@ -216,7 +216,7 @@ class Client:
             raise _wrong(f"there is no WorkflowTemplate {name} in namespace {self.namespace}", hint)
         return dict(found)
 
-    def _of(self, namespace: str) -> "Client":
+    def _of(self, namespace: str) -> Self:
         other = object.__new__(type(self))
         other._cluster, other.namespace = self._cluster, namespace
         return other

@@ -49,7 +49,7 @@ class Fetched:
     files: tuple[str, ...]
     """Paths below the folder."""
     digest: str
-    """Of the published files; what has arrived has the same."""
+    """Digest of the published files; what has arrived has the same."""
     curl: str
     """A command that asks the endpoint; empty where the job is served nowhere."""
 

@@ -20,7 +20,7 @@ class Job:
     created: datetime
     labels: Mapping[str, str]
     spec: Mapping[str, Any]
-    """As it is in the cluster, with defaults."""
+    """The spec as it is in the cluster, with defaults."""
     status: FineTuneJobStatus
     generation: int
     """Number of the latest spec; status.observed_generation is the one that the operator has seen."""
@@ -29,7 +29,7 @@ class Job:
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:
-        """From the object's JSON; a status that a newer operator wrote is read as far as it is known."""
+        """Reads the object's JSON; a status that a newer operator wrote is read as far as it is known."""
         metadata = body["metadata"]
         return cls(
             namespace=metadata["namespace"],

@@ -33,7 +33,7 @@ class Submitted:
     name: str
     template: str
     parameters: Mapping[str, str]
-    """As they were given; the others have their defaults."""
+    """The parameters that were given; the others have their defaults."""
 
 
 def parameters_of(template: Mapping[str, Any]) -> tuple[Parameter, ...]:

@@ -25,7 +25,7 @@ class Usage:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all jobs that train now, over all their GPUs."""
+        """Speed of all jobs that train now, over all their GPUs."""
         speeds = (job.status.progress.tokens_per_second for job in self.training if job.status.progress)
         return sum(speed or 0.0 for speed in speeds)
 

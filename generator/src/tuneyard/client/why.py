@@ -48,7 +48,7 @@ _ADVICE = {
     reasons.SERVICE_UNEXPECTED: "a version of the service that this operator knows; the message says what differs",
     reasons.WAITING_FOR_ENDPOINT: "whether the server runs and reads the registry; after serve.timeoutSeconds the job fails",
 }
-"""By reason: what follows `try`. A job with one of them goes on by itself when what it waits for changes."""
+"""The advice that follows `try`, by reason. A job with one of these reasons goes on by itself when what it waits for changes."""
 _BY_FIXER = {
     Fixer.INPUT: "a corrected job under another name, as one that has ended is never started again",
     Fixer.CLUSTER: "who runs the cluster, and then the job again under another name",

@@ -32,7 +32,7 @@ class Progress:
 
 
 def progress_of(applications: Iterable[Json], now: datetime) -> list[Progress]:
-    """By wave, then name; a root without a wave comes first."""
+    """Progress of each Application, by wave, then name; a root without a wave comes first."""
     return sorted((_progress(entry, now) for entry in applications), key=lambda p: (p.wave, p.name))
 
 

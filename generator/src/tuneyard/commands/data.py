@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`tuneyard data`: what a fine-tuning job would say of a data set, without a cluster."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
-from tuneyard_api.job_inputs import Template
-
-if TYPE_CHECKING:
-    from tuneyard_data.checking import Checked
+from tuneyard_api.job_inputs import DataFormat, Template
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -18,7 +14,7 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 def record_options(command: F) -> F:
     """The options that say how records are read, as `dataset` of a job does."""
-    forms = click.Choice(["auto", "chat", "promptCompletion", "text", "preference"])
+    forms = click.Choice(get_args(DataFormat))
     for option in (
         click.option("--completion", help="As dataset.template.completion of a job; needs --prompt."),
         click.option("--prompt", help="As dataset.template.prompt of a job; needs --completion."),
@@ -94,6 +90,8 @@ def check_command(  # noqa: PLR0917  click passes them by name
     try:
         from tuneyard_data.checking import check_files  # noqa: PLC0415  an extra, and NumPy
         from tuneyard_data.loading import Reading  # noqa: PLC0415
+
+        from tuneyard.commands.data_printing import print_checked  # noqa: PLC0415  imports the extra
     except ImportError as error:
         missing = (error.name or "tuneyard_data").partition(".")[0]
         click.echo(f"tuneyard data: {missing} is not installed; try the extra tuneyard[data]", err=True)
@@ -110,30 +108,8 @@ def check_command(  # noqa: PLR0917  click passes them by name
     checked = check_files(splits, model, reading, has_page=html is not None)
     if html is not None and checked.page is not None:
         html.write_bytes(checked.page)
-    _print(checked, style)
+    print_checked(checked, style)
     raise SystemExit(1 if checked.problems or (strict and checked.warnings) else 0)
-
-
-def _print(checked: "Checked", style: str) -> None:
-    if style == "json":
-        report: Any = (
-            None if checked.report is None else checked.report.model_dump(mode="json", by_alias=True)
-        )
-        if report is not None:
-            del report["planDigest"]
-        found = {"problems": checked.problems, "warnings": checked.warnings, "report": report}
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
-        return
-    if checked.report is not None:
-        from tuneyard_data.report import text_of  # noqa: PLC0415  an extra
-
-        click.echo(text_of(checked.report))
-    for warning in checked.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    for problem in checked.problems:
-        click.echo(problem, err=True)
-    if not checked.problems:
-        click.echo(f"no problems, warnings: {len(checked.warnings)}", err=True)
 
 
 def _without_pytorch() -> None:

@@ -49,7 +49,7 @@ class FoundShape:
     """The model, for people."""
     shape: ModelShape
     source: str
-    """In words: `headers of 4 files on the hub`."""
+    """Where the shape was read, in words: `headers of 4 files on the hub`."""
     folder: Path | None = None
     """Its folder, if it is on this machine."""
 
@@ -97,7 +97,7 @@ def _counted(files: int, where: object) -> str:
 
 
 def _on_hub(repo: str, revision: str) -> FoundShape:
-    """By ranges of the files: kilobytes of each."""
+    """Reads the shape on the hub by ranges of the files: kilobytes of each."""
     host = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     base = f"{host}/{repo}/resolve/{quote(revision, safe='')}"
     try:

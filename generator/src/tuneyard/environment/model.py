@@ -89,11 +89,11 @@ class Environment(Contract):
     use: Use = Use()
     """Which component provides a capability."""
     external_postgres: ExternalPostgres | None = None
-    """With `use.postgres: external-postgres`."""
+    """The PostgreSQL that is used with `use.postgres: external-postgres`."""
     external_s3: ExternalS3 | None = None
-    """With `use.s3: external-s3`."""
+    """The S3 store that is used with `use.s3: external-s3`."""
     external_mlflow: Url | None = None
-    """With `use.tracking: external-mlflow`. Example: `https://mlflow.example.com`."""
+    """The MLflow server that is used with `use.tracking: external-mlflow`. Example: `https://mlflow.example.com`."""
     components: dict[str, ComponentOptions] = Field(default={})
     """Changes to single components, by name."""
     models: Annotated[tuple[ServedModel, ...], Field(max_length=64)] = ()

@@ -9,7 +9,7 @@ from tuneyard.stack.resolve import edges
 
 
 def longest_paths(needs: Mapping[str, Iterable[str]], weights: Mapping[str, int]) -> dict[str, int]:
-    """For each node the largest sum of `weights` over the nodes below it.
+    """The largest sum of `weights` over the nodes below each node.
 
     Raises:
         InputError: the needs form a cycle; the finding names it.

@@ -228,7 +228,7 @@ def _cell(value: Value) -> str:
 
 
 def _change(row: Difference) -> str:
-    """By how much the right one differs from the left one, in percent."""
+    """The difference of the right value from the left one, in percent."""
     if not isinstance(row.left, int | float) or not isinstance(row.right, int | float) or not row.left:
         return ""
     return f"{100 * (row.right - row.left) / abs(row.left):+.1f} %"

@@ -210,7 +210,7 @@ class KubernetesCluster:
         return tuple(parse_event(item) for item in _items(status, answer))
 
     async def _list_positions(self, place: str) -> dict[str, int]:
-        """By name: the positions in their ClusterQueue, from 1, of the Workloads of a LocalQueue `namespace/name`.
+        """The positions in their ClusterQueue, from 1, of the Workloads of a LocalQueue `namespace/name`, by name.
 
         Empty where Kueue's visibility API gives none: a cluster may run without it, and the reason is told all the same.
         """

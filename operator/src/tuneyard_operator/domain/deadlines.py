@@ -53,7 +53,7 @@ def running_attempt(status: FineTuneJobStatus) -> Attempt | None:
 
 
 def _waits_since(seen: Observed, attempt: Attempt | None) -> datetime | None:
-    """Since when nothing of the job runs, though something should."""
+    """The time since which nothing of the job runs, though something should."""
     conditions = seen.status.conditions
     if attempt is not None:
         return _not_running_since(seen, attempt)
@@ -74,7 +74,7 @@ def _waits_since(seen: Observed, attempt: Attempt | None) -> datetime | None:
 
 
 def _not_running_since(seen: Observed, attempt: Attempt) -> datetime | None:
-    """Since when an attempt does not run: since its start, or since a pod on a lost node should have ended.
+    """The time since which an attempt does not run: its start, or the time at which a pod on a lost node should have ended.
 
     None also while its queue holds it: how long that takes is for who shares out the quota to say.
     """

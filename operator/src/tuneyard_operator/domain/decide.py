@@ -36,7 +36,7 @@ from tuneyard_operator.domain.steps.train import comparison_text, train
 from tuneyard_operator.domain.verdict import Verdict
 
 STEPS: tuple[Callable[[Work], float | None], ...] = (plan, prepare, train, publish, serve)
-"""After acceptance, in order. A step that is done returns None; else the seconds after which to look again."""
+"""The steps after acceptance, in order. A step that is done returns None; else the seconds after which to look again."""
 
 
 def decide(seen: Observed, now: datetime) -> Decision:

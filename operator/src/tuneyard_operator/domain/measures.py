@@ -51,13 +51,13 @@ class Changes:
     """State and reason of a job that has just ended."""
     failed: tuple[Failed, ...] = ()
     queue_seconds: tuple[float, ...] = ()
-    """For each training attempt whose pods now all run: all its time in its queue so far, and from its start until they ran."""
+    """Time of each training attempt whose pods now all run: in its queue so far, and from its start until they ran."""
     held_seconds: int = 0
     """GPU seconds that the ledger has counted."""
     useful_seconds: int = 0
     """GPU seconds of optimizer steps that are kept for good; negative where a later report divides the run otherwise."""
     served_seconds: float | None = None
-    """Of an adapter that is served now: since it was published."""
+    """Time from publication until every replica answered, of an adapter that is served now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ class Census:
     gpus: Mapping[str, int] = field(default_factory=dict)
     """GPUs that jobs train on or wait for, by state."""
     longest_wait: Mapping[str, float] = field(default_factory=dict)
-    """By state: seconds for which the job that waits longest has been in its step."""
+    """Seconds for which the job that waits longest has been in its step, by state."""
     tokens_per_second: float = 0.0
-    """Of all jobs that train."""
+    """Speed of all jobs that train."""
 
 
 def changes_between(former: FineTuneJobStatus, status: FineTuneJobStatus) -> Changes:

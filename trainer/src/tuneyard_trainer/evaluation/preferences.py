@@ -22,7 +22,7 @@ class MeasuredPairs:
     loss: float
     """Nats per token of the chosen answers."""
     margins: list[float]
-    """Of each pair, the log-probability of the chosen answer minus that of the rejected one, nats."""
+    """Log-probability of the chosen answer minus that of the rejected one, of each pair, in nats."""
 
 
 def measure_pairs(

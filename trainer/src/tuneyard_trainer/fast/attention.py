@@ -58,7 +58,7 @@ def attend(
 def attend_rows(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: int, *, scale: float | None = None
 ) -> torch.Tensor:
-    """As `attend`, for tokens that are `rows` rows of equal length with one record in each."""
+    """Does what `attend` does, for tokens that are `rows` rows of equal length with one record in each."""
     queries, keys, values = (
         each.view(rows, -1, *each.shape[1:]).transpose(1, 2) for each in (query, key, value)
     )

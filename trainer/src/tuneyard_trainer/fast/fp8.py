@@ -19,7 +19,7 @@ _LARGEST = 448.0
 """Largest number of e4m3."""
 _LEAST_SCALE = 1e-12
 _MOST_PARTS = 2
-"""Of a product's first operand: they need not be put together then, which would cost a pass over them."""
+"""Most parts of a product's first operand: they need not be put together then, which would cost a pass over them."""
 _HOPPER = 9
 """Compute capability for which the kernel is written."""
 
@@ -27,7 +27,7 @@ Tensors = Sequence[torch.Tensor]
 HELD = 4
 """Tensors of a weight."""
 Held = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-"""Of a weight [out, in]: its rows [out, in] and their scales [out, 1], its columns [in, out] and their scales [in, 1]."""
+"""A weight [out, in]: its rows [out, in] and their scales [out, 1], its columns [in, out] and their scales [in, 1]."""
 
 
 def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,7 +37,7 @@ def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def quantize_together(parts: Tensors) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """As `quantize_rows` of the parts side by side, which are put together where a product can't take them as they are."""
+    """Quantizes the parts side by side; they are put together where a product can't take them as they are."""
     largest = [part.abs().amax(-1, keepdim=True) for part in parts]
     scales = _scales(reduce(torch.maximum, largest))
     values = [(part.float() / scales).to(E4M3) for part in parts]
@@ -54,7 +54,7 @@ class Fp8Linear(torch.nn.Module):  # type: ignore[misc]
     """A frozen linear layer with its weight in FP8, for callers of the plain model: each makes the numbers anew."""
 
     def __init__(self, rows: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> None:
-        """Of rows [out, in] in e4m3, and their scales [out, 1]."""
+        """Holds rows [out, in] in e4m3, and their scales [out, 1]."""
         super().__init__()
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("scales", scales, persistent=False)

@@ -14,7 +14,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 _ROWS, _COLUMNS, _DEPTH = 128, 256, 128
-"""Of a tile of the result, and how much of both operands is multiplied at a time."""
+"""Rows and columns of a tile of the result, and how much of both operands is multiplied at a time."""
 _GROUP = 8
 """Rows of tiles that are made together, so that their operands are still in the cache."""
 _PART = 16
@@ -72,7 +72,7 @@ def _product(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0917  Triton's
 
 
 def launch(xs: Sequence[torch.Tensor], *others: torch.Tensor) -> torch.Tensor:
-    """As `fp8.product`, of contiguous tensors on one device; u and v are of bfloat16."""
+    """Computes `fp8.product` of contiguous tensors on one device; u and v are of bfloat16."""
     x_scales, weight, weight_scales, u, v = others
     rows, (columns, rank) = len(xs[0]), v.shape
     y = torch.empty(rows, columns, dtype=u.dtype, device=u.device)

@@ -80,6 +80,6 @@ def summed_loss(
 
 
 def _pieces(tokens: int) -> list[slice]:
-    """Of nearly equal size."""
+    """Slices of nearly equal size."""
     size = ceil(tokens / ceil(tokens / PIECE))
     return [slice(at, at + size) for at in range(0, tokens, size)]

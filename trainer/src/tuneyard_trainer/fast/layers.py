@@ -14,7 +14,7 @@ from tuneyard_trainer.fast.projection import Projection
 from tuneyard_trainer.fast.trained import Trained, TrainedArguments, project_trained
 
 Arguments = projection.Arguments | TrainedArguments
-"""Of layers that are one product: frozen ones with adapters, or trained ones."""
+"""Arguments of layers that are one product: frozen ones with adapters, or trained ones."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Norm:
     plus_one: bool
 
     def __call__(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Over the last dimension."""
+        """Normalizes over the last dimension."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         if self.plus_one:
@@ -40,7 +40,7 @@ class Layer:
     first_norm: torch.Tensor
     second_norm: torch.Tensor
     head_norms: tuple[torch.Tensor, torch.Tensor] | None
-    """Of queries and keys, [size] each."""
+    """Norms of queries and keys, [size] each."""
     qkv: Projection | Trained
     out: Projection | Trained
     gate_up: Projection | Trained
@@ -55,7 +55,7 @@ class Block:
     groups: int
     """Heads of keys and values."""
     size: int
-    """Of a head."""
+    """Size of a head."""
     norm: Norm
     head_norm: Norm | None
     activation: Callable[[torch.Tensor], torch.Tensor]

@@ -48,7 +48,7 @@ class FastPath:
         is_fp8: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Of sequences of at most `longest` tokens; recomputing keeps no more than each layer's input.
+        """Takes sequences of at most `longest` tokens; recomputing keeps no more than each layer's input.
 
         Layers compute in `dtype`; None: in the type of the weights. With `is_fp8` the layers' frozen weights are held in FP8 from now on, for the plain model too.
 

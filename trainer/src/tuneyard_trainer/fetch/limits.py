@@ -43,7 +43,7 @@ class Download:
 
     @property
     def sha256(self) -> str:
-        """Of what is there, in hex."""
+        """SHA-256 of what is there, in hex."""
         return self._digest.hexdigest()
 
     def take(self, chunks: Iterable[bytes], length: int | None, part: str | None) -> None:

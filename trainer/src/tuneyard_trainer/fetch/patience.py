@@ -12,7 +12,7 @@ from tuneyard_api.pod_contract import FailureClass
 from tuneyard_trainer.pod.failures import StageFailure
 
 _PAUSES_SECONDS = (1.0, 2.0, 4.0)
-"""Before each further try at what failed on the way or at the server, unless the server asks for a longer pause."""
+"""Pauses before each further try at what failed on the way or at the server, unless the server asks for a longer one."""
 _LONGEST_PAUSE_SECONDS = 120.0
 """Where a server asks for more than this, the stage fails and the operator tries it again later."""
 

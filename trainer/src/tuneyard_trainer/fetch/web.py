@@ -32,7 +32,7 @@ from tuneyard_trainer.fetch.patience import patiently
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 TIMEOUT_SECONDS = 60.0
-"""Without a byte."""
+"""Longest time without a byte."""
 _SERVICE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+\.svc(\.cluster\.local)?$")
 
 

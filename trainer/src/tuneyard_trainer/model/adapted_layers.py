@@ -18,13 +18,14 @@ _OF_MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron
 def target_modules(base: Any, job: ResolvedJob) -> list[str]:
     """Ends of the names of the layers that get an adapter, as PEFT matches them: the last name, as vLLM and NIM read it.
 
-    Those asked for, else every linear layer but the output head. Where another kind of part has the same last name, more
-    of the layer's name is given: `ffn.0` beside a list of blocks that has a `0` too.
+    Those asked for, else every linear layer that text goes through, but the output head. Where another part has the same
+    last name, more of the layer's name is given: `ffn.0` beside a list of blocks that has a `0` too.
 
     Raises:
         StageFailure: BadInput, if the model lacks a layer that was asked for, or has no linear layers.
     """
-    linear = {name for name, part in base.named_modules() if is_linear(part)}
+    inside = _text_part(base)
+    linear = {name for name, part in base.named_modules() if name.startswith(inside) and is_linear(part)}
     head = {name for name, part in base.named_modules() if part is base.get_output_embeddings()}
     kept_out = {name for name in linear if _refused_by_peft(base, name)}
     adapted = linear - head - kept_out
@@ -41,6 +42,21 @@ def target_modules(base: Any, job: ResolvedJob) -> list[str]:
             f" {', '.join(unknown)}; try {', '.join(names)}"
         )
     return asked or names
+
+
+def _text_part(base: Any) -> str:
+    """The beginning of the names of all parts that text goes through; empty for a model of text alone.
+
+    Models that see or hear have other parts too, such as a vision tower, which learn nothing from text.
+    """
+    try:
+        is_text_alone = base.config.get_text_config() is base.config
+    except ValueError:  # several parts read text
+        is_text_alone = True
+    if is_text_alone:
+        return ""
+    decoder = base.get_decoder()
+    return next((f"{name}." for name, part in base.named_modules() if part is decoder and name), "")
 
 
 def is_linear(part: torch.nn.Module) -> bool:
@@ -84,13 +100,16 @@ def _refused_by_peft(base: Any, name: str) -> bool:
 def said_of_unreached(base: Any, targets: list[str]) -> str | None:
     """A warning with the share of weights that no adapter reaches, such as experts that are one tensor of three dimensions.
 
-    Embeddings and the output head do not count.
+    Embeddings, the output head and parts that no text goes through do not count.
     """
+    inside = _text_part(base)
     outside = {id(part) for part in (base.get_input_embeddings(), base.get_output_embeddings())}
     total, unreached = 0, dict[str, int]()
     for place, part in base.named_modules():
         for name, weight in part.named_parameters(recurse=False):
             if weight.dim() <= 1 or id(part) in outside or isinstance(part, torch.nn.Embedding):
+                continue
+            if not place.startswith(inside):
                 continue
             total += weight.numel()
             if not (is_linear(part) and ends_with(place, targets)):

@@ -12,7 +12,7 @@ from tuneyard_trainer.pod.failures import StageFailure
 
 _AS_LOADED, _READ_BACK = "default", "read_back"
 _MAX_DIFFERENCE = 1e-3
-"""Of the largest logit."""
+"""Largest difference, as a share of the largest logit."""
 _MAX_ROUNDING = 0.05
 """The same for merged weights that are stored in fewer bits than float32, which rounds each of them once more."""
 

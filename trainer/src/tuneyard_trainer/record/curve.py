@@ -43,7 +43,7 @@ def draw_curve(lines: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def evenly(points: list[Any], most: int) -> list[Any]:
-    """At most so many of the points, evenly spread, the first and the last among them."""
+    """The points, or that many of them, evenly spread, with the first and the last."""
     if len(points) <= most:
         return points
     return [points[round(at * (len(points) - 1) / (most - 1))] for at in range(most)]

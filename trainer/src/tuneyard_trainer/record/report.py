@@ -58,7 +58,7 @@ class Findings:
     data: DataReport | None
     trained: TrainFacts
     times: PhaseTimes | None
-    """Of the attempt that ended the training."""
+    """Times of the attempt that ended the training."""
     metrics: Sequence[dict[str, Any]]
     """The lines of metrics.jsonl."""
     metrics_kept: int

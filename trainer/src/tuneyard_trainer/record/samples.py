@@ -41,7 +41,7 @@ class Samples:
     """The first lines of the file, as they are, up to KEPT_BYTES."""
     shown: list[Sample] = field(default_factory=list)
     rouge_l: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
-    """Of every prompt: base and tuned model."""
+    """Scores of every prompt: base and tuned model."""
     exact: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     """1 where the answer is the reference, else 0, of every prompt: base and tuned model."""
 

@@ -49,7 +49,7 @@ class BucketRegistry:
 
     place: S3Prefix
     client: Any
-    """Of boto3, for S3."""
+    """boto3's client of S3."""
     staging: Path
 
     @classmethod

@@ -111,7 +111,7 @@ class Batch:
     positions: torch.Tensor
     """int64 [B, S], from 0 in each record; they go on through padding."""
     bounds: Bounds | None
-    """Of the records in the B * S tokens; None if no sequence holds several: then plain causal attention is enough,
+    """Bounds of the records in the B * S tokens; None if no sequence holds several: then plain causal attention is enough,
     as padding comes last and is never learned."""
     labels: torch.Tensor
     """int64 [B, S - 1]: the token after each, or IGNORED."""

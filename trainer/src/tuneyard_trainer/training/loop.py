@@ -45,9 +45,9 @@ class Trained:
     is_early: bool
     """Whether early stopping ended the training before the last planned step."""
     trained_tokens: int
-    """Over all attempts."""
+    """Tokens of all attempts."""
     seconds: float
-    """Over all attempts."""
+    """Time of all attempts."""
     resumed_from_step: int
 
 

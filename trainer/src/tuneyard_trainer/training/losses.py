@@ -37,7 +37,7 @@ class Losses:
 
     @classmethod
     def choose(cls, model: Any, job: ResolvedJob, device: Device, world: World, frame: Frame) -> "Losses":
-        """By the fast path if device, job and model allow it, on any `world`.
+        """Chooses the fast path if device, job and model allow it, on any `world`.
 
         Raises:
             StageFailure: BadInput, if they do not, and the base model's quantization is one of the fast path alone.

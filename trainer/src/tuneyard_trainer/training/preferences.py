@@ -33,7 +33,7 @@ class PairLosses(Losses):
 
     @classmethod
     def choose(cls, model: Any, job: ResolvedJob, device: Device, world: World, frame: Frame) -> "PairLosses":
-        """By transformers and PEFT, on any `world`; `frame` is that of a pair's answers one by one."""
+        """Chooses transformers and PEFT, on any `world`; `frame` is that of a pair's answers one by one."""
         del world
         if job.dpo is None:
             raise AssertionError("a job of method dpo has its options")
@@ -52,7 +52,7 @@ class PairLosses(Losses):
         return np.ones(len(split), dtype=np.int64)
 
     def margins(self, split: Split, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of each pair, float32 [pairs]: its margin, and the log-probability of the chosen answer; in nats."""
+        """The margin of each pair, float32 [pairs], and the log-probability of its chosen answer; in nats."""
         answers = [2 * pair + side for pair in indices for side in (0, 1)]
         batch = collate(one_by_one(split), answers, self.device, self.frame)
         likely = -summed_by_row(self.model, batch, self.device)[: len(answers)]
