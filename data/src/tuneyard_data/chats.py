@@ -92,6 +92,8 @@ def read_chat(record: Record) -> Chat:
     except RecordProblem as problem:
         # Where a column begins in a record takes a while to find.
         raise RecordProblem(record.place_of(column), str(problem)) from None
+    if len(record.values) == 1:
+        return Chat(read, learned)
     return Chat(
         read,
         learned,

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard_data.loading import Loaded, Reading, load_splits, notes_of
+from tuneyard_data.loaded import Loaded
+from tuneyard_data.loading import Reading, load_splits, notes_of
 from tuneyard_data.page import html_of
 from tuneyard_data.records import SUFFIXES, DataFile, suffix_of
 from tuneyard_data.refused import DataRefused, RecordsRefused

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens of records on disk, in the order in which they were read: memory does not grow with the data set."""
 
+import io
 import tempfile
 import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from os import pread
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +22,12 @@ _LEARNED = np.uint32(1 << 31)
 class KeptTokens:
     """The tokens of a split in one file: uint32 [all tokens], each with the bit of its loss."""
 
-    def __init__(self, folder: Path) -> None:
-        """Makes files in `folder` that nobody else sees: they end with this object."""
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  it ends with this object
+    def __init__(self, folder: Path | None) -> None:
+        """Makes files in `folder` that nobody else sees: they end with this object.
+
+        Without a folder tokens are in memory, to be added to others.
+        """
+        self._file: Any = io.BytesIO() if folder is None else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._numbers = Column(np.int64, folder, width=3)
 
@@ -37,6 +42,11 @@ class KeptTokens:
         content[np.concatenate([record.learned for record in records])] |= _LEARNED
         self._file.write(content.data)
         self._numbers.extend([(len(each.tokens), each.full_length, each.first_learned) for each in records])
+
+    def append(self, others: "KeptTokens") -> None:
+        """Adds further records, which are in memory."""
+        self._file.write(others._file.getbuffer())  # noqa: SLF001  of the same class
+        self._numbers.extend(others._numbers.array())  # noqa: SLF001  of the same class
 
     def lengths(self) -> np.ndarray:
         """int64 [records]: number of tokens of each, after truncation."""

@@ -28,6 +28,12 @@ class LengthCounts:
             kept = np.minimum(np.asarray(lengths), np.asarray(LIMITS)[:, None])
             self._dropped += (np.asarray(first_learned) >= kept).sum(axis=1)
 
+    def append(self, others: "LengthCounts") -> None:
+        """Adds further records."""
+        self._counts.update(others._counts)  # noqa: SLF001  of the same class
+        self._dropped += others._dropped  # noqa: SLF001  of the same class
+        self.has_tokens |= others.has_tokens
+
     @property
     def counts(self) -> dict[int, int]:
         """Records of each length."""

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads every record of every split into tokens, and reports all problems together."""
 
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,26 +11,23 @@ from tuneyard_api.job_inputs import Template
 from tuneyard_api.pod_contract import ResolvedJob
 
 from tuneyard_data.chat_template import PlainChat
-from tuneyard_data.columns import Column
 from tuneyard_data.examples import Example, Renderer
 from tuneyard_data.kept_tokens import KeptTokens
 from tuneyard_data.languages import language_of
-from tuneyard_data.lengths import LengthCounts
-from tuneyard_data.near_duplicates import Keys, exact_key, near_key
+from tuneyard_data.loaded import MAX_PLACES, MAX_SHOWN, Loaded
+from tuneyard_data.near_duplicates import exact_key, near_key
 from tuneyard_data.personal_data import hints_in
 from tuneyard_data.reading import read_records
 from tuneyard_data.records import DataFile, Place, Problems, Record, RecordProblem
 from tuneyard_data.refused import DataRefused
 from tuneyard_data.templates import renderer_of
-from tuneyard_data.tokenization import Encoded, TextTokenizer, TokenizedRecord
+from tuneyard_data.tokenization import TextTokenizer
+from tuneyard_data.workers import Workers
 
 _BATCH = 200
-"""Records that are tokenised at once; more of them make it no faster."""
-_AHEAD = 3
-"""Batches that are tokenised, or wait for it, while another one is looked at."""
-MAX_PLACES = 5
-"""Number of places that are named for each finding; all places are counted."""
-_MAX_SHOWN = 10
+"""Records that are looked at together, at most; more of them make it no faster."""
+_BATCH_CHARACTERS = 4_000_000
+"""Characters of records after which a batch ends, so that long ones need no more memory."""
 
 
 @dataclass(frozen=True)
@@ -44,135 +40,6 @@ class Reading:
     limit: int = 2048
     folder: Path | None = None
     """Where tokens are kept until they are gathered; None keeps none. In memory are 100 bytes of each record."""
-
-
-class Places:
-    """Where each record begins, in 16 bytes a record on disk."""
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self._files: list[str] = []
-        self._numbers = Column(np.int64, folder, width=2)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def extend(self, places: Sequence[Place]) -> None:
-        """Adds the places of the next records."""
-        rows = []
-        for place in places:
-            if not self._files or self._files[-1] != place.file:
-                self._files.append(place.file)
-            column = 0 if place.column is None else place.column
-            rows.append((place.line, column << 16 | len(self._files) - 1))
-        self._numbers.extend(rows)
-
-    def __getitem__(self, index: int) -> Place:
-        [[line, rest]] = self._numbers.array(index, index + 1).tolist()
-        return Place(self._files[rest & 0xFFFF], line, rest >> 16 or None)
-
-
-@dataclass
-class Loaded:
-    """One split with its tokens."""
-
-    name: str
-    file: str = ""
-    """Name of its file in messages."""
-    sources: list[DataFile] = field(default_factory=list)
-    render: Renderer | None = None
-    tokens: KeptTokens | None = None
-    """Of each record that was read and not dropped."""
-    chosen: np.ndarray | None = None
-    """int64 [examples]: where each example was among those that were read and not dropped; None: all in their order."""
-    places: Places = field(default_factory=Places)
-    """Where each example that was read and not dropped begins."""
-    exact: Keys = field(default_factory=Keys)
-    """Of each example that was read and not dropped, a key of its text."""
-    near: Keys = field(default_factory=Keys)
-    """The same without regard to spelling."""
-    hints: Counter[str] = field(default_factory=Counter)
-    """Hints at personal data by kind."""
-    hint_places: dict[str, list[str]] = field(default_factory=dict)
-    """The first places of each kind."""
-    languages: Counter[str] = field(default_factory=Counter)
-    """Records by the language of what is learned."""
-    shown: list[tuple[Place, TokenizedRecord]] = field(default_factory=list)
-    """The first examples without a hint, in tokens."""
-    count: int = 0
-    """Records in the file."""
-    dropped: int = 0
-    """Records that had no learned token left after truncation."""
-    unlearned: int = 0
-    """Those of them that had none before."""
-    lengths: LengthCounts = field(default_factory=LengthCounts)
-    """Of every record in the file."""
-    learned_tokens: int = 0
-    """Tokens under the loss after truncation."""
-    sides: int = 1
-    """Records in `tokens` of each example: 2 for preferences, the chosen one first."""
-    notes: Counter[str] = field(default_factory=Counter)
-    """Sentences about records that a person should know, each with the number of its records."""
-
-    @classmethod
-    def empty(cls, name: str, render: Renderer, folder: Path | None) -> "Loaded":
-        """A split without records, which keeps what it knows of each in files in `folder`, if there is one."""
-        tokens = None if folder is None else KeptTokens(folder)
-        return cls(
-            name, render=render, tokens=tokens, places=Places(folder), exact=Keys(folder), near=Keys(folder)
-        )
-
-    def take(self, chosen: np.ndarray, name: str) -> "Loaded":
-        """The part of the split with these indices, which ascend."""
-        return replace(self, name=name, chosen=chosen)
-
-    def __len__(self) -> int:
-        """Number of examples."""
-        return len(self.places) if self.chosen is None else len(self.chosen)
-
-    def keys(self) -> np.ndarray:
-        """Bytes [examples]: a key of the text of each."""
-        return self.exact.array if self.chosen is None else self.exact.array[self.chosen]
-
-    def kept_lengths(self) -> np.ndarray:
-        """int64 [examples * sides]: number of tokens after truncation."""
-        lengths = self._tokens.lengths()
-        return lengths if self.chosen is None else lengths.reshape(-1, self.sides)[self.chosen].ravel()
-
-    def read(self, index: int) -> TokenizedRecord:
-        """The tokens of one of `kept_lengths`."""
-        return self._tokens.read(int(self._where(np.asarray([index]))[0]))
-
-    def read_all(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (int32) of some of `kept_lengths`, one behind the other, and whether they are learned (bool)."""
-        return self._tokens.read_all(self._where(indices))
-
-    def _where(self, indices: np.ndarray) -> np.ndarray:
-        """Where the tokens of some of `kept_lengths` are kept."""
-        if self.chosen is None:
-            return indices
-        examples, sides = np.divmod(indices, self.sides)
-        return self.chosen[examples] * self.sides + sides
-
-    @property
-    def _tokens(self) -> KeptTokens:
-        if self.tokens is None:
-            raise ValueError("no tokens were kept")
-        return self.tokens
-
-    def examples(self) -> Iterator[Example]:
-        """The examples in their order, read once more."""
-        if self.render is None:
-            return
-        indices = range(len(self)) if self.chosen is None else map(int, self.chosen)
-        wanted = (self.places[index] for index in indices)
-        place = next(wanted, None)
-        for file in self.sources:
-            for record in read_records(file.path, file.name, Problems()):
-                if record.place == place:
-                    yield self.render(record)
-                    place = next(wanted, None)
-                    if place is None:
-                        return
 
 
 def load_splits(
@@ -201,19 +68,25 @@ def load_splits(
         return decided[0](record)
 
     splits: dict[str, Loaded] = {}
-    for file in files:
-        if file.split not in splits:
-            splits[file.split] = Loaded.empty(file.split, render, reading.folder)
-        split = splits[file.split]
-        split.sources.append(file)
-        split.file = ", ".join(filter(None, (split.file, file.name)))
-        before = split.count
-        batches = _batches(_examples(file, render, problems, split))
-        for examples, encoded in _encoded(batches, tokenizer, problems):
-            _look_at(examples, encoded, split, tokenizer, reading)
-            records_read(split.count)
-        if split.count == before and not problems.count:
-            problems.add(file.name, f"the {file.split} data set is empty")
+    with Workers(partial(_look_at, render, tokenizer, reading)) as workers:
+        for file in files:
+            if file.split not in splits:
+                splits[file.split] = Loaded.empty(file.split, render, reading.folder)
+            split = splits[file.split]
+            split.sources.append(file)
+            split.file = ", ".join(filter(None, (split.file, file.name)))
+            before = split.count
+            for looked in workers.results(_batches(file, problems)):
+                problems.append(looked.problems)
+                if problems.count:
+                    split.count += looked.part.count
+                    continue
+                if looked.refused:
+                    raise looked.refused
+                split.append(looked.part)
+                records_read(split.count)
+            if split.count == before and not problems.count:
+                problems.add(file.name, f"the {file.split} data set is empty")
     problems.raise_if_any()
     for split in splits.values():
         if not len(split):
@@ -231,76 +104,81 @@ def load_splits(
     return splits
 
 
-def _examples(
-    file: DataFile, render: Renderer, problems: Problems, split: Loaded
-) -> Iterator[tuple[Place, Example]]:
-    for record in read_records(file.path, file.name, problems):
-        split.count += 1
-        try:
-            example = render(record)
-        except RecordProblem as problem:
-            problems.add(problem.place, str(problem))
-        else:
-            split.notes.update(example.notes)
-            yield record.place, example
+@dataclass
+class _Batch:
+    """Some of the records of a file."""
+
+    records: list[Record] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
+    """What could not be read behind them."""
+    is_tokenised: bool = True
 
 
-def _batches(examples: Iterator[tuple[Place, Example]]) -> Iterator[list[tuple[Place, Example]]]:
-    batch: list[tuple[Place, Example]] = []
-    for example in examples:
-        batch.append(example)
-        if len(batch) == _BATCH:
+@dataclass
+class _LookedAt:
+    """What was made of a batch."""
+
+    part: Loaded
+    problems: Problems
+    refused: DataRefused | None = None
+    """Why the tokenizer can't be used."""
+
+
+def _batches(file: DataFile, problems: Problems) -> Iterator[_Batch]:
+    """The records of a file; after the first of all problems the others are only checked, not tokenised."""
+    batch, characters = _Batch(), 0
+    found = Problems()
+    for record in read_records(file.path, file.name, found):
+        is_full = len(batch.records) == _BATCH or characters > _BATCH_CHARACTERS
+        if is_full or found.count:
+            batch.problems.append(found)
+            batch.is_tokenised = not problems.count
             yield batch
-            batch = []
+            batch, characters = _Batch(), 0
+            found.clear()
+        batch.records.append(record)
+        characters += len(record.source)
+    batch.problems.append(found)
+    batch.is_tokenised = not problems.count
     yield batch
 
 
-def _encoded(
-    batches: Iterator[list[tuple[Place, Example]]], tokenizer: TextTokenizer | None, problems: Problems
-) -> Iterator[tuple[list[tuple[Place, Example]], Sequence[Encoded]]]:
-    """Each batch with its encodings, which a thread makes while the records before and after are looked at.
-
-    After the first problem the other records are only checked, not tokenised.
-    """
-    waiting = deque[tuple[list[tuple[Place, Example]], Future[list[Encoded]]]]()
-    with ThreadPoolExecutor(1) as thread:
-        for batch in batches:
-            examples = [side for _, example in batch for side in example.sides]
-            work = tokenizer.encode if tokenizer and not problems.count else _nothing
-            waiting.append((batch, thread.submit(work, examples)))
-            if len(waiting) > _AHEAD:
-                before, encoded = waiting.popleft()
-                if not problems.count:
-                    yield before, encoded.result()
-        while waiting and not problems.count:
-            before, encoded = waiting.popleft()
-            yield before, encoded.result()
-
-
-def _nothing(_: Sequence[Example]) -> list[Encoded]:
-    return []
-
-
-def _look_at(
-    placed: list[tuple[Place, Example]],
-    encoded: Sequence[Encoded],
-    split: Loaded,
-    tokenizer: TextTokenizer | None,
-    reading: Reading,
-) -> None:
+def _look_at(render: Renderer, tokenizer: TextTokenizer | None, reading: Reading, batch: _Batch) -> _LookedAt:
+    """Everything that has to be known of some records by themselves."""
+    part = Loaded("", tokens=None if reading.folder is None else KeptTokens(None))
+    looked = _LookedAt(part, Problems())
+    placed: list[tuple[Place, Example]] = []
+    for record in batch.records:
+        try:
+            example = render(record)
+        except RecordProblem as problem:
+            looked.problems.add(problem.place, str(problem))
+        else:
+            part.notes.update(example.notes)
+            placed.append((record.place, example))
+    looked.problems.append(batch.problems)
+    part.count = len(batch.records)
+    if looked.problems.count or not batch.is_tokenised or not placed:
+        return looked
     if tokenizer is None:
-        if placed:
-            split.lengths.add([len(example.text) for _, example in placed], None)
-        _note(split, placed)
-        return
-    learn_all = reading.loss_on == "all"
+        part.lengths.add([len(example.text) for _, example in placed], None)
+        _note(part, placed)
+        return looked
+    try:
+        _tokenise(part, placed, tokenizer, reading)
+    except DataRefused as refused:
+        looked.refused = refused
+    return looked
+
+
+def _tokenise(
+    part: Loaded, placed: list[tuple[Place, Example]], tokenizer: TextTokenizer, reading: Reading
+) -> None:
     examples = [side for _, example in placed for side in example.sides]
-    records = tokenizer.records_of(examples, encoded, learn_all=learn_all, limit=reading.limit)
-    if not placed:
-        return
-    split.sides = count = len(placed[0][1].sides)
+    records = tokenizer.tokenize(examples, learn_all=reading.loss_on == "all", limit=reading.limit)
+    part.sides = count = len(placed[0][1].sides)
     by_example = [records[at : at + count] for at in range(0, len(records), count)]
-    split.lengths.add(
+    part.lengths.add(
         [max(side.full_length for side in sides) for sides in by_example],
         [max(side.first_learned for side in sides) for sides in by_example],
     )
@@ -309,20 +187,20 @@ def _look_at(
         for each, sides in zip(placed, by_example, strict=True)
         if all(side.first_learned < len(side.tokens) for side in sides)
     ]
-    split.dropped += len(placed) - len(kept)
+    part.dropped += len(placed) - len(kept)
     if len(kept) < len(placed):
-        split.unlearned += sum(
+        part.unlearned += sum(
             any(side.first_learned >= side.full_length for side in sides) for sides in by_example
         )
-    is_harmless = _note(split, [each for each, _ in kept])
+    is_harmless = _note(part, [each for each, _ in kept])
     for ((place, _), sides), is_shown in zip(kept, is_harmless, strict=True):
-        if is_shown and len(split.shown) < _MAX_SHOWN:
-            split.shown.append((place, sides[0]))
+        if is_shown and len(part.shown) < MAX_SHOWN:
+            part.shown.append((place, sides[0]))
     learned = [side for _, sides in kept for side in sides]
     # Nothing precedes the first token, so it cannot be predicted.
-    split.learned_tokens += sum(int(np.count_nonzero(side.learned[1:])) for side in learned)
-    if split.tokens is not None:
-        split.tokens.extend(learned)
+    part.learned_tokens += sum(int(np.count_nonzero(side.learned[1:])) for side in learned)
+    if part.tokens is not None:
+        part.tokens.extend(learned)
 
 
 def _note(split: Loaded, placed: Sequence[tuple[Place, Example]]) -> list[bool]:

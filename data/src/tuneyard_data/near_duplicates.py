@@ -71,6 +71,10 @@ class Keys:
         """Adds the keys of the next records."""
         self._column.extend(keys)
 
+    def append(self, others: "Keys") -> None:
+        """Adds the keys of further records."""
+        self._column.extend(others.array)
+
     @property
     def array(self) -> np.ndarray:
         """Bytes [len(self)]; a copy."""

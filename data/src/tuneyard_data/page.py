@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from tuneyard_data.loading import Loaded
+from tuneyard_data.loaded import Loaded
 from tuneyard_data.report import DataReport, text_of
 from tuneyard_data.tokenization import TextTokenizer, TokenizedRecord
 

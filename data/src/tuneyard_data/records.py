@@ -95,6 +95,16 @@ class Problems:
         if self.count <= MAX_SHOWN:
             self._shown.append(f"{place}: {clip(message, 400)}")
 
+    def append(self, others: "Problems") -> None:
+        """Adds problems that were found later."""
+        self._shown += others._shown[: MAX_SHOWN - len(self._shown)]  # noqa: SLF001  of the same class
+        self.count += others.count
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self._shown.clear()
+        self.count = 0
+
     def report(self) -> str:
         """The shown problems, one per line, and the number of further ones."""
         rest = self.count - len(self._shown)

@@ -19,7 +19,7 @@ from tuneyard_api.base import Contract
 from tuneyard_api.problems import clip
 
 from tuneyard_data.lengths import LIMITS, LengthCounts
-from tuneyard_data.loading import MAX_PLACES, Loaded
+from tuneyard_data.loaded import MAX_PLACES, Loaded
 from tuneyard_data.near_duplicates import repeated, shared
 from tuneyard_data.personal_data import KINDS
 from tuneyard_data.preview import render_preview

@@ -7,7 +7,7 @@ their lengths. The second one spares the tokenizer a quarter of its time.
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate, chain, islice
+from itertools import accumulate, islice
 
 import numpy as np
 import tokenizers
@@ -21,8 +21,10 @@ class TokenBytes:
     """The bytes of each token of a byte-level tokenizer."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        self._texts = _bytes_of_tokens(backend)
-        self._lengths = np.fromiter(map(len, self._texts), dtype=np.int64, count=len(self._texts))
+        texts = _bytes_of_tokens(backend)
+        self._lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        self._ends = self._lengths.cumsum()
+        self._content = np.frombuffer(b"".join(texts), dtype=np.uint8)
         self._tried = self._failed = 0
 
     @classmethod
@@ -36,22 +38,23 @@ class TokenBytes:
         """Whether most texts were what their tokens' bytes are."""
         return self._tried < _TRIES or self._failed * 2 < self._tried
 
-    def cuts(self, ids: Sequence[list[int]], texts: Sequence[Sequence[str]]) -> list[list[int | None] | None]:
+    def cuts(
+        self, ids: Sequence[np.ndarray], texts: Sequence[Sequence[str]]
+    ) -> list[list[int | None] | None]:
         """Of several texts in parts: how many tokens end with each part, None for a part that ends within a token.
 
         None instead of a list if the tokens' bytes are not the text, as after a normalizer.
         """
         parts = [[text.encode() for text in each] for each in texts]
-        is_text = [
-            b"".join(map(self._texts.__getitem__, tokens)) == b"".join(each)
-            for tokens, each in zip(ids, parts, strict=True)
-        ]
+        counts = [len(tokens) for tokens in ids]
+        flat = np.concatenate(ids)
+        lengths = self._lengths[flat]
+        ends = np.concatenate([[0], lengths.cumsum()])
+        firsts = np.cumsum([0, *counts])
+        is_text = self._are_texts(flat, lengths, ends, ends[firsts], [b"".join(each) for each in parts])
         self._tried += len(is_text)
         self._failed += is_text.count(False)
-        counts = [len(tokens) for tokens in ids]
-        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=sum(counts))
-        ends = np.concatenate([[0], self._lengths[flat].cumsum()])
-        firsts = np.cumsum([0, *counts[:-1]])
+        firsts = firsts[:-1]
         # Seams of all texts, counted from the beginning of the first one.
         seams = np.asarray(
             [
@@ -67,6 +70,19 @@ class TokenBytes:
         return [
             [cut - first if is_there else None for cut, is_there in each] if is_right else None
             for each, first, is_right in zip(by_text, firsts.tolist(), is_text, strict=True)
+        ]
+
+    def _are_texts(
+        self, flat: np.ndarray, lengths: np.ndarray, ends: np.ndarray, bounds: np.ndarray, texts: list[bytes]
+    ) -> list[bool]:
+        """Of each text whether the bytes of its tokens are it; `bounds` says where they begin and end among all bytes."""
+        places = np.repeat(self._ends[flat] - ends[1:], lengths) + np.arange(ends[-1])
+        content = self._content[places]
+        if content.tobytes() == b"".join(texts) and np.diff(bounds).tolist() == [*map(len, texts)]:
+            return [True] * len(texts)
+        return [
+            content[begin:end].tobytes() == text
+            for begin, end, text in zip(bounds.tolist(), bounds[1:].tolist(), texts, strict=False)
         ]
 
 

@@ -13,6 +13,7 @@ import tokenizers
 
 from tuneyard_data.chat_template import ChatTemplate
 from tuneyard_data.examples import Example
+from tuneyard_data.known_words import KnownWords, looks_around
 from tuneyard_data.pretrained import load_tokenizer
 from tuneyard_data.refused import DataRefused
 from tuneyard_data.seams import TokenBytes, cuts_by_offsets, end_of_text
@@ -49,8 +50,8 @@ class TokenizedRecord:
 class Encoded:
     """What the tokenizer's own code makes of an example."""
 
-    ids: list[int]
-    """Of the whole text."""
+    ids: np.ndarray
+    """int32 [tokens]: of the whole text."""
     begin: int
     """Tokens that the tokenizer puts before the text."""
     end: int
@@ -63,7 +64,7 @@ class Encoded:
     """The whole text with its offsets; None where they were not asked for."""
 
     @property
-    def ids_of_text(self) -> list[int]:
+    def ids_of_text(self) -> np.ndarray:
         """The ids without those that the tokenizer puts around the text."""
         is_whole = self.begin == 0 and self.end == len(self.ids)
         return self.ids if is_whole else self.ids[self.begin : self.end]
@@ -95,9 +96,10 @@ class TextTokenizer:
         self._splitting = {
             token.content: number
             for number, token in self._backend.get_added_tokens_decoder().items()
-            if number in self.stop_ids and token.special and not _looks_around(token)
+            if number in self.stop_ids and token.special and not looks_around(token)
         }
         self._token_bytes = TokenBytes.of(self._backend)
+        self._words = KnownWords.of(self._backend, self._encode_words)
         self._known_ends: dict[str, list[int]] = {}
         self.end_id = self.stop_ids[0]
         """Token that is appended to the learned text, if the text does not end with a stop id itself."""
@@ -162,31 +164,42 @@ class TextTokenizer:
         return self.records_of(examples, self.encode(examples), learn_all=learn_all, limit=limit)
 
     def encode(self, examples: Sequence[Example]) -> list["Encoded"]:
-        """The first half of `tokenize`, without Python's lock: another thread can work meanwhile."""
+        """The first half of `tokenize`."""
         has_offsets = self._token_bytes is None or not self._token_bytes.is_useful
-        wholes = self._encode_all(examples, [each.text for each in examples], has_offsets=has_offsets)
+        texts = [each.text for each in examples]
+        by_words = {} if has_offsets else self._ids_by_words(examples, texts)
+        others = [i for i in range(len(examples)) if i not in by_words]
+        rest = [examples[i] for i in others], [texts[i] for i in others]
+        encoded = self._encode_all(*rest, has_offsets=has_offsets)
+        wholes = by_words | dict(zip(others, encoded, strict=True))
         starts = [self._last_seam(each) for each in examples]
-        prompts = [
-            each.pieces[0].text[start:] if len(each.pieces) > 1 else ""
-            for each, start in zip(examples, starts, strict=True)
-        ]
+        pairs = zip(examples, starts, strict=True)
+        prompts = [each.pieces[0].text[start:] if len(each.pieces) > 1 else "" for each, start in pairs]
         ends = self._prompt_ends(examples, prompts, starts)
-        return [
-            _encoded(*each, has_offsets=has_offsets)
-            for each in zip(examples, wholes, ends, starts, strict=True)
-        ]
+        parts = zip(examples, map(wholes.__getitem__, range(len(examples))), ends, starts, strict=True)
+        return [_encoded(*each, has_offsets=has_offsets) for each in parts]
+
+    def _ids_by_words(self, examples: Sequence[Example], texts: Sequence[str]) -> dict[int, np.ndarray]:
+        """The ids of the texts that need no special tokens around them, where the tokenizer's words are known."""
+        if self._words is None:
+            return {}
+        places = [i for i, each in enumerate(examples) if each.has_special_tokens]
+        return dict(zip(places, self._words.ids_of([texts[i] for i in places]), strict=True))
+
+    def _encode_words(self, words: list[str]) -> list[tokenizers.Encoding]:
+        return self._encode_texts(words, has_offsets=False, add_special_tokens=False)
 
     def records_of(
         self, examples: Sequence[Example], encoded: Sequence["Encoded"], *, learn_all: bool, limit: int
     ) -> list[TokenizedRecord]:
         """The second half of `tokenize`."""
+        if not examples:
+            return []
         seams = self._seams(examples, encoded)
         divided = [self._divided(*each) for each in zip(examples, encoded, seams, strict=True)]
         counts = [count for _, counts in divided for count in counts]
         flags = [learn_all or piece.is_learned for each in examples for piece in each.pieces]
-        tokens = np.fromiter(
-            chain.from_iterable(ids for ids, _ in divided), dtype=np.int32, count=sum(counts)
-        )
+        tokens = np.concatenate([ids for ids, _ in divided])
         learned = np.repeat(np.asarray(flags, dtype=bool), counts)
         records, start, piece = [], 0, 0
         for ids, counts in divided:
@@ -200,19 +213,28 @@ class TextTokenizer:
         self, examples: Sequence[Example], texts: Sequence[str], *, has_offsets: bool
     ) -> list[tokenizers.Encoding]:
         """The encodings of one text for each example, with the special tokens that the text lacks."""
-        encode = self._backend.encode_batch if has_offsets else self._backend.encode_batch_fast
         found: dict[int, tokenizers.Encoding] = {}
         for has_special_tokens in (False, True):
             places = [i for i, each in enumerate(examples) if each.has_special_tokens is has_special_tokens]
-            try:
-                encoded = encode([texts[i] for i in places], add_special_tokens=not has_special_tokens)
-            except Exception as error:  # noqa: BLE001  the library raises bare Exception
-                raise DataRefused(
-                    f"{self._folder}: the tokenizer can't take the text of a record: {error}; try a revision of the model whose"
-                    " tokenizer.json is whole"
-                ) from None
+            encoded = self._encode_texts(
+                [texts[i] for i in places],
+                has_offsets=has_offsets,
+                add_special_tokens=not has_special_tokens,
+            )
             found.update(zip(places, encoded, strict=True))
         return [found[i] for i in range(len(texts))]
+
+    def _encode_texts(
+        self, texts: list[str], *, has_offsets: bool, add_special_tokens: bool
+    ) -> list[tokenizers.Encoding]:
+        encode = self._backend.encode_batch if has_offsets else self._backend.encode_batch_fast
+        try:
+            return encode(texts, add_special_tokens=add_special_tokens)
+        except Exception as error:  # noqa: BLE001  the library raises bare Exception
+            raise DataRefused(
+                f"{self._folder}: the tokenizer can't take the text of a record: {error}; try a revision of the model whose"
+                " tokenizer.json is whole"
+            ) from None
 
     def _prompt_ends(
         self, examples: Sequence[Example], prompts: Sequence[str], starts: Sequence[int]
@@ -245,7 +267,7 @@ class TextTokenizer:
 
     def _divided(
         self, example: Example, encoded: "Encoded", seams: tuple[int | None, list[int] | None]
-    ) -> tuple[list[int], list[int]]:
+    ) -> tuple[np.ndarray, list[int]]:
         """The ids of an example, with one that ends it, and how many of them are of each piece.
 
         They are those of the whole text, if tokens end where pieces do. Otherwise a token would belong to two pieces, or the
@@ -261,9 +283,10 @@ class TextTokenizer:
         else:
             first = self.prompt_ids(example.pieces[0].text, has_special_tokens=example.has_special_tokens)
             rest = [self._continuation(before.text, piece.text) for before, piece in pairwise(example.pieces)]
-            ids, counts = [*chain(first, *rest)], [len(part) for part in (first, *rest)]
-        if not ids or ids[-1] not in self.stop_ids:
-            ids = [*ids, self.end_id]
+            ids = np.asarray([*chain(first, *rest)], dtype=np.int32)
+            counts = [len(part) for part in (first, *rest)]
+        if not len(ids) or int(ids[-1]) not in self.stop_ids:
+            ids = np.append(ids, np.int32(self.end_id))
             counts[-1] += 1
         return ids, counts
 
@@ -303,7 +326,7 @@ class TextTokenizer:
         for piece in example.pieces[:-1]:
             text += piece.text
             ids = self.prompt_ids(text, has_special_tokens=example.has_special_tokens)
-            if encoded.ids[: len(ids)] != ids:
+            if encoded.ids[: len(ids)].tolist() != ids:
                 return None
             cuts.append(len(ids))
         return [*cuts, encoded.end]
@@ -314,10 +337,11 @@ class TextTokenizer:
             return True
         ids, prompt = encoded.ids, encoded.prompt
         if encoded.start == 0:
-            return ids[:cut] == prompt
+            return bool(ids[:cut].tolist() == prompt)
         if start is not None and prompt[0] in self._splitting.values() and ids[start] == prompt[0]:
-            return ids[start:cut] == prompt
-        return ids[:cut] == self.prompt_ids(example.pieces[0].text, has_special_tokens=True)
+            return bool(ids[start:cut].tolist() == prompt)
+        whole_prompt = self.prompt_ids(example.pieces[0].text, has_special_tokens=True)
+        return bool(ids[:cut].tolist() == whole_prompt)
 
     def _continuation(self, before: str, text: str) -> list[int]:
         """The ids of a text that follows another.
@@ -333,15 +357,17 @@ class TextTokenizer:
         return list(self._backend.encode(text, add_special_tokens=False).ids)
 
 
-def _looks_around(token: tokenizers.AddedToken) -> bool:
-    """Whether a token takes what stands beside it into account, or the text is changed before it is looked for."""
-    return bool(token.lstrip or token.rstrip or token.single_word or token.normalized)
-
-
 def _encoded(
-    example: Example, whole: tokenizers.Encoding, prompt: list[int], start: int, *, has_offsets: bool
+    example: Example,
+    whole: tokenizers.Encoding | np.ndarray,
+    prompt: list[int],
+    start: int,
+    *,
+    has_offsets: bool,
 ) -> Encoded:
-    ids = whole.ids
+    if isinstance(whole, np.ndarray):
+        return Encoded(whole, 0, len(whole), prompt, start, None)
+    ids = np.asarray(whole.ids, dtype=np.int32)
     begin, end = 0, len(ids)
     if not example.has_special_tokens:
         mask, end = whole.special_tokens_mask, end_of_text(whole)

@@ -11,7 +11,7 @@ from typing import Any
 from tuneyard_api.data_stores import ENV_DATA_STORE_TOKEN
 from tuneyard_api.pod_contract import ResolvedJob
 from tuneyard_data.examples import Example
-from tuneyard_data.loading import Loaded
+from tuneyard_data.loaded import Loaded
 
 from tuneyard_trainer.fetch.data_store import upload_dataset
 from tuneyard_trainer.pod.failures import bad_input

@@ -11,7 +11,8 @@ import numpy as np
 from tuneyard_api import durable
 from tuneyard_api.gate import never_measured
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob
-from tuneyard_data.loading import Loaded, Reading, hold_out, load_splits, notes_of
+from tuneyard_data.loaded import Loaded
+from tuneyard_data.loading import Reading, hold_out, load_splits, notes_of
 from tuneyard_data.packing import Sequences, pack
 from tuneyard_data.preview import render_preview
 from tuneyard_data.refused import RecordsRefused
