@@ -14,9 +14,14 @@ VALUES = {
     "object": {"k": None},
     "one": 1,
     "word": "<b>",
+    "blank": float("nan"),
+    "raw": b"q",
+    "pairs": [("k", None)],
 }
 TEXTS = {
     "a null": ("{{ nothing }}", ""),
+    "a blank cell of pandas": ("{{ blank }}{{ 'N' if blank is none else 'S' }}", "N"),
+    "a blank cell as JSON": ("{{ [blank] | tojson }}", "[null]"),
     "a null in an expression": ("{{ 'x' ~ nothing }}", "x"),
     "a null through a filter": ("{{ nothing | trim }}", ""),
     "a null by a default": ("{{ nothing | default('d', true) }}", "d"),
@@ -49,10 +54,16 @@ def test_values_are_written_as_people_mean_them(source, text):
     assert rendered(source) == text
 
 
-@pytest.mark.parametrize("source", ["{{ items }}", "{{ items ~ '' }}", "{{ object }}", "{{ object | trim }}"])
-def test_a_list_or_an_object_is_no_text(source):
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("{{ items }}", "{{ items ~ '' }}", "{{ object }}", "{{ object | trim }}"),
+        *("{{ pairs[0] }}", "{{ raw }}", "{{ raw ~ '' }}"),
+    ],
+)
+def test_a_list_an_object_and_bytes_are_no_text(source):
     with pytest.raises(
-        RecordProblem, match=r"dataset\.template\.completion: an? (list|object) is no text; try"
+        RecordProblem, match=r"dataset\.template\.completion: (an? (list|object) is|bytes are) no text; try"
     ):
         rendered(source)
 

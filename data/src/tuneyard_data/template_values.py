@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The values of a record as a job's template sees them: never in the spelling of Python.
 
-A null is an empty text, a boolean is `true` or `false`, and a list or an object is no text at all: whoever writes one
-into a text has to say how, by a filter. Tests, loops, attributes and the filter tojson see the values as they are.
+A null is an empty text, and so is NaN, as which pandas writes a blank cell. A boolean is `true` or `false`. A list, an
+object and bytes are no text at all: whoever writes one into a text has to say how, by a filter. Tests, loops, attributes and
+the filter tojson see the values as they are.
 """
 
 import json
+import math
 from typing import Any
 
 import jinja2
@@ -52,16 +54,25 @@ class _Object(dict[str, Any]):
         raise NotTextError("an object is no text; try one of its keys, or the filter `| tojson`")
 
 
+class _Bytes(bytes):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise NotTextError("bytes are no text; try a column that holds strings")
+
+
 def as_template_value(value: Any) -> Any:
-    """A value of JSON as templates see it."""
-    if value is None:
+    """A value of JSON or Parquet as templates see it."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return _Null()
     if isinstance(value, bool):
         return _Boolean(value)
     if isinstance(value, dict):
         return _Object((key, as_template_value(inner)) for key, inner in value.items())
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):  # Parquet's maps are lists of pairs
         return _List(as_template_value(inner) for inner in value)
+    if isinstance(value, bytes):
+        return _Bytes(value)
     return value
 
 
