@@ -50,7 +50,7 @@ class KnownWords:
         self._encode = encode
         self._added = {token.content: _bytes_of([number]) for number, token in added.items()}
         # Where one token begins as another one does, the longer one counts.
-        names = sorted(self._added, key=len, reverse=True)
+        names = sorted(filter(None, self._added), key=len, reverse=True)
         self._at_added = re.compile(f"({'|'.join(map(re.escape, names))})" if names else "((?!))")
         self._first: dict[str, bytes] = {}
         """The ids of words at the beginning of a text, or behind an added token."""
