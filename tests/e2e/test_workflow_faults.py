@@ -15,7 +15,7 @@ DATA = {"trainingData": "pvc:datasets/docstrings/validation.jsonl"}
 SWEEP = {name: value for name, value in TRAINING.items() if name != "learningRate"}
 
 
-def create(bench: Bench, template: str, name: str, **parameters: str) -> None:
+def create(bench: Bench, template: str, name: str, parameters: dict[str, str]) -> None:
     """Create a Workflow as anybody can who may create one; no program of ours looks at its parameters."""
     given = [{"name": key, "value": value} for key, value in parameters.items()]
     bench.apply(
@@ -53,7 +53,7 @@ def test_a_value_outside_its_enum_is_refused_before_anything_is_done(
             "keepIn": "pvc:curated/refused",
         }
     name = f"refused-{template}"
-    create(bench, template, name, **{**right, **wrong})
+    create(bench, template, name, {**right, **wrong})
     body = wait(bench, name, "the refusal", ended("Failed", "Error"), 60)
     assert all(word in said_by(body) for word in words), said_by(body)
     assert all(word in body["status"]["message"] for word in words)
@@ -73,25 +73,6 @@ def test_what_the_api_server_refuses_is_said_by_the_step(
     assert "every training was refused" in body["status"]["message"]
     assert said_by(body).count("spec.training.learningRate: Invalid value") >= len(("5", "7"))
     assert not bench.list("finetunejobs", f"workflows.argoproj.io/workflow={many}")
-
-
-def test_a_lost_pod_is_followed_by_one_that_finds_the_job(
-    bench: Bench, client: Client, argo_workflows: ArgoWorkflows
-) -> None:
-    workflow = client.submit("fine-tune", {**TRAINING, **DATA}).name
-    bench.wait(workflow, "a plan", lambda status: status.get("plan"), 120)
-    label = f"workflows.argoproj.io/workflow={workflow}"
-    (lost,) = [pod["metadata"]["name"] for pod in bench.list("pods", label)]
-    bench.cluster.kubectl("-n", bench.namespace, "delete", "pod", lost, "--force", "--grace-period=0")
-    uid = (bench.get("finetunejobs", workflow) or {})["metadata"]["uid"]
-    body = wait(bench, workflow, "the end", ended("Succeeded"), 900)
-    assert outputs_of(body, workflow)["digest"] == digest_of(bench, workflow)
-    job = bench.get("finetunejobs", workflow)
-    assert job
-    assert job["metadata"]["uid"] == uid
-    assert [each["number"] for each in job["status"]["attempts"] if each["stage"] == "train"] == [1]
-    pods = [node for node in body["status"]["nodes"].values() if node["type"] == "Pod"]
-    assert len(pods) > 1, "the lost pod was not noticed"
 
 
 def test_a_training_that_fails_is_left_out_of_its_sweep(
