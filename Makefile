@@ -14,12 +14,15 @@ help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 ##@ Use it
-.PHONY: demo demo-gitops demo-down check render
+.PHONY: demo demo-gitops demo-pipeline demo-down check render
 demo: ## Show the whole loop on a local cluster: a ten-line FineTuneJob becomes a served adapter (YES=1 asks nothing)
 	@$(RUN) tuneyard-local demo $(if $(YES)$(CI),--yes)
 
 demo-gitops: ## Show the same from git: Argo CD installs the operator from environments/demo.yaml, a FineTuneJob in git trains
 	@$(RUN) tuneyard-local demo-gitops $(if $(YES)$(CI),--yes)
+
+demo-pipeline: ## Show one form of Argo Workflows: raw records become a curated, trained, evaluated, approved and served adapter
+	@$(RUN) tuneyard-local demo-pipeline $(if $(YES)$(CI),--yes)
 
 demo-down: ## Remove everything that the demos started, but keep the caches (see `make clean`)
 	@$(RUN) tuneyard-local demo-down

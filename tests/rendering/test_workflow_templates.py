@@ -2,6 +2,7 @@
 """The forms of Argo Workflows: when they are rendered, what they offer, what their pods may do, that they fit Argo's CRDs."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from tuneyard_api.job import FineTuneJobSpec
 from tuneyard_api.status import State
 from tuneyard_api.yaml_io import load
 from tuneyard_local.parts import part_files
+from tuneyard_workflows.form import Offer
 from tuneyard_workflows.job_manifest import build_manifest
+from tuneyard_workflows.templates import build_templates
 
 ROOT = Path(__file__).parents[2]
 Json = dict[str, Any]
@@ -133,6 +136,34 @@ def test_a_registry_in_s3_has_no_form_that_moves_a_name() -> None:
     }
     assert found == {"fine-tune", "fine-tune-sweep", "curate", "evaluate", "approve", "infer"}
     assert "promote" not in str(template(stack(fineTuning=tuning), "fine-tune-sweep"))
+
+
+def test_forms_that_promote_leave_out_runtimes_whose_names_do_not_move() -> None:
+    files = build(ROOT / "environments/lab.yaml", ROOT).files
+    made = [o for f in files if f.component == "workflow-templates" for o in f.objects]
+    choices = {
+        form["metadata"]["name"]: {
+            each["name"]: each["enum"]
+            for each in form["spec"]["arguments"]["parameters"]
+            if each["name"] in ("runtime", "method")
+        }
+        for form in made
+        if form["metadata"]["name"] in ("fine-tune", "fine-tune-sweep", "finetune-pipeline")
+        if form["kind"] == "WorkflowTemplate"
+    }
+    methods = ["lora", "sft", "dpo", "ia3", "pTuning"]
+    promoted = {"runtime": ["hf"], "method": methods}
+    everything = {"runtime": ["hf", "hf-nim", "nemo-customizer"], "method": methods}
+    assert choices == {"fine-tune": everything, "fine-tune-sweep": promoted, "finetune-pipeline": promoted}
+
+
+def test_a_form_offers_the_methods_of_its_runtimes_alone() -> None:
+    offer = Offer("n", ("hf",), ("lora",), "image", elsewhere={"service": ("pTuning", "lora")})
+    assert offer.choices(promoted=True) == (("hf",), ("lora",))
+    assert offer.choices(promoted=False) == (("hf", "service"), ("lora", "pTuning"))
+    nothing = replace(offer, runtimes=(), methods=())
+    names = {each["metadata"]["name"] for each in build_templates(nothing)}
+    assert names == {"fine-tune", "fine-tune-sweep", "curate", "evaluate", "approve", "infer"}
 
 
 def test_pods_run_the_runtimes_image_from_the_mirror_with_its_secret() -> None:

@@ -47,7 +47,7 @@ def manifest(argo_expressions: Ask, templates: dict[str, Json]) -> Callable[...,
     """The manifest that an executor would apply, for what is typed into the form `fine-tune`."""
     spec = templates["fine-tune"]["spec"]
     form, train = spec["templates"][:2]
-    (step,) = form["steps"][0]
+    (step,) = form["steps"][1]
     workflow = {"workflow.name": "fine-tune-x"}
 
     def make(**typed: str) -> str:

@@ -129,7 +129,7 @@ def promotion(
     argo_expressions: Ask, templates: dict[str, Json], metric: str, **measured: list[str]
 ) -> tuple[str, str]:
     """Whether a sweep promotes, and which candidate."""
-    (step,) = templates["fine-tune-sweep"]["spec"]["templates"][0]["steps"][1]
+    (step,) = templates["fine-tune-sweep"]["spec"]["templates"][0]["steps"][2]
     values = {**ended(**measured), "inputs.parameters.metric": metric, "inputs.parameters.name": "n"}
     values["workflow.name"] = "w"
     candidate, name, _ = step["arguments"]["parameters"]
@@ -141,10 +141,73 @@ def promotion(
     return said[0], said[1]
 
 
+def test_a_sweep_of_which_all_was_refused_says_so(argo_expressions: Ask, templates: dict[str, Json]) -> None:
+    form = templates["fine-tune-sweep"]["spec"]["templates"][0]
+    scope = {STEPS: "[]", "inputs.parameters.metric": "loss", "inputs.parameters.name": "n"}
+    for output in form["outputs"]["parameters"]:
+        error = argo_expressions(expression=output["valueFrom"]["expression"], scope=scope)["error"]
+        assert error.startswith("every training was refused: the message of its step says why"), output[
+            "name"
+        ]
+    (step,) = form["steps"][2]
+    assert argo_expressions(text=step["when"], passes=[scope])["result"] == "false"
+
+
+def checked(argo_expressions: Ask, template: Json, **typed: str) -> Json:
+    """What the first step says about what was typed into a form."""
+    check = next(each for each in template["spec"]["templates"] if each["name"] == "check")
+    values = {f["name"]: f.get("value", "") for f in template["spec"]["arguments"]["parameters"]} | typed
+    scope = {
+        f"inputs.parameters.{entry['name']}": values[entry["name"]] for entry in check["inputs"]["parameters"]
+    }
+    (output,) = check["outputs"]["parameters"]
+    return argo_expressions(expression=output["valueFrom"]["expression"], scope=scope)
+
+
+CLAIMS = {"rawData": "pvc:raw/a b/records.jsonl", "keepIn": "pvc:curated/runs/", "name": "answers"}
+
+
+def test_the_defaults_of_every_form_are_let_through(
+    argo_expressions: Ask, templates: dict[str, Json]
+) -> None:
+    for form in ("fine-tune", "fine-tune-sweep", "finetune-pipeline"):
+        assert checked(argo_expressions, templates[form], **CLAIMS) == {"result": "yes"}, form
+
+
+def test_all_that_is_wrong_with_a_form_is_said_at_once(
+    argo_expressions: Ask, templates: dict[str, Json]
+) -> None:
+    wrong = {
+        "rawData": "/raw/records.jsonl",
+        "keepIn": "pvc:curated/../x",
+        "name": "My Adapter",
+        "nearDuplicates": "maybe",
+        "minRougeL": "1.5",
+        "approval": 'no" != "',
+        "patience": "3 days",
+    }
+    said = checked(argo_expressions, templates["finetune-pipeline"], **wrong)["error"]
+    problems = said.partition(" (")[0].split("; ")
+    assert 'approval: "no\\" != \\"" is none of required, none' in said
+    assert sorted(name for name in wrong if f'{name}: "' in said) == sorted(wrong), problems
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [("3d", "72h"), ("30m", "30m"), ("1h30m", "1h30m"), ("90", "90"), ("0d", "0h")],
+)
+def test_days_become_hours_which_go_knows(
+    argo_expressions: Ask, templates: dict[str, Json], typed: str, taken: str
+) -> None:
+    duration = templates["approve"]["spec"]["templates"][0]["suspend"]["duration"]
+    found = argo_expressions(text=duration, passes=[{"inputs.parameters.patience": typed}])
+    assert found == {"result": taken}
+
+
 def test_the_trainings_of_a_sweep_have_names_of_their_own(
     argo_expressions: Ask, templates: dict[str, Json]
 ) -> None:
-    (trainings,) = templates["fine-tune-sweep"]["spec"]["templates"][0]["steps"][0]
+    (trainings,) = templates["fine-tune-sweep"]["spec"]["templates"][0]["steps"][1]
     given = {a["name"]: a["value"] for a in trainings["arguments"]["parameters"]}
     values = {"workflow.name": "w", "inputs.parameters.name": "s", "item": "0.0002"}
     names = [

@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from tuneyard_local import argocd, controlplane, native
+from tuneyard_local import argo_workflows, argocd, controlplane, native
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.controlplane import ControlPlaneOptions
-from tuneyard_local.demo import gitops, main_job
+from tuneyard_local.demo import gitops, main_job, pipeline
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.packages import install_packages, missing_packages
 from tuneyard_local.parts import PARTS, build_parts, remove_build_cache
@@ -190,9 +190,25 @@ def demo_gitops(keep_build_cache: bool, yes: bool) -> None:
     gitops.run(progress)
 
 
+@main.command("demo-pipeline")
+@KEEP
+@click.option("--yes", is_flag=True, help="Do not ask before changing the machine, and approve the adapter.")
+def demo_pipeline(keep_build_cache: bool, yes: bool) -> None:
+    """Turn raw records into an approved adapter by one form.
+
+    The demo starts a cluster with Argo Workflows, submits `finetune-pipeline` and follows it to the served adapter.
+    """
+    progress = Progress()
+    if not Cluster(pipeline.CLUSTER).is_there:
+        parts = ("helm", *argo_workflows.PARTS)
+        _prepare_machine(Native(pipeline.CLUSTER, pipeline.SIZE), progress, yes, keep_build_cache, *parts)
+    pipeline.run(progress, is_agreed=yes)
+
+
 @main.command("demo-down")
 def demo_down() -> None:
     """Remove what the demos made, except the caches."""
     main_job.remove()
     gitops.remove()
+    pipeline.remove()
     print("the demo is removed; its caches are kept (`make clean` removes them)")

@@ -34,6 +34,11 @@ def number(name: str) -> str:
     return tag(name, f"v matches '{NUMBER}' ? v : {as_json('v')}")
 
 
+def duration(name: str) -> str:
+    """A length of time as Argo takes it: Go has no unit for days, which people want."""
+    return tag(name, "v matches '^[0-9]+d$' ? string(int(v[:len(v) - 1]) * 24) + 'h' : v")
+
+
 def claim_of(name: str) -> str:
     """The name of the claim in an input `pvc:<claim>/<path>`; of anything else, what no claim can be called."""
     return tag(name, "v startsWith 'pvc:' ? split(v[4:], '/')[0] : 'not pvc:<claim>/<path>: ' + v")

@@ -4,9 +4,11 @@
 import json
 from collections.abc import Mapping, Sequence
 
+from tuneyard_api.base import DNS_LABEL
 from tuneyard_api.names import API_VERSION, JOB_KIND
 from tuneyard_api.status import State
 
+from tuneyard_workflows.checks import build_check, build_check_step
 from tuneyard_workflows.expressions import text
 from tuneyard_workflows.form import Field, Json, Offer, arguments, build_template, inputs, passed
 from tuneyard_workflows.job_manifest import GATES, build_manifest
@@ -33,12 +35,15 @@ ON_CANCEL = Field(
     ("suspend", "continue"),
 )
 ADAPTER = "(inputs.parameters.name == '' ? workflow.name : inputs.parameters.name)"
+LOST = {"limit": "5", "retryPolicy": "OnError"}
+"""Retry only if the pod was lost, because the API server would refuse the same object again."""
 _STOPPED = "workflow.status != 'Succeeded' && workflow.failures contains 'with strategy'"
 """Whether the workflow was stopped: its nodes then say with which strategy."""
 
 
-def job_fields(offer: Offer) -> list[Field]:
-    """The fields that become a FineTuneJob, in the order in which people see them."""
+def job_fields(offer: Offer, *, promoted: bool) -> list[Field]:
+    """The fields that become a FineTuneJob, in the order in which people see them; `promoted`: as in `Offer.choices`."""
+    runtimes, methods = offer.choices(promoted=promoted)
     return [
         Field("model", "Base model: owner/name of the hub, perhaps with @revision, or pvc:<claim>/<path>"),
         Field(
@@ -47,8 +52,8 @@ def job_fields(offer: Offer) -> list[Field]:
             "or https://<file>#<sha256>",
         ),
         Field("testData", "Records on which base and tuned model are compared; empty: some training records are held out", ""),
-        Field("method", "Training method, as spec.method of a FineTuneJob", offer.methods[0], offer.methods),
-        Field("runtime", "FineTuneRuntime that runs the job", offer.runtimes[0], offer.runtimes),
+        Field("method", "Training method, as spec.method of a FineTuneJob", methods[0], methods),
+        Field("runtime", "FineTuneRuntime that runs the job", runtimes[0], runtimes),
         Field("epochs", "Passes over the training records", "1"),
         Field("learningRate", "Peak learning rate", "2e-4"),
         Field("maxSequenceLength", "Longest sequence in tokens; longer records are cut", "1024"),
@@ -58,18 +63,17 @@ def job_fields(offer: Offer) -> list[Field]:
     ]  # fmt: skip
 
 
-def fine_tune_fields(offer: Offer) -> list[Field]:
+def fine_tune_fields(offer: Offer, *, promoted: bool = False) -> list[Field]:
     """The whole form."""
-    name = Field(
-        "name", "Name of the adapter as the endpoint will list it; empty: the name of the workflow", ""
-    )
-    return [name, *job_fields(offer), ON_CANCEL]
+    about = "Name of the adapter as the endpoint will list it; empty: the name of the workflow"
+    name = Field("name", about, "", pattern=f"^$|{DNS_LABEL}")
+    return [name, *job_fields(offer, promoted=promoted), ON_CANCEL]
 
 
 def build_fine_tune(offer: Offer) -> Json:
     """The WorkflowTemplate `fine-tune`."""
     fields = fine_tune_fields(offer)
-    job = passed(job_fields(offer), job="{{workflow.name}}", adapter=f"{{{{={ADAPTER}}}}}")
+    job = passed(job_fields(offer, promoted=False), job="{{workflow.name}}", adapter=f"{{{{={ADAPTER}}}}}")
     outputs = "steps.job.outputs.parameters"
     # A job that failed has no result: what stands in for it are the job's own words.
     result = f"{outputs}.state == 'Succeeded' ? {outputs}.adapter : sprig.fail({outputs}.message)"
@@ -77,7 +81,10 @@ def build_fine_tune(offer: Offer) -> Json:
     form = {
         "name": FORM,
         "inputs": inputs(fields),
-        "steps": [[{"name": "job", "template": JOB, "arguments": arguments(**job)}]],
+        "steps": [
+            [build_check_step(fields)],
+            [{"name": "job", "template": JOB, "arguments": arguments(**job)}],
+        ],
         "outputs": {
             "parameters": [
                 {"name": "adapter", "valueFrom": {"expression": result}},
@@ -90,7 +97,7 @@ def build_fine_tune(offer: Offer) -> Json:
         FORM,
         "Fine-tune a model and serve it",
         fields,
-        [form, _job(list(job)), *build_cancelled("{{workflow.name}}")],
+        [form, _job(list(job)), *build_check(fields), *build_cancelled("{{workflow.name}}")],
         onExit=CANCELLED,
     )
 
@@ -104,8 +111,7 @@ def _job(names: Sequence[str]) -> Json:
     return {
         "name": JOB,
         "inputs": {"parameters": [{"name": name} for name in names]},
-        # Retry only if the pod was lost, because the API server would refuse the same object again.
-        "retryStrategy": {"limit": "5", "retryPolicy": "OnError"},
+        "retryStrategy": dict(LOST),
         "resource": {
             "action": "apply",
             "manifest": build_manifest(),
@@ -141,6 +147,7 @@ def build_cancelled(job: str, each: str | None = None) -> list[Json]:
         {
             "name": SUSPEND,
             "inputs": {"parameters": [{"name": "job"}]},
+            "retryStrategy": dict(LOST),
             "resource": {"action": "patch", "mergeStrategy": "merge", "manifest": manifest},
         },
     ]

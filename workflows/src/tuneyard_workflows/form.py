@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a namespace offers, the fields of a form, and the WorkflowTemplate around a form or a stage."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuneyard_api.names import LABEL_MANAGED_BY
@@ -21,7 +21,7 @@ class Offer:
 
     namespace: str
     runtimes: tuple[str, ...]
-    """Names of FineTuneRuntimes; the first is the default."""
+    """Names of FineTuneRuntimes that publish where `promote` can move names; the first is the default."""
     methods: tuple[str, ...]
     """Methods that any of them has; the first is the default."""
     image: str
@@ -33,6 +33,20 @@ class Offer:
     """Claims that the image needs, each with the path where it is mounted to read."""
     registry_claim: str | None = "adapters"
     """Claim with the adapter registry; None: it is in S3, where no template moves a name."""
+    elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Other FineTuneRuntimes with their methods: services that publish by themselves. Forms that promote leave them out."""
+
+    @property
+    def promotes(self) -> bool:
+        """Whether there is anything whose name a template can move."""
+        return self.registry_claim is not None and bool(self.runtimes)
+
+    def choices(self, *, promoted: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The runtimes and the methods of a form; `promoted`: the form gives its result another name."""
+        if promoted:
+            return self.runtimes, self.methods
+        methods = (*self.methods, *(method for each in self.elsewhere.values() for method in each))
+        return (*self.runtimes, *self.elsewhere), tuple(dict.fromkeys(methods))
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class Field:
     """Default; None: people must fill it in."""
     enum: tuple[str, ...] = ()
     """The only values; empty: any."""
+    pattern: str = ""
+    """Regular expression that a value has to match; empty: any value does."""
 
     def parameter(self) -> Json:
         """The parameter of a WorkflowTemplate."""
@@ -54,11 +70,6 @@ class Field:
         if self.enum:
             found["enum"] = list(self.enum)
         return found
-
-
-def default(field: Field, value: str) -> Field:
-    """The field with another default."""
-    return replace(field, value=value)
 
 
 def inputs(fields: Sequence[Field]) -> Json:

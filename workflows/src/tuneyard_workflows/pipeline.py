@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The form `finetune-pipeline`: from raw records to an adapter that was curated, trained, evaluated, approved and served."""
 
+from tuneyard_api.base import DNS_LABEL
+
 from tuneyard_workflows import stages
+from tuneyard_workflows.checks import build_check, build_check_step
 from tuneyard_workflows.fine_tune import CANCELLED, FORM, ON_CANCEL, build_cancelled, job_fields
 from tuneyard_workflows.form import Field, Json, Offer, arguments, build_template, inputs, passed
 
 PIPELINE = "finetune-pipeline"
 REQUIRED, NOT_ASKED = "required", "none"
+_SHARE = "^(0([.][0-9]*)?|[.][0-9]+|1([.]0*)?)$"
 _MADE = ("trainingData", "testData")
 """Fields of a job that the stage curate fills in."""
 _TUNED = "steps.fine-tune.outputs.parameters"
@@ -15,12 +19,12 @@ _TUNED = "steps.fine-tune.outputs.parameters"
 def pipeline_fields(offer: Offer) -> list[Field]:
     """The whole form."""
     return [
-        Field("name", "Name of the adapter once it is approved, as the endpoint will list it"),
+        Field("name", "Name of the adapter once it is approved, as the endpoint will list it", pattern=DNS_LABEL),
         *stages.CURATE_FIELDS,
-        *(field for field in job_fields(offer) if field.name not in _MADE),
-        Field("minRougeL", "Least mean ROUGE-L of the endpoint's answers, 0 to 1", "0"),
+        *(field for field in job_fields(offer, promoted=True) if field.name not in _MADE),
+        Field("minRougeL", "Least mean ROUGE-L of the endpoint's answers, 0 to 1", "0", pattern=_SHARE),
         Field("approval", "Whether a person must approve it before it takes its name", REQUIRED, (REQUIRED, NOT_ASKED)),
-        Field("patience", "How long to wait for the approval, such as 30m or 3d; no answer is a no", "3d"),
+        stages.PATIENCE,
         stages.REPLACE,
         Field("prompt", "Text that the approved adapter continues at the end", "def read_lines(path):"),
         ON_CANCEL,
@@ -36,7 +40,7 @@ def build_pipeline(offer: Offer) -> Json:
     fields = pipeline_fields(offer)
     curated, served = "{{steps.curate.outputs.parameters.%s}}", f"{{{{={_get('endpoint')} != ''}}}}"
     tune = passed(
-        [field for field in job_fields(offer) if field.name not in _MADE],
+        [field for field in job_fields(offer, promoted=True) if field.name not in _MADE],
         name="",
         trainingData=curated % "trainingData",
         testData=curated % "testData",
@@ -44,7 +48,7 @@ def build_pipeline(offer: Offer) -> Json:
     )
     at = {"endpoint": _tag("endpoint"), "modelName": _tag("modelName")}
     approved = (
-        f"inputs.parameters.approval != '{REQUIRED}' || "
+        f"inputs.parameters.approval == '{NOT_ASKED}' || "
         f"steps.approve.outputs.parameters.approved == '{stages.APPROVED}'"
     )
     steps = [
@@ -64,7 +68,7 @@ def build_pipeline(offer: Offer) -> Json:
         _step(
             stages.APPROVE,
             {"what": f"{_tag('adapter')}: {_tag('metrics')}", "patience": "{{inputs.parameters.patience}}"},
-            f"{{{{=inputs.parameters.approval == '{REQUIRED}'}}}}",
+            f"{{{{=inputs.parameters.approval != '{NOT_ASKED}'}}}}",
         ),
         _step(
             stages.PROMOTE,
@@ -90,7 +94,7 @@ def build_pipeline(offer: Offer) -> Json:
     form = {
         "name": PIPELINE,
         "inputs": inputs(fields),
-        "steps": [[step] for step in steps],
+        "steps": [[step] for step in (build_check_step(fields), *steps)],
         "outputs": {"parameters": _outputs(approved)},
     }
     return build_template(
@@ -98,7 +102,7 @@ def build_pipeline(offer: Offer) -> Json:
         PIPELINE,
         "From raw records to an approved adapter behind an endpoint",
         fields,
-        [form, *build_cancelled("{{workflow.name}}")],
+        [form, *build_check(fields), *build_cancelled("{{workflow.name}}")],
         onExit=CANCELLED,
     )
 

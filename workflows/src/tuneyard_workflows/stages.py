@@ -3,7 +3,9 @@
 
 from collections.abc import Sequence
 
-from tuneyard_workflows.expressions import claim_of, path_of
+from tuneyard_api.base import RELATIVE_PATH
+
+from tuneyard_workflows.expressions import claim_of, duration, path_of
 from tuneyard_workflows.form import Field, Json, Offer, build_template
 from tuneyard_workflows.pods import build_pod
 
@@ -14,10 +16,11 @@ EVALUATED = ("metrics", "rougeL", "exactMatch")
 PROMOTED = ("modelName", "digest")
 INFERRED = ("answer",)
 APPROVED, REFUSED = "yes", "no"
+_CLAIM = "^pvc:[a-z0-9][a-z0-9.-]*/"
 
 CURATE_FIELDS = (
-    Field("rawData", "Raw records, a file or a folder of files: pvc:<claim>/<path>"),
-    Field("keepIn", "Folder for curated records; each workflow has its own in it: pvc:<claim>/<path>"),
+    Field("rawData", "Raw records, a file or a folder of files: pvc:<claim>/<path>", pattern=f"{_CLAIM}.+$"),
+    Field("keepIn", "Folder for curated records; each workflow has its own in it: pvc:<claim>/<path>", pattern=f"{_CLAIM}{RELATIVE_PATH[1:-1]}/?$"),
     Field("minCharacters", "Shortest answer that is kept, in characters", "1"),
     Field("maxCharacters", "Longest record that is kept, in characters", "100000"),
     Field("languages", "Languages that are kept, such as English,German; empty: all. It is a guess: what is not known stays", ""),
@@ -34,10 +37,13 @@ EVALUATE_FIELDS = (
     Field("maxNewTokens", "Longest answer in tokens", "64"),
     Field("minRougeL", "Least mean ROUGE-L, 0 to 1, with which the stage succeeds", "0"),
 )
-APPROVE_FIELDS = (
-    Field("what", "What is to be approved, for the person who decides"),
-    Field("patience", "How long to wait for an answer, such as 30m or 3d; no answer is a no", "3d"),
+PATIENCE = Field(
+    "patience",
+    "How long to wait for an answer, such as 30m, 12h or 3d; no answer is a no",
+    "3d",
+    pattern="^([0-9]+([.][0-9]+)?(ms|s|m|h))+$|^[0-9]+d?$",
 )
+APPROVE_FIELDS = (Field("what", "What is to be approved, for the person who decides"), PATIENCE)
 REPLACE = Field("replace", "Whether the name may stand for another version now", "no", ("yes", "no"))
 PROMOTE_FIELDS = (
     Field("candidate", "Name of the published adapter or model"),
@@ -61,7 +67,7 @@ def build_stages(offer: Offer) -> list[Json]:
         _stage(offer, APPROVE, "Wait until a person says yes or no", APPROVE_FIELDS, _approve()),
         _stage(offer, INFER, "Ask a served model", INFER_FIELDS, _infer(offer)),
     ]
-    if offer.registry_claim is not None:
+    if offer.promotes and offer.registry_claim is not None:
         promote = _promote(offer, offer.registry_claim)
         built.append(_stage(offer, PROMOTE, "Give an adapter another name", PROMOTE_FIELDS, promote))
     return built
@@ -118,7 +124,7 @@ def _approve() -> Json:
                 {"name": "approved", "default": REFUSED, "enum": [REFUSED, APPROVED]},
             ]
         },
-        "suspend": {"duration": "{{inputs.parameters.patience}}"},
+        "suspend": {"duration": duration("patience")},
         "outputs": {"parameters": [answer]},
     }
 

@@ -11,8 +11,8 @@ from tuneyard_workflows.sweep import build_sweep
 
 
 def build_templates(offer: Offer) -> list[Json]:
-    """The WorkflowTemplates of a namespace. The pipeline moves a name, which needs a registry on a claim."""
-    pipeline = [build_pipeline(offer)] if offer.registry_claim is not None else []
+    """The WorkflowTemplates of a namespace. The pipeline moves a name, which not every registry lets it."""
+    pipeline = [build_pipeline(offer)] if offer.promotes else []
     return [build_fine_tune(offer), build_sweep(offer), *pipeline, *build_stages(offer)]
 
 

@@ -5,25 +5,25 @@ from tuneyard_workflows.form import Offer
 from tuneyard_workflows.templates import build_account, build_templates
 
 from tuneyard.catalog.runtimes import REGISTRY_CLAIM
-from tuneyard.environment.model import Environment
+from tuneyard.environment.tuning import Runtime
 from tuneyard.stack.model import Component, Json, Need, Stack
 
 
-def _runtimes(environment: Environment) -> tuple[str, ...]:
-    """Names of the runtimes that forms offer: no template moves a name in a Data Store."""
-    runtimes = environment.fine_tuning.runtimes
-    return tuple(runtime.name for runtime in runtimes if runtime.publish_to == "registry")
+def _is_promoted(runtime: Runtime) -> bool:
+    """Whether templates can move names of what it publishes: they can't in the stores of NeMo."""
+    return runtime.publish_to == "registry" and runtime.trained_by == "pods"
 
 
 def _offer(stack: Stack, namespace: str) -> Offer:
     environment = stack.environment
     tuning, pull_secret = environment.fine_tuning, environment.secrets.image_pull
-    methods = dict.fromkeys(method for runtime in tuning.runtimes for method in runtime.methods)
+    promoted = [runtime for runtime in tuning.runtimes if _is_promoted(runtime)]
     images = [runtime.image for runtime in tuning.runtimes if runtime.trained_by == "pods" and runtime.image]
     return Offer(
         namespace=namespace,
-        runtimes=_runtimes(environment),
-        methods=tuple(methods),
+        runtimes=tuple(runtime.name for runtime in promoted),
+        methods=tuple(dict.fromkeys(method for runtime in promoted for method in runtime.methods)),
+        elsewhere={each.name: tuple(each.methods) for each in tuning.runtimes if not _is_promoted(each)},
         image=images[0] if images else stack.mirrored(environment.registries.trainer_image),
         pull_secrets=(pull_secret,) if pull_secret else (),
         registry_claim=REGISTRY_CLAIM if tuning.registry_s3 is None else None,
@@ -49,7 +49,9 @@ COMPONENTS = (
             Need("fine-tuning", "the runtimes and namespaces that it offers"),
         ),
         objects=_objects,
-        when=lambda environment: bool(_runtimes(environment) and environment.fine_tuning.namespaces),
+        when=lambda environment: bool(
+            environment.fine_tuning.runtimes and environment.fine_tuning.namespaces
+        ),
         beside="workflows",
     ),
 )

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from tuneyard_workflows.checks import NOTHING
 
 TERMINAL = frozenset({"Succeeded", "Failed"})
 
@@ -42,6 +44,38 @@ class Follower:
                 self._step = (phase, step)
                 lines.append(f"{phase:<10} {progress_line(progress)}")
         return lines
+
+
+@dataclass
+class WorkflowFollower:
+    """Remembers the stages of a workflow of Argo, so that only news is printed."""
+
+    _said: dict[str, str] = field(default_factory=dict)
+
+    def news(self, status: Mapping[str, Any]) -> list[str]:
+        """A line for each stage that has come to another phase, in the order in which they started."""
+        lines = []
+        nodes: Iterable[Mapping[str, Any]] = status.get("nodes", {}).values()
+        for node in sorted(nodes, key=lambda each: str(each.get("startedAt"))):
+            # A stage is a step that may be tried several times, or one that needs no pod.
+            if node["type"] not in ("Retry", "Suspend", "Skipped") or node["displayName"] == NOTHING:
+                continue
+            words = " ".join(filter(None, (node["phase"].lower(), node.get("message"))))
+            if self._said.get(node["id"]) != words:
+                self._said[node["id"]] = words
+                lines.append(f"{node['displayName']:<10} {words}")
+        return lines
+
+    def waits_for_approval(self, status: Mapping[str, Any]) -> str | None:
+        """The id of the node that waits for a person."""
+        return next(
+            (
+                key
+                for key, node in status.get("nodes", {}).items()
+                if node["type"] == "Suspend" and node["phase"] == "Running"
+            ),
+            None,
+        )
 
 
 def progress_line(progress: Mapping[str, Any]) -> str:
