@@ -10,7 +10,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDERS = (
-    *("api", "operator", "trainer", "workflows", "generator", "server", "sync", "local"),
+    *("api", "operator", "data", "trainer", "workflows", "generator", "server", "sync", "local"),
     *("tests", "bench", "tools"),
 )
 BARE = frozenset({"Of", "Over", "By", "From", "Between", "Since", "As"})

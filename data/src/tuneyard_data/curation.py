@@ -68,7 +68,7 @@ class CurationReport(Contract):
     training: int
     test: int
     dropped: dict[str, Dropped]
-    """By reason."""
+    """The dropped records by reason."""
     personal_data_kept: dict[str, int]
     """Hints in records that were kept, by kind."""
     digests: dict[str, str]

@@ -30,7 +30,7 @@ class Example:
     has_special_tokens: bool = False
     """The text already holds the tokenizer's special tokens, as chat templates write them."""
     rejected: "Example | None" = None
-    """Of a preference: the same prompt with the answer that is not chosen."""
+    """The same prompt with the answer that is not chosen, for a preference."""
     notes: tuple[str, ...] = ()
     """What a person should know of this record, in sentences that many records share; counted over the data set."""
 

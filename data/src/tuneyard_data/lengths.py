@@ -12,7 +12,7 @@ LIMITS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 
 
 class LengthCounts:
-    """Of every record the number of its tokens before truncation; of characters, where there is no model."""
+    """The number of tokens of every record before truncation; the number of characters where there is no model."""
 
     def __init__(self) -> None:
         self._counts = Counter[int]()

@@ -66,13 +66,13 @@ class Loaded:
     sources: list[DataFile] = field(default_factory=list)
     render: Renderer | None = None
     tokens: KeptTokens | None = None
-    """Of each record that was read and not dropped."""
+    """The tokens of each record that was read and not dropped."""
     chosen: np.ndarray | None = None
     """int64 [examples]: where each example was among those that were read and not dropped; None: all in their order."""
     places: Places = field(default_factory=Places)
     """Where each example that was read and not dropped begins."""
     exact: Keys = field(default_factory=Keys)
-    """Of each example that was read and not dropped, a key of its text."""
+    """A key of the text of each example that was read and not dropped."""
     near: Keys = field(default_factory=Keys)
     """The same without regard to spelling."""
     hints: Counter[str] = field(default_factory=Counter)
@@ -90,7 +90,7 @@ class Loaded:
     unlearned: int = 0
     """Those of them that had none before."""
     lengths: LengthCounts = field(default_factory=LengthCounts)
-    """Of every record in the file."""
+    """The lengths of all records in the file."""
     learned_tokens: int = 0
     """Tokens under the loss after truncation."""
     sides: int = 1

@@ -41,7 +41,7 @@ class TokenBytes:
     def cuts(
         self, ids: Sequence[np.ndarray], texts: Sequence[Sequence[str]]
     ) -> list[list[int | None] | None]:
-        """Of several texts in parts: how many tokens end with each part, None for a part that ends within a token.
+        """How many tokens end with each part of several texts; None for a part that ends within a token.
 
         None instead of a list if the tokens' bytes are not the text, as after a normalizer.
         """
@@ -75,7 +75,7 @@ class TokenBytes:
     def _are_texts(
         self, flat: np.ndarray, lengths: np.ndarray, ends: np.ndarray, bounds: np.ndarray, texts: list[bytes]
     ) -> list[bool]:
-        """Of each text whether the bytes of its tokens are it; `bounds` says where they begin and end among all bytes."""
+        """Whether the bytes of each text's tokens are the text; `bounds` says where they begin and end among all bytes."""
         places = np.repeat(self._ends[flat] - ends[1:], lengths) + np.arange(ends[-1])
         content = self._content[places]
         if content.tobytes() == b"".join(texts) and np.diff(bounds).tolist() == [*map(len, texts)]:

@@ -293,7 +293,7 @@ class TextTokenizer:
     def _seams(
         self, examples: Sequence[Example], encoded: Sequence["Encoded"]
     ) -> list[tuple[int | None, list[int] | None]]:
-        """Of each example the token that begins at `start`, and how many tokens end with each piece; None where a token lies across."""
+        """The token of each example that begins at `start`, and how many tokens end with each piece; None where a token lies across."""
         found: list[tuple[int | None, list[int] | None] | None] = [None] * len(examples)
         quick = [i for i, each in enumerate(encoded) if each.whole is None]
         if quick and self._token_bytes is not None:
