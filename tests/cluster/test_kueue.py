@@ -121,7 +121,9 @@ def test_a_job_waits_for_all_its_nodes_behind_a_full_quota_and_then_runs(
     assert (waiting.kind, waiting.cluster_queue, waiting.position) == ("Workload", team.name, 1)
     third = team.apply("c", nodes=2)
     third.succeed(Stage.PREPARE)
-    assert is_queued(third, "position 2: ").position == 2, "behind the second, which came before"
+    waiting_third = is_queued(third, ", position 2: ")
+    assert "insufficient unused quota" in waiting_third.message
+    assert waiting_third.position == 2, "behind the second, which came before"
     [held] = [entry for entry in kueue.workloads(team.name) if entry["metadata"]["name"] == waiting.name]
     assert [podset["count"] for podset in held["spec"]["podSets"]] == [2], "both nodes are one Workload"
     assert pods(second, Stage.TRAIN) == [], "one of two GPUs is free, and no pod takes it"
