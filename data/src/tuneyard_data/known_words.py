@@ -16,6 +16,8 @@ import numpy as np
 import tokenizers
 from tokenizers import models
 
+from tuneyard_data.seams import state_of
+
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _OTHERS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
@@ -65,8 +67,8 @@ class KnownWords:
             isinstance(backend.model, models.BPE)
             and not backend.model.dropout
             and not backend.encode_special_tokens
-            and _state(backend.normalizer).get("type") in {None, "NFC"}
-            and _divides_at_spaces(_state(backend.pre_tokenizer))
+            and _settings(backend.normalizer).get("type") in {None, "NFC"}
+            and _divides_at_spaces(_settings(backend.pre_tokenizer))
             and not any(map(looks_around, backend.get_added_tokens_decoder().values()))
         )
         return cls(backend, encode) if is_known else None
@@ -108,9 +110,10 @@ def _bytes_of(ids: list[int]) -> bytes:
     return np.asarray(ids, dtype=np.int32).tobytes()
 
 
-def _state(part: object) -> dict[str, Any]:
+def _settings(part: object) -> dict[str, Any]:
     """The settings of a part of a tokenizer."""
-    return {} if part is None else json.loads(part.__getstate__())  # type: ignore[arg-type]
+    settings: dict[str, Any] = json.loads(state_of(part) or "{}")
+    return settings
 
 
 def _divides_at_spaces(state: dict[str, Any]) -> bool:

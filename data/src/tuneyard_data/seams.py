@@ -30,7 +30,7 @@ class TokenBytes:
     @classmethod
     def of(cls, backend: tokenizers.Tokenizer) -> "TokenBytes | None":
         """None for a tokenizer that is not of this kind."""
-        is_bytes = isinstance(backend.model, models.BPE) and b'"ByteLevel"' in _state(backend.decoder)
+        is_bytes = isinstance(backend.model, models.BPE) and b'"ByteLevel"' in state_of(backend.decoder)
         return cls(backend) if is_bytes else None
 
     @property
@@ -50,11 +50,11 @@ class TokenBytes:
         flat = np.concatenate(ids)
         lengths = self._lengths[flat]
         ends = np.concatenate([[0], lengths.cumsum()])
-        firsts = np.cumsum([0, *counts])
-        is_text = self._are_texts(flat, lengths, ends, ends[firsts], [b"".join(each) for each in parts])
+        firsts = np.cumsum([0, *counts[:-1]])
+        bounds = ends[[*firsts, len(flat)]]
+        is_text = self._are_texts(flat, lengths, ends, bounds, [b"".join(each) for each in parts])
         self._tried += len(is_text)
         self._failed += is_text.count(False)
-        firsts = firsts[:-1]
         # Seams of all texts, counted from the beginning of the first one.
         seams = np.asarray(
             [
@@ -86,7 +86,7 @@ class TokenBytes:
         ]
 
 
-def _state(part: object) -> bytes:
+def state_of(part: object) -> bytes:
     """The settings of a part of a tokenizer as JSON."""
     return part.__getstate__() if part is not None else b""  # type: ignore[return-value]
 
