@@ -7,21 +7,21 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from support.repository import MEMBERS, REPOSITORY, modules_of
 
-REPOSITORY = Path(__file__).parents[2]
 PAGES = [
     REPOSITORY / "README.md",
     REPOSITORY / "CONTRIBUTING.md",
     *sorted((REPOSITORY / "docs").glob("*/*.md")),
 ]
-FOLDERS = ("api", "operator", "data", "trainer", "workflows", "generator", "server", "sync", "local", "tests")
+FOLDERS = (*MEMBERS, "tests")
 
 
 @cache
 def names_by_module() -> dict[str, set[str]]:
     """What is defined or assigned, by the file's name."""
     found: dict[str, set[str]] = {}
-    for path in (path for folder in FOLDERS for path in (REPOSITORY / folder).rglob("*.py")):
+    for path in (path for folder in FOLDERS for path in modules_of(f"{folder}/")):
         text = path.read_text()
         names = found.setdefault(path.name, set())
         names.update(re.findall(r"(?:def|class) (\w+)", text))

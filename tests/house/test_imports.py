@@ -9,14 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def modules_of(folder: str) -> list[Path]:
-    listing = ["git", "ls-files", "-co", "--exclude-standard", f"{folder}*.py"]
-    found = subprocess.run(listing, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    return [path for path in map(REPOSITORY.joinpath, found.split()) if path.exists()]
+from support.repository import REPOSITORY, modules_of
 
 
 def quoted_types(source: str) -> Iterator[str]:

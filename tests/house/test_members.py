@@ -3,15 +3,11 @@
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-REPOSITORY = Path(__file__).parents[2]
-SETTINGS: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]
-MEMBERS: list[str] = SETTINGS["uv"]["workspace"]["members"]
+from support.repository import MEMBERS, REPOSITORY, SETTINGS
 
 
 def package_of(member: str) -> str:

@@ -2,17 +2,12 @@
 """Docstrings begin with what they are about: a noun or a verb, and no bare preposition."""
 
 import ast
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from support.repository import MEMBERS, REPOSITORY, modules_of
 
-REPOSITORY = Path(__file__).parents[2]
-FOLDERS = (
-    *("api", "operator", "data", "trainer", "workflows", "generator", "server", "sync", "local"),
-    *("tests", "bench", "tools"),
-)
+FOLDERS = (*MEMBERS, "tests", "bench", "tools")
 BARE = frozenset({"Of", "Over", "By", "From", "Between", "Since", "As"})
 
 
@@ -28,14 +23,10 @@ def docstrings(source: str) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_docstring_begins_with_what_it_is_about(folder: str) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", f"{folder}/*.py"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
     found = [
-        f"{path}:{line}: {text.splitlines()[0]}"
-        for path in listed.stdout.split()
-        if (REPOSITORY / path).exists()
-        for line, text in docstrings((REPOSITORY / path).read_text())
+        f"{path.relative_to(REPOSITORY)}:{line}: {text.splitlines()[0]}"
+        for path in modules_of(f"{folder}/")
+        for line, text in docstrings(path.read_text())
         if text.partition(" ")[0] in BARE
     ]
     assert found == []
