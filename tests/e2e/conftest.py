@@ -6,26 +6,16 @@ from pathlib import Path
 
 import pytest
 from support.bench import Bench
-from support.workflows import CLEAN
 from tuneyard.client import Client
-from tuneyard_local import images
 from tuneyard_local.argo_workflows import NAME, ArgoWorkflows
-from tuneyard_local.forms import install_forms, write_raw_records
+from tuneyard_local.demo.pipeline import install_argo
 from tuneyard_local.progress import Progress
 
 
 @pytest.fixture(scope="session")
 def argo_workflows(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArgoWorkflows]:
     """The controller, the templates of the namespace of jobs, dirty records, and a claim for curated ones."""
-    executor = images.build_argoexec(Progress())
-    images.load_images(bench.cluster, executor)
-    argo = ArgoWorkflows(bench.cluster, executor.reference)
-    argo.install()
-    argo.start()
-    raw = tmp_path_factory.mktemp("raw")
-    write_raw_records(bench.parts.datasets / "docstrings" / "train.jsonl", raw, CLEAN)
-    install_forms(bench.cluster, bench.parts, bench.namespace, raw)
-    yield argo
+    yield install_argo(bench.cluster, bench.parts, tmp_path_factory.mktemp("raw"), Progress())
     bench.cluster.processes.stop(NAME)
 
 

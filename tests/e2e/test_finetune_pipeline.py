@@ -5,20 +5,13 @@ import json
 
 import pytest
 from support.bench import Bench
-from support.workflows import (
-    CLEAN,
-    TRAINING,
-    approve,
-    digest_of,
-    ended,
-    outputs_of,
-    wait,
-    waiting_approval,
-)
+from support.workflows import TRAINING, digest_of, ended, outputs_of, wait
 from tuneyard.client import Client
 from tuneyard_local import installation
 from tuneyard_local.argo_workflows import NAME, ArgoWorkflows
-from tuneyard_local.demo import ask
+from tuneyard_local.demo import ask, pipeline
+from tuneyard_local.demo.follow import waiting_approval
+from tuneyard_local.forms import PLACES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1500)]
 
@@ -26,22 +19,16 @@ pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1500)]
 def test_from_raw_records_to_an_approved_adapter_that_answers(
     bench: Bench, client: Client, argo_workflows: ArgoWorkflows
 ) -> None:
-    form = {
-        **TRAINING,
-        "name": "approved",
-        "rawData": "pvc:raw/records.jsonl",
-        "keepIn": "pvc:curated/runs",
-        "gate": "notWorseThanBase",
-    }
+    form = {**TRAINING, **PLACES, "name": "approved", "gate": "notWorseThanBase"}
     workflow = client.submit("finetune-pipeline", form).name
-    node = wait(bench, workflow, "the question", waiting_approval, 900)
+    node = wait(bench, workflow, "the question", lambda body: waiting_approval(body.get("status", {})), 900)
     assert not (bench.registry() / "approved").exists(), "nothing has the name before it is approved"
     candidate = client.get(workflow).status.result
     assert candidate is not None
-    approve(bench, workflow, node, "yes")
+    pipeline.answer(bench.cluster, workflow, node, is_approved=True)
     body = wait(bench, workflow, "the end", ended("Succeeded"), 300)
     report = json.loads(outputs_of(body, "curate")["report"])
-    assert report["training"] + report["test"] == CLEAN
+    assert report["training"] + report["test"] == pipeline.RECORDS
     assert {reason: found["records"] for reason, found in report["dropped"].items()} == {
         "duplicate": 2,
         "near duplicate": 1,

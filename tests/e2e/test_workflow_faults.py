@@ -9,6 +9,7 @@ from support.bench import Bench
 from support.workflows import MODEL, TRAINING, digest_of, ended, outputs_of, said_by, wait
 from tuneyard.client import Client
 from tuneyard_local.argo_workflows import ArgoWorkflows
+from tuneyard_local.forms import PLACES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1200)]
 DATA = {"trainingData": "pvc:datasets/docstrings/validation.jsonl"}
@@ -46,12 +47,7 @@ def test_a_value_outside_its_enum_is_refused_before_anything_is_done(
 ) -> None:
     right = {"model": MODEL, **DATA}
     if template == "finetune-pipeline":
-        right = {
-            "model": MODEL,
-            "name": "n",
-            "rawData": "pvc:raw/records.jsonl",
-            "keepIn": "pvc:curated/refused",
-        }
+        right = {"model": MODEL, **PLACES, "name": "n"}
     name = f"refused-{template}"
     create(bench, template, name, {**right, **wrong})
     body = wait(bench, name, "the refusal", ended("Failed", "Error"), 60)
@@ -97,14 +93,7 @@ def test_a_training_that_fails_is_left_out_of_its_sweep(
 def test_an_approval_that_never_comes_is_a_no(
     bench: Bench, client: Client, argo_workflows: ArgoWorkflows
 ) -> None:
-    form = {
-        **TRAINING,
-        "epochs": "0.1",
-        "name": "unanswered",
-        "rawData": "pvc:raw/records.jsonl",
-        "keepIn": "pvc:curated/runs",
-        "patience": "5s",
-    }
+    form = {**TRAINING, **PLACES, "epochs": "0.1", "name": "unanswered", "patience": "5s"}
     workflow = client.submit("finetune-pipeline", form).name
     body = wait(bench, workflow, "the end", ended("Failed", "Error"), 900)
     assert f"not approved: the candidate {workflow} keeps its own name" in body["status"]["message"]

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from tuneyard_local.demo.follow import WorkflowFollower
+from tuneyard_local.demo.follow import WorkflowFollower, waiting_approval
 from tuneyard_workflows.checks import NOTHING
 
 Json = dict[str, Any]
@@ -40,7 +40,6 @@ def test_a_stage_is_told_once_for_each_phase_in_the_order_of_their_starts() -> N
 
 
 def test_only_a_running_suspension_waits_for_a_person() -> None:
-    follower = WorkflowFollower()
-    assert follower.waits_for_approval(status(node("approve", "Suspend", "Running", 1))) == "approve"
-    assert follower.waits_for_approval(status(node("approve", "Suspend", "Succeeded", 1))) is None
-    assert follower.waits_for_approval(status(node("job", "Retry", "Running", 1))) is None
+    assert waiting_approval(status(node("approve", "Suspend", "Running", 1))) == "approve"
+    assert waiting_approval(status(node("approve", "Suspend", "Succeeded", 1))) is None
+    assert waiting_approval(status(node("job", "Retry", "Running", 1))) is None

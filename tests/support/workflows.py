@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Workflows of Argo on real nodes: forms to fill in, waiting for what happens, and reading what came out."""
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,6 @@ from tuneyard_local.argo_workflows import NAME
 from support.bench import Bench
 
 Json = dict[str, Any]
-CLEAN = 600
 MODEL = f"pvc:models/{installation.BASE_MODEL}"
 TRAINING = {"model": MODEL, "maxSequenceLength": "256", "learningRate": "0.003", "epochs": "0.2"}
 
@@ -54,24 +52,6 @@ def outputs_of(body: Json, step: str) -> dict[str, str]:
     nodes = body["status"]["nodes"].values()
     found = next(node for node in nodes if node["displayName"] == step and node.get("outputs"))
     return {entry["name"]: entry["value"] for entry in found["outputs"]["parameters"]}
-
-
-def waiting_approval(body: Json) -> str | None:
-    """The id of the node that waits for a person."""
-    nodes = body.get("status", {}).get("nodes", {}).items()
-    return next(
-        (key for key, node in nodes if node["type"] == "Suspend" and node["phase"] == "Running"), None
-    )
-
-
-def approve(bench: Bench, workflow: str, node: str, answer: str) -> None:
-    """What Argo's page does when a person fills in the answer."""
-    given = {"phase": "Succeeded", "outputs": {"parameters": [{"name": "approved", "value": answer}]}}
-    patch = json.dumps({"status": {"nodes": {node: given}}})
-    done = bench.cluster.kubectl(
-        "-n", bench.namespace, "patch", "workflow", workflow, "--type=merge", "-p", patch
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def digest_of(bench: Bench, name: str) -> str:

@@ -16,6 +16,8 @@ from tuneyard_local.storage import bind_folder
 
 RAW, RECORDS, CURATED = "raw", "records.jsonl", "curated"
 """The claim with raw records, their file in it, and the claim for curated ones."""
+PLACES = {"rawData": f"pvc:{RAW}/{RECORDS}", "keepIn": f"pvc:{CURATED}/runs"}
+"""Where `finetune-pipeline` finds and keeps them: two of its parameters."""
 
 
 def install_forms(cluster: Cluster, parts: BuiltParts, namespace: str, raw: Path) -> None:

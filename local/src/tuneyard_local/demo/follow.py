@@ -66,16 +66,13 @@ class WorkflowFollower:
                 lines.append(f"{node['displayName']:<10} {words}")
         return lines
 
-    def waits_for_approval(self, status: Mapping[str, Any]) -> str | None:
-        """The id of the node that waits for a person."""
-        return next(
-            (
-                key
-                for key, node in status.get("nodes", {}).items()
-                if node["type"] == "Suspend" and node["phase"] == "Running"
-            ),
-            None,
-        )
+
+def waiting_approval(status: Mapping[str, Any]) -> str | None:
+    """The id of the node of a workflow that waits for a person."""
+    nodes = status.get("nodes", {}).items()
+    return next(
+        (key for key, node in nodes if node["type"] == "Suspend" and node["phase"] == "Running"), None
+    )
 
 
 def progress_line(progress: Mapping[str, Any]) -> str:

@@ -10,14 +10,16 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import click
+from tuneyard_workflows.pipeline import PIPELINE
+from tuneyard_workflows.stages import APPROVED, REFUSED
 
 from tuneyard_local import argo_workflows, forms, images, installation, native
 from tuneyard_local.argo_workflows import ArgoWorkflows
 from tuneyard_local.cluster import Cluster
-from tuneyard_local.demo.follow import Follower, WorkflowFollower, score_table
+from tuneyard_local.demo.follow import Follower, WorkflowFollower, score_table, waiting_approval
 from tuneyard_local.demo.main_job import NAMESPACE, kubectl, minutes
 from tuneyard_local.errors import ClusterError
 from tuneyard_local.parts import build_parts
@@ -26,7 +28,6 @@ from tuneyard_local.progress import Progress
 
 CLUSTER = "demo-pipeline"
 SIZE = native.NativeOptions(nodes=1, gpus=8)
-FORM = "finetune-pipeline"
 RECORDS = 600
 """Records that are good, among eight that are not."""
 SECONDS = 1800
@@ -42,12 +43,12 @@ def run(progress: Progress, *, is_agreed: bool) -> None:
     if not cluster.is_there:
         native.up(CLUSTER, SIZE, progress)
     installation.install(cluster, parts, NAMESPACE, progress)
-    install_argo(cluster, parts, progress)
+    install_argo(cluster, parts, cache_root() / "raw-records", progress)
+    progress.say("Argo Workflows runs, with the forms of the namespace")
     form = {
         "name": f"answers-{int(time.time())}",
         "model": f"pvc:models/{parts.model.name}",
-        "rawData": f"pvc:{forms.RAW}/{forms.RECORDS}",
-        "keepIn": f"pvc:{forms.CURATED}/runs",
+        **forms.PLACES,
         "maxSequenceLength": "256",
         "learningRate": "0.003",
         "gate": "notWorseThanBase",
@@ -76,26 +77,27 @@ def remove() -> None:
     Cluster(CLUSTER).down()
 
 
-def install_argo(cluster: Cluster, parts: installation.BuiltParts, progress: Progress) -> None:
-    """Bring the executor's image, the controller, the forms, and records with the usual dirt."""
+def install_argo(
+    cluster: Cluster, parts: installation.BuiltParts, raw: Path, progress: Progress
+) -> ArgoWorkflows:
+    """Bring the executor's image, the controller, the forms, and records with the usual dirt in the folder `raw`."""
     executor = images.build_argoexec(progress)
     images.load_images(cluster, executor)
     argo = ArgoWorkflows(cluster, executor.reference)
     argo.install()
     argo.start()
-    raw = cache_root() / "raw-records"
     forms.write_raw_records(parts.datasets / "docstrings" / "train.jsonl", raw, RECORDS)
     forms.install_forms(cluster, parts, NAMESPACE, raw)
-    progress.say("Argo Workflows runs, with the forms of the namespace")
+    return argo
 
 
 def submit(cluster: Cluster, form: Mapping[str, str]) -> str:
     """Submit the form by the command line, as a person would; returns the workflow's name."""
     given = [word for name, value in form.items() for word in ("-p", f"{name}={value}")]
-    click.echo(f"\ntuneyard submit {FORM} {' '.join(given)}")
+    click.echo(f"\ntuneyard submit {PIPELINE} {' '.join(given)}")
     where = ["--kubeconfig", str(cluster.kubeconfig), "-n", NAMESPACE]
     done = subprocess.run(
-        [str(script("tuneyard")), "submit", FORM, *given, *where, "-o", "json"],
+        [str(script("tuneyard")), "submit", PIPELINE, *given, *where, "-o", "json"],
         capture_output=True,
         text=True,
         check=False,
@@ -117,10 +119,10 @@ def follow(cluster: Cluster, name: str, progress: Progress, *, is_agreed: bool) 
         trained = (cluster.get(paths["finetunejobs"]) or {}).get("status", {})
         for line in (*stages.news(status), *(f"  {line}" for line in job.news(trained))):
             progress.say(line)
-        if (node := stages.waits_for_approval(status)) is not None:
+        if (node := waiting_approval(status)) is not None:
             if not is_agreed:
                 click.echo("\n".join(["", *score_table(trained["result"]["metrics"]), ""]))
-            _answer(cluster, name, node, is_agreed or click.confirm("Approve it?"))
+            answer(cluster, name, node, is_approved=is_agreed or click.confirm("Approve it?"))
         if status.get("phase") in ("Succeeded", "Failed", "Error"):
             break
         cluster.processes.require_alive()
@@ -131,11 +133,9 @@ def follow(cluster: Cluster, name: str, progress: Progress, *, is_agreed: bool) 
     return {entry["name"]: entry["value"] for entry in outputs}
 
 
-def _answer(cluster: Cluster, workflow: str, node: str, is_approved: bool) -> None:
-    """What Argo's page does when a person fills in the answer."""
-    given: dict[str, Any] = {
-        "phase": "Succeeded",
-        "outputs": {"parameters": [{"name": "approved", "value": "yes" if is_approved else "no"}]},
-    }
+def answer(cluster: Cluster, workflow: str, node: str, *, is_approved: bool) -> None:
+    """Do what Argo's page does when a person fills in the answer."""
+    value = APPROVED if is_approved else REFUSED
+    given = {"phase": "Succeeded", "outputs": {"parameters": [{"name": "approved", "value": value}]}}
     patch = json.dumps({"status": {"nodes": {node: given}}})
     kubectl(cluster, "-n", NAMESPACE, "patch", "workflow", workflow, "--type=merge", "-p", patch)
