@@ -57,16 +57,20 @@ class Team:
         return job
 
 
-def is_queued(job: JobOnCluster, words: str) -> WaitingFor:
-    """What the job waits for, as soon as it is queued and says these words."""
+def is_queued(job: JobOnCluster, *words: str) -> WaitingFor:
+    """What the job waits for, as soon as it is queued and says all of these words.
+
+    Kueue (0.18.6) tells reason and position apart: either may come first, and the position goes while its scheduler
+    looks at the Workload. A test that wants both names both.
+    """
 
     def look() -> WaitingFor | None:
         status = job.status
         waiting = status.waiting_for if status.state is State.QUEUED else None
-        return waiting if waiting is not None and words in waiting.message else None
+        return waiting if waiting is not None and all(each in waiting.message for each in words) else None
 
     try:
-        return until(f"{job.name} to be queued: {words}", look, 60)
+        return until(f"{job.name} to be queued: {' and '.join(words)}", look, 60)
     except AssertionError as error:
         raise AssertionError(f"{error}; it says {job.status.state}: {job.status.message}") from error
 
@@ -115,14 +119,11 @@ def test_a_job_waits_for_all_its_nodes_behind_a_full_quota_and_then_runs(
     first.succeed(Stage.PREPARE)
     pod = train(first)
     second.succeed(Stage.PREPARE)  # a stage without GPUs does not wait behind them
-    # Kueue tells no position while its scheduler looks at the Workload (0.18.6), so the words wait for one.
-    waiting = is_queued(second, f"ClusterQueue {team.name}, position 1: ")
-    assert "insufficient unused quota for nvidia.com/gpu" in waiting.message
+    waiting = is_queued(second, f"ClusterQueue {team.name}, position 1: ", "insufficient unused quota for nvidia.com/gpu")
     assert (waiting.kind, waiting.cluster_queue, waiting.position) == ("Workload", team.name, 1)
     third = team.apply("c", nodes=2)
     third.succeed(Stage.PREPARE)
-    waiting_third = is_queued(third, ", position 2: ")
-    assert "insufficient unused quota" in waiting_third.message
+    waiting_third = is_queued(third, ", position 2: ", "insufficient unused quota")
     assert waiting_third.position == 2, "behind the second, which came before"
     [held] = [entry for entry in kueue.workloads(team.name) if entry["metadata"]["name"] == waiting.name]
     assert [podset["count"] for podset in held["spec"]["podSets"]] == [2], "both nodes are one Workload"
