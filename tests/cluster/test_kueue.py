@@ -119,7 +119,9 @@ def test_a_job_waits_for_all_its_nodes_behind_a_full_quota_and_then_runs(
     first.succeed(Stage.PREPARE)
     pod = train(first)
     second.succeed(Stage.PREPARE)  # a stage without GPUs does not wait behind them
-    waiting = is_queued(second, f"ClusterQueue {team.name}, position 1: ", "insufficient unused quota for nvidia.com/gpu")
+    waiting = is_queued(
+        second, f"ClusterQueue {team.name}, position 1: ", "insufficient unused quota for nvidia.com/gpu"
+    )
     assert (waiting.kind, waiting.cluster_queue, waiting.position) == ("Workload", team.name, 1)
     third = team.apply("c", nodes=2)
     third.succeed(Stage.PREPARE)

@@ -63,16 +63,18 @@ def test_a_version_that_answers_something_else_leaves_the_name_where_it_is(bench
     assert (bench.target / "a").readlink().as_posix() == first.path
     (adapter,) = status.adapters
     assert (adapter.digest, adapter.loaded) == (second.digest, False)
-    assert "answers 2 held-out questions unlike the evaluation did (likeness 0." in adapter.problem
+    assert "answers 2 held-out questions unlike the evaluation did (similarity 0." in adapter.problem
     assert f"a stays with {first.digest}" in adapter.problem
     assert adapter.refused == adapter.problem, "the operator reads it, and ends the job with it"
 
 
 def test_how_alike_is_enough_is_what_the_job_said(bench, first):
-    one_word_off = trial("a new reply").model_copy(update={"min_likeness": 0.99})
+    one_word_off = trial("a new reply").model_copy(update={"min_similarity": 0.99})
     publish(bench.registry, "a", b"a new answer", trial=one_word_off)
     assert "at least 0.99 is wanted" in bench.run().adapters[0].refused
-    publish(bench.registry, "a", b"a new thing", trial=one_word_off.model_copy(update={"min_likeness": 0.1}))
+    publish(
+        bench.registry, "a", b"a new thing", trial=one_word_off.model_copy(update={"min_similarity": 0.1})
+    )
     assert bench.run().adapters[0].refused is None
     assert bench.served() == {"a": b"a new thing"}
 

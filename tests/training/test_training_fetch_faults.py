@@ -64,7 +64,7 @@ def fetch(request, server, tmp_path):
     """Fetches the file and returns what is there."""
 
     def fetched(digest=DIGEST, **options):
-        target = tmp_path / "received" / "t.jsonl"
+        target = tmp_path / "downloads" / "t.jsonl"
         if request.param == "web":
             fetch_url(HttpFile(url=f"{server.address}/t.jsonl", sha256=digest), target, **options)
         else:

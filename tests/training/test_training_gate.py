@@ -76,7 +76,7 @@ def test_servers_are_tried_with_the_first_short_prompts_and_what_was_answered(tr
         (4, "t4"),
     ]
     assert [each.messages and list(each.messages) for each in trial.questions] == [None, chat, None, None]
-    assert (trial.max_new_tokens, trial.min_likeness) == (6, 0.5)
+    assert (trial.max_new_tokens, trial.min_similarity) == (6, 0.5)
 
 
 @pytest.mark.parametrize(("prompts", "kept"), [(1, 1), (0, None)])
@@ -84,9 +84,9 @@ def test_the_job_says_how_servers_are_tried(tmp_path, prompts, kept):
     line = {"prompt": "p", "reference": "r", "base": "b", "tuned": "t", "rougeLBase": 0.0, "rougeLTuned": 1.0}
     file = tmp_path / "samples.jsonl"
     file.write_text(2 * (json.dumps(line) + "\n"))
-    trial = read_trial(file, Trial(prompts=prompts, min_likeness=0.9), 6)
+    trial = read_trial(file, Trial(prompts=prompts, min_similarity=0.9), 6)
     assert (trial and len(trial.questions)) == kept
-    assert trial is None or trial.min_likeness == 0.9
+    assert trial is None or trial.min_similarity == 0.9
 
 
 def publish_after(trained, pods, tmp_path, loss, **changes):

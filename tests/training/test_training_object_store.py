@@ -89,7 +89,7 @@ def test_prepare_reads_training_data_from_a_bucket(store, model_files, job_of, p
     assert PrepareFacts.model_validate(result.facts).train_records == 9
     report = json.loads((pods.workspace / "prepare-report.json").read_text())
     assert report["splits"]["training"]["file"] == "s3://data/team/train.jsonl"
-    assert not (pods.workspace / "received").exists()
+    assert not (pods.workspace / "downloads").exists()
 
 
 def refused(tmp_path, s3, environ, **options):

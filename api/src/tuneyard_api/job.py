@@ -209,8 +209,8 @@ class Trial(Contract):
 
     prompts: Annotated[int, Field(ge=0, le=16)] = 4
     """Held-out prompts that are asked, the first short ones; 0: servers move at once."""
-    min_likeness: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Mean likeness to the answers of the evaluation that is wanted: 1 is the same text, 0 nothing in common."""
+    min_similarity: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Mean similarity to the answers of the evaluation that is wanted: 1 is the same text, 0 nothing in common."""
 
 
 class Publish(Contract):

@@ -133,8 +133,8 @@ class Trial(Tolerant):
     questions: Annotated[tuple[Question, ...], Field(min_length=1)]
     max_new_tokens: int
     """Longest answer, in tokens; decoding is greedy."""
-    min_likeness: float = 0.5
-    """Mean likeness of the answers to those of the evaluation, 0 to 1, at which the version passes."""
+    min_similarity: float = 0.5
+    """Mean similarity of the answers to those of the evaluation, 0 to 1, at which the version passes."""
 
 
 class Version(Tolerant):

@@ -27,14 +27,14 @@ def why_unlike(server: Server, name: str, trial: Trial) -> str | None:
     Raises:
         ServerError: it does not answer.
     """
-    likeness = [
+    similarity = [
         alike(server.answer(name, question, trial.max_new_tokens), question.answer)
         for question in trial.questions
     ]
-    mean = sum(likeness) / len(likeness)
-    if mean >= trial.min_likeness:
+    mean = sum(similarity) / len(similarity)
+    if mean >= trial.min_similarity:
         return None
     return (
-        f"the server answers {len(likeness)} held-out questions unlike the evaluation did (likeness {mean:.2f}, at least"
-        f" {trial.min_likeness} is wanted: publish.trial of the job)"
+        f"the server answers {len(similarity)} held-out questions unlike the evaluation did (similarity {mean:.2f}, at least"
+        f" {trial.min_similarity} is wanted: publish.trial of the job)"
     )

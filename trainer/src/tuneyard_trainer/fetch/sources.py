@@ -19,15 +19,15 @@ from tuneyard_trainer.pod.failures import StageFailure, bad_input
 SPLITS = ("training", "validation", "test")
 
 
-def find_data_files(dataset: ResolvedDataset, cache: Path, received: Path) -> list[DataFile]:
+def find_data_files(dataset: ResolvedDataset, cache: Path, downloads: Path) -> list[DataFile]:
     """One file for each split that the job names, in the order of SPLITS.
 
-    `cache` keeps what comes from a hub, by commit; `received` is a folder for what comes from S3 or a URL.
+    `cache` keeps what comes from a hub, by commit; `downloads` is a folder for what comes from S3 or a URL.
 
     Raises:
         StageFailure: for the first split that has none.
     """
-    return [_find(split, source, cache, received) for split, source in _sources(dataset)]
+    return [_find(split, source, cache, downloads) for split, source in _sources(dataset)]
 
 
 def _sources(dataset: ResolvedDataset) -> Iterator[tuple[str, ResolvedSource]]:
@@ -37,14 +37,14 @@ def _sources(dataset: ResolvedDataset) -> Iterator[tuple[str, ResolvedSource]]:
             yield split, source
 
 
-def _find(split: str, source: ResolvedSource, cache: Path, received: Path) -> DataFile:
+def _find(split: str, source: ResolvedSource, cache: Path, downloads: Path) -> DataFile:
     if source.s3 is not None:
         name = object_store.name_of(source.s3)
-        path = received / f"{split}{suffix_of(source.s3.key) or ''}"
+        path = downloads / f"{split}{suffix_of(source.s3.key) or ''}"
         object_store.fetch_object(source.s3, path, os.environ)
     elif source.http is not None:
         name = shown_url(source.http.url)
-        path = received / f"{split}{suffix_of(name) or ''}"
+        path = downloads / f"{split}{suffix_of(name) or ''}"
         fetch_url(source.http, path)
     elif source.data_store is not None:
         name = f"{source.repo}/{source.path}"

@@ -77,7 +77,9 @@ def read_trial(path: Path, wanted: WantedTrial, max_new_tokens: int) -> Trial | 
             questions.append(question)
     if not questions:
         return None
-    return Trial(questions=tuple(questions), max_new_tokens=max_new_tokens, min_likeness=wanted.min_likeness)
+    return Trial(
+        questions=tuple(questions), max_new_tokens=max_new_tokens, min_similarity=wanted.min_similarity
+    )
 
 
 def _parse(line: str) -> Sample | None:

@@ -52,8 +52,8 @@ def prepare(context: StageContext) -> PrepareFacts:
     warnings = _model_warnings(job, model, tokenizer)
     warnings += [f"the records are not packed: {reason}" for reason in obstacles if job.training.packing]
     warnings += former.warnings(job) if former else []
-    received = context.workspace / "received"
-    files = find_data_files(job.dataset, context.model_cache, received)
+    downloads = context.workspace / "downloads"
+    files = find_data_files(job.dataset, context.model_cache, downloads)
     try:
         data = job.dataset
         reading = Reading(data.format, data.template, data.loss_on, limit, context.workspace)
@@ -69,7 +69,7 @@ def prepare(context: StageContext) -> PrepareFacts:
     splits = hold_out(splits, job)
     if job.data_store is not None:
         commit = hand_over(job, splits, context.workspace / "upload")
-        shutil.rmtree(received, ignore_errors=True)
+        shutil.rmtree(downloads, ignore_errors=True)
         board.say(f"uploaded to {job.uploads_to} of {job.data_store}, commit {commit}")
         return _facts(model, splits, report, limit, warnings, gathered=_counted(splits["training"]))
     warnings += check_module_tree(job, model.folder)
@@ -102,7 +102,7 @@ def prepare(context: StageContext) -> PrepareFacts:
         index.save(folder)
         if former is not None:
             former.copy_to(folder / FORMER_ADAPTER)
-    shutil.rmtree(received, ignore_errors=True)
+    shutil.rmtree(downloads, ignore_errors=True)
     for warning in warnings:
         board.say(f"warning: {warning}")
     return _facts(model, splits, report, limit, warnings, gathered=gathered["training"])
