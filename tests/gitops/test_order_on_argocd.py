@@ -38,7 +38,9 @@ def installed(request: pytest.FixtureRequest, gitops: GitOpsStack) -> Iterator[I
     gitops.wipe()
 
 
-every = pytest.mark.parametrize("installed", ["open", "lab", "airgapped"], indirect=True)
+LAB = pytest.param("lab", marks=pytest.mark.long)
+"""It takes the longest; each of its components is in `open` or `airgapped` too."""
+every = pytest.mark.parametrize("installed", ["open", LAB, "airgapped"], indirect=True)
 cascading = pytest.mark.parametrize("installed", ["airgapped"], indirect=True)
 small = pytest.mark.parametrize("installed", ["open"], indirect=True)
 
