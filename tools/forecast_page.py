@@ -39,7 +39,7 @@ _SEQUENCES = {"8b": 4096, "1b": 2048}
 _HEAD = """# Forecast beside measurement
 
 `tuneyard plan` and the condition Planned forecast memory and time by one piece of arithmetic
-([how to read a plan](../how-to/plan-a-job.md)). Here it is held against trainings that ran; a test fails when memory
+([how to read a plan](../how-to/plan-a-job.md)). Here it is compared with trainings that ran; a test fails when memory
 is off by more than 10 %, or speed by more than 25 %.
 
 Memory is the peak that PyTorch allocated; the plan adds {context:g} GiB for CUDA itself. The allocator holds some memory

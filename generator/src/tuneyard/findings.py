@@ -19,7 +19,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem. `rule` is the name of the check that found it; line and column count from 1, 0 means unknown."""
+    """One problem. `rule` is an id that scripts can rely on; one check may give several; line and column count from 1, 0 means unknown."""
 
     rule: str
     problem: str

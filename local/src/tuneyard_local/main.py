@@ -42,7 +42,11 @@ class _Group(click.Group):
 
 NAME = click.option("--name", default="tuneyard", show_default=True, help="Name of the cluster.")
 PROVIDER = click.option(
-    "--provider", type=click.Choice(["native", "kind", "existing"]), default="native", show_default=True
+    "--provider",
+    type=click.Choice(["native", "kind", "existing"]),
+    default="native",
+    show_default=True,
+    help="native: processes on this machine; kind: containers of Docker; existing: a cluster of yours.",
 )
 KEEP = click.option("--keep-build-cache", is_flag=True, help="Keep Go's caches after a build (several GB).")
 
@@ -68,7 +72,13 @@ def build(parts: tuple[str, ...], keep_build_cache: bool) -> None:
 @NAME
 @PROVIDER
 @KEEP
-@click.option("--mode", type=click.Choice(["nodes", "control-plane"]), default="nodes", show_default=True)
+@click.option(
+    "--mode",
+    type=click.Choice(["nodes", "control-plane"]),
+    default="nodes",
+    show_default=True,
+    help="Real nodes, or an API server and its controllers alone.",
+)
 @click.option("--nodes", default=1, show_default=True, help="Number of real nodes.")
 @click.option(
     "--fake-nodes",

@@ -19,13 +19,19 @@ _tokens = click.option("--max-new-tokens", type=click.IntRange(1, 4096), default
 @click.option("--source", type=_FILE, required=True, help="File or folder with raw records.")
 @click.option("--folder", type=_FILE, required=True, help="Folder that gets the curated records.")
 @click.option("--place", required=True, help="The folder as a job names it: pvc:<claim>/<path>.")
-@click.option("--min-characters", type=click.IntRange(0), default=1)
-@click.option("--max-characters", type=click.IntRange(1), default=100_000)
-@click.option("--languages", default="", help="Comma list; empty: all.")
+@click.option("--min-characters", type=click.IntRange(0), default=1, help="Shorter records are left out.")
+@click.option(
+    "--max-characters", type=click.IntRange(1), default=100_000, help="Longer records are left out."
+)
+@click.option("--languages", default="", help="Languages to keep, separated by commas; empty: all.")
 @click.option("--near-duplicates", type=click.Choice(["drop", "keep"]), default="drop")
 @click.option("--personal-data", type=click.Choice(["drop", "keep"]), default="drop")
-@click.option("--max-dropped", type=_SHARE, default=0.5)
-@click.option("--test-share", type=click.FloatRange(0, 0.5), default=0.05)
+@click.option(
+    "--max-dropped", type=_SHARE, default=0.5, help="Share of records left out above which it fails."
+)
+@click.option(
+    "--test-share", type=click.FloatRange(0, 0.5), default=0.05, help="Share of records to hold out."
+)
 @_outputs
 def curate(source: Path, folder: Path, place: str, outputs: Path, **wishes: Any) -> None:
     """Clean raw records and hold some out."""
@@ -113,7 +119,7 @@ def ask(
 @click.option("--registry", type=_FILE, required=True, help="Folder of the registry.")
 @click.option("--candidate", required=True, help="Name of what is published.")
 @click.option("--name", required=True, help="Name that is to stand for it too.")
-@click.option("--replace", type=click.Choice(["yes", "no"]), default="no")
+@click.option("--replace", type=click.Choice(["yes", "no"]), default="no", help="Move a name that is taken.")
 @_outputs
 def promote(registry: Path, candidate: str, name: str, replace: str, outputs: Path) -> None:
     """Give a published adapter or model another name."""

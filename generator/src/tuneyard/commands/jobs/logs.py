@@ -13,7 +13,7 @@ from tuneyard.commands.reporting import one
 @name_argument
 @with_client
 @click.option("-f", "--follow", is_flag=True, help="Go on until the pod ends.")
-@click.option("--tail", type=click.IntRange(min=0), help="Only the last lines, so many.")
+@click.option("--tail", type=click.IntRange(min=0), help="Number of last lines to print; otherwise all.")
 @click.option(
     "--stage",
     type=click.Choice([stage.value for stage in Stage]),
