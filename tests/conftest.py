@@ -10,8 +10,9 @@ from hypothesis import settings
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # `make test` draws the same examples each time, so that one commit has one result; `make test-all` draws new ones.
-settings.register_profile("same examples", derandomize=True)
-settings.register_profile("new examples", print_blob=True)
+# No example has a time limit of its own: on two cores that trainings use too, any of them may have to wait.
+settings.register_profile("same examples", derandomize=True, deadline=None)
+settings.register_profile("new examples", print_blob=True, deadline=None)
 settings.load_profile("new examples" if os.environ.get("TUNEYARD_LONG") else "same examples")
 
 pytest_plugins = ["support.tiers", "support.side_by_side", "support.clusters"]

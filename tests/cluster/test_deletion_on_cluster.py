@@ -62,4 +62,4 @@ def test_a_namespace_with_a_held_job_goes(operator: OperatorProcess, job: JobOnC
     publish(operator, job, "Delete")
     until("the finalizer", lambda: body(job)["metadata"].get("finalizers") == [names.FINALIZER])
     job.cluster.kubectl("delete", "namespace", job.namespace, "--wait=false")
-    until("the namespace is gone", lambda: not job.cluster.get(f"/api/v1/namespaces/{job.namespace}"), 60)
+    until("the namespace is gone", lambda: not job.cluster.get(f"/api/v1/namespaces/{job.namespace}"))

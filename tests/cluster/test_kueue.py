@@ -70,7 +70,8 @@ def is_queued(job: JobOnCluster, *words: str) -> WaitingFor:
         return waiting if waiting is not None and all(each in waiting.message for each in words) else None
 
     try:
-        return until(f"{job.name} to be queued: {' and '.join(words)}", look, 60)
+        # The operator looks at the front of a queue every 30 s.
+        return until(f"{job.name} to be queued: {' and '.join(words)}", look, 240)
     except AssertionError as error:
         raise AssertionError(f"{error}; it says {job.status.state}: {job.status.message}") from error
 
@@ -115,9 +116,11 @@ def test_a_job_waits_for_all_its_nodes_behind_a_full_quota_and_then_runs(
 ) -> None:
     team = Team(queue_cluster, "a", "b", "c")
     make_queues(queue_cluster, {team.name: 2})
-    first, second = team.apply("a"), team.apply("b", nodes=2, deadlines={"pendingSeconds": 60})
+    first = team.apply("a")
     first.succeed(Stage.PREPARE)
     pod = train(first)
+    # Not sooner: the time for which its prepare pod waits for this test counts.
+    second = team.apply("b", nodes=2, deadlines={"pendingSeconds": 60})
     second.succeed(Stage.PREPARE)  # a stage without GPUs does not wait behind them
     waiting = is_queued(
         second, f"ClusterQueue {team.name}, position 1: ", "insufficient unused quota for nvidia.com/gpu"

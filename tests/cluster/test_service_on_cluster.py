@@ -12,11 +12,13 @@ from support.nemo.data_store import Repository
 from support.nemo.double import TOKEN, NemoDouble, served
 from support.samples import job_spec
 from support.world.services import TARGET, customizer_spec, service_runtime
-from tuneyard_api import names
+from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import Stage
 from tuneyard_api.status import FineTuneJobStatus
 
 pytestmark = pytest.mark.cluster
+HELD = 10_000.0
+"""Seconds: longer than any test."""
 
 
 @pytest.fixture
@@ -26,7 +28,8 @@ def double() -> NemoDouble:
     double.customizer.targets.create(
         {"namespace": namespace, "name": name, "num_parameters": 1000, "precision": "bf16"}, model_path="tiny"
     )
-    double.customizer.pace.running = 4.0
+    # Each phase lasts until a test has seen it.
+    double.customizer.pace.pending = double.customizer.pace.running = HELD
     return double
 
 
@@ -75,8 +78,11 @@ def test_the_same_job_with_another_runtime_ends_with_the_same_shape_of_status(
     prepare(double, job)
     job.wait_for("Scheduled", "False", "WaitingForService")
     operator.kill()
+    double.customizer.pace.pending = 0.0
     operator.start("--service-token-file", str(token))
-    job.wait_for("Succeeded", "True", seconds=60)
+    job.wait_for("Trained", "False", reasons.TRAINING)
+    double.customizer.pace.running = 1.0
+    job.wait_for("Succeeded", "True")
     assert len(double.customizer.started) == 1
     where = f"/apis/{names.API_VERSION}/namespaces/{job.namespace}/{names.JOB_PLURAL}"
     until(
@@ -88,7 +94,7 @@ def test_the_same_job_with_another_runtime_ends_with_the_same_shape_of_status(
     other.apply(job_spec(serve={"disabled": True}))
     for stage in Stage:
         other.succeed(stage)
-    other.wait_for("Succeeded", "True", seconds=60)
+    other.wait_for("Succeeded", "True")
     assert shape(by_service) == shape(other.status)
     assert TOKEN not in operator.said()
 
@@ -98,7 +104,6 @@ def test_a_job_that_is_deleted_cancels_there_and_goes(
 ) -> None:
     token = tmp_path / "token"
     token.write_text(TOKEN)
-    double.customizer.pace.running = 1000
     operator.start("--service-token-file", str(token))
     job.apply(job_spec(runtime={"name": runtime}))
     prepare(double, job)

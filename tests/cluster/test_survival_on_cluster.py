@@ -73,14 +73,16 @@ def test_after_its_time_everything_goes_but_the_job(operator: OperatorProcess, j
         "plan and workspace are gone",
         lambda: not [*job.children(f"{core}/configmaps"), *job.children(f"{core}/persistentvolumeclaims")],
     )
-    assert job.status.cleaned is not None
+    # It is written when all has been deleted.
+    until("it is said that they were removed", lambda: job.status.cleaned)
     assert job.conditions()["Succeeded"] == ("False", "BadInput")
 
 
 def test_a_deadline_ends_the_job_and_its_pod(operator: OperatorProcess, job: JobOnCluster) -> None:
     operator.start(*FLAGS)
-    job.apply(job_spec(deadlines={"activeSeconds": 3}))
+    job.apply(job_spec())
     job.run_pod(job.pod(Stage.PREPARE))
+    edit(job, deadlines={"activeSeconds": 3})  # not before: the pod must be there to be ended
     job.wait_for("Succeeded", "False", reasons.ACTIVE_DEADLINE)
     until("nothing runs", lambda: not [*job.jobs(), *pods(job)])
 
@@ -91,11 +93,9 @@ def test_without_kueue_a_job_that_names_a_queue_says_so_and_runs_nothing(
     operator.start(*FLAGS)
     job.apply(job_spec(scheduling={"queue": "gpus"}))
     job.succeed(Stage.PREPARE)
-    job.wait_for("Scheduled", "False", reasons.QUEUED)
-    assert job.status.state is State.QUEUED
-    waiting = job.status.waiting_for
-    assert waiting is not None
+    waiting = job.waits_for(reasons.QUEUED, "this cluster has no Kueue")
     assert (waiting.kind, waiting.name) == ("LocalQueue", "gpus")
-    assert "this cluster has no Kueue" in waiting.message
+    assert job.conditions()["Scheduled"] == ("False", reasons.QUEUED)
+    assert job.status.state is State.QUEUED
     assert [pod for pod in pods(job) if "train" in pod] == []
     assert "bug" not in operator.said()

@@ -27,7 +27,7 @@ class Plugin:
         command = ["kubectl", "tuneyard", verb, "-n", self.namespace, *rest]
         path = f"{script('kubectl').parent}:{os.environ['PATH']}"
         environ = {**os.environ, "PATH": path, "KUBECONFIG": str(self.cluster.kubeconfig)}
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -56,6 +56,7 @@ def test_the_verbs_follow_a_job(
     job.succeed(Stage.TRAIN, 2)
     job.succeed(Stage.PUBLISH)
     job.wait_for("Succeeded", "True")
+    job.told("Succeeded")
     ledger = job.status.ledger
     assert ledger is not None
     wall = sum(ledger.seconds.by_part().values())

@@ -132,7 +132,7 @@ def test_it_waits_and_says_what_for(started: Bench, name: str) -> None:
 
 def test_a_claim_that_comes_late_is_found(started: Bench, tmp_path: Path) -> None:
     started.apply(build_job("late-claim", dataset=dataset("good.jsonl", "late-data")))
-    started.wait("late-claim", "the claim's name", lambda status: "late-data" in json.dumps(status), 60)
+    started.wait("late-claim", "the claim's name", lambda status: "late-data" in json.dumps(status), 180)
     for parent in (tmp_path, *list(tmp_path.parents)[:3]):
         parent.chmod(0o755)
     write_bad_data(tmp_path)
@@ -143,5 +143,5 @@ def test_a_claim_that_comes_late_is_found(started: Bench, tmp_path: Path) -> Non
             each["type"] == "Accepted" and each["status"] == "True" for each in status.get("conditions", ())
         )
 
-    started.wait("late-claim", "Accepted", is_accepted, 60)
+    started.wait("late-claim", "Accepted", is_accepted, 180)
     started.cluster.kubectl("-n", started.namespace, "delete", "ftj", "late-claim", "--wait=false")

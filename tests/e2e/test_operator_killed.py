@@ -6,7 +6,6 @@ The job has the deletionPolicy Delete: at its end its adapter leaves the registr
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -56,10 +55,7 @@ def kill_operator(cluster: Cluster) -> None:
         "--wait=false",
     )
     installation.wait_for_deployment(cluster, installation.SYSTEM_NAMESPACE, installation.RELEASE)
-    end = time.monotonic() + 60
-    while set(operator_pids(cluster)) <= set(pids) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert set(operator_pids(cluster)) - set(pids), "the operator did not come back"
+    wait_until("the operator to come back", lambda: bool(set(operator_pids(cluster)) - set(pids)), 180)
 
 
 @pytest.fixture(scope="module")
@@ -110,5 +106,9 @@ def test_a_deleted_job_takes_its_adapter_out_of_the_registry(bench: Bench) -> No
     bench.cluster.kubectl("-n", bench.namespace, "delete", "ftj", SURVIVOR, "--wait=false")
     wait_until(f"{SURVIVOR} to be gone", lambda: bench.get("finetunejobs", SURVIVOR) is None, 120)
     assert not adapter.exists()
-    wait_until("its pods to be gone", lambda: not bench.list("pods", f"tuneyard.io/job={SURVIVOR}"), 60)
-    assert not bench.list("jobs", f"tuneyard.io/job={SURVIVOR}")
+    selector = f"tuneyard.io/job={SURVIVOR}"
+    wait_until(
+        "its Jobs and pods to be gone",
+        lambda: not bench.list("jobs", selector) and not bench.list("pods", selector),
+        180,
+    )

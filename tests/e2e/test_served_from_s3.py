@@ -18,6 +18,7 @@ from support.rendered_trees import (
 )
 from support.served_jobs import build_short_job, check_answers, stored, succeeded, wait_for_message
 from tuneyard_api.registry import hex_of
+from tuneyard_local.progress import wait_until
 from tuneyard_local.storage import folder_behind
 from tuneyard_local.vllm import missing_for_vllm
 
@@ -46,6 +47,14 @@ def kept_out(tree: RenderedTree, replica: Replica, name: str) -> Iterator[None]:
     run_beside(tree, replica, f"{path}.unlink()")
 
 
+def is_kept_out(replica: Replica, name: str) -> bool:
+    """Whether the adapter-sync of a replica says that it can't write this one adapter."""
+    rows = ask(f"http://{replica.address}:9472/adapters")[1]["adapters"]
+    assert [row["name"] for row in rows] in ([], [name])
+    assert not any(row.get("loaded") for row in rows)
+    return any(row.get("problem", "").startswith("/adapters: ") for row in rows)
+
+
 def run_beside(tree: RenderedTree, replica: Replica, statements: str) -> None:
     """Run Python in the adapter-sync container of a replica."""
     argv = ("exec", replica.pod, "-c", "adapter-sync", "--", "python3", "-c", f"import pathlib; {statements}")
@@ -69,10 +78,7 @@ def test_a_job_is_served_by_way_of_s3_once_both_replicas_of_another_namespace_an
         assert status["state"] == "Serving"
         assert first.roots()[name] == stored(status)
         assert name not in second.roots()
-        _, beside = ask(f"http://{second.address}:9472/adapters")
-        (row,) = beside["adapters"]
-        assert (row["name"], row["loaded"]) == (name, False)
-        assert row["problem"].startswith("/adapters: ")
+        wait_until("the other's problem", lambda: is_kept_out(second, name), 180)
     status = succeeded(tree, name)
     assert conditions_of(status)["Served"]["message"] == f"2 replicas of {endpoint} answer with {name}"
     assert [each.roots()[name] for each in tree.replicas()] == [stored(status)] * 2

@@ -50,7 +50,7 @@ def test_a_value_outside_its_enum_is_refused_before_anything_is_done(
         right = {"model": MODEL, **PLACES, "name": "n"}
     name = f"refused-{template}"
     create(bench, template, name, {**right, **wrong})
-    body = wait(bench, name, "the refusal", ended("Failed", "Error"), 60)
+    body = wait(bench, name, "the refusal", ended("Failed", "Error"), 180)
     assert all(word in said_by(body) for word in words), said_by(body)
     assert all(word in body["status"]["message"] for word in words)
     assert not bench.get("finetunejobs", name)
@@ -103,7 +103,7 @@ def test_an_approval_that_never_comes_is_a_no(
 
 def test_days_of_patience_are_waited_for(bench: Bench, client: Client, argo_workflows: ArgoWorkflows) -> None:
     name = client.submit("approve", {"what": "nothing"}, name="patient").name
-    wait(bench, name, "the question", lambda body: body["status"]["nodes"], 60)
+    wait(bench, name, "the question", lambda body: body.get("status", {}).get("nodes"), 180)
     time.sleep(5)
     (node,) = (bench.get("workflows", name) or {})["status"]["nodes"].values()
     assert (node["phase"], node.get("message", "")) == ("Running", "")

@@ -53,7 +53,7 @@ def test_watches_that_fall_silent_are_noticed(scene: Scene) -> None:
 
     scene.proxy.stream = fall_silent
     scene.start("--resync-seconds", "3600")
-    scene.finish(45)
+    scene.finish()
     assert len(silent) > 1
 
 
@@ -129,7 +129,7 @@ def test_deletions_that_a_watch_lost_are_found_by_comparing_with_a_list(scene: S
     scene.player.plan = lambda stage, number: None if (stage, number) == (Stage.TRAIN, 1) else Fate()
     scene.proxy.stream = lambda _, event: () if event["type"] == "DELETED" else (event,)
     scene.start()
-    scene.job.wait_for("Trained", "False", seconds=40)
+    scene.job.wait_for("Trained", "False")
     scene.cluster.kubectl("delete", "job", "a-train-1", "-n", scene.job.namespace, "--wait=false")
     scene.finish(jobs=["a-prepare-1", "a-publish-1", "a-train-2"])
 
@@ -164,7 +164,8 @@ def test_a_watch_that_is_refused_many_times_is_asked_for_again_soon_and_for_ever
     scene.player.plan = lambda *_: None
     scene.proxy.answer = ill
     scene.start("--resync-seconds", "3600")
-    scene.wait("ten refusals", lambda: len(refused) > 9, 30)
+    # By kopf's own patience the tenth would come after a minute and a half.
+    scene.wait("ten refusals", lambda: len(refused) > 9, 60)
     assert scene.operator.is_running
     scene.proxy.restore()
     scene.player.plan = lambda *_: Fate()
@@ -199,7 +200,7 @@ def test_errors_before_and_after_a_write_was_carried_out_repeat_nothing(scene: S
 
     scene.proxy.answer, scene.proxy.wrote = fail, lose_the_answer
     scene.start()
-    scene.finish(120)
+    scene.finish(300)
     assert set(injected) == {"refused", "cut", "lost"}
 
 
@@ -207,7 +208,7 @@ def test_slow_answers_only_make_it_slow(scene: Scene) -> None:
     chance = random.Random(SEED)
     scene.proxy.answer = lambda call: None if call.is_watch else chance.uniform(0.1, 0.6)
     scene.start()
-    scene.finish(90)
+    scene.finish(300)
 
 
 @pytest.mark.parametrize(
@@ -223,14 +224,13 @@ def test_the_api_server_is_killed_in_the_middle_of_a_stage(
     scene.start()
     processes = scene.cluster.processes
     for stage in stages:
-        scene.wait(
-            f"{stage} runs", lambda now=stage: scene.is_running(now), 60
-        )  # the scheduler finds back slowly
+        # The scheduler finds back slowly.
+        scene.wait(f"{stage} runs", lambda now=stage: scene.is_running(now), 180)
         for part in parts:
             processes.kill(part)
         for part in reversed(parts):
             processes.start_again(part)
         scene.cluster.wait_until_ready()
         done.add(stage)
-    scene.finish(60)
+    scene.finish()
     assert scene.operator.is_running

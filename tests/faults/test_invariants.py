@@ -144,4 +144,4 @@ def test_what_leaves_while_history_catches_up_is_not_waited_for(
             return items
 
         monkeypatch.setattr(history.api, "items", listed_and_gone)
-        history.catch_up(2)
+        history.catch_up(30)

@@ -58,7 +58,7 @@ class JobInGit(JobOnCluster):
         )
         pods = f"/api/v1/namespaces/{SPACE}/pods"
         found = until(
-            f"a pod of {stage}", lambda: self._stack.api.items(f"{pods}?labelSelector={selector}"), 30
+            f"a pod of {stage}", lambda: self._stack.api.items(f"{pods}?labelSelector={selector}"), 120
         )
         name = str(found[0]["metadata"]["name"])
         target = {"apiVersion": "v1", "kind": "Node", "name": "played"}
@@ -149,6 +149,7 @@ def test_a_job_in_git_is_trained_once(gitops: GitOpsStack, operator: OperatorPro
     until("its time has passed", lambda: job.status.cleaned is not None, 120)
     until("its children and its workspace are gone", lambda: not job.left(), 120)
     until("Argo CD calls it healthy", lambda: states()["jobs"] == "Synced/Healthy/Succeeded", 120)
+    gitops.history.catch_up()
     uid, made = job.uid, job.made()
     assert made == [f"{SPACE}/a-{stage}-1" for stage in ("prepare", "train", "publish")]
 
@@ -158,6 +159,7 @@ def test_a_job_in_git_is_trained_once(gitops: GitOpsStack, operator: OperatorPro
     start(operator)
     JobInGit(gitops, "b").pod(Stage.PREPARE)
     until("the jobs are synced", lambda: states()["jobs"].startswith("Synced/"), 120)
+    gitops.history.catch_up()
     assert job.made() == made
     assert job.uid == uid
     assert job.left() == []
@@ -176,4 +178,5 @@ def test_a_job_in_git_is_trained_once(gitops: GitOpsStack, operator: OperatorPro
     gitops.api.send("DELETE", gitops.path(names.JOB_KIND, SPACE, "a"))
     until("Argo CD makes it again", lambda: job.uid not in ("", uid), 120)
     JobInGit(gitops).pod(Stage.PREPARE)
+    gitops.history.catch_up()
     assert len(job.made()) == len(made) + 1

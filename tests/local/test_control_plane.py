@@ -38,7 +38,7 @@ def test_it_is_ready_with_the_pinned_version_and_default_accounts(control_plane:
 
 def test_each_test_has_a_namespace_with_its_account(control_plane: Cluster, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
-    wait_until("the account", lambda: control_plane.get(path) is not None, 10)
+    wait_until("the account", lambda: control_plane.get(path) is not None, 120)
 
 
 def test_kubectl_answers_with_its_own_words_on_a_bad_object(control_plane: Cluster, namespace: str) -> None:
@@ -89,7 +89,7 @@ def test_another_cluster_beside_it_has_its_own_data_and_leaves_nothing(
         spec = {"containers": [container], "restartPolicy": "Never"}
         cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec})
         path = "/api/v1/namespaces/default/pods/p"
-        wait_until("our stage", lambda: cluster.get(path)["status"].get("reason") == "StageSaysSo", 30)
+        wait_until("our stage", lambda: cluster.get(path)["status"].get("reason") == "StageSaysSo", 120)
         assert len(marked_processes(root)) == 5
         with (
             pytest.raises(ClusterError, match="exists; try: tuneyard-local down"),

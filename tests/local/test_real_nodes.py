@@ -3,7 +3,6 @@
 
 import json
 import socket
-import time
 import urllib.request
 import uuid
 from pathlib import Path
@@ -62,7 +61,7 @@ def pod(cluster: Cluster, namespace: str, name: str) -> dict[str, Any]:
 
 
 def wait_for_phase(
-    cluster: Cluster, namespace: str, name: str, *phases: str, seconds: float = 60
+    cluster: Cluster, namespace: str, name: str, *phases: str, seconds: float = 180
 ) -> dict[str, Any]:
     wait_until(
         f"pod {name} to be {' or '.join(phases)}",
@@ -104,8 +103,11 @@ def test_the_restricted_profile_is_enforced(cluster: NativeCluster, restricted: 
 def test_fake_gpus_are_given_to_pods_and_counted(
     cluster: NativeCluster, restricted: str, python: str
 ) -> None:
-    nodes = cluster.get("/api/v1/nodes")["items"]
-    assert [node["status"]["allocatable"][GPU] for node in nodes] == ["8", "8", "8"]
+    def allocatable() -> list[str]:
+        return [node["status"]["allocatable"].get(GPU, "0") for node in cluster.get("/api/v1/nodes")["items"]]
+
+    # A kubelet that was killed by a test before this one may just be counting them again.
+    wait_until("all GPUs of three nodes", lambda: allocatable() == ["8", "8", "8"], 120)
     script = "import os; print(len(set(os.environ['NVIDIA_VISIBLE_DEVICES'].split(','))))"
     cluster.apply(build_pod(restricted, "six", python, script, limits={GPU: "6"}))
     assert wait_for_success(cluster, restricted, "six") == "6\n"
@@ -116,13 +118,15 @@ def test_a_pod_that_asks_for_more_gpus_than_any_node_has_waits_with_the_reason(
 ) -> None:
     cluster.apply(build_pod(restricted, "nine", python, "pass", limits={GPU: "9"}))
 
-    def conditions() -> list[dict[str, Any]]:
-        return list(pod(cluster, restricted, "nine")["status"].get("conditions", []))
+    def verdict() -> tuple[str, str]:
+        conditions = pod(cluster, restricted, "nine")["status"].get("conditions", [])
+        found = (each for each in conditions if each["type"] == "PodScheduled")
+        return next(((each.get("reason", ""), each.get("message", "")) for each in found), ("", ""))
 
-    wait_until("the scheduler's verdict", lambda: any(c["type"] == "PodScheduled" for c in conditions()), 30)
-    verdict = next(c for c in conditions() if c["type"] == "PodScheduled")
-    assert verdict["reason"] == "Unschedulable"
-    assert "3 Insufficient nvidia.com/gpu" in verdict["message"]
+    # A node that comes back just now lacks something else until the scheduler looks again.
+    words = "3 Insufficient nvidia.com/gpu"
+    wait_until("the scheduler's verdict on all nodes", lambda: words in verdict()[1], 120)
+    assert verdict()[0] == "Unschedulable"
 
 
 def test_a_sick_gpu_is_taken_out_of_the_count(cluster: NativeCluster) -> None:
@@ -133,10 +137,10 @@ def test_a_sick_gpu_is_taken_out_of_the_count(cluster: NativeCluster) -> None:
 
     sick.write_text("3 5")
     try:
-        wait_until("two GPUs to go", lambda: allocatable() == "6", 30)
+        wait_until("two GPUs to go", lambda: allocatable() == "6", 120)
     finally:
         sick.unlink()
-    wait_until("them to come back", lambda: allocatable() == "8", 30)
+    wait_until("them to come back", lambda: allocatable() == "8", 120)
 
 
 def test_a_claim_is_shared_by_restricted_pods_of_both_nodes_and_deleted_with_its_files(
@@ -164,7 +168,7 @@ def test_a_claim_is_shared_by_restricted_pods_of_both_nodes_and_deleted_with_its
     assert (folder / "x").read_text() == "from node-0"
     cluster.kubectl("delete", "pod", "writer", "reader", "-n", restricted)
     cluster.kubectl("delete", "pvc", "shared", "-n", restricted)
-    wait_until("the files to go", lambda: not folder.exists(), 30)
+    wait_until("the files to go", lambda: not folder.exists(), 120)
 
 
 def test_a_folder_of_the_machine_is_bound_read_only(
@@ -201,7 +205,7 @@ def test_two_pods_find_each_other_by_headless_names_and_a_service_is_reached_fro
     ask = f"""
 import time, urllib.request
 def status(url):
-    for _ in range(100):
+    for _ in range(600):
         try:
             return urllib.request.urlopen(url, timeout=2).status
         except OSError:
@@ -213,7 +217,7 @@ print(status("http://first.duo:8000/"), status("http://front.{restricted}.svc.cl
     cluster.apply(build_pod(restricted, "second", python, ask, spec={"nodeName": "node-1"}))
     assert wait_for_success(cluster, restricted, "second") == "200 200\n"
     address = cluster.get(f"/api/v1/namespaces/{restricted}/services/front")["spec"]["clusterIP"]
-    with urllib.request.urlopen(f"http://{address}/", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{address}/", timeout=30) as answer:
         assert answer.status == 200
 
 
@@ -266,8 +270,8 @@ def test_a_killed_kubelet_comes_back_and_gives_out_gpus_again(
     cluster.processes.kill("kubelet-node-1")
     assert not gather_status(cluster).is_healthy
     cluster.processes.start_again("kubelet-node-1")
-    wait_until("the plugin to register anew", lambda: registrations() > before, 60)
-    wait_until("its GPUs", lambda: native.has_gpus(cluster, cluster.plan), 60)
+    wait_until("the plugin to register anew", lambda: registrations() > before, 180)
+    wait_until("its GPUs", lambda: native.has_gpus(cluster, cluster.plan), 180)
     # The node's status still shows the GPUs from before: until the kubelet has heard of them anew it refuses the pod
     # (UnexpectedAdmissionError), and the Job controller makes another one.
     chosen = {"nodeSelector": {"kubernetes.io/hostname": "node-1"}}
@@ -276,7 +280,7 @@ def test_a_killed_kubelet_comes_back_and_gives_out_gpus_again(
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": made["metadata"]}
     cluster.apply({**job, "spec": {"backoffLimit": 3, "template": template}})
     path = f"/apis/batch/v1/namespaces/{restricted}/jobs/all"
-    wait_until("its Job", lambda: (cluster.get(path) or {}).get("status", {}).get("succeeded") == 1, 120)
+    wait_until("its Job", lambda: (cluster.get(path) or {}).get("status", {}).get("succeeded") == 1, 240)
     assert gather_status(cluster).is_healthy
 
 
@@ -308,7 +312,7 @@ def test_a_second_cluster_beside_it_leaves_nothing_and_hurts_nothing(cluster: Na
         assert set(traces(other, plan)) == {"processes", "shims", "link", "routes", "cgroups", "folder"}
         assert machine.run_in((), "/usr/sbin/nft", "list", "ruleset") == rules
         other.processes.kill("kubelet-node-0")  # down must not need the kubelet
-    assert traces(other, plan) == []
+    wait_until_gone(other, plan)
     assert gather_status(cluster).is_healthy
 
 
@@ -328,12 +332,20 @@ def test_down_ends_what_was_left_half_made(cluster: NativeCluster, monkeypatch: 
         half.folder.processes.glob("kubelet*.json")
     ).unlink()  # started, but killed before it was written down
     half.down()
-    assert traces(half, plan) == []
+    wait_until_gone(half, plan)
+
+
+def wait_until_gone(cluster: Cluster, plan: Plan) -> None:
+    """Nothing of it is to be seen; the kernel takes links and routes down some time after their namespace."""
+    assert set(traces(cluster, plan)) <= {"link", "routes"}
+    try:
+        wait_until("nothing to be left", lambda: traces(cluster, plan) == [], 60)
+    except ClusterError as error:
+        raise AssertionError(f"{error}: {traces(cluster, plan)} left") from error
 
 
 def traces(cluster: Cluster, plan: Plan) -> list[str]:
     """What of one cluster is still to be seen on the machine."""
-    time.sleep(0.5)  # the kernel takes links down a moment after their namespace
     routes = [r["dst"] for r in json.loads(machine.ip("-json", "-4", "route", "show", "table", "all"))]
     marked = marked_processes(cluster.folder.root)
     seen = {

@@ -42,7 +42,7 @@ def test_a_lock_of_whoever_started_us_is_not_handed_on(processes: Processes, tmp
         os.set_inheritable(lock.fileno(), True)  # noqa: FBT003  as flock(1) hands its lock to what it runs
         record = processes.start("shell", ["/bin/sh", "-c", "sleep 300 & echo up; wait"])
         # Before it is up it opens and closes files of its own: its libraries.
-        wait_until("it to be up", lambda: "up" in processes.log("shell").read_text(), 10)
+        wait_until("it to be up", lambda: "up" in processes.log("shell").read_text(), 60)
     targets = [str(entry.readlink()) for entry in Path(f"/proc/{record.pid}/fd").iterdir()]
     assert "/dev/null" in targets
     assert str(tmp_path / "lock") not in targets
@@ -77,7 +77,7 @@ def test_what_is_not_ours_is_not_stopped(processes: Processes, tmp_path: Path) -
 
 def test_a_process_without_a_record_is_found_by_its_marker(processes: Processes, tmp_path: Path) -> None:
     parent = processes.start("shell", ["/bin/sh", "-c", "sleep 300 & wait"])
-    wait_until("the child", lambda: len(marked_processes(tmp_path)) == 2, 5)
+    wait_until("the child", lambda: len(marked_processes(tmp_path)) == 2, 60)
     (tmp_path / "records" / "shell.json").unlink()
     assert parent.pid in marked_processes(tmp_path)
     processes.stop_all()
@@ -94,14 +94,14 @@ def test_a_process_that_ignores_sigterm_is_killed(processes: Processes, tmp_path
     processes.start(
         "stubborn", ["/bin/sh", "-c", f"trap '' TERM; touch {tmp_path}/set; while :; do sleep 0.05; done"]
     )
-    wait_until("its trap", (tmp_path / "set").exists, 5)
+    wait_until("its trap", (tmp_path / "set").exists, 60)
     processes.stop("stubborn", patience_seconds=0.2)
     assert not processes.is_alive("stubborn")
 
 
 def test_a_program_that_ends_at_once_is_reported_with_its_last_words(processes: Processes) -> None:
     processes.start("brief", ["/bin/sh", "-c", "echo the reason; exec sleep 0.1"], becomes="/usr/bin/sleep")
-    wait_until("its end", lambda: not processes.is_alive("brief"), 5)
+    wait_until("its end", lambda: not processes.is_alive("brief"), 60)
     with pytest.raises(ClusterError, match=r"brief has died(?s:.*)the reason"):
         processes.require_alive()
 

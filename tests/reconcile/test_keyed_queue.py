@@ -16,7 +16,7 @@ A, B, C = Key("n", "a"), Key("n", "b"), Key("n", "c")
 
 def looped(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 10))
+        asyncio.run(asyncio.wait_for(test(), 60))
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run
@@ -130,6 +130,6 @@ def test_the_loop_outlives_errors_and_works_on(caplog: pytest.LogCaptureFixture)
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(asyncio.wait_for(work(), 10))
+    asyncio.run(asyncio.wait_for(work(), 60))
     assert "team/a: no answer; again in 1 s" in caplog.text
     assert world.jobs() == ["a-prepare-1"]

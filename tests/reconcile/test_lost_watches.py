@@ -23,6 +23,7 @@ PLURALS = {
     "/apis/batch/v1": ["jobs"],
     "/apis/tuneyard.io/v1alpha1": ["finetunejobs", "finetuneruntimes"],
 }
+WATCHED = {"pods", "jobs", "finetunejobs", "finetuneruntimes"}
 
 
 class ApiServer:
@@ -30,6 +31,8 @@ class ApiServer:
 
     def __init__(self, *, unlisted: str = "") -> None:
         self.unlisted, self.gone = unlisted, ""
+        self.watched: set[str] = set()
+        self.all_watched = asyncio.Event()
         self.ends = asyncio.Event()
         """All watches end, as when a kind is deleted."""
 
@@ -48,12 +51,18 @@ class ApiServer:
             return web.json_response({"items": [], "metadata": {"resourceVersion": "1"}})
         stream = web.StreamResponse()
         await stream.prepare(request)
+        self.watched.add(plural)
+        if self.watched >= WATCHED:
+            self.all_watched.set()
         await self.ends.wait()
         return stream
 
-    def remove(self, plural: str) -> None:
+    async def remove(self, plural: str) -> float:
+        """A kind goes as soon as all are watched; returns the moment."""
+        await self.all_watched.wait()
         self.gone = plural
         self.ends.set()
+        return time.monotonic()
 
 
 def group(path: str) -> dict[str, Any]:
@@ -66,41 +75,45 @@ def kind(plural: str) -> dict[str, Any]:
     return {"name": plural, "kind": plural, "singularName": "", "namespaced": True, "verbs": verbs}
 
 
-def watched(build: Callable[[], ApiServer], removed: str = "") -> list[str]:
-    """What is called back, and then said, when the watches are lost, as they must be: when a kind is removed."""
+def watched(build: Callable[[], ApiServer], removed: str = "") -> tuple[list[str], float]:
+    """What is called back, and then said, when the watches are lost, as they must be: when a kind is removed.
+
+    With the seconds since it was removed.
+    """
     told: list[str] = []
 
-    async def run() -> None:
+    async def run() -> float:
         server, app = build(), web.Application()
         app.router.add_route("*", "/{path:.*}", server.answer)
         async with TestServer(app) as address:
             url = str(address.make_url("")).rstrip("/")
-            if removed:
-                asyncio.get_running_loop().call_later(0.5, server.remove, removed)
+            removal = asyncio.ensure_future(server.remove(removed)) if removed else None
             store, settings = World().operator_store, build_settings(300)
             log_in = lambda: kopf.ConnectionInfo(server=url)  # noqa: E731
             try:
-                await asyncio.wait_for(watch(store, log_in, lambda: told.append("stops"), settings), 20)
+                with pytest.raises(WatchLostError) as caught:
+                    await asyncio.wait_for(watch(store, log_in, lambda: told.append("stops"), settings), 60)
+                told.append(str(caught.value))
+                return time.monotonic() - await asyncio.wait_for(removal, 10) if removal else 0.0
             finally:
                 server.ends.set()
 
-    with pytest.raises(WatchLostError) as caught:
-        asyncio.run(run())
-    return [*told, str(caught.value)]
+    seconds = asyncio.run(run())
+    return told, seconds
 
 
 def test_a_kind_that_goes_is_one_line_at_once_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     caplog.handler.addFilter(is_no_lost_watch)
     caplog.set_level(logging.WARNING)
-    began = time.monotonic()
-    assert watched(ApiServer, removed="finetunejobs") == ["stops", "a watch has ended: 404 page not found"]
-    assert time.monotonic() - began < 4, "kopf's own end waits 5 s for the other watches"
+    told, seconds = watched(ApiServer, removed="finetunejobs")
+    assert told == ["stops", "a watch has ended: 404 page not found"]
+    assert seconds < 4, "kopf's own end waits 5 s for the other watches"
     assert caplog.messages == []
 
 
 def test_a_kind_that_is_served_and_not_listed_yet_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "_RETRY_SECONDS", 0.01)
-    told = watched(lambda: ApiServer(unlisted="finetuneruntimes"))
+    told, _ = watched(lambda: ApiServer(unlisted="finetuneruntimes"))
     assert told[-1] == "the API server does not list finetuneruntimes among its kinds"
 
 

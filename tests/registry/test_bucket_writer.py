@@ -307,18 +307,18 @@ def test_an_upload_that_is_killed_in_the_middle_shows_nothing_and_the_next_run_e
     environment = os.environ | writer.store.credentials | {"PYTHONPATH": str(Path(__file__).parents[1])}
     pod = subprocess.Popen(command, env=environment)
     staging = tmp_path / "pod" / "publishing" / "README.md"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while not staging.exists():  # the upload has begun
         assert time.monotonic() < until
         assert pod.poll() is None
         time.sleep(0.005)
     time.sleep(0.1)
     pod.send_signal(signal.SIGKILL)
-    assert pod.wait(20) == -signal.SIGKILL
+    assert pod.wait(120) == -signal.SIGKILL
     assert writer.read() == {"a": (first, b"one")}
     version, _ = adapter(tmp_path / "files", "a", weights)
     assert f"{version.path}/{VERSION_FILE}" not in writer.listed()
-    subprocess.run(command, env=environment, check=True, timeout=120)
+    subprocess.run(command, env=environment, check=True, timeout=300)
     assert writer.read() == {"a": (version, weights)}
 
 

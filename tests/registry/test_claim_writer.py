@@ -226,7 +226,7 @@ def test_pods_that_publish_and_unpublish_at_the_same_time_end_with_one_whole_ver
     for pod in pods:
         pod.start()
     for pod in pods:
-        pod.join(60)
+        pod.join(240)
     assert [pod.exitcode for pod in pods] == [0] * 6
     assert read(registry) is not None
     assert [path.name for path in (registry.root / ".store" / "a").glob(".*")] == []

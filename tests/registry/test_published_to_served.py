@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way from the publish stage's writer by adapter-sync to a server's answer: the real programs, on a claim and in real S3."""
 
+import json
 import os
 import random
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ from tuneyard_trainer.registry.content import Content
 
 pytestmark = pytest.mark.torch
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 180
 COMMAND = [sys.executable, "-c", "from tuneyard_sync.main import main; main()"]
 REPO = "org/random"
 
@@ -48,6 +50,7 @@ class Chain:
     """What tells adapter-sync where the registry is, with credentials."""
     server: AdapterServer
     folder: Path
+    status_port: int = 0
 
     @property
     def target(self) -> Path:
@@ -77,6 +80,7 @@ class Chain:
 
     @contextmanager
     def syncing(self) -> Iterator["subprocess.Popen[bytes]"]:
+        self.status_port = pick_ports(["status"], random.SystemRandom())["status"]
         settings = {
             "TARGET_DIR": str(self.target),
             "BASE_REPO": REPO,
@@ -85,7 +89,7 @@ class Chain:
             "SERVER": "vllm",
             "SERVER_PORT": self.server.url.rpartition(":")[2],
             "INTERVAL_SECONDS": "0.1",
-            "STATUS_PORT": str(pick_ports(["status"], random.SystemRandom())["status"]),
+            "STATUS_PORT": str(self.status_port),
         }
         variables = {f"TUNEYARD_SYNC_{name}": value for name, value in settings.items()} | self.reads
         process = subprocess.Popen(COMMAND, env={"PATH": os.environ["PATH"]} | variables)
@@ -94,6 +98,30 @@ class Chain:
         finally:
             process.kill()
             process.wait()
+
+    def wait_for_word(self, name: str, field: str, word: str) -> None:
+        """Waits until adapter-sync says this of a name, so that it has tried; the name answers all the while."""
+        until = time.monotonic() + WAIT_SECONDS
+        while word not in self._row(name).get(field, ""):
+            assert self.server.complete(name)[0] == 200
+            assert time.monotonic() < until, self._row(name)
+            time.sleep(0.05)
+
+    def wait_until_gone(self, name: str) -> None:
+        """Waits until the server has no such name: between two trials it must not."""
+        until = time.monotonic() + WAIT_SECONDS
+        while name in self.server.listed():
+            assert time.monotonic() < until, "what was tried stays"
+            time.sleep(0.05)
+
+    def _row(self, name: str) -> dict[str, str]:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self.status_port}/adapters", timeout=30) as answer:
+                rows: list[dict[str, str]] = json.load(answer)["adapters"]
+        except OSError:  # It has just been started.
+            return {}
+        return next((row for row in rows if row["name"] == name), {})
 
     def wait_for(self, name: str, text: str, *others: str) -> None:
         """Waits until the server answers so; until then it has no such adapter, or answers as one of `others`."""
@@ -173,15 +201,15 @@ def test_a_version_that_answers_otherwise_than_it_was_evaluated_never_takes_the_
     with chain.syncing():
         chain.publish(name, 17)
         chain.wait_for(name, first_text)
-        chain.publish(name, 18, answer=second_text)
+        second = chain.publish(name, 18, answer=second_text)
         chain.wait_for(name, second_text, first_text)
         wrong = chain.publish(name, 19, answer="0123456789" * 4)
-        time.sleep(3.0)
+        chain.wait_for_word(name, "refused", f"{name} stays with {second.digest}")
         assert chain.server.text(name) == second_text
-        assert trial_name(name, wrong.digest) not in chain.server.listed()
     with chain.syncing():
-        time.sleep(3.0)
+        chain.wait_for_word(name, "refused", f"{name} stays with {second.digest}")
         assert chain.server.text(name) == second_text
+        chain.wait_until_gone(trial_name(name, wrong.digest))
 
 
 @pytest.fixture
@@ -215,7 +243,7 @@ def test_on_a_full_disk_the_version_before_keeps_answering_until_there_is_room(
         chain.wait_for(name, first_text)
         filler = fill()
         chain.publish(name, 16)
-        time.sleep(1.0)
+        chain.wait_for_word(name, "problem", "No space left on device")
         assert chain.server.text(name) == first_text
         filler.unlink()
         chain.wait_for(name, second_text, first_text)

@@ -21,7 +21,7 @@ from tuneyard_local.network import pick_ports
 
 WEIGHTS = ADAPTER_FILES[1]
 COMMAND = [sys.executable, "-m", "tuneyard_sync.main"]
-WAIT_SECONDS = 60
+WAIT_SECONDS = 180
 
 
 def environment(bench: Bench, status_port: int) -> dict[str, str]:
@@ -68,10 +68,14 @@ def running(bench: Bench) -> Iterator[tuple["subprocess.Popen[str]", Callable[[]
             process.stdout.close()
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
+def rows_when(status: Callable[[], Any], is_so: Callable[[list[Any]], Any]) -> list[Any]:
+    """The adapters of the first status of which this is so: what one pass found belongs together."""
     until = time.monotonic() + WAIT_SECONDS
-    while not is_so():
-        assert time.monotonic() < until
+    while True:
+        rows: list[Any] = status()["adapters"]
+        if is_so(rows):
+            return rows
+        assert time.monotonic() < until, rows
         time.sleep(0.02)
 
 
@@ -88,7 +92,7 @@ def test_killed_again_and_again_it_brings_everything_and_shows_no_part_of_it(ben
         for name in (path.name for path in bench.target.glob("[!.]*")):
             assert (bench.target / name / WEIGHTS).read_bytes() == contents[name]
     with running(bench) as (process, status):
-        wait_until(lambda: sum(bool(each.get("loaded")) for each in status()["adapters"]) == len(contents))
+        rows_when(status, lambda rows: sum(bool(each.get("loaded")) for each in rows) == len(contents))
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_SECONDS) == 0
     assert bench.served() == contents
@@ -113,8 +117,7 @@ def test_on_a_full_disk_what_fits_is_served_and_the_rest_when_there_is_room(benc
     for name, mebibytes in (("a-small", 1), ("b-large", 6), ("c-large", 6)):
         publish(bench.registry, name, os.urandom(mebibytes << 20))
     with running(bench) as (_, status):
-        wait_until(lambda: len(status()["adapters"]) == 3 and status()["adapters"][1].get("loaded"))
-        small, large, other = status()["adapters"]
+        small, large, other = rows_when(status, lambda rows: len(rows) == 3 and rows[1].get("loaded"))
         assert (small["loaded"], large["loaded"], other["loaded"]) == (True, True, False)
         assert other["problem"] == (
             f"{bench.target}: No space left on device; try a larger volume beside the server, or fewer adapters in the"
@@ -123,8 +126,8 @@ def test_on_a_full_disk_what_fits_is_served_and_the_rest_when_there_is_room(benc
         assert set(bench.served()) == {"a-small", "b-large"}
         assert sorted(path.name for path in bench.target.glob("[!.]*")) == ["a-small", "b-large"]
         (bench.registry / "b-large").unlink()
-        wait_until(lambda: status()["adapters"][-1].get("loaded") is True)
-        assert [each["name"] for each in status()["adapters"]] == ["a-small", "c-large"]
+        rows = rows_when(status, lambda rows: rows and rows[-1].get("loaded") is True)
+        assert [each["name"] for each in rows] == ["a-small", "c-large"]
 
 
 def test_wrong_settings_end_the_program_with_a_line_for_each(bench):

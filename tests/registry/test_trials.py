@@ -154,9 +154,9 @@ def test_a_server_that_is_not_asked_moves_at_once(bench, tmp_path):
 
 
 def test_long_answers_that_repeat_themselves_are_compared_in_no_time():
-    began = time.monotonic()
+    began = time.process_time()
     alike("0 " * 50_000, "0 0 1 " * 20_000)
-    assert time.monotonic() - began < 30, "it was hours"
+    assert time.process_time() - began < 30, "it was hours"
 
 
 def test_a_word_that_was_chosen_differently_is_alike_and_noise_is_not():

@@ -31,6 +31,7 @@ PARTS_OF_FIXTURES = {
     "argo_expressions": ("argo-expressions",),
     "argo_workflows": argo_workflows.PARTS,
     "argocd_crds": ("argo-cd",),
+    "helm": ("helm",),
     "helm_is_built": ("helm",),
     "kueue": ("kueue",),
 }
@@ -147,7 +148,7 @@ def restricted(cluster: NativeCluster) -> Iterator[str]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-    wait_until("the namespace's account", lambda: cluster.get(account) is not None, 30)
+    wait_until("the namespace's account", lambda: cluster.get(account) is not None, 120)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 

@@ -181,7 +181,7 @@ def standing(bench: Bench, root: Path, setting: Setting) -> Iterator[RenderedTre
 def wait_for_account(cluster: Cluster, namespace: str) -> None:
     """Waits for the account of a namespace's pods."""
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
-    wait_until("the namespace's account", lambda: cluster.get(path) is not None, 30)
+    wait_until("the namespace's account", lambda: cluster.get(path) is not None, 120)
 
 
 def is_ready(pod: dict[str, Any] | None) -> bool:

@@ -2,7 +2,7 @@
 """What prepare says of the data: lengths, repetitions, leaks, hints at personal data, and one record as it is learned."""
 
 import json
-from datetime import timedelta
+import time
 from itertools import pairwise
 
 import pytest
@@ -191,20 +191,20 @@ def test_split_that_mostly_repeats_the_training_data_is_refused(prepare, leaked,
         assert "train.jsonl:1:1); scores on them would measure memory" in result.failure.message
 
 
-@settings(deadline=timedelta(seconds=2), max_examples=50)
+@settings(max_examples=50)
 @given(st.text(max_size=400))
 def test_any_text_is_looked_through(text):
     """The patterns neither fail nor take long on any text."""
+    began = time.process_time()
     assert set(hints_in(text)) <= {"e-mail address", "card number", "phone number", "key or token"}
+    assert time.process_time() - began < 2
 
 
 def test_adversarial_text_takes_no_time():
-    import time
-
-    began = time.perf_counter()
+    began = time.process_time()
     for text in ("a@" * 20_000, "1 " * 20_000, "+1 " * 20_000, "a." * 20_000 + "@", "-----BEGIN " * 5_000):
         list(hints_in(text))
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_records_that_are_alike_are_never_held_out_from_each_other(prepare):

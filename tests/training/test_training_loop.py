@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
@@ -221,6 +222,10 @@ def test_the_port_says_what_the_training_has_measured(job, pods, monkeypatch, pu
         update(board, **changes)
 
     monkeypatch.setattr(Board, "update", listen)
+    # The two speeds are measured at two moments. By this clock a second passes between any two.
+    seconds = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: float(next(seconds)))
+    monkeypatch.setattr("tuneyard_trainer.training.loop.time", clock)
     code, result = pods.run("train", plan)
     assert code == 0, result.failure
     facts = TrainFacts.model_validate(result.facts)

@@ -59,11 +59,11 @@ def store():
         )
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
 
 
 def wait_for(address):
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while True:
         try:
             with urllib.request.urlopen(address, timeout=5):

@@ -355,7 +355,7 @@ def test_job_file_of_another_schema_is_refused(model_files, jsonl, job_of, pods)
     content = json.loads(pods.job_file.read_text()) | {"schemaVersion": 2}
     pods.job_file.write_text(json.dumps(content))
     process = pods.start("prepare")
-    assert process.wait(60) == EXIT_CODES[FailureClass.BAD_INPUT]
+    assert process.wait(240) == EXIT_CODES[FailureClass.BAD_INPUT]
     assert "no resolved job of schema version 1: schemaVersion" in pods.result().failure.message
 
 

@@ -178,13 +178,13 @@ def test_a_lost_node_is_an_interruption_and_two_nodes_train_as_one_with_one_resu
     wait_for_steps(pods, first)
     for number in pods.stage_processes(second):
         os.kill(number, signal.SIGKILL)
-    assert first.wait(60) == EXIT_CODES[FailureClass.INTERRUPTED]
+    assert first.wait(180) == EXIT_CODES[FailureClass.INTERRUPTED]
     failure = StageResult.model_validate_json(log.read_bytes()).failure
     assert "another process of the training is gone" in failure.message
 
     assert pods.run("prepare", plan)[0] == 0
     nodes = start_nodes(pods)
-    assert [process.wait(120) for process, _ in nodes] == [0, 0]
+    assert [process.wait(240) for process, _ in nodes] == [0, 0]
     assert losses(pods) == pytest.approx(whole, abs=1e-4)
     said = [StageResult.model_validate_json(log.read_bytes()) for _, log in nodes]
     kept = StageResult.model_validate_json((pods.workspace / "results/train.json").read_bytes())
@@ -214,10 +214,9 @@ def wait_for_steps(pods, process):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_sigterm_writes_a_checkpoint_and_leaves(plan_of, pods, processes):
     process = start_endless(pods, plan_of, processes)
-    began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(25) == EXIT_CODES[FailureClass.INTERRUPTED]
-    assert time.monotonic() - began < 20
+    # Not later, or the kubelet would kill it.
+    assert process.wait(GRACE_SECONDS[Stage.TRAIN]) == EXIT_CODES[FailureClass.INTERRUPTED]
     failure = pods.result().failure
     assert failure.failure_class is FailureClass.INTERRUPTED
     assert "continues from the checkpoint of step" in failure.message
@@ -253,5 +252,5 @@ def test_a_checkpoint_that_takes_35_seconds_is_kept_after_sigterm(plan_of, pods,
 def test_a_killed_process_is_an_interruption_and_no_bug(plan_of, pods):
     process = start_endless(pods, plan_of, 2)
     os.kill(pods.stage_processes(process)[-1], signal.SIGKILL)
-    assert process.wait(60) == EXIT_CODES[FailureClass.INTERRUPTED]
+    assert process.wait(180) == EXIT_CODES[FailureClass.INTERRUPTED]
     assert "another process of the training is gone" in pods.result().failure.message

@@ -9,6 +9,7 @@ from support.forms.rendered import rendered
 from tuneyard_api.job import FineTuneJob
 from tuneyard_api.yaml_io import dump_all
 from tuneyard_local.cluster import Cluster
+from tuneyard_local.progress import wait_until
 
 pytestmark = pytest.mark.cluster
 FORM = {"model": "pvc:models/tiny-llama", "trainingData": "pvc:datasets/docstrings/train.jsonl"}
@@ -42,8 +43,14 @@ def test_the_account_of_the_pods_may_what_it_must(
     done = server.kubectl("apply", "--validate=strict", "-f", "-", stdin=dump_all(rendered(namespace)))
     assert done.returncode == 0, done.stderr
     account = f"system:serviceaccount:{namespace}:fine-tune"
-    asked = server.kubectl("auth", "can-i", verb, what, "-n", namespace, f"--as={account}")
-    assert (asked.stdout.strip() == "yes") is may
+
+    def can(verb: str, what: str) -> bool:
+        asked = server.kubectl("auth", "can-i", verb, what, "-n", namespace, f"--as={account}")
+        return asked.stdout.strip() == "yes"
+
+    # A moment passes until the API server reckons with a new role.
+    wait_until("the role to count", lambda: can("create", "finetunejobs.tuneyard.io"), 120)
+    assert can(verb, what) is may
 
 
 def test_the_least_that_is_typed_becomes_a_job(server: Cluster, manifest: Callable[..., str]) -> None:

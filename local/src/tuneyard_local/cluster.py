@@ -24,7 +24,7 @@ from tuneyard_local.paths import ClusterFolder, cluster_names, locked, script
 from tuneyard_local.progress import wait_until
 from tuneyard_local.records import Processes, start_ticks
 
-HTTP_SECONDS = 5.0
+HTTP_SECONDS = 30.0
 KUBECTL_SECONDS = 120.0
 CTR = ("/usr/bin/ctr", "--namespace", "k8s.io")
 """containerd's command line, in the namespace of Kubernetes' images."""

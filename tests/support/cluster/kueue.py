@@ -124,9 +124,9 @@ class Kueue:
             ],
             becomes=str(program("kueue")),
         )
-        until("Kueue's certificate", self._bring_certificate, 60)
-        until("Kueue's webhooks", self._has_webhooks, 60)
-        until("Kueue's visibility API", self._has_visibility, 60)
+        until("Kueue's certificate", self._bring_certificate)
+        until("Kueue's webhooks", self._has_webhooks)
+        until("Kueue's visibility API", self._has_visibility)
 
     def kill(self) -> None:
         """SIGKILL."""

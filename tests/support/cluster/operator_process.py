@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import yaml
 from tuneyard_api import names
 from tuneyard_api.pod_contract import Stage
-from tuneyard_api.status import FineTuneJobStatus
+from tuneyard_api.status import FineTuneJobStatus, WaitingFor
 from tuneyard_local.cluster import Cluster
 from tuneyard_operator.domain.conditions import api_time
 
@@ -25,9 +25,11 @@ from support.samples import result_text
 
 CHART = Path(__file__).parents[3] / "charts" / "tuneyard-operator"
 Found = TypeVar("Found")
+PATIENCE = 120.0
+"""Seconds for whatever another process does: two cores carry a cluster and the tests beside."""
 
 
-def until(what: str, look: Callable[[], Found | None], seconds: float = 60) -> Found:
+def until(what: str, look: Callable[[], Found | None], seconds: float = PATIENCE) -> Found:
     """The result of `look`, as soon as it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -111,7 +113,7 @@ class OperatorProcess:
             environment |= {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         if wait:
-            until("the operator is ready", lambda: "knows the objects of the cluster" in self.said(), 30)
+            until("the operator is ready", lambda: "knows the objects of the cluster" in self.said())
 
     def said(self) -> str:
         """The log since the last start."""
@@ -121,18 +123,18 @@ class OperatorProcess:
         """SIGKILL."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(PATIENCE)
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
     def page(self, name: str) -> str:
         """A page of the port for probes and metrics."""
         port = re.findall(r"\('127\.0\.0\.1', (\d+)\)", self.said())[-1]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{name}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{name}", timeout=30) as answer:
             return str(answer.read().decode())
 
     def memory_mib(self) -> float:
@@ -209,11 +211,36 @@ class JobOnCluster:
     def succeed(self, stage: Stage, attempt: int = 1) -> None:
         """The stage's pod runs and succeeds."""
         pod = self.pod(stage, attempt)
-        plan = self.status.plan
-        assert plan is not None
+        # The Job is made before the status is written, and its pod may be placed in between.
+        plan = until(f"the plan of {self.name}", lambda: self.status.plan)
         self.end_pod(pod, message=result_text(stage, plan.digest))
 
-    def wait_for(self, kind: str, status: str, reason: str | None = None, seconds: float = 20) -> None:
+    def waits_for(self, reason: str, *words: str) -> WaitingFor:
+        """What the job waits for, as soon as it does for this reason and says all of these words."""
+
+        def look() -> WaitingFor | None:
+            found = self.status.waiting_for
+            is_it = found is not None and found.reason == reason
+            return found if is_it and found and all(each in found.message for each in words) else None
+
+        try:
+            return until(f"{self.name} to wait: {reason} {' and '.join(words)}", look)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it says {self.conditions()}: {self.status.message}") from error
+
+    def told(self, reason: str) -> dict[str, Any]:
+        """The Event of this reason, as soon as it is there: it is posted after the status is written."""
+
+        def look() -> dict[str, Any] | None:
+            items = (self.cluster.get(f"/api/v1/namespaces/{self.namespace}/events") or {"items": []})[
+                "items"
+            ]
+            about = (each for each in items if each["involvedObject"].get("name") == self.name)
+            return next((each for each in about if each["reason"] == reason), None)
+
+        return until(f"an Event {reason} of {self.name}", look)
+
+    def wait_for(self, kind: str, status: str, reason: str | None = None, seconds: float = PATIENCE) -> None:
         """Wait for a condition."""
 
         def look() -> bool:

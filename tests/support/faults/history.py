@@ -23,6 +23,8 @@ PATHS = {
     "Job": f"/apis/batch/v1/jobs?labelSelector={names.LABEL_JOB}",
     "Pod": f"/api/v1/pods?labelSelector={names.LABEL_JOB}",
 }
+PATIENCE = 120.0
+"""Seconds for whatever another process does, on a machine of two cores."""
 _WATCH_SECONDS = 120
 _GONE = 410
 Body = dict[str, Any]
@@ -57,7 +59,7 @@ class Api:
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
         )
 
-    def open(self, path: str, *, method: str = "GET", body: Body | None = None, seconds: float = 10) -> Any:
+    def open(self, path: str, *, method: str = "GET", body: Body | None = None, seconds: float = 30) -> Any:
         """An open answer; raises OSError (HTTPError is one)."""
         request = urllib.request.Request(
             self._server + path,
@@ -117,7 +119,7 @@ class History:
         with self._lock:
             return max((each.version for each in self._happened), default=0)
 
-    def catch_up(self, seconds: float = 20) -> None:
+    def catch_up(self, seconds: float = 120) -> None:
         """Return when all watches have caught up with the cluster."""
         end = time.monotonic() + seconds
         for kind, path in PATHS.items():
@@ -182,7 +184,7 @@ class History:
                 self._present[what.kind, what.uid] = what.body
 
 
-def wait_until(what: str, look: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_until(what: str, look: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """The result of `look`; an API server that is down for a moment is asked again."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

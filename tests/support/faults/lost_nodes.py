@@ -24,7 +24,7 @@ def lost(cluster: Cluster, node: str) -> Iterator[None]:
     finally:
         cluster.processes.start_again(f"kubelet-{node}")
         cluster.kubectl("taint", "nodes", node, f"{OUT_OF_SERVICE}-")
-        wait_until(f"{node} to be back", lambda: is_back(cluster, node), 90)
+        wait_until(f"{node} to be back", lambda: is_back(cluster, node), 180)
 
 
 def give_up(cluster: Cluster, node: str) -> None:

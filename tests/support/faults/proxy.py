@@ -115,11 +115,11 @@ class FaultProxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(60)
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -127,7 +127,7 @@ class FaultProxy:
     async def _start(self) -> None:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._context, limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, connect=5),
+            timeout=aiohttp.ClientTimeout(total=None, connect=30),
             read_bufsize=_LONGEST_LINE,
             auto_decompress=True,
         )

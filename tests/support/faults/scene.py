@@ -11,7 +11,7 @@ from tuneyard_api.status import FineTuneJobStatus, State
 from tuneyard_local.cluster import Cluster
 
 from support.cluster.operator_process import JobOnCluster, OperatorProcess
-from support.faults.history import History, wait_until
+from support.faults.history import PATIENCE, History, wait_until
 from support.faults.invariants import assert_nothing_lost
 from support.faults.pod_player import PodPlayer
 from support.faults.proxy import FaultProxy
@@ -54,7 +54,7 @@ class Scene:
         return other
 
     def finish(
-        self, seconds: float = 60, *, jobs: list[str] | None = None, restart: bool = False
+        self, seconds: float = 180, *, jobs: list[str] | None = None, restart: bool = False
     ) -> FineTuneJobStatus:
         """Wait until the job succeeds with exactly those Jobs; `restart` starts an ended operator as a kubelet does."""
 
@@ -85,6 +85,6 @@ class Scene:
             if pod["metadata"]["namespace"] == self.job.namespace
         )
 
-    def wait(self, what: str, look: Callable[[], object], seconds: float = 30) -> None:
+    def wait(self, what: str, look: Callable[[], object], seconds: float = PATIENCE) -> None:
         """Wait for anything."""
         wait_until(what, look, seconds)

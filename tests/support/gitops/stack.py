@@ -169,7 +169,7 @@ class GitOpsStack:
         return {name: state(entry) for name, entry in self.applications().items()}
 
     def wait_until_settled(self, tree: Tree, seconds: float) -> float:
-        """Wait until every Application of a tree is up to date and healthy; returns the seconds that it took."""
+        """Wait until every Application of a tree is up to date and healthy, and the history knows it; returns the seconds."""
         start = time.monotonic()
         sources = {entry["metadata"]["name"]: entry["spec"]["source"] for entry in tree.applications()}
         head = self.repository.head(tree.branch)
@@ -190,7 +190,9 @@ class GitOpsStack:
             )
 
         self.wait(f"{tree.name} is settled", is_settled, seconds)
-        return time.monotonic() - start
+        took = time.monotonic() - start
+        self.history.catch_up()
+        return took
 
     def wait(self, what: str, look: Callable[[], Found | None], seconds: float) -> Found:
         """Like `until`, but a failure includes the messages of Argo CD."""
@@ -267,6 +269,7 @@ class GitOpsStack:
             "DELETE", f"{APPLICATION.root}/namespaces/{NAMESPACE}/applications/{tree.name}-platform"
         )
         until("all Applications are gone", lambda: not self.applications() or None, 240)
+        self.history.catch_up()
 
     def gone_too_early(self, tree: Tree, version: int) -> list[str]:
         """Applications that were deleted after a version, before the ones that need them."""

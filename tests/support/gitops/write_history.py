@@ -8,6 +8,7 @@ ready is a comparison of two numbers, not of clocks.
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -38,6 +39,14 @@ class Write:
     @property
     def key(self) -> tuple[str, str]:
         return self.kind, self.name
+
+
+def _name(metadata: Json) -> str:
+    return f"{metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def _version(metadata: Json) -> int:
+    return int(metadata["resourceVersion"])
 
 
 def _content(entry: Json) -> str:
@@ -95,9 +104,9 @@ class History:
         tracking = metadata.get("annotations", {}).get(TRACKING, "")
         is_application = kind is APPLICATION
         write = Write(
-            version=int(metadata["resourceVersion"]),
+            version=_version(metadata),
             kind=kind.kind,
-            name=f"{metadata.get('namespace', '')}/{metadata['name']}",
+            name=_name(metadata),
             application=metadata["name"] if is_application else tracking.split(":")[0],
             content=_content(entry),
             ready=not is_application and is_ready(entry, kind.has_status),
@@ -109,9 +118,31 @@ class History:
             for listener in self.listeners:
                 listener(kind, entry)
 
+    def catch_up(self, seconds: float = 120) -> None:
+        """Return when the watches have told what is there by now, and which Applications have gone.
+
+        A verdict on less would be one by chance.
+        """
+        end = time.monotonic() + seconds
+        for kind in (APPLICATION, *KINDS):
+            listed = self.api.get(kind.everywhere)
+            while listed and not self._knows(kind, listed):
+                assert time.monotonic() < end, f"the watch of {kind.kind} lags behind"
+                time.sleep(0.05)
+
+    def _knows(self, kind: Kind, listed: Json) -> bool:
+        """Whether each listed object was seen as it is there or later, and each other Application was seen to go."""
+        last = {write.name: write for write in self._all() if write.kind == kind.kind}
+        there = {_name(entry["metadata"]): _version(entry["metadata"]) for entry in listed["items"]}
+        # Other kinds may have gone with their CRD, and their watch with them.
+        left = [write for name, write in last.items() if kind is APPLICATION and name not in there]
+        return all(name in last and last[name].version >= version for name, version in there.items()) and all(
+            write.gone or write.version > _version(listed["metadata"]) for write in left
+        )
+
     def now(self) -> int:
         """The version of the newest write of all."""
-        return int(self.api.get("/api/v1/namespaces?limit=1")["metadata"]["resourceVersion"])
+        return _version(self.api.get("/api/v1/namespaces?limit=1")["metadata"])
 
     def since(self, version: int) -> list[Write]:
         """The writes after a version, in order."""

@@ -19,7 +19,7 @@ from tuneyard_local.network import pick_ports
 from tuneyard_local.parts import program
 
 BUCKET = "adapters"
-_START_SECONDS = 60
+_START_SECONDS = 180
 
 
 @dataclass
@@ -118,4 +118,4 @@ def _running(
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
