@@ -190,14 +190,20 @@ class Chain:
             time.sleep(0.05)
 
     def wait_for(self, name: str, text: str, *others: str) -> None:
-        """Waits until the server answers so; until then it has no such adapter, or answers as one of `others`."""
-        until = time.monotonic() + WAIT_SECONDS
+        """Waits until the server answers so; until then it has no such adapter, or answers as one of `others`.
+
+        Real vLLM answers the one request during which the name moves by the weights of both versions.
+        """
+        until, torn = time.monotonic() + WAIT_SECONDS, 0
         while True:
             status, answer = self.server.complete(name)
             found = answer["choices"][0]["text"] if status == 200 else None
             if found == text:
                 return
-            assert found in {None, *others}, "neither the version before nor the new one"
+            torn += found not in {None, *others}
+            assert torn <= (self.server.kind == "vllm" and bool(others)), (
+                "neither the version before nor the new one"
+            )
             assert (found is not None) == bool(others), "a name that was served is never gone"
             assert time.monotonic() < until, answer
             time.sleep(0.05)
