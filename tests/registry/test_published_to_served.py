@@ -1,156 +1,68 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way from the publish stage's writer by adapter-sync to a server's answer: the real programs, on a claim and in real S3."""
+"""The way from the publish stage's writer by adapter-sync to a server's answer: on a claim and in real S3, to our server and to real vLLM.
 
-import json
-import os
+All programs are the real ones, and have the variables of the rendered objects (`support.registry.chain`).
+"""
+
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from support.adapter_servers import AdapterServer, running
-from support.registry.s3_stores import BUCKET, versity_store
-from support.tiny_adapters import write_adapter
-from tuneyard_api.places import S3Prefix
-from tuneyard_api.registry import Question, StoredBase, Trial, Version, hex_of, published_digest, trial_name
-from tuneyard_local.network import pick_ports
+from support.adapter_servers import AdapterServer, Kind, running
+from support.registry.chain import Chain
+from support.registry.s3_stores import versity_store
+from tuneyard_api.pod_contract import ADAPTER_FILES, FailureClass
+from tuneyard_api.registry import hex_of, trial_name
 from tuneyard_local.parts import build_parts
 from tuneyard_local.progress import Progress
-from tuneyard_trainer.registry.bucket import BucketRegistry
-from tuneyard_trainer.registry.claim import ClaimRegistry
-from tuneyard_trainer.registry.content import Content
+from tuneyard_local.vllm import missing_for_vllm
+from tuneyard_trainer.pod.failures import StageFailure
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(600)]
 
-WAIT_SECONDS = 180
-COMMAND = [sys.executable, "-c", "from tuneyard_sync.main import main; main()"]
-REPO = "org/random"
+WEIGHTS = ADAPTER_FILES[1]
+Servers = Callable[[Kind], AdapterServer]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdapterServer]:
-    with running("own", tmp_path_factory.mktemp("served")) as started:
-        yield started
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """One server of each kind for all tests, started when the first of them asks."""
+    started: dict[Kind, AdapterServer] = {}
+    with ExitStack() as stack:
+
+        def start(kind: Kind) -> AdapterServer:
+            if kind not in started:
+                folder = tmp_path_factory.mktemp(f"served-{kind}")
+                started[kind] = stack.enter_context(running(kind, folder))
+            return started[kind]
+
+        yield start
 
 
-@dataclass
-class Chain:
-    """A registry with its writer, and adapter-sync beside a server."""
-
-    registry: ClaimRegistry | BucketRegistry
-    reads: Mapping[str, str]
-    """What tells adapter-sync where the registry is, with credentials."""
-    server: AdapterServer
-    folder: Path
-    status_port: int = 0
-
-    @property
-    def target(self) -> Path:
-        return self.folder / "beside-the-server"
-
-    def publish(self, name: str, seed: int, answer: str | None = None) -> Version:
-        """A version of its own weights; `answer`: what the evaluation is said to have seen of it."""
-        files = self.folder / f"trained-{name}-{seed}"
-        if not files.exists():
-            write_adapter(files, seed, base_model_name_or_path=REPO, revision="c0ffee")
-        base = StoredBase(repo=REPO, revision="v1", commit="c0ffee")
-        trial = answer and Trial(questions=(Question(prompt="the quick", answer=answer),), max_new_tokens=12)
-        version = Version(
-            name=name, digest=published_digest(files), base=base, method="lora", trial=trial or None
-        )
-        self.registry.publish(version, Content(files, lambda _: None), f"job-{seed}", replace=True)
-        return version
-
-    def right(self, name: str, seed: int) -> str:
-        """What the server answers with these weights, loaded by their path under another name."""
-        expected = f"expected-{name}-{seed}"
-        folder = self.folder / expected
-        if not folder.exists():
-            write_adapter(folder, seed, base_model_name_or_path=self.server.model)
-            assert self.server.load(expected, folder)[0] == 200
-        return self.server.text(expected)
-
-    @contextmanager
-    def syncing(self) -> Iterator["subprocess.Popen[bytes]"]:
-        self.status_port = pick_ports(["status"], random.SystemRandom())["status"]
-        settings = {
-            "TARGET_DIR": str(self.target),
-            "BASE_REPO": REPO,
-            "BASE_REVISION": "v1",
-            "BASE_MODEL": self.server.model,
-            "SERVER": "vllm",
-            "SERVER_PORT": self.server.url.rpartition(":")[2],
-            "INTERVAL_SECONDS": "0.1",
-            "STATUS_PORT": str(self.status_port),
-        }
-        variables = {f"TUNEYARD_SYNC_{name}": value for name, value in settings.items()} | self.reads
-        process = subprocess.Popen(COMMAND, env={"PATH": os.environ["PATH"]} | variables)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-    def wait_for_word(self, name: str, field: str, word: str) -> None:
-        """Waits until adapter-sync says this of a name, so that it has tried; the name answers all the while."""
-        until = time.monotonic() + WAIT_SECONDS
-        while word not in self._row(name).get(field, ""):
-            assert self.server.complete(name)[0] == 200
-            assert time.monotonic() < until, self._row(name)
-            time.sleep(0.05)
-
-    def wait_until_gone(self, name: str) -> None:
-        """Waits until the server has no such name: between two trials it must not."""
-        until = time.monotonic() + WAIT_SECONDS
-        while name in self.server.listed():
-            assert time.monotonic() < until, "what was tried stays"
-            time.sleep(0.05)
-
-    def _row(self, name: str) -> dict[str, str]:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(f"http://127.0.0.1:{self.status_port}/adapters", timeout=30) as answer:
-                rows: list[dict[str, str]] = json.load(answer)["adapters"]
-        except OSError:  # It has just been started.
-            return {}
-        return next((row for row in rows if row["name"] == name), {})
-
-    def wait_for(self, name: str, text: str, *others: str) -> None:
-        """Waits until the server answers so; until then it has no such adapter, or answers as one of `others`."""
-        until = time.monotonic() + WAIT_SECONDS
-        while True:
-            status, answer = self.server.complete(name)
-            found = answer["choices"][0]["text"] if status == 200 else None
-            if found == text:
-                return
-            assert found in {None, *others}, "neither the version before nor the new one"
-            assert (found is not None) == bool(others), "a name that was served is never gone"
-            assert time.monotonic() < until, answer
-            time.sleep(0.05)
+IN_S3 = [
+    pytest.param(("versitygw", "own"), id="versitygw-own", marks=pytest.mark.cluster),
+    pytest.param(("versitygw", "vllm"), id="versitygw-vllm", marks=[pytest.mark.cluster, pytest.mark.long]),
+]
 
 
-@pytest.fixture(params=["claim", pytest.param("versitygw", marks=pytest.mark.cluster)])
-def chain(request: pytest.FixtureRequest, tmp_path: Path, server: AdapterServer) -> Iterator[Chain]:
-    if request.param == "claim":
-        registry = ClaimRegistry(tmp_path / "registry")
-        registry.root.mkdir()
-        yield Chain(registry, {"TUNEYARD_SYNC_SOURCE_DIR": str(registry.root)}, server, tmp_path)
+@pytest.fixture(params=[pytest.param(("claim", "own"), id="claim-own"), *IN_S3])
+def chain(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Iterator[Chain]:
+    """A registry on a claim or in versitygw, which is real S3, and our server or real vLLM."""
+    where, kind = request.param
+    if kind == "vllm" and (reason := missing_for_vllm()):
+        pytest.skip(reason)
+    if where == "claim":
+        yield Chain.on_claim(servers(kind), tmp_path)
         return
     build_parts(["versitygw"], Progress())
     with versity_store(tmp_path / "store") as store:
-        place = S3Prefix(bucket=BUCKET, prefix="team", endpoint=store.endpoint)
-        reads = {"S3_BUCKET": BUCKET, "S3_PREFIX": "team", "S3_ENDPOINT": store.endpoint}
-        settings = {f"TUNEYARD_SYNC_{name}": value for name, value in reads.items()}
-        written = BucketRegistry.of(place, store.credentials, tmp_path)
-        yield Chain(written, {**settings, **store.credentials}, server, tmp_path)
+        yield Chain.in_s3(servers(kind), tmp_path, store)
 
 
 @pytest.fixture
@@ -204,12 +116,70 @@ def test_a_version_that_answers_otherwise_than_it_was_evaluated_never_takes_the_
         second = chain.publish(name, 18, answer=second_text)
         chain.wait_for(name, second_text, first_text)
         wrong = chain.publish(name, 19, answer="0123456789" * 4)
-        chain.wait_for_word(name, "refused", f"{name} stays with {second.digest}")
+        stays = f"{name} stays with {second.digest}"
+        chain.wait_for_words(stays, name, "refused")
         assert chain.server.text(name) == second_text
     with chain.syncing():
-        chain.wait_for_word(name, "refused", f"{name} stays with {second.digest}")
+        chain.wait_for_words(stays, name, "refused")
         assert chain.server.text(name) == second_text
         chain.wait_until_gone(trial_name(name, wrong.digest))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[:-1], lambda whole: bytes(len(whole))], ids=["cut", "altered"]
+)
+def test_what_was_damaged_after_its_digest_was_taken_is_never_served(
+    chain: Chain, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    first_text, second_text = chain.right(name, 20), chain.right(name, 21)
+    with chain.syncing():
+        first = chain.publish(name, 20)
+        chain.wait_for(name, first_text)
+    second = chain.publish(name, 21)
+    whole = chain.stored(second, WEIGHTS)
+    chain.put(second, WEIGHTS, damage(whole))
+    with chain.syncing():
+        chain.wait_for_words(f"(expected {second.digest}): they were cut or altered", name)
+        assert chain.server.text(name) == first_text
+        assert chain.versions_beside(name) == {hex_of(first.digest)}
+        chain.put(second, WEIGHTS, whole)
+        chain.wait_for(name, second_text, first_text)
+
+
+def test_a_name_that_another_job_uses_keeps_its_adapter(chain: Chain, name: str) -> None:
+    text = chain.right(name, 22)
+    with chain.syncing():
+        chain.publish(name, 22)
+        chain.wait_for(name, text)
+        with pytest.raises(StageFailure, match="the name is taken by another adapter") as refused:
+            chain.publish(name, 23, is_replacing=False)
+        assert refused.value.failure_class is FailureClass.ADAPTER_CONFLICT
+        time.sleep(1.0)
+        assert chain.server.text(name) == text
+
+
+WRONG = {
+    "wrong-secret": {"AWS_SECRET_ACCESS_KEY": "told-to-nobody"},
+    "unknown-key": {"AWS_ACCESS_KEY_ID": "AKIAWRONG"},
+}
+
+
+@pytest.mark.parametrize("chain", IN_S3, indirect=True)
+@pytest.mark.parametrize("changes", WRONG.values(), ids=WRONG.keys())
+def test_with_wrong_credentials_what_is_served_stays_until_they_are_right(
+    chain: Chain, name: str, changes: dict[str, str]
+) -> None:
+    first_text, second_text = chain.right(name, 24), chain.right(name, 25)
+    with chain.syncing():
+        chain.publish(name, 24)
+        chain.wait_for(name, first_text)
+    chain.publish(name, 25)
+    with chain.with_credentials(**changes).syncing():
+        chain.wait_for_words("the store answers 40")
+        assert "told-to-nobody" not in str(chain.told())
+        assert chain.server.text(name) == first_text
+    with chain.syncing():
+        chain.wait_for(name, second_text, first_text)
 
 
 @pytest.fixture
@@ -243,7 +213,7 @@ def test_on_a_full_disk_the_version_before_keeps_answering_until_there_is_room(
         chain.wait_for(name, first_text)
         filler = fill()
         chain.publish(name, 16)
-        chain.wait_for_word(name, "problem", "No space left on device")
+        time.sleep(1.0)
         assert chain.server.text(name) == first_text
         filler.unlink()
         chain.wait_for(name, second_text, first_text)

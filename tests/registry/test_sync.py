@@ -44,17 +44,27 @@ def test_a_new_name_is_loaded_plainly_and_a_new_version_in_place(bench):
     assert bench.served() == {"a": b"two"}
 
 
-def test_a_version_that_nothing_points_to_goes_when_the_server_has_left_it(bench):
+def test_a_version_that_nothing_points_to_stays_while_the_server_has_it(bench):
+    first = publish(bench.registry, "a", b"one")
+    bench.run()
+    publish(bench.registry, "a", b"two")
+    bench.vllm.refuses = {"a": "out of memory"}
+    status = bench.run(20)
+    assert (bench.target / first.path).is_dir()
+    assert "out of memory" in status.adapters[0].problem
+    assert status.adapters[0].loaded is False
+
+
+def test_files_of_a_version_that_is_replaced_stay_for_requests_that_are_being_answered(bench):
+    """Such a request makes vLLM 0.32.0 read its version from disk again."""
     first = publish(bench.registry, "a", b"one")
     bench.run()
     second = publish(bench.registry, "a", b"two")
-    bench.vllm.refuses = {"a": "out of memory"}
-    status = bench.run()
-    assert (bench.target / first.path).is_dir(), "the server still has it"
-    assert "out of memory" in status.adapters[0].problem
-    assert status.adapters[0].loaded is False
-    bench.vllm.refuses = {}
     bench.run()
+    assert bench.served() == {"a": b"two"}
+    bench.run(4)
+    assert (bench.target / first.path / ADAPTER_FILES[1]).read_bytes() == b"one"
+    bench.run(1)
     assert names_in(bench.target / ".store/a") == [second.path.rpartition("/")[2]]
 
 
@@ -75,8 +85,10 @@ def test_what_the_registry_has_no_more_is_unloaded_and_removed(bench):
     status = bench.run()
     assert list(bench.vllm.loaded) == ["b"]
     assert names_in(bench.target) == [".store", "b"]
-    assert names_in(bench.target / ".store") == ["b"]
+    assert names_in(bench.target / ".store") == ["a", "b"], "a request may still read it"
     assert [each.name for each in status.adapters] == ["b"]
+    bench.run(5)
+    assert names_in(bench.target / ".store") == ["b"]
 
 
 def test_after_a_restart_of_the_server_everything_is_loaded_again(bench):

@@ -252,6 +252,7 @@ def test_killed_at_any_step_it_continues_and_nothing_half_written_is_seen(tmp_pa
         for step in range(200):
             shutil.rmtree(tmp_path / "x", ignore_errors=True)
             bench = make_bench(tmp_path / "x", vllm)
+            bench.start(keep_seconds=0.0)
             publish(bench.registry, "a", b"one")
             publish(bench.registry, "gone", b"gone")
             bench.run()
@@ -265,7 +266,7 @@ def test_killed_at_any_step_it_continues_and_nothing_half_written_is_seen(tmp_pa
             assert seen.get("b") in {None, b"new"}
             assert seen.get("gone") in {None, b"gone"}
             publish(bench.registry, "a", b"one")
-            bench.start()
+            bench.start(keep_seconds=0.0)
             bench.run(2)
             assert bench.served() == {"a": b"one", "b": b"new"}, "also a version whose removal was killed"
             publish(bench.registry, "a", b"two")

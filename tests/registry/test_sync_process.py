@@ -34,6 +34,7 @@ def environment(bench: Bench, status_port: int) -> dict[str, str]:
         "SERVER": "vllm",
         "SERVER_PORT": bench.vllm.port,
         "INTERVAL_SECONDS": 0.05,
+        "KEEP_SECONDS": 1,
         "STATUS_PORT": status_port,
     }
     proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}

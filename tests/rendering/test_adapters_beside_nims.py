@@ -119,6 +119,16 @@ def test_a_job_of_its_base_model_is_sent_to_it() -> None:
     assert plan.destination == Destination(address, "nim", "meta/llama-3.1-8b-instruct")
 
 
+def test_a_job_picks_a_nim_by_the_name_of_its_nimservice() -> None:
+    here = stack({"baseModel": BASE})
+    runtime = FineTuneRuntime.model_validate(one(here, "FineTuneRuntime"))
+    service = one(here, "NIMService")["metadata"]
+    job = make_job(model={"huggingFace": {"repo": BASE["repo"]}}, serve={"model": service["name"]})
+    destination = make_plan(job, runtime).destination
+    assert destination is not None
+    assert destination.endpoint == f"http://{service['name']}.{service['namespace']}.svc.cluster.local:8000"
+
+
 def test_the_secret_of_the_registry_is_expected_beside_it() -> None:
     here = stack({"baseModel": BASE})
     component = here.component("model-llama")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tuneyard.catalog import catalog, pins
+from tuneyard.checks.gpus import gpus_fit_cluster
 from tuneyard.checks.tree import walk
 from tuneyard.cluster.contradictions import gpus_are_as_said
 from tuneyard.cluster.facts import ClusterFacts, gpu_nodes
@@ -119,6 +120,35 @@ def test_parts_are_counted_and_measured_as_parts(missing: str) -> None:
         if missing == "count"
         else "gpus.mig.memoryGiB: parts of these GPUs have 5 GiB (got 10); try 5"
     ]
+
+
+@pytest.mark.parametrize("engine", ["nim", "vllm"])
+def test_a_rollout_needs_no_gpu_beside_those_of_the_replicas(engine: str) -> None:
+    """Three pods of one GPU fit three GPUs, as neither server's rollout adds a pod. For a NIM the NIM Operator decides."""
+    (model,) = (each for each in BASE["models"] if each["engine"] == engine)
+    files = {"readWriteOnce": {"className": "block"}, "readWriteMany": {"className": "files"}}
+    found = {}
+    for there in (3, 2):
+        nodes = [{**NODES[0], "gpusPerNode": there}]
+        here = stack({"nodes": nodes}, models=[{**model, "replicas": 3}], storage=files)
+        found[there] = [str(each) for each in gpus_fit_cluster(here)]
+    assert found[3] == []
+    assert found[2][0].startswith(f"models[0].gpus: models hold 3 GPUs of {A100}, the cluster has 2")
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_no_deployment_that_holds_gpus_has_a_surge(replicas: int) -> None:
+    files = {"readWriteOnce": {"className": "block"}, "readWriteMany": {"className": "files"}}
+    models = [{**model, "replicas": replicas} for model in BASE["models"]]
+    holders = [
+        each["spec"]
+        for each in objects(stack(models=models, storage=files))
+        if each["kind"] == "Deployment" and "nvidia.com/gpu" in str(each)
+    ]
+    assert [spec["replicas"] for spec in holders] == [replicas]
+    for spec in holders:
+        strategy = spec["strategy"]
+        assert strategy["type"] == "Recreate" or strategy["rollingUpdate"]["maxSurge"] == 0
 
 
 @pytest.mark.parametrize("way", ["whole GPUs", "shared by time", "cut into like parts"])

@@ -44,21 +44,48 @@ def test_the_base_of_the_fixtures_is_valid() -> None:
     assert findings_of(BASE) == []
 
 
+GPUS = "gpus: {nodes: [{product: NVIDIA-L40S, nodes: 1, gpusPerNode: 4, memoryGiB: 48}]}\n"
+NIM = "name: llama, engine: nim, image: {repository: nvcr.io/nim/meta/llama-3.1-8b-instruct, tag: 1.8.6}"
+VLLM = "name: qwen, huggingFace: {repo: Qwen/Qwen2.5-7B-Instruct, revision: a09a35458c702b33eeacc393d103063234e8bc28}"
+LORA = "lora: {source: folder, baseModel: {repo: meta-llama/Llama-3.1-8B-Instruct, revision: abc1234}, refreshSeconds: 600}"
+IN_S3 = "fineTuning: {runtimes: [{name: hf}], registryS3: {bucket: adapters}}\n"
 WARNED = {
     "a network in NO_PROXY": (
         'proxy: {https: "http://proxy:3128", exempt: [.svc, 10.0.0.0/8]}',
         "proxy.exempt[1]: warning: urllib, aiohttp and botocore do not read networks, and ask the proxy for these hosts (got '10.0.0.0/8'); try the names of the hosts, or a suffix such as '.internal'",
     ),
+    "a cache of a vLLM that a second version does not fit": (
+        f"{GPUS}models:\n- {{{VLLM}, cacheGiB: 20}}",
+        (
+            "models[0].cacheGiB: warning: a new version is downloaded beside the former 14 GiB, and has no room (got 20); try 29,"
+            " or deleting the former files from the claim before each new version"
+        ),
+    ),
+    "a cache of a NIM that a second version does not fit": (
+        f"{GPUS}models:\n- {{{NIM}, cacheGiB: 40}}",
+        (
+            "models[0].cacheGiB: warning: a new version is downloaded beside the former 22 GiB, and has no room (got 40); try 45,"
+            " or deleting the former files from the claim before each new version"
+        ),
+    ),
+    "a NIM that looks for adapters too seldom": (
+        f"{GPUS}{IN_S3}models:\n- {{{NIM}, {LORA}}}",
+        (
+            "models[0].lora.refreshSeconds: warning: a job waits 600 s for its adapter, and the next look may come later (got 600);"
+            " try 300 or fewer, or serve.timeoutSeconds in every job"
+        ),
+    ),
 }
-"""What is warned of: a line that is added to a valid environment, and what people are told."""
+"""What is warned of: lines that are added to a valid environment, and what people are told of the last of them."""
 
 
 @pytest.mark.parametrize("name", WARNED)
 def test_what_continues_at_ones_own_risk_is_reported(name: str) -> None:
-    line, told = WARNED[name]
-    found = findings_of(f"{BASE}{line}\n")
+    lines, told = WARNED[name]
+    text = f"{BASE}{lines}\n"
+    found = findings_of(text)
     assert [str(f).partition(" ")[2] for f in found] == [told]
-    assert all(f.severity is Severity.WARNING and f.line == BASE.count("\n") + 1 for f in found)
+    assert all(f.severity is Severity.WARNING and f.line == text.count("\n") for f in found)
 
 
 def test_hosts_that_are_reached_directly_by_default_are_names_that_everybody_reads() -> None:

@@ -11,7 +11,7 @@ from tuneyard.environment.presets import PRESETS
 from tuneyard.findings import InputError
 from tuneyard.render.tree import derived_values
 from tuneyard.stack.model import Stack
-from tuneyard.stack.resolve import resolve
+from tuneyard.stack.resolve import edges, resolve
 
 GPUS = {"nodes": [{"product": "NVIDIA-L40S", "gpusPerNode": 4, "memoryGiB": 48}]}
 
@@ -54,6 +54,15 @@ def test_the_helix_preset_is_one_chart_with_its_database() -> None:
     stack = stack_of(preset="nemo-helix")
     assert {"nemo-helix", "postgres", "gpu-operator"} <= names(stack)
     assert "nemo-data-store" not in names(stack)
+
+
+def test_our_operator_is_beside_helix_only_where_it_is_asked_for_and_neither_needs_the_other() -> None:
+    alone = stack_of(preset="nemo-helix")
+    assert not {"tuneyard-operator", "tuneyard-crds"} & names(alone)
+    beside = stack_of(preset="nemo-helix", components={"tuneyard-operator": {"enabled": True}})
+    assert {"nemo-helix", "tuneyard-operator", "tuneyard-crds"} <= names(beside)
+    pair = {"nemo-helix", "tuneyard-operator"}
+    assert [edge for edge in edges(beside) if {edge.component, edge.provider} == pair] == []
 
 
 @pytest.mark.parametrize(

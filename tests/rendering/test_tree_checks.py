@@ -28,6 +28,7 @@ NODES = "gpus: {nodes: [{product: NVIDIA-L40S, nodes: 2, gpusPerNode: 1, memoryG
 MODEL = "models: [{name: m, huggingFace: {repo: Qwen/Qwen2.5-7B-Instruct, revision: abc}}]\n"
 EXTRA = (
     BASE + NODES % ", timeSlicing: {replicas: 2}" + MODEL,
+    BASE + NODES % "" + MODEL.replace("abc", "abc}, cacheGiB: 20").replace("}}]", "}]"),
     BASE + NODES % "" + "fineTuning: {namespaces: [{name: a, gpus: 1}]}\n",
     BASE + NODES % "" + "preset: nemo-microservices\n",
     BASE + "cluster: {distribution: openshift}\n",

@@ -120,6 +120,34 @@ def test_a_refused_adapter_changes_nothing(tmp_path: Path, catalog: Catalog, hol
     assert list(catalog.listed) == ["a"]
 
 
+def test_a_look_lists_what_is_new_and_passes_over_what_is_not_an_adapter(
+    tmp_path: Path, holder: Holder, caplog: pytest.LogCaptureFixture
+) -> None:
+    catalog = Catalog(settings(tmp_path / "adapters", allows_updating=False), holder)
+    catalog.look()
+    assert catalog.listed == {}, "a folder that is not there yet"
+    stored = write(tmp_path / "adapters/.store/linked/digest")
+    (tmp_path / "adapters/linked").symlink_to(stored)
+    write(tmp_path / "adapters/plain")
+    write(tmp_path / "adapters/another-base", base_model_name_or_path="/other")
+    write(tmp_path / "adapters/bad-one")
+    (tmp_path / "adapters/torn").mkdir()
+    (tmp_path / "adapters/torn/adapter_config.json").write_text("{")
+    (tmp_path / "adapters/base").symlink_to(stored)
+    catalog.look()
+    catalog.look()
+    assert list(catalog.listed) == ["linked", "plain"]
+    assert holder.held[str(catalog.find_handle("plain"))].name == "plain"
+    said = [record.getMessage() for record in caplog.records if "is not served" in record.getMessage()]
+    assert [line.split(":")[0] for line in said] == [
+        "adapter bad-one is not served",
+        "adapter torn is not served",
+    ], "each once"
+    write(tmp_path / "adapters/torn")
+    catalog.look()
+    assert list(catalog.listed) == ["linked", "plain", "torn"]
+
+
 FOLDERS = ("a", "b", "c", "bad-d", "nowhere")
 actions = st.tuples(
     st.sampled_from(["ask", "load", "replace", "unload"]), st.sampled_from("abc"), st.sampled_from(FOLDERS)

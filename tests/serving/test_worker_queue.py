@@ -204,10 +204,12 @@ def test_settings_have_the_names_of_vllm(tmp_path: Path) -> None:
     [
         (["--max-lora-rank", "24"], "invalid choice: 24"),
         (["--max-loras", "8", "--max-cpu-loras", "4"], "max_cpu_loras (4) must be >= max_loras (8)"),
+        (["--refresh-seconds", "0"], "must be above 0 (got 0)"),
+        (["--refresh-seconds", "5"], "--refresh-seconds needs VLLM_LORA_RESOLVER_CACHE_DIR"),
     ],
-    ids=["a rank that vLLM refuses", "fewer slots in memory than at once"],
+    ids=["a rank that vLLM refuses", "fewer slots in memory than at once", "no interval", "no folder"],
 )
-def test_it_does_not_start_with_what_vllm_refuses(
+def test_it_does_not_start_with_settings_that_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], sentence: str
 ) -> None:
     (tmp_path / "config.json").write_text("{}")

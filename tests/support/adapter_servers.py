@@ -20,6 +20,7 @@ from typing import Any, Literal
 from tuneyard_local import vllm
 from tuneyard_local.network import pick_ports
 from tuneyard_local.progress import Progress, tail
+from tuneyard_server.settings import ENV_ADAPTERS, ENV_UPDATING
 
 from support.tiny_adapters import TEMPLATE, random_weights, write_adapter, write_model
 
@@ -100,9 +101,9 @@ def build_arguments(model: Path, port: int) -> list[str]:
 def build_variables(folder: Path) -> dict[str, str]:
     """The environment variables of both servers: they load adapters at run time and find them in a folder."""
     return {
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "true",
+        ENV_UPDATING: "true",
         "VLLM_PLUGINS": "lora_filesystem_resolver",
-        "VLLM_LORA_RESOLVER_CACHE_DIR": str(folder),
+        ENV_ADAPTERS: str(folder),
     }
 
 
@@ -126,14 +127,21 @@ def start_vllm(arguments: Sequence[str], variables: dict[str, str], log: Path) -
 
 
 @contextmanager
-def running(kind: Kind, root: Path) -> Iterator[AdapterServer]:
-    """A server that is ready, with a random base model and an empty folder; it is always stopped at the end."""
+def running(kind: Kind, root: Path, refresh_seconds: float | None = None) -> Iterator[AdapterServer]:
+    """A server that is ready, with a random base model and an empty folder; it is always stopped at the end.
+
+    With `refresh_seconds`, which only our server has, it can't be asked to load adapters, and looks into its folder so often.
+    """
     model = write_model(root / "random-llama", random_weights(0), chat_template=TEMPLATE)
     folder, log = root / "adapters", root / "server.log"
     folder.mkdir()
     port = pick_ports(["server"], random.SystemRandom())["server"]
     start = start_vllm if kind == "vllm" else start_own
-    process = start(build_arguments(model, port), build_variables(folder), log)
+    arguments, variables = build_arguments(model, port), build_variables(folder)
+    if refresh_seconds is not None:
+        arguments.append(f"--refresh-seconds={refresh_seconds}")
+        del variables[ENV_UPDATING]
+    process = start(arguments, variables, log)
     server = AdapterServer(kind, f"http://127.0.0.1:{port}", str(model), folder)
     try:
         _wait_until_ready(server, process, log)

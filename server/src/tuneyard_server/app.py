@@ -11,6 +11,7 @@ from aiohttp import web
 
 from tuneyard_server import answers
 from tuneyard_server.answers import Envelope, Json
+from tuneyard_server.catalog import Catalog
 from tuneyard_server.errors import (
     InvalidRequestError,
     MalformedRequestError,
@@ -196,6 +197,15 @@ async def show_health(request: web.Request) -> web.Response:
     return web.Response(status=503 if request.app[WORKER].catalog is None else 200)
 
 
+async def _load(worker: Worker, refresh_seconds: float | None) -> None:
+    """Loads the model, and then new adapters at the interval of a server that looks for them by itself."""
+    await worker.load()
+    while refresh_seconds is not None:
+        with contextlib.suppress(NotReadyError):  # The server is stopping.
+            await worker.change(Catalog.look)
+        await asyncio.sleep(refresh_seconds)
+
+
 async def run_worker(app: web.Application) -> AsyncIterator[None]:
     """Loads the model while the server already answers; ends the process if it can't."""
     worker = app[WORKER]
@@ -205,7 +215,7 @@ async def run_worker(app: web.Application) -> AsyncIterator[None]:
             LOG.error("the model in %s can't be loaded: %s", app[SETTINGS].model, error, exc_info=error)
             app[FAILED].set()
 
-    task = asyncio.create_task(worker.load())
+    task = asyncio.create_task(_load(worker, app[SETTINGS].refresh_seconds))
     task.add_done_callback(end_if_failed)
     yield
     task.cancel()

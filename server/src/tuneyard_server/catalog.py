@@ -59,6 +59,8 @@ class Catalog:
         self._holder = holder
         self._handles: dict[str, str] = {}
         """The engine's handle of each adapter in memory, by name; the one asked for last is the last."""
+        self._problems: dict[str, str] = {}
+        """Why a folder was not loaded at the last look, by name."""
         self.listed: Mapping[str, Listed] = {}
 
     def find_handle(self, name: str) -> str | None:
@@ -108,6 +110,24 @@ class Catalog:
         self._forget(name)
         LOG.info("adapter %s is removed from the list", name)
 
+    def look(self) -> None:
+        """Lists every adapter that is new in the folder. One that can't be loaded is tried again at the next look."""
+        settings, problems = self._settings, dict[str, str]()
+        folder = settings.adapters
+        if folder is None:
+            return
+        for name in _names_in(folder):
+            if name in self.listed or name == settings.served_name:
+                continue
+            try:
+                if path := find_adapter(folder, name, settings.model):
+                    self._load(name, path)
+            except (ConfigUnreadableError, AdapterMissingError, AdapterRefusedError, OSError) as error:
+                problems[name] = f"{type(error).__name__}: {error}"
+                if self._problems.get(name) != problems[name]:
+                    LOG.warning("adapter %s is not served: %s", name, problems[name])
+        self._problems = problems
+
     def _resolve(self, name: str) -> None:
         known = self.listed.get(name)
         try:
@@ -150,3 +170,14 @@ class Catalog:
         self.listed = {other: value for other, value in self.listed.items() if other != name}
         if handle := self._handles.pop(name, None):
             self._holder.drop_adapter(handle)
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The names of folders and links to folders; those that begin with a dot are somebody's own."""
+    try:
+        return sorted(
+            path.name for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir()
+        )
+    except OSError as error:
+        LOG.warning("no adapter is found in %s: %s", folder, error)
+        return []

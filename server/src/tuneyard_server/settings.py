@@ -2,6 +2,7 @@
 """The server's settings, by the names that vLLM gives them: flags, and two environment variables."""
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ class Settings:
     """Folder of adapters, `<folder>/<name>/{adapter_config.json,adapter_model.safetensors}`; None: none is found."""
     allows_updating: bool = False
     """Whether requests that name an adapter, and the calls that load and unload, may load adapters."""
+    refresh_seconds: float | None = None
+    """Seconds between two looks for new adapters in the folder, for a server that can't be asked to load one; None: it never
+    looks by itself."""
     max_lora_rank: int = 16
     max_cpu_loras: int = 1
     """Number of adapters in memory. A listed adapter that is not in memory is read again when a request names it."""
@@ -45,6 +49,13 @@ def positive_count(text: str) -> int:
     return int(text)
 
 
+def positive_seconds(text: str) -> float:
+    """A finite number above 0."""
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0 (got {text})")
+    return float(text)
+
+
 def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Flags over defaults; exits with argparse's message and code 2 when something is wrong."""
     parser = argparse.ArgumentParser(
@@ -63,6 +74,11 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     parser.add_argument(
         "--max-cpu-loras", type=positive_count, help="adapters in memory, default --max-loras"
     )
+    parser.add_argument(
+        "--refresh-seconds",
+        type=positive_seconds,
+        help="look for new adapters in the folder so often, and load none because a request names it",
+    )
     # A pod's probes and clients come from outside, so the default is to listen on all addresses.
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on, default all")  # noqa: S104
     parser.add_argument("--port", type=int, default=8000, help="port to listen on, default 8000")
@@ -77,11 +93,15 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     if slots < found.max_loras:
         parser.error(f"max_cpu_loras ({slots}) must be >= max_loras ({found.max_loras})")
     folder = environment.get(ENV_ADAPTERS)
+    allows_updating = environment.get(ENV_UPDATING, "").strip().lower() in {"1", "true"}
+    if found.refresh_seconds is not None and (allows_updating or not folder):
+        parser.error(f"--refresh-seconds needs {ENV_ADAPTERS}, and not {ENV_UPDATING}=true")
     return Settings(
         model=found.model,
         served_name=found.served_model_name or found.model,
         adapters=Path(folder) if folder else None,
-        allows_updating=environment.get(ENV_UPDATING, "").strip().lower() in {"1", "true"},
+        allows_updating=allows_updating,
+        refresh_seconds=found.refresh_seconds,
         max_lora_rank=found.max_lora_rank,
         max_cpu_loras=slots,
         host=found.host,

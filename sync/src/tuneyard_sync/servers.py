@@ -3,7 +3,8 @@
 
 Measured with vLLM 0.32.0: a name that is loaded keeps its files until `load_inplace` replaces them, and GET /v1/models
 lists the folder that was loaded as `root`. A name that was loaded with `load_inplace` is read from disk again at each step of
-the engine, so that is asked for only where a name is loaded already.
+the engine, so that is asked for only where a name is loaded already. A request that came before a name moved on still
+reads the former folder: if it is gone, the engine ends, and with it the server.
 """
 
 import json

@@ -45,7 +45,8 @@ class Settings(BaseModel):
     interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
     """Seconds between two reads of the registry."""
     keep_seconds: Annotated[float, Field(ge=0)] = 600.0
-    """Seconds for which a `nim` may still read a version after its name has moved to another one."""
+    """Seconds for which a version stays on disk after its name has moved to another one or has gone. The server may still
+    answer requests with it, and vLLM 0.32.0 reads such a version again; if its files are gone, its engine ends."""
     status_port: Annotated[int, Field(ge=1, le=65535)] = STATUS_PORT
     """Port of GET /adapters."""
 

@@ -45,7 +45,7 @@ class Sync:
     interval: float
     """Seconds between two passes, and before the first new try."""
     keep_seconds: float
-    """Seconds for which a version without a name stays, if the server does not tell what it has loaded."""
+    """Seconds for which a version without a name stays: a request that is being answered may still read it."""
     clock: Callable[[], float]
     """Monotonic clock, in seconds."""
     log: Log
@@ -215,13 +215,9 @@ class Sync:
     def _remove_left(self, loaded: Mapping[str, str] | None, wanted: Collection[Path]) -> None:
         now, left = self.clock(), [path for path in self.copies.left() if path not in wanted]
         self._left_since = {path: self._left_since.get(path, now) for path in left}
+        in_use = () if loaded is None else loaded.values()
         for path in left:
-            is_idle = (
-                now - self._left_since[path] >= self.keep_seconds
-                if loaded is None
-                else str(path) not in loaded.values()
-            )
-            if is_idle:
+            if now - self._left_since[path] >= self.keep_seconds and str(path) not in in_use:
                 self.copies.remove(path)
 
     def _status_of(

@@ -25,7 +25,11 @@ def is_shared(model: ServedModel) -> bool:
 
 
 def pods_of(model: ServedModel) -> int:
-    """The greatest number of pods, over all replicas and nodes."""
+    """The greatest number of pods, over all replicas and nodes, also while a new version takes their place.
+
+    No rollout adds a pod: our Deployment of vLLM has no surge, and what the NIM Operator makes of a NIMService has none
+    either (3.1.2: `maxSurge: 0` in manifests/deployment.yaml and manifests/lws.yaml).
+    """
     most = model.autoscaling.max_replicas if model.autoscaling else model.replicas
     return most * (model.multi_node.pipeline if model.multi_node else 1)
 

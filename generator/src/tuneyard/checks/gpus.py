@@ -77,7 +77,7 @@ def products_are_declared(stack: Stack) -> Iterator[Finding]:
 
 
 def gpus_fit_cluster(stack: Stack) -> Iterator[Finding]:
-    """All permanent GPU requests together fit the cluster; further pods would stay Pending for ever."""
+    """All permanent GPU requests together fit the cluster; further pods would stay Pending for ever. A rollout asks for no more."""
     environment = stack.environment
     requests = [request for _, request in stack.gpu_requests()]
     for product in sorted({request.product for request in requests}, key=str):
@@ -156,7 +156,7 @@ def time_slices_share_memory(stack: Stack) -> Iterator[Finding]:
 
 
 def quotas_leave_a_gpu_for_jobs(stack: Stack) -> Iterator[Finding]:
-    """A namespace's GPU quota leaves a GPU for jobs beside the models that are served there."""
+    """A namespace's GPU quota leaves a GPU for jobs beside the models that are served there, also while they are rolled out."""
     environment = stack.environment
     if not any(runtime.accelerator == "nvidia" for runtime in environment.fine_tuning.runtimes):
         return

@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 
 from tuneyard_api.customizer_refusals import WAYS
+from tuneyard_api.planner import DEFAULT_SERVE_TIMEOUT_SECONDS
 from tuneyard_api.problems import InputRefused, LocatedProblem, Path
 from tuneyard_api.yaml_io import dump
 
@@ -197,6 +198,15 @@ def _nim_options(stack: Stack, model: ServedModel, path: Path) -> Iterator[Findi
             (*path, "lora", "source"),
             "'folder'",
             "fineTuning.registryS3 and lora.baseModel, source: entity-store (NIM 1.x), or engine: vllm",
+            Severity.WARNING,
+        )
+    if model.lora and model.lora.refresh_seconds >= DEFAULT_SERVE_TIMEOUT_SECONDS:
+        yield Finding(
+            "nim-looks-in-time",
+            f"a job waits {DEFAULT_SERVE_TIMEOUT_SECONDS} s for its adapter, and the next look may come later",
+            (*path, "lora", "refreshSeconds"),
+            str(model.lora.refresh_seconds),
+            f"{DEFAULT_SERVE_TIMEOUT_SECONDS // 2} or fewer, or serve.timeoutSeconds in every job",
             Severity.WARNING,
         )
     if model.lora and model.lora.base_model and model.hugging_face:

@@ -101,21 +101,41 @@ def workspace_gib(stack: Stack) -> int:
 
 def models_fit_their_cache(stack: Stack) -> Iterator[Finding]:
     """Every model cache has room for all that is downloaded: a NIM without `profile` gets several copies of its weights."""
+    for path, model, copies, gib in _cached(stack):
+        if gib > model.cache_gib:
+            several = copies > 1
+            yield Finding(
+                "model-fits-cache",
+                f"its profiles take up to {gib:.0f} GiB ({copies} copies of the weights)"
+                if several
+                else f"its weights take {gib:.0f} GiB",
+                path,
+                str(model.cache_gib),
+                f"{int(gib * 1.3) + 1}" + (", or `profile`, which is one copy" if several else ""),
+            )
+
+
+def caches_hold_a_rollout(stack: Stack) -> Iterator[Finding]:
+    """A model cache has room for the next version too: it is downloaded beside the former one, which nobody deletes."""
+    for path, model, _, gib in _cached(stack):
+        if gib <= model.cache_gib < 2 * gib:
+            yield Finding(
+                "model-cache-holds-a-rollout",
+                f"a new version is downloaded beside the former {gib:.0f} GiB, and has no room",
+                path,
+                str(model.cache_gib),
+                f"{int(2 * gib) + 1}, or deleting the former files from the claim before each new version",
+                Severity.WARNING,
+            )
+
+
+def _cached(stack: Stack) -> Iterator[tuple[tuple[str | int, ...], ServedModel, int, float]]:
+    """Of each model whose size is known: the key of its cache, the copies of its weights there, and their GiB."""
     for index, model in enumerate(stack.environment.models):
         if architecture := architecture_of(model):
             copies = _downloads(stack, model)
             gib = architecture.parameters_billion * 1e9 * sum(copies) / 1024**3
-            if gib > model.cache_gib:
-                several = len(copies) > 1
-                yield Finding(
-                    "model-fits-cache",
-                    f"its profiles take up to {gib:.0f} GiB ({len(copies)} copies of the weights)"
-                    if several
-                    else f"its weights take {gib:.0f} GiB",
-                    ("models", index, "cacheGiB"),
-                    str(model.cache_gib),
-                    f"{int(gib * 1.3) + 1}" + (", or `profile`, which is one copy" if several else ""),
-                )
+            yield ("models", index, "cacheGiB"), model, len(copies), gib
 
 
 def _downloads(stack: Stack, model: ServedModel) -> list[float]:
@@ -147,5 +167,5 @@ def jobs_of_one_node_at_a_time(stack: Stack) -> Iterator[Finding]:
 
 CHECKS = (
     shared_claims_have_a_class, claims_fit_capacity, shared_class_is_not_local, quota_holds_a_job,
-    models_fit_their_cache, jobs_of_one_node_at_a_time,
+    models_fit_their_cache, caches_hold_a_rollout, jobs_of_one_node_at_a_time,
 )  # fmt: skip
