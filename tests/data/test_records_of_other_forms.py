@@ -189,7 +189,7 @@ def test_records_of_two_forms_are_refused_with_the_reason(tmp_path: Path) -> Non
 
 
 def test_a_text_that_brings_the_token_of_its_beginning_has_it_twice(tmp_path: Path) -> None:
-    """As in transformers; whoever wrote `<s>` into the text does not mean that."""
+    """Transformers has it twice as well, which nobody means who wrote `<s>` into the text."""
     texts = [{"text": "<s>[INST] q [/INST] a</s>"}, {"text": "[INST] q [/INST] b</s>"}]
     [said] = checked(tmp_path, *texts, model=MODEL).warnings
     assert said.startswith(
