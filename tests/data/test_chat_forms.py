@@ -82,6 +82,35 @@ SAME_CHAT = {
     "ShareGPT by other names": {
         "conversations": [{"from": "human", "content": "q"}, {"role": "gpt", "value": "a"}]
     },
+    "roles of ShareGPT in other capitals": {
+        "conversations": [{"from": "Human", "value": "q"}, {"from": "GPT", "value": "a"}]
+    },
+    "roles of ShareGPT as roles": {
+        "messages": [{"role": "human", "content": "q"}, {"role": "bot", "content": "a"}]
+    },
+    "roles of Cohere": {"messages": [{"role": "User", "content": "q"}, {"role": "Chatbot", "content": "a"}]},
+    "roles of OpenAssistant": {
+        "messages": [{"role": "prompter", "content": "q"}, {"role": "assistant", "content": "a"}]
+    },
+    "roles of Gemini": {"messages": [ASK, {"role": "model", "content": "a"}]},
+    "messages as JSON": {"messages": json.dumps([ASK, ANSWER])},
+    "conversations as JSON": {
+        "conversations": ' [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]'
+    },
+    "a list of each key": {"messages": {"role": ["user", "assistant"], "content": ["q", "a"], "name": None}},
+    "parts of Amazon Bedrock": {
+        "messages": [
+            {"role": "user", "content": [{"text": "q"}]},
+            {"role": "assistant", "content": [{"text": "a"}]},
+        ]
+    },
+    "parts of OpenAI's responses": {
+        "messages": [
+            {"role": "user", "content": [{"type": "input_text", "text": "q"}]},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
+        ]
+    },
+    "a mask that says what is done anyway": {"mask": "User", "conversations": [ASK, ANSWER]},
     "another column that is null": {"messages": None, "conversations": [ASK, ANSWER], "prompt": None},
     "a column for a system message that is empty": {"conversations": [ASK, ANSWER], "system": ""},
 }
@@ -113,6 +142,26 @@ def test_tools_may_be_a_string_and_a_function_call_a_turn_of_its_own():
     ]
     example = example_of(WITH_TOOLS, conversations=turns, tools=json.dumps([TOOL]))
     assert learned(example) == [' <call>weather {"city": "X"}</call></s>', " a</s>"]
+
+
+def test_turns_of_ms_swift_call_tools_by_their_role():
+    turns = [
+        ASK,
+        {"role": "tool_call", "content": '{"name": "weather", "arguments": {"city": "X"}}'},
+        {"role": "tool_response", "content": "sunny"},
+        ANSWER,
+    ]
+    example = example_of(WITH_TOOLS, messages=turns, tools=[TOOL])
+    assert learned(example) == [' <call>weather {"city": "X"}</call></s>', " a</s>"]
+
+
+def test_templates_see_the_keys_of_a_message_in_the_order_of_the_record():
+    """`tojson` writes them in that order, as it does in a serving program."""
+    source = "{% for m in messages %}{{ m | tojson }}</s>{% endfor %}"
+    messages = [{"content": "q", "role": "user"}, {"content": "a", "weight": 1, "role": "assistant"}]
+    assert text(example_of(source, messages=messages)) == (
+        '{"content": "q", "role": "user"}</s>{"content": "a", "role": "assistant"}</s>'
+    )
 
 
 def test_tools_that_the_template_leaves_out_are_said():
@@ -194,7 +243,19 @@ def test_a_system_message_may_stand_in_a_column_of_its_own(column):
     with pytest.raises(RecordProblem, match="both in a column of its own and among the messages"):
         read_chat(record(messages=[{"role": "system", "content": "x"}, ASK, ANSWER], **{column: "Be kind."}))
     with pytest.raises(RecordProblem, match=f"`{column}` must be a string"):
-        read_chat(record(messages=[ASK, ANSWER], **{column: ["Be kind."]}))
+        read_chat(record(messages=[ASK, ANSWER], **{column: 7}))
+    parts = [{"type": "text", "text": "Be "}, {"text": "kind."}]
+    chat = read_chat(record(messages=[ASK, ANSWER], **{column: parts}))
+    assert chat.messages[0] == {"role": "system", "content": "Be kind."}
+
+
+def test_two_columns_may_not_hold_other_system_messages():
+    with pytest.raises(
+        RecordProblem, match="`system`, `system_prompt` hold a system message each; try one column"
+    ):
+        read_chat(record(messages=[ASK, ANSWER], system="Be kind.", system_prompt="Be rude."))
+    same = read_chat(record(messages=[ASK, ANSWER], system="Be kind.", system_message="Be kind."))
+    assert len(same.messages) == 3
 
 
 def test_a_system_message_may_be_empty():

@@ -31,10 +31,15 @@ REFUSED = {
         [ASK | {"content": ""}, ANSWER],
         "messages[0].content must be a string with content",
     ),
-    "a chat as a string": (
-        "[]",
-        '`messages` must be a list with content (got a string, "[]"); try the list itself',
+    "a chat as Python writes it": (
+        "[{'role': 'user', 'content': 'q'}]",
+        "`messages` must be a list with content (got a string, \"[{'role': 'user', 'content': 'q'}]\"); this is Python's spelling",
     ),
+    "a chat as a text": (
+        "User: q",
+        '`messages` must be a list with content (got a string, "User: q"); try a list of objects with role and content',
+    ),
+    "an empty list as a string": ("[]", "`messages` must be a list with content (got a list, [])"),
     "a weight between": ([ASK, ANSWER | {"weight": 0.5}], "messages[1].weight must be 0 or 1"),
     "a mark of another name": (
         [ASK, ANSWER | {"loss_mask": 0}],
@@ -48,9 +53,59 @@ REFUSED = {
         [ASK, ANSWER | {"tool_calls": [{"function": {"name": "f", "parameters": {"city": "X"}}}]}],
         "messages[1].tool_calls[0].function: a call has `arguments`, and only a tool has `parameters`",
     ),
-    "a role of ShareGPT": (
-        [{"role": "human", "content": "q"}, ANSWER],
-        'messages[0].role must be one of system, developer, user, assistant, tool (got a string, "human"); did you mean `user`?',
+    "a role that nobody knows": (
+        [{"role": "customer", "content": "q"}, ANSWER],
+        "messages[0].role must be one of system, developer, user, assistant, tool, or a name that other programs have",
+    ),
+    "another name for the role": (
+        [{"author": "narrator", "content": "q"}, ANSWER],
+        (
+            "messages[0].role must be one of system, developer, user, assistant, tool, or a name that other programs have for one,"
+            " such as human and gpt (got null); try the name `role` for `author`"
+        ),
+    ),
+    "another name for the content": (
+        [{"role": "user", "text": "q"}, ANSWER],
+        "messages[0].content must be a string with content (got a message with `role`, `text`); try the name `content` for `text`",
+    ),
+    "what OpenAI's model refused": (
+        [ASK, {"role": "assistant", "content": None, "refusal": "no"}],
+        "messages[1].content must be a string with content (got null); try the name `content` for `refusal`",
+    ),
+    "a call in Anthropic's form": (
+        [ASK, {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}]}],
+        (
+            'messages[1].content: only parts of type text can be learned from (got a string, "tool_use"); this is Anthropic\'s form of a'
+            " call; try `tool_calls`"
+        ),
+    ),
+    "the answer of a tool in Anthropic's form": (
+        [{"role": "user", "content": [{"type": "tool_result", "content": "r"}]}, ANSWER],
+        'messages[0].content: only parts of type text can be learned from (got a string, "tool_result"); this is Anthropic\'s form',
+    ),
+    "strings as parts": (
+        [{"role": "user", "content": ["q"]}, ANSWER],
+        'messages[0].content: only parts of type text can be learned from (got a string, "q"); try one string, or {"type"',
+    ),
+    "a part as the content": (
+        [{"role": "user", "content": {"type": "text", "text": "q"}}, ANSWER],
+        'messages[0].content must be a string with content (got an object, {"type": "text", "text": "q"}); try its text alone',
+    ),
+    "a tool of Amazon Bedrock": (
+        [ASK, {"role": "assistant", "content": [{"toolUse": {"name": "f"}}]}],
+        'messages[1].content: only parts of type text can be learned from (got an object, {"toolUse": {"name": "f"}})',
+    ),
+    "an answer before a question": (
+        [ANSWER],
+        "messages[0]: the assistant must answer user or tool (got one after nothing); try to leave it out",
+    ),
+    "two answers": (
+        [ASK, ANSWER, ANSWER],
+        "messages[2]: the assistant must answer user or tool (got one after assistant); try to join the two",
+    ),
+    "thanks at the end": (
+        [ASK, ANSWER, ASK],
+        "the last message must be the assistant's, because the model learns to write it (got user); try to leave out what",
     ),
     "from and role": (
         [ASK | {"from": "human"}, ANSWER],
@@ -66,7 +121,7 @@ REFUSED = {
     ),
     "an unknown speaker": (
         [{"from": "narrator", "value": "x"}, ANSWER],
-        "messages[0].from must be one of system, human",
+        "messages[0].from must be one of system, developer, user",
     ),
     "the former role of tools": (
         [ASK, ANSWER, {"role": "function", "content": "x"}],

@@ -157,9 +157,9 @@ def test_bad_use_ends_with_2(tmp_path, arguments):
 
 def test_other_endings_and_a_folder_without_tokenizer_are_problems(tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n")
-    assert (
-        check(str(tmp_path / "a.csv")).stderr
-        == f"{tmp_path}/a.csv: files must end in .jsonl, .json, .parquet, .jsonl.gz, .json.gz\n"
+    assert check(str(tmp_path / "a.csv")).stderr == (
+        f"{tmp_path}/a.csv: files must end in .jsonl, .json, .parquet, .jsonl.gz, .json.gz; try"
+        ' pandas.read_csv(FILE).to_json("train.jsonl", orient="records", lines=True)\n'
     )
     result = check(write(tmp_path / "a.jsonl", GOOD), "--model", str(tmp_path))
     assert result.exit_code == 1

@@ -26,6 +26,17 @@ FORMS = {
         "t.json",
         "\n".join(json.dumps(row, indent=1, ensure_ascii=False) for row in ROWS).encode(),
     ),
+    "objects of several lines in .jsonl": (
+        "t.jsonl",
+        "\n".join(json.dumps(row, indent=1, ensure_ascii=False) for row in ROWS).encode(),
+    ),
+    "objects on one line": ("t.jsonl", LINES.replace("\n", "").encode()),
+    "lines that end in CR alone": ("t.jsonl", LINES.replace("\n", "\r").encode()),
+    "an array with a comma behind its last element": ("t.json", ARRAY.rstrip("]\n").encode() + b",\n]"),
+    "two marks": ("t.jsonl", b"\xef\xbb\xbf" * 2 + LINES.encode()),
+    "two marks before an array": ("t.json", b"\xef\xbb\xbf" * 2 + ARRAY.encode()),
+    "lines named .parquet": ("t.parquet", LINES.encode()),
+    "gzip named .parquet": ("t.parquet", gzip.compress(ARRAY.encode())),
     "marks where files were joined": ("t.jsonl", LINES.replace('{"text": "ä', '\ufeff{"text": "ä').encode()),
     "gzip in gzip": ("t.jsonl.gz", gzip.compress(gzip.compress(LINES.encode()))),
     "UTF-16, little end first": ("t.jsonl", b"\xff\xfe" + LINES.encode("utf-16-le")),
@@ -123,9 +134,9 @@ BROKEN = {
         b"ARROW1\0\0rest",
         "this is a file of Arrow; try it as .parquet or .jsonl",
     ),
-    "a record of several lines": (
+    "a record of several lines behind one of one line": (
         "t.jsonl",
-        json.dumps(ROWS[0], indent=1).encode(),
+        LINES.encode() + json.dumps(ROWS[0], indent=1).encode(),
         "(got the end); where records have several lines, try an array of them",
     ),
 }

@@ -25,6 +25,12 @@ def checked(tmp_path: Path, records: list[Any], data_format: str = "preference")
 FORMS = {
     "strings": {"prompt": "a colour?", "chosen": " red", "rejected": " six"},
     "messages": {"prompt": [ASK], "chosen": [RED], "rejected": [SIX]},
+    "one message each": {"prompt": [ASK], "chosen": RED, "rejected": SIX},
+    "the chat in a column of its own, as LLaMA-Factory has it": {
+        "conversations": [{"from": "human", "value": "a colour?"}],
+        "chosen": {"from": "gpt", "value": "red"},
+        "rejected": {"from": "gpt", "value": "six"},
+    },
     "whole chats": {"chosen": [ASK, RED], "rejected": [ASK, SIX]},
     "whole chats with their question as a string": {
         "prompt": "a colour?",
@@ -65,9 +71,20 @@ REFUSED = {
     "no prompt": (
         {"chosen": "a b", "rejected": "a c"},
         (
-            "pairs.jsonl:1:1: `prompt` must be a string with content beside a string in `chosen` (got no such column); try"
-            " strings in all of `prompt`, `chosen` and `rejected`, or lists of messages"
+            "pairs.jsonl:1:1: `prompt` must be a string with content beside a string in `chosen` (got no such column); try it"
+            " with what both answers begin with"
         ),
+    ),
+    "another name for the prompt": (
+        {"question": "q", "chosen": "a b", "rejected": "a c"},
+        (
+            "pairs.jsonl:1:1: `prompt` must be a string with content beside a string in `chosen` (got no such column); try"
+            " that name for `question`"
+        ),
+    ),
+    "a string before messages": (
+        {"prompt": "q", "chosen": [RED], "rejected": [SIX]},
+        "pairs.jsonl:1:2: `prompt` is a string beside messages in `chosen`; try a list with a message of the user in it",
     ),
     "an empty answer": (
         {"prompt": "a", "chosen": "b", "rejected": " "},

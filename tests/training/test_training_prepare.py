@@ -93,7 +93,7 @@ DATA_PROBLEMS = {
     "wrong columns": (
         '{"question": "a", "answer": "b"}\n',
         FailureClass.BAD_INPUT,
-        "the columns are `question`, `answer`",
+        "these are the columns `question`, `answer`; try dataset.template",
     ),
     "two problems at once": (
         '{"text": "a"}\n{"text": ""}\n{"txt": "b"}\n',
@@ -348,6 +348,10 @@ def test_folder_with_one_data_file_is_enough_and_with_two_it_is_not(
     code, result = pods.run("prepare", job_of(model_files, folder, training={"seed": 8}))
     assert code == EXIT_CODES[FailureClass.BAD_INPUT]
     assert "try pvc.path with one of a.jsonl, b.jsonl" in result.failure.message
+    (folder / "state.json").write_text("{}")
+    code, result = pods.run("prepare", job_of(model_files, folder, training={"seed": 9}))
+    assert code == EXIT_CODES[FailureClass.BAD_INPUT]
+    assert "this is what save_to_disk of Hugging Face's datasets writes; try" in result.failure.message
 
 
 def test_job_file_of_another_schema_is_refused(model_files, jsonl, job_of, pods):

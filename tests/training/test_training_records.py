@@ -74,7 +74,6 @@ JSON_PROBLEMS = {
         '{\n"a": 1}\n{"a":\n 2',
         "t.json:4:3: malformed JSON: expecting ',' delimiter (got the end)",
     ),
-    "nothing at all": ("", "t.json:1:1: expected an array of objects"),
 }
 
 

@@ -7,16 +7,18 @@ messages (TRL). Whatever a form says reaches the chat template or is refused by 
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneyard_data.messages import read_message
+from tuneyard_data.messages import read_message, role_of, text_of_content
 from tuneyard_data.records import Place, Record, RecordProblem, describe_value, did_you_mean, listed
 
 COLUMNS = ("messages", "conversations")
+ONE_FORM = "; all records of a data set have the form of its first one"
 _FIRST_ROLES = ("system", "developer")
 """Roles of the first message alone."""
-SYSTEM_COLUMNS = ("system", "system_prompt")
+SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 """Columns beside the messages that hold the text of the system's, as LLaMA-Factory has it."""
 _NO_OPTIONS = frozenset(
     [
@@ -75,7 +77,9 @@ def holds_messages(value: Any) -> bool:
 
 def is_message(value: Any) -> bool:
     """Whether a value looks like one message of a chat."""
-    return isinstance(value, dict) and bool({"role", "from", "speaker"} & value.keys()) and len(value) > 1
+    if not isinstance(value, dict) or len(value) < 2:  # noqa: PLR2004  who says it, and what
+        return False
+    return bool({"role", "from", "speaker"} & value.keys()) or role_of(value.get("author")) is not None
 
 
 def read_chat(record: Record) -> Chat:
@@ -105,15 +109,21 @@ def read_chat(record: Record) -> Chat:
 
 def _system_of(record: Record) -> str | None:
     """The text of a system message that stands in a column of its own."""
+    found: dict[str, str] = {}
     for column in SYSTEM_COLUMNS:
         value = record.values.get(column)
-        if value is not None and not isinstance(value, str):
+        if value is not None and not isinstance(value, str | list):
             raise RecordProblem(
                 record.place_of(column), f"`{column}` must be a string (got {describe_value(value)})"
             )
-        if value and value.strip():
-            return value
-    return None
+        text = text_of_content(value, f"`{column}`", record.place)
+        if text and text.strip():
+            found[column] = text
+    if len(set(found.values())) > 1:
+        raise RecordProblem(
+            record.place, f"{listed(found)} hold a system message each; try one column, without the others"
+        )
+    return next(iter(found.values()), None)
 
 
 def _with_system(text: str, messages: list[dict[str, Any]], place: Place) -> list[dict[str, Any]]:
@@ -130,9 +140,9 @@ def _read_messages(
 ) -> tuple[list[dict[str, Any]], list[bool]]:
     """Each message as a template takes it, and whether it is learned."""
     if not isinstance(messages, list) or not messages:
-        hint = "; try the list itself, not its JSON as a string" if isinstance(messages, str) else ""
         raise RecordProblem(
-            place, f"`{column}` must be a list with content (got {describe_value(messages)}){hint}"
+            place,
+            f"`{column}` must be a list with content (got {describe_value(messages)}){_no_list(messages)}",
         )
     read, learned, before = [], [], None
     for index, message in enumerate(messages):
@@ -144,7 +154,8 @@ def _read_messages(
     if before != "assistant":
         raise RecordProblem(
             place,
-            f"the last message must be the assistant's, because the model learns to write it (got {before})",
+            f"the last message must be the assistant's, because the model learns to write it (got {before}); try to leave out"
+            " what follows the last answer",
         )
     return read, learned
 
@@ -159,7 +170,7 @@ def _messages_of(record: Record) -> tuple[Any, int, str]:
         )
     there = there or [column for column in COLUMNS if column in values and values.get("prompt") is None]
     if there:
-        return values[there[0]], 0, there[0]
+        return messages_in(values[there[0]]), 0, there[0]
     if isinstance(values.get("prompt"), list):
         prompt, completion = values["prompt"], values.get("completion")
         if not isinstance(completion, list):
@@ -170,16 +181,45 @@ def _messages_of(record: Record) -> tuple[Any, int, str]:
         return prompt + completion, len(prompt), "prompt"
     raise RecordProblem(
         record.place,
-        f"column `messages` is missing; the columns are {listed(values)}{did_you_mean(['messages'], values, there=True)}",
+        f"column `messages` is missing; the columns are {listed(values)}{did_you_mean(['messages'], values, there=True)}"
+        + ONE_FORM * (isinstance(values.get("prompt", values.get("text")), str)),
     )
+
+
+def messages_in(value: Any) -> Any:
+    """The messages that a column holds: the list itself, one as JSON, or a list of each key, as Parquet may have it."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError):
+            return json.loads(value)
+    if isinstance(value, dict) and {"role", "from"} & value.keys():
+        columns = [inner for inner in value.values() if inner is not None]
+        if all(isinstance(inner, list) for inner in columns) and len({len(inner) for inner in columns}) == 1:
+            names = [name for name, inner in value.items() if inner is not None]
+            rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+            return [{name: inner for name, inner in row.items() if inner is not None} for row in rows]
+    return value
+
+
+def _no_list(value: Any) -> str:
+    """What to try where messages are no list."""
+    if not isinstance(value, str):
+        return ""
+    if value.lstrip().startswith("[{'"):
+        return "; this is Python's spelling of a list: try what json.dumps writes"
+    return "; try a list of objects with role and content"
 
 
 def _check_order(role: str, before: str | None, name: str, place: Place) -> str:
     if role in _FIRST_ROLES and before is not None:
         raise RecordProblem(place, f"{name}: a {role} message must be the first one (got one after {before})")
     if role == "assistant" and before not in {"user", "tool"}:
+        hint = {
+            "assistant": "; try to join the two",
+            None: "; try to leave it out, or the question before it",
+        }.get(before, "")
         raise RecordProblem(
-            place, f"{name}: the assistant must answer user or tool (got one after {before or 'nothing'})"
+            place,
+            f"{name}: the assistant must answer user or tool (got one after {before or 'nothing'}){hint}",
         )
     if role == "user" and before == "user":
         raise RecordProblem(place, f"{name}: two user messages in a row; try to join them")

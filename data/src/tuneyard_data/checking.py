@@ -8,7 +8,7 @@ from pathlib import Path
 from tuneyard_data.loaded import Loaded
 from tuneyard_data.loading import Reading, load_splits, notes_of
 from tuneyard_data.page import html_of
-from tuneyard_data.records import SUFFIXES, DataFile, suffix_of
+from tuneyard_data.records import DataFile, suffix_of, wrong_suffix
 from tuneyard_data.refused import DataRefused, RecordsRefused
 from tuneyard_data.report import DataReport, build_report, warnings_of
 from tuneyard_data.tokenization import TextTokenizer
@@ -35,11 +35,8 @@ def check_files(
     Raises nothing for what is wrong with data or model.
     """
     named = [DataFile(split, path, str(path)) for split, paths in files.items() for path in paths]
-    wrong = [
-        f"{file.name}: files must end in {', '.join(SUFFIXES)}"
-        for file in named
-        if suffix_of(file.name) is None
-    ]
+    wrong = [f"{file.name}: this is a folder; try a file in it" for file in named if file.path.is_dir()]
+    wrong = wrong or [wrong_suffix(file.name) for file in named if suffix_of(file.name) is None]
     if wrong:
         return Checked(tuple(wrong))
     try:

@@ -30,6 +30,12 @@ _BATCH_CHARACTERS = 4_000_000
 """Characters of records after which a batch ends, so that long ones need no more memory."""
 
 
+BEGINS_TWICE = (
+    "the text begins with the token that the model's tokenizer writes before each text, so that it is there twice; try the text"
+    " without it"
+)
+
+
 @dataclass(frozen=True)
 class Reading:
     """How records are read: what a job says of its data set, and the tokens that a record may have."""
@@ -176,7 +182,13 @@ def _tokenise(
 ) -> None:
     examples = [side for _, example in placed for side in example.sides]
     records = tokenizer.tokenize(examples, learn_all=reading.loss_on == "all", limit=reading.limit)
+    begin = _beginning_of(tokenizer)
+    doubled = [
+        bool(begin) and not example.has_special_tokens and record.tokens[:2].tolist() == begin * 2
+        for example, record in zip(examples, records, strict=True)
+    ]
     part.sides = count = len(placed[0][1].sides)
+    part.notes.update([BEGINS_TWICE] * sum(doubled[::count]))
     by_example = [records[at : at + count] for at in range(0, len(records), count)]
     part.lengths.add(
         [max(side.full_length for side in sides) for sides in by_example],
@@ -201,6 +213,12 @@ def _tokenise(
     part.learned_tokens += sum(int(np.count_nonzero(side.learned[1:])) for side in learned)
     if part.tokens is not None:
         part.tokens.extend(learned)
+
+
+def _beginning_of(tokenizer: TextTokenizer) -> list[int]:
+    """The token that the tokenizer writes before each text, if there is one."""
+    alone, marked = (tokenizer.prompt_ids("a", has_special_tokens=each) for each in (True, False))
+    return marked[: len(marked) - len(alone)][:1]
 
 
 def _note(split: Loaded, placed: Sequence[tuple[Place, Example]]) -> list[bool]:

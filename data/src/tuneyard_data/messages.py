@@ -12,26 +12,36 @@ from tuneyard_data.records import Place, RecordProblem, describe_value, did_you_
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _MAY_BE_EMPTY = ("system", "developer", "tool")
 """Roles whose text may be empty: many data sets have an empty system message, and some tools answer nothing."""
-_SHAREGPT_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-    "function_call": "assistant",
+_ROLES_BY_NAME = {
+    **{name: name for name in ROLES},
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "model", "bot", "chatbot", "ai"), "assistant"),
+    **dict.fromkeys(("observation", "function_response", "tool_response", "ipython"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call"), "assistant"),
 }
+"""Roles by the names that data sets have for them, in small letters: ShareGPT, Gemini, Cohere, OpenAssistant, Llama, ms-swift."""
+_CALLS = ("function_call", "tool_call")
+"""Names of a turn that calls a tool and says nothing."""
 _LEARNED_KEYS = ("weight", "train", "training", "trainable", "loss")
 """Keys of a message that say whether it is learned: OpenAI and Mistral write `weight`, others the rest."""
 _MAYBE_LEARNED = re.compile(r"(^|_)(train\w*|learn\w*|loss|mask\w*|weights?|ignore\w*)($|_)")
 """Other keys that may say so; what they mean is not known."""
 _PARTLY_LEARNED_KEYS = ("train_detail", "training_detail")
 """Keys of a message that say which of its characters are learned, as Axolotl has them."""
+_NAMES_OF_ROLE = ("author", "speaker", "user", "name", "type")
+_NAMES_OF_CONTENT = ("text", "message", "parts", "utterance", "body", "refusal")
+"""What other programs call the text of a message; OpenAI puts what it refuses to answer into `refusal`."""
+_TEXT_PARTS = ("text", "input_text", "output_text")
+"""Types of the parts that are text: OpenAI has one in its chats and others in its responses."""
+_OTHER_PARTS = {
+    "tool_use": "this is Anthropic's form of a call; try `tool_calls` of the message, as OpenAI has them",
+    "tool_result": "this is Anthropic's form of what a tool answers; try a message of its own with role `tool`",
+    "thinking": "try `reasoning_content` of the message for what is thought",
+    "refusal": "try its text as the content",
+}
+"""What to try for parts that are no text."""
+_KEYS = {"from": "role", "value": "content"}
+"""Keys of ShareGPT and what they are elsewhere."""
 _PLAIN = 2
 """Keys of a message that has a role and a content alone."""
 
@@ -45,17 +55,17 @@ def read_message(message: Any, name: str, place: Place) -> tuple[dict[str, Any],
         raise RecordProblem(
             place, f"{name} must be an object with role and content (got {describe_value(message)})"
         )
-    one = {key: value for key, value in message.items() if value is not None}
-    if "from" in one or "value" in one:
-        one = _of_sharegpt(one, name, place)
-    role = one.get("role")
-    if role == "function":
-        raise RecordProblem(place, f"{name}.role: `function` is the former name of `tool`; try role `tool`")
-    if role not in ROLES:
-        meant = _SHAREGPT_ROLES.get(str(role).lower())
-        hint = f"; did you mean `{meant}`?" if meant else did_you_mean([str(role)], ROLES, there=True)
-        raise RecordProblem(
-            place, f"{name}.role must be one of {', '.join(ROLES)} (got {describe_value(role)}){hint}"
+    there = {key: value for key, value in message.items() if value is not None}
+    _check_keys(there, name, place)
+    said = there.get("from", there.get("role"))
+    role = role_of(said)
+    if role is None:
+        raise RecordProblem(place, _no_role(said, f"{name}.{'from' if 'from' in there else 'role'}", message))
+    # In the order of the record, which templates may write.
+    one = {_KEYS.get(key, key): value for key, value in there.items()} | {"role": role}
+    if str(said).strip().lower() in _CALLS:
+        one["tool_calls"] = _calls_of_turn(
+            one.pop("content", None), f"{name}.{_key_of_content(message)}", place
         )
     is_learned = _is_learned(one, name, place)
     if "function_call" in one:
@@ -67,16 +77,14 @@ def read_message(message: Any, name: str, place: Place) -> tuple[dict[str, Any],
         one["tool_calls"] = calls
     else:
         one.pop("tool_calls", None)
-    content = _text_of(one.get("content"), name, place)
+    content = text_of_content(one.get("content"), f"{name}.content", place)
     if calls:
         # As a serving program has it: many templates fail on null and on no content at all, none on an empty text.
         one["content"] = content or ""
     elif content is not None and (content.strip() or role in _MAY_BE_EMPTY):
         one["content"] = content
     else:
-        said = [message[key] for key in ("content", "value") if key in message]
-        got = describe_value(said[0]) if said else f"a message with {listed(message)}"
-        raise RecordProblem(place, f"{name}.content must be a string with content (got {got})")
+        raise RecordProblem(place, f"{name}.content must be a string with content ({_no_content(message)}")
     return one, is_learned and role == "assistant"
 
 
@@ -88,33 +96,51 @@ def _is_plain(message: Any) -> bool:
     return type(content) is str and role in ROLES and bool(content.strip() or role in _MAY_BE_EMPTY)
 
 
-def _of_sharegpt(message: dict[str, Any], name: str, place: Place) -> dict[str, Any]:
-    """A message with `from` and `value` in OpenAI's form; either may have the name that it has there."""
+def role_of(name: Any) -> str | None:
+    """The role that a name stands for in any capitals; None if there is none."""
+    return _ROLES_BY_NAME.get(name.strip().lower()) if isinstance(name, str) else None
+
+
+def _check_keys(message: dict[str, Any], name: str, place: Place) -> None:
+    """Either of `role` and `content` may have the name that it has in ShareGPT, but not both names."""
     if len(message.keys() & {"from", "role"}) > 1 or len(message.keys() & {"value", "content"}) > 1:
         raise RecordProblem(place, f"{name} mixes `from` and `value` with `role` and `content`; try one pair")
-    key = "from" if "from" in message else "role"
-    speaker = message.pop(key, None)
-    value = message.pop("value", message.pop("content", None))
-    role = _SHAREGPT_ROLES.get(speaker) if isinstance(speaker, str) else None
-    if role is None:
-        hint = did_you_mean([str(speaker)], _SHAREGPT_ROLES, there=True)
+
+
+def _no_role(said: Any, name: str, message: Mapping[str, Any]) -> str:
+    if said == "function":
+        return f"{name}: `function` is the former name of `tool`; try role `tool`"
+    got = f"{name} must be one of {', '.join(ROLES)}, or a name that other programs have for one, such as human and gpt (got {describe_value(said)})"
+    if said is None:
+        other = next((key for key in _NAMES_OF_ROLE if key in message), None)
+        return f"{got}; try the name `role` for `{other}`" if other else got
+    return got + did_you_mean([str(said)], _ROLES_BY_NAME, there=True)
+
+
+def _no_content(message: Mapping[str, Any]) -> str:
+    """What a message without content has, and what to try."""
+    said = [message[key] for key in ("content", "value") if key in message]
+    got = f"got {describe_value(said[0]) if said else f'a message with {listed(message)}'})"
+    other = next((key for key in _NAMES_OF_CONTENT if message.get(key) and not any(said)), None)
+    return f"{got}; try the name `content` for `{other}`" if other else got
+
+
+def _key_of_content(message: Mapping[str, Any]) -> str:
+    return "value" if "value" in message else "content"
+
+
+def _calls_of_turn(content: Any, name: str, place: Place) -> list[dict[str, Any]]:
+    """The calls of a turn that is nothing else: JSON with name and arguments."""
+    call = content
+    if isinstance(content, str):
+        with suppress(ValueError):
+            call = json.loads(content)
+    if not isinstance(call, dict | list):
         raise RecordProblem(
-            place,
-            f"{name}.{key} must be one of {', '.join(_SHAREGPT_ROLES)} (got {describe_value(speaker)}){hint}",
-        )
-    if speaker != "function_call":
-        return message | {"role": role, "content": value}
-    try:
-        call = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        call = None
-    if call is None:
-        raise RecordProblem(
-            place,
-            f"{name}.value must be a call as JSON, with name and arguments (got {describe_value(value)})",
+            place, f"{name} must be a call as JSON, with name and arguments (got {describe_value(content)})"
         )
     calls = call if isinstance(call, list) else [call]
-    return message | {"role": role, "tool_calls": [{"type": "function", "function": each} for each in calls]}
+    return [{"type": "function", "function": each} for each in calls]
 
 
 def _is_learned(message: dict[str, Any], name: str, place: Place) -> bool:
@@ -141,28 +167,36 @@ def _is_learned(message: dict[str, Any], name: str, place: Place) -> bool:
     return is_learned
 
 
-def _text_of(content: Any, name: str, place: Place) -> str | None:
-    """The text of a content: a string, or parts of type text."""
+def text_of_content(content: Any, name: str, place: Place) -> str | None:
+    """The text of a content: a string, or parts that are text."""
     if content is None or isinstance(content, str):
         return content
-    if isinstance(content, list):
-        texts = [
-            part["text"]
-            for part in content
-            if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-        ]
-        if len(texts) == len(content):
-            return "".join(texts)
-        kinds = [part.get("type") if isinstance(part, dict) else part for part in content]
-        other = next((kind for kind in kinds if kind != "text"), None)
+    if not isinstance(content, list):
+        hint = "; try its text alone" if isinstance(content, dict) and "text" in content else ""
         raise RecordProblem(
-            place,
-            f"{name}.content: only parts of type text can be learned from (got {describe_value(other)}); try to leave the"
-            " record out",
+            place, f"{name} must be a string with content (got {describe_value(content)}){hint}"
         )
+    texts = [_text_of_part(part) for part in content]
+    if all(text is not None for text in texts):
+        return "".join(map(str, texts))
+    other = content[texts.index(None)]
+    kind = other.get("type") if isinstance(other, dict) else None
+    if isinstance(other, str):
+        hint = 'try one string, or {"type": "text", "text": ...} for each'
+    else:
+        hint = _OTHER_PARTS.get(str(kind), "try to leave the record out")
     raise RecordProblem(
-        place, f"{name}.content must be a string with content (got {describe_value(content)})"
+        place,
+        f"{name}: only parts of type text can be learned from (got {describe_value(kind or other)}); {hint}",
     )
+
+
+def _text_of_part(part: Any) -> str | None:
+    """The text of a part; Amazon Bedrock's has no type."""
+    if not isinstance(part, dict) or (part.get("type") not in _TEXT_PARTS and part.keys() != {"text"}):
+        return None
+    text = part.get("text")
+    return text if isinstance(text, str) else None
 
 
 def _tool_calls(message: Mapping[str, Any], name: str, place: Place) -> list[dict[str, Any]]:

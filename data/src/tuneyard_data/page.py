@@ -6,7 +6,8 @@ from html import escape
 
 from tuneyard_data.loaded import Loaded
 from tuneyard_data.report import DataReport, text_of
-from tuneyard_data.tokenization import TextTokenizer, TokenizedRecord
+from tuneyard_data.shown_tokens import ShownTokens, shown_tokens
+from tuneyard_data.tokenization import TextTokenizer
 
 _MAX_TOKENS = 1000
 """Tokens of a record that are shown."""
@@ -33,7 +34,8 @@ def html_of(
         )
         for name, split in splits.items():
             for place, record in split.shown:
-                parts.append(f"<h3>{escape(name)}: {escape(str(place))}</h3>{_tokens(record, tokenizer)}")
+                shown = shown_tokens(str(place), record, tokenizer, most=_MAX_TOKENS)
+                parts.append(f"<h3>{escape(name)}: {escape(shown.place)}</h3>{_tokens(shown)}")
     # The shown record is above, token by token.
     text = text_of(report.model_copy(update={"shown": None}))
     parts.append(f"<h2>Lengths, repetitions, hints</h2><pre>{escape(text)}</pre>")
@@ -43,14 +45,11 @@ def html_of(
     ).encode()
 
 
-def _tokens(record: TokenizedRecord, tokenizer: TextTokenizer) -> str:
-    ids = [int(token) for token in record.tokens[:_MAX_TOKENS]]
-    spans = []
-    for at, (text, is_learned) in enumerate(zip(tokenizer.texts_of(ids), record.learned, strict=False)):
-        # Nothing precedes the first token, so it is never predicted.
-        style = "token learned" if is_learned and at else "token"
-        written = escape(text).replace("\n", "\u21b5\n")
-        spans.append(f'<span class="{style}">{written}</span>')
-    more = record.full_length - len(ids)
-    rest = f" \u2026 and {more} more tokens" if more else ""
-    return f'<div class="record">{"".join(spans)}{rest}</div>'
+def _tokens(shown: ShownTokens) -> str:
+    spans = [
+        f'<span class="{"token learned" if is_learned else "token"}">{escape(text)}</span>'
+        for text, is_learned in shown.boxes()
+    ]
+    before = f"{shown.before} tokens before \u2026 " if shown.before else ""
+    rest = f" \u2026 and {shown.behind} more tokens" if shown.behind else ""
+    return f'<div class="record">{before}{"".join(spans)}{rest}</div>'

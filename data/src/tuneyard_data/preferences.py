@@ -9,12 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from tuneyard_data.chat_template import ChatTemplate, PlainChat
-from tuneyard_data.chats import SYSTEM_COLUMNS
+from tuneyard_data.chats import COLUMNS, SYSTEM_COLUMNS, is_message, messages_in
 from tuneyard_data.examples import Example, Piece
+from tuneyard_data.known_forms import form_of
 from tuneyard_data.records import Record, RecordProblem, describe_value, did_you_mean, listed
 from tuneyard_data.refused import DataRefused
 
 SIDES = ("chosen", "rejected")
+_NAMES_OF_PROMPT = ("question", "instruction", "query", "input")
 _OF_CHATS = ("tools", "functions", "documents", "chat_template_kwargs", *SYSTEM_COLUMNS)
 
 
@@ -27,6 +29,8 @@ def preference_of(record: Record, chat: ChatTemplate | PlainChat | None) -> Exam
     """
     for side in SIDES:
         if side not in record.values:
+            if (said := form_of(record.values)) is not None:
+                raise RecordProblem(record.place, said)
             raise RecordProblem(
                 record.place,
                 f"column `{side}` is missing, and method dpo compares `chosen` with `rejected`; the columns are"
@@ -36,7 +40,7 @@ def preference_of(record: Record, chat: ChatTemplate | PlainChat | None) -> Exam
         raise RecordProblem(
             record.place_of("rejected"), "`chosen` and `rejected` are equal; try to leave the record out"
         )
-    if isinstance(record.values["chosen"], list):
+    if isinstance(record.values["chosen"], list | dict):
         chosen, rejected = _chats(record, chat)
     else:
         prompt = _text(record, "prompt")
@@ -52,10 +56,18 @@ def _text(record: Record, column: str) -> str:
     value = record.values.get(column)
     if not isinstance(value, str) or not value.strip():
         found = describe_value(value) if column in record.values else "no such column"
+        hint = ""
+        if column == "prompt" and column not in record.values:
+            others = [name for name in _NAMES_OF_PROMPT if isinstance(record.values.get(name), str)]
+            hint = (
+                f"; try that name for `{others[0]}`"
+                if others
+                else "; try it with what both answers begin with"
+            )
         raise RecordProblem(
             record.place_of(column),
-            f"`{column}` must be a string with content beside a string in `chosen` (got {found}); try strings in all of"
-            " `prompt`, `chosen` and `rejected`, or lists of messages",
+            f"`{column}` must be a string with content beside a string in `chosen` (got {found})"
+            + (hint or "; try strings in all of `prompt`, `chosen` and `rejected`, or lists of messages"),
         )
     return value
 
@@ -82,7 +94,16 @@ def _chats(record: Record, chat: ChatTemplate | PlainChat | None) -> tuple[Examp
 def _parts(record: Record) -> tuple[list[Any], tuple[Any, Any]]:
     """The messages before the answers, and the two answers."""
     chosen, rejected = (_messages(record, side) for side in SIDES)
-    prompt = record.values.get("prompt")
+    prompt = messages_in(record.values.get("prompt"))
+    if not isinstance(prompt, list) and len(chosen) == 1:
+        # As LLaMA-Factory has it: the chat before the answers in a column of its own.
+        there = [name for name in COLUMNS if record.values.get(name)]
+        prompt = messages_in(record.values[there[0]]) if there else prompt
+    if isinstance(prompt, str) and len(chosen) == 1:
+        raise RecordProblem(
+            record.place_of("prompt"),
+            "`prompt` is a string beside messages in `chosen`; try a list with a message of the user in it",
+        )
     if not isinstance(prompt, list):
         # A string here repeats what the chats say.
         if chosen[:-1] != rejected[:-1] or len(chosen) == 1:
@@ -103,7 +124,9 @@ def _parts(record: Record) -> tuple[list[Any], tuple[Any, Any]]:
 
 
 def _messages(record: Record, side: str) -> list[Any]:
-    value = record.values[side]
+    value = messages_in(record.values[side])
+    if is_message(value):
+        return [value]
     if not isinstance(value, list) or not value:
         raise RecordProblem(
             record.place_of(side),

@@ -16,7 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tuneyard_data.records import Place, Problems, Record, key_positions, kind_of, skip_space, suffix_of
+from tuneyard_data.chats import holds_messages
+from tuneyard_data.file_forms import named_by_bytes, named_by_content
+from tuneyard_data.malformed import DECODER, describe, describe_limit, describe_no_record
+from tuneyard_data.records import Place, Problems, Record, key_positions, skip_space, suffix_of
 from tuneyard_data.refused import DataRefused
 
 _BOM = b"\xef\xbb\xbf"
@@ -26,17 +29,8 @@ _ENCODINGS = {
 }  # fmt: skip
 """Encodings other than UTF-8 by the first bytes of a file: a byte order mark, or JSON's first character."""
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
-_NO_RECORDS = {
-    b"version https://git-lfs": "this is the pointer that Git LFS leaves and not the file; try `git lfs pull` there",
-    b"<!doctype": "this is a web page and no data; try the address of the file itself",
-    b"<html": "this is a web page and no data; try the address of the file itself",
-    b"pk\x03\x04": "this is a zip archive; try the file in it, plain or by gzip",
-    b"\x28\xb5\x2f\xfd": "this is compressed by zstd; try it plain or by gzip",
-    b"\xfd7zxz": "this is compressed by xz; try it plain or by gzip",
-    b"bzh": "this is compressed by bzip2; try it plain or by gzip",
-    b"arrow1": "this is a file of Arrow; try it as .parquet or .jsonl",
-}
-"""How files begin that hold no records that can be read, in lower case."""
+_LOOKED_AT = 4096
+"""Bytes at the beginning of a file by which its form is known."""
 _WRAPPERS = ("data", "instances", "records", "examples", "rows")
 """Keys of an object around the array of records, as some tools write it."""
 _BEGINS_WRAPPED = re.compile(
@@ -52,17 +46,24 @@ def read_records(path: Path, name: str, problems: Problems) -> Iterator[Record]:
 
     `name` is the file's name in messages, such as its path inside the claim or repository.
     """
-    if (what := _no_records(path)) is not None:
+    with path.open("rb") as file:
+        first = file.read(_LOOKED_AT)
+    if (what := named_by_bytes(first)) is not None:
         problems.add(name, what)
         return
-    if path.suffix == ".parquet" or _begins_with(path, _PARQUET):
+    is_named_parquet = path.suffix == ".parquet" and not first.startswith((_GZIP, _BOM, b"{", b"["))
+    if is_named_parquet and not first.startswith(_PARQUET) and (what := named_by_content(first)) is not None:
+        problems.add(name, f"this is no readable parquet file: {what}")
+        return
+    if first.startswith(_PARQUET) or is_named_parquet:
         yield from _read_parquet(path, name, problems)
         return
     try:
         with _open(path) as file:
-            begins = file.peek(4096)[:4096].removeprefix(_BOM).lstrip()
-            is_array = begins.startswith(b"[") and begins[1:].lstrip().startswith((b"{", b"]"))
-            if suffix_of(path.name) in {".json", ".json.gz"} or is_array or _BEGINS_WRAPPED.match(begins):
+            begins = file.peek(_LOOKED_AT)[:_LOOKED_AT]
+            if (what := named_by_content(begins)) is not None:
+                problems.add(name, what)
+            elif suffix_of(path.name) in {".json", ".json.gz"} or _is_one_text(begins):
                 yield from _read_json(file.read(), name, problems)
             else:
                 yield from _read_jsonl(file, name, problems)
@@ -72,18 +73,34 @@ def read_records(path: Path, name: str, problems: Problems) -> Iterator[Record]:
         problems.add(name, f"this is not in the encoding that its first bytes say: {error}")
 
 
-def _no_records(path: Path) -> str | None:
-    """What a file is that was left, sent or compressed in the place of records; None if it may hold some."""
-    with path.open("rb") as file:
-        begins = file.read(64)
-    return next(
-        (what for magic, what in _NO_RECORDS.items() if begins.lstrip().lower().startswith(magic)), None
-    )
+def _is_one_text(begins: bytes) -> bool:
+    """Whether a file is no line for each record: an array, an object around one, or objects that end elsewhere than lines do."""
+    begins = begins.lstrip(_BOM).lstrip()
+    if begins.startswith(b"["):
+        return begins[1:].lstrip().startswith((b"{", b"]"))
+    if not begins.startswith(b"{"):
+        return False
+    if _BEGINS_WRAPPED.match(begins):
+        return True
+    line, is_whole, rest = begins.partition(b"\n")
+    if not is_whole and len(begins) >= _LOOKED_AT // 2:
+        return b"\r" in begins
+    return _goes_on(line, rest.lstrip())
 
 
-def _begins_with(path: Path, magic: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(magic)) == magic
+def _goes_on(line: bytes, rest: bytes) -> bool:
+    """Whether a line holds the beginning of an object that goes on in `rest`, or of the next object behind one.
+
+    Before a line that begins an object it was cut.
+    """
+    text = line.decode(errors="replace").rstrip()
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(text) and bool(rest) and not rest.startswith(b"{")
+    except (ValueError, RecursionError):
+        return False
+    return text[end:].lstrip().startswith("{")
 
 
 @contextmanager
@@ -119,16 +136,16 @@ def _read_jsonl(lines: Iterable[bytes], name: str, problems: Problems) -> Iterat
     for number, raw in enumerate(lines, start=1):
         place = Place(name, number)
         # Files that were joined have a mark in the middle too.
-        text = _decode(raw.removeprefix(_BOM), place, problems)
+        text = _decode(raw.lstrip(_BOM) if raw.startswith(_BOM) else raw, place, problems)
         if text is None or not text.strip():
             continue
         text = text.rstrip("\r\n")
         try:
-            value = json.loads(text)
+            value = DECODER.decode(text)
         except json.JSONDecodeError as error:
-            problems.add(Place(name, number, error.colno), _describe_line(error, text))
+            problems.add(Place(name, number, error.colno), describe(error, text, is_line=True))
         except (ValueError, RecursionError) as error:
-            problems.add(place, _describe_limit(error))
+            problems.add(place, describe_limit(error))
         else:
             yield from _record(place, value, text, problems)
 
@@ -139,7 +156,6 @@ class _Text:
     def __init__(self, name: str, text: str) -> None:
         self.text = text
         self._name, self._at, self._line, self._line_start = name, 0, 1, 0
-        self._decoder = json.JSONDecoder()
 
     def place(self, position: int) -> Place:
         """The place of a character, which is not before the one that was asked for last."""
@@ -152,20 +168,23 @@ class _Text:
     def value(self, position: int, problems: Problems) -> tuple[Any, int] | None:
         """The value that begins at a position and where it ends; None, and a problem, if there is none."""
         try:
-            return self._decoder.raw_decode(self.text, position)
+            return DECODER.raw_decode(self.text, position)
         except json.JSONDecodeError as error:
-            problems.add(self.place(error.pos), _describe(error, self.text, error.pos))
+            problems.add(self.place(error.pos), describe(error, self.text))
         except (ValueError, RecursionError) as error:
-            problems.add(self.place(position), _describe_limit(error))
+            problems.add(self.place(position), describe_limit(error))
         return None
 
 
 def _read_json(content: bytes, name: str, problems: Problems) -> Iterator[Record]:
     """An array of objects, perhaps inside an object, or objects one behind the other; element by element to know where each begins."""
-    text = _decode(content.removeprefix(_BOM), Place(name, 1), problems)
+    text = _decode(content, Place(name, 1), problems)
     if text is None:
         return
+    text = text.lstrip("\ufeff")
     position = skip_space(text, 0)
+    if position == len(text):
+        return
     if text.startswith("[", position):
         yield from _read_array(_Text(name, text), position, problems)
         return
@@ -179,8 +198,8 @@ def _read_json(content: bytes, name: str, problems: Problems) -> Iterator[Record
     else:
         problems.add(
             _Text(name, text).place(position),
-            f"expected an array of objects, perhaps under one of the keys {', '.join(_WRAPPERS)} of an object; try .jsonl"
-            " for one object per line",
+            f"expected an array of objects, perhaps under one of the keys {', '.join(_WRAPPERS)} of an object, or one object"
+            f" per line (got {text[position : position + 20]!r})",
         )
 
 
@@ -236,7 +255,11 @@ def _read_array(
         if text[position : position + 1] == ",":
             position = skip_space(text, position + 1)
         elif text[position : position + 1] != "]":
-            problems.add(file.place(position), "malformed JSON: expected ',' or ']' after the object")
+            hint = "; the file ends before its array does: it may not have been written or sent whole"
+            problems.add(
+                file.place(position),
+                "malformed JSON: expected ',' or ']' after the object" + hint * (position == len(text)),
+            )
             return
     position = skip_space(text, position + 1)
     if position < len(text) and not is_wrapped:
@@ -255,6 +278,10 @@ def _read_parquet(path: Path, name: str, problems: Problems) -> Iterator[Record]
         ) from None
     try:
         with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if twice := [column for column in dict.fromkeys(names) if names.count(column) > 1]:
+                problems.add(name, f"the column `{twice[0]}` is there twice; try it once")
+                return
             row = 0
             for batch in file.iter_batches(batch_size=1024):
                 kinds = [(field.name, field.type) for field in batch.schema if _holds_json(field.type)]
@@ -300,7 +327,7 @@ def _without_nulls(value: Any) -> Any:
 
 def _record(place: Place, value: Any, source: str, problems: Problems) -> Iterator[Record]:
     if not isinstance(value, dict):
-        problems.add(place, f"expected an object with named columns (got {kind_of(value)})")
+        problems.add(place, describe_no_record(value, is_chat=holds_messages(value)))
     elif "\\ud" in source.lower() and not _is_text(value):
         problems.add(place, "half of a surrogate pair, which is no text; try the whole character, or U+FFFD")
     else:
@@ -328,21 +355,3 @@ def _decode(raw: bytes, place: Place, problems: Problems) -> str | None:
             f"this is not UTF-8 (got byte 0x{raw[error.start]:02x}); try to convert it",
         )
         return None
-
-
-def _describe(error: json.JSONDecodeError, text: str, position: int) -> str:
-    found = text[position : position + 20].splitlines()
-    got = repr(found[0]) if found and found[0] else "the end"
-    return f"malformed JSON: {error.msg[:1].lower()}{error.msg[1:]} (got {got})"
-
-
-def _describe_line(error: json.JSONDecodeError, text: str) -> str:
-    """The same for a line that should be a record: one that ends too early may go on in the next line."""
-    is_begun = error.pos >= len(text.rstrip()) and text.startswith("{")
-    hint = "; where records have several lines, try an array of them" if is_begun else ""
-    return _describe(error, text, error.pos) + hint
-
-
-def _describe_limit(error: Exception) -> str:
-    is_deep = isinstance(error, RecursionError)
-    return "malformed JSON: " + ("nested too deeply" if is_deep else "a number of more than 4300 digits")

@@ -22,9 +22,34 @@ SUFFIXES = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz")
 """How the names of data files end."""
 
 
+_COMPRESSED = frozenset({"zip", "zst", "bz2", "xz", "lz4", "tar", "tgz", "7z"})
+_SAME = {"ndjson": "jsonl", "jsonlines": "jsonl", "jl": "jsonl", "pq": "parquet"} | {
+    suffix.upper(): suffix for suffix in ("jsonl", "json", "parquet")
+}
+"""Other endings of the same, and what they are here."""
+
+
 def suffix_of(name: str) -> str | None:
     """The one of SUFFIXES that a name ends with."""
     return next((suffix for suffix in reversed(SUFFIXES) if name.endswith(suffix)), None)
+
+
+def wrong_suffix(name: str) -> str:
+    """What to say of a file whose name ends otherwise."""
+    written = name.rpartition(".")[2]
+    end = written if written in _SAME else written.lower()
+    if end in {"csv", "tsv"}:
+        tab = ', sep="\\t"' * (end == "tsv")
+        hint = f'; try pandas.read_csv(FILE{tab}).to_json("train.jsonl", orient="records", lines=True)'
+    elif end in _COMPRESSED:
+        hint = "; try what is in it, plain or by gzip"
+    elif end == "arrow":
+        hint = '; try datasets.Dataset.from_file(FILE).to_parquet("train.parquet")'
+    elif end in _SAME:
+        hint = f"; try the name {name[: -len(end)]}{_SAME[end]}"
+    else:
+        hint = ""
+    return f"{name}: files must end in {', '.join(SUFFIXES)}{hint}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuneyard_api.data_stores import ENV_SOURCE_STORE_TOKEN
 from tuneyard_api.pod_contract import FailureClass, ResolvedDataset, ResolvedSource
-from tuneyard_data.records import SUFFIXES, DataFile, suffix_of
+from tuneyard_data.records import SUFFIXES, DataFile, suffix_of, wrong_suffix
 
 from tuneyard_trainer.fetch import object_store
 from tuneyard_trainer.fetch.data_store import fetch_from_data_store
@@ -17,6 +17,8 @@ from tuneyard_trainer.fetch.web import fetch_url, shown_url
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 SPLITS = ("training", "validation", "test")
+_OF_ARROW = ("state.json", "dataset_dict.json")
+"""Files beside the records of a data set in Arrow."""
 
 
 def find_data_files(dataset: ResolvedDataset, cache: Path, downloads: Path) -> list[DataFile]:
@@ -56,7 +58,7 @@ def _find(split: str, source: ResolvedSource, cache: Path, downloads: Path) -> D
         path = _inside_folder(split, Path(source.path or ""))
         name = str(path)
     if suffix_of(name) is None:
-        raise bad_input(f"dataset.{split}: {name}: files must end in {', '.join(SUFFIXES)}")
+        raise bad_input(f"dataset.{split}: {wrong_suffix(name)}")
     return DataFile(split, path, name)
 
 
@@ -67,6 +69,11 @@ def _inside_folder(split: str, path: Path) -> Path:
     if not path.is_dir():
         raise StageFailure(
             FailureClass.DATA_MISSING, f"dataset.{split}: {path}: there is no such file{_near(path)}"
+        )
+    if any((path / name).is_file() for name in _OF_ARROW):
+        raise bad_input(
+            f"dataset.{split}: {path}: this is what save_to_disk of Hugging Face's datasets writes; try"
+            ' datasets.load_from_disk(FOLDER).to_parquet("train.parquet"), a file for each split'
         )
     files = sorted(child for child in path.iterdir() if suffix_of(child.name) and child.is_file())
     if not files:

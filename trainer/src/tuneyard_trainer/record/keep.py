@@ -13,12 +13,13 @@ from tuneyard_api.pod_contract import PrepareFacts, StageResult, TrainFacts
 from tuneyard_api.registry import REPORT_HTML, REPORT_MARKDOWN, Version
 from tuneyard_data.report import REPORT as DATA_REPORT
 from tuneyard_data.report import DataReport
+from tuneyard_data.shown_tokens import LEARNED, Learned
 
 from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.record.curve import evenly
 from tuneyard_trainer.record.report import Findings, render
 from tuneyard_trainer.record.samples import read_samples
-from tuneyard_trainer.workspace.layout import METRICS, SAMPLES
+from tuneyard_trainer.workspace.layout import METRICS, PREPARED, SAMPLES
 from tuneyard_trainer.workspace.metrics import read_metrics
 from tuneyard_trainer.workspace.prepared import Index, earlier_preparation
 
@@ -48,6 +49,7 @@ def keep_record(folder: Path, context: StageContext, trained: StageResult, versi
             evaluation_split=index.evaluation_split,
             prepared=PrepareFacts.model_validate(prepared.facts) if prepared else None,
             data=_data_report(data),
+            learned=_learned(workspace / PREPARED / LEARNED),
             trained=TrainFacts.model_validate(trained.facts),
             times=trained.times,
             metrics=metrics,
@@ -62,6 +64,14 @@ def keep_record(folder: Path, context: StageContext, trained: StageResult, versi
 def _write_lines(path: Path, lines: list[str]) -> None:
     if lines:
         path.write_text("".join(lines), encoding="utf-8")
+
+
+def _learned(path: Path) -> Learned | None:
+    """The shown records; None of work that an earlier version prepared."""
+    try:
+        return Learned.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def _data_report(path: Path) -> DataReport | None:

@@ -23,6 +23,7 @@ from tuneyard_api.methods import Method
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob, ResolvedSource, TrainFacts
 from tuneyard_api.registry import Version
 from tuneyard_data.report import DataReport, text_of
+from tuneyard_data.shown_tokens import Learned
 
 from tuneyard_trainer.record.curve import draw_curve
 from tuneyard_trainer.record.intervals import Interval, of_mean, of_share
@@ -56,6 +57,8 @@ class Findings:
     evaluation_split: str | None
     prepared: PrepareFacts | None
     data: DataReport | None
+    learned: Learned | None
+    """Records of the training data token by token."""
     trained: TrainFacts
     times: PhaseTimes | None
     """Times of the attempt that ended the training."""
@@ -117,6 +120,7 @@ def _values(findings: Findings) -> dict[str, Any]:
         else [*_scores(scores.base, scores.tuned, findings.samples), *_pairs(scores)],
         "samples": findings.samples,
         "data_text": None if findings.data is None else text_of(findings.data),
+        "learned": findings.learned.records if findings.learned else (),
         "warnings": (*(findings.prepared.warnings if findings.prepared else ()), *trained.warnings),
         "serve": _serve(findings.version, job.kind, base, findings.model_revision),
         "packages": [(name, found) for name in _PACKAGES if (found := _installed(name))],

@@ -17,6 +17,7 @@ from tuneyard_data.packing import Sequences, pack
 from tuneyard_data.preview import render_preview
 from tuneyard_data.refused import RecordsRefused
 from tuneyard_data.report import REPORT, DataReport, build_report, text_of, warnings_of
+from tuneyard_data.shown_tokens import LEARNED, learned_of
 from tuneyard_data.tokenization import TextTokenizer
 
 from tuneyard_trainer.fetch.sources import find_data_files
@@ -90,6 +91,7 @@ def prepare(context: StageContext) -> PrepareFacts:
         shown = splits["training"]
         preview = render_preview([shown.read(index) for index in range(min(3, len(shown)))], tokenizer)
         (folder / "preview.txt").write_text(preview, encoding="utf-8")
+        (folder / LEARNED).write_bytes(learned_of(shown, tokenizer).content())
         index = Index(
             plan_digest=context.plan_digest,
             inputs_digest=inputs_of(job),
