@@ -29,6 +29,7 @@ S3_STORE = "versitygw"
 PARTS_OF_FIXTURES = {
     "airgapped_tree": (S3_STORE,),
     "argo_expressions": ("argo-expressions",),
+    "argo_server": ("workflow-controller", "argo"),
     "argo_workflows": argo_workflows.PARTS,
     "argocd_crds": ("argo-cd",),
     "helm": ("helm",),

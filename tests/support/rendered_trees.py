@@ -171,6 +171,7 @@ def standing(bench: Bench, root: Path, setting: Setting) -> Iterator[RenderedTre
         tree = RenderedTree(Bench(cluster, bench.parts, setting.jobs), setting)
         wait_until("all replicas", lambda: all(map(is_ready, tree.pods())), START_SECONDS, pause=1)
         assert len(tree.replicas()) == setting.replicas
+        wait_for_quotas(cluster, setting.jobs)
         progress.say(f"{setting.replicas} x vLLM answers in its pod")
         yield tree
         for namespace in namespaces:
@@ -182,6 +183,17 @@ def wait_for_account(cluster: Cluster, namespace: str) -> None:
     """Waits for the account of a namespace's pods."""
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
     wait_until("the namespace's account", lambda: cluster.get(path) is not None, 120)
+
+
+def wait_for_quotas(cluster: Cluster, namespace: str) -> None:
+    """Waits until all quotas were counted once: Kubernetes refuses what a quota counts until then."""
+    path = f"/api/v1/namespaces/{namespace}/resourcequotas"
+
+    def are_counted() -> bool:
+        quotas = (cluster.get(path) or {}).get("items") or []
+        return all(each["spec"]["hard"].keys() <= each["status"].get("used", {}).keys() for each in quotas)
+
+    wait_until("the quotas' first count", are_counted, START_SECONDS, pause=1)
 
 
 def is_ready(pod: dict[str, Any] | None) -> bool:

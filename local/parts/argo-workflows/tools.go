@@ -6,6 +6,7 @@
 package main
 
 import (
+	_ "github.com/argoproj/argo-workflows/v3/cmd/argo/commands"
 	_ "github.com/argoproj/argo-workflows/v3/cmd/argoexec/commands"
 	_ "github.com/argoproj/argo-workflows/v3/cmd/workflow-controller"
 )

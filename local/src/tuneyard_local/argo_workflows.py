@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Argo Workflows' own controller as a plain process beside a local cluster.
+"""Argo Workflows' own controller and server as plain processes beside a local cluster.
 
-It is Argo's program, unchanged, as the only instance. Its pods run where the cluster has nodes, with the executor's image.
+They are Argo's programs, unchanged, each as the only instance. Pods run where the cluster has nodes, with the executor's
+image. The server is built without its page.
 """
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 from tuneyard_api.yaml_io import load
 
 from tuneyard_local.cluster import Cluster
+from tuneyard_local.network import pick_ports
 from tuneyard_local.parts import part_files, program
 from tuneyard_local.progress import wait_until
 from tuneyard_local.records import SEARCH_PATH
@@ -19,6 +22,9 @@ from tuneyard_local.records import SEARCH_PATH
 PARTS = ("workflow-controller", "argoexec")
 """Parts that must be built besides those of the cluster."""
 NAME = "workflow-controller"
+COMMAND = "argo"
+"""The part that is Argo's command line, and its server."""
+SERVER = "argo-server"
 NAMESPACE = "argo"
 SETTINGS = {
     # Whatever scrapes it is not here, and two clusters would meet on one port.
@@ -69,6 +75,38 @@ class ArgoWorkflows:
             return "starting leading" in log.read_text(errors="replace")
 
         wait_until("Argo Workflows' controller", has_started, START_SECONDS)
+
+
+class ArgoServer:
+    """The server of one cluster, with the CustomResourceDefinitions and settings of `ArgoWorkflows.install`."""
+
+    def __init__(self, cluster: Cluster, kubeconfig: Path, *words: str) -> None:
+        """`kubeconfig` is that of the server's own account; `words` are more of its options, such as `--auth-mode=client`."""
+        self.cluster, self.kubeconfig, self.words = cluster, kubeconfig, words
+        (self._port,) = pick_ports((SERVER,), random.SystemRandom()).values()
+
+    @property
+    def address(self) -> str:
+        """Its host and port, as Argo's own command takes them."""
+        return f"localhost:{self._port}"
+
+    def start(self) -> None:
+        """Start the server. Raises ClusterError."""
+        path = program(COMMAND)
+        words = ["server", f"--namespace={NAMESPACE}", f"--port={self._port}", *self.words]
+        setting = [f"PATH={SEARCH_PATH}", f"KUBECONFIG={self.kubeconfig}", "HOME=/nonexistent"]
+        self.cluster.processes.start(SERVER, ["/usr/bin/env", *setting, path, *words], becomes=str(path))
+        log = self.cluster.processes.log(SERVER)
+
+        def has_started() -> bool:
+            self.cluster.processes.require_alive()
+            return "Argo Server started successfully" in log.read_text(errors="replace")
+
+        wait_until("Argo Workflows' server", has_started, START_SECONDS)
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self.cluster.processes.stop(SERVER)
 
 
 def _document(path: Path) -> Any:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tuneyard_workflows.accounts import build_account, build_user
 from tuneyard_workflows.form import Offer
-from tuneyard_workflows.templates import build_account, build_templates
+from tuneyard_workflows.templates import build_templates
 
 from tuneyard_local.cluster import Cluster
 from tuneyard_local.images import ENVIRONMENT_MOUNT
@@ -21,7 +22,7 @@ PLACES = {"rawData": f"pvc:{RAW}/{RECORDS}", "keepIn": f"pvc:{CURATED}/runs"}
 
 
 def install_forms(cluster: Cluster, parts: BuiltParts, namespace: str, raw: Path) -> None:
-    """Bring account, templates and claims to the namespace; `raw` is the folder with raw records."""
+    """Bring accounts, templates and claims to the namespace; `raw` is the folder with raw records."""
     offer = Offer(
         namespace=namespace,
         runtimes=(RUNTIME,),
@@ -39,6 +40,7 @@ def install_forms(cluster: Cluster, parts: BuiltParts, namespace: str, raw: Path
             "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
         },
         *build_account(namespace),
+        *build_user(namespace),
         *build_templates(offer),
     )
 

@@ -58,7 +58,8 @@ class Part:
     folder: str = ""
     """Folder of its module below `local/parts`; empty: the part's name."""
     completed: tuple[str, str, str] | None = None
-    """(module, file, other): the module is built from a copy that also has its `other` as `file`, which its archive lacks."""
+    """(module, file, source): the module is built from a copy that also has `file`, which its archive lacks. `source` is a
+    file of the part's own folder, or else one of the module."""
     disk_gib: float = 1.0
     memory_gib: float = 1.0
 
@@ -128,6 +129,15 @@ PARTS: Mapping[str, Part] = {
             f"{ARGO_WORKFLOWS}/cmd/argoexec",
             folder="argo-workflows",
             completed=(ARGO_WORKFLOWS, f"{_OF_SYSTEM}/signal_linux.go", f"{_OF_SYSTEM}/signal_darwin.go"),
+            disk_gib=4,
+            memory_gib=2.5,
+        ),
+        Part(
+            "argo",
+            f"{ARGO_WORKFLOWS}/cmd/argo",
+            folder="argo-workflows",
+            # The built page is not in the archive, and the program embeds its folder.
+            completed=(ARGO_WORKFLOWS, "ui/dist/app/index.html", "no-page.html"),
             disk_gib=4,
             memory_gib=2.5,
         ),
@@ -236,7 +246,9 @@ def _completed(part: Part, fresh: Path) -> list[str]:
     module, file, other = part.completed
     copy = fresh / _COPY
     shutil.copytree(_module_folder(part, module), copy / "module")
-    shutil.copyfile(copy / "module" / other, copy / "module" / file)
+    own = part.source / other
+    (copy / "module" / file).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(own if own.is_file() else copy / "module" / other, copy / "module" / file)
     shutil.copyfile(part.source / "go.sum", copy / "go.sum")
     modules = (part.source / "go.mod").read_text()
     (copy / "go.mod").write_text(f"{modules}\nreplace {module} => {copy / 'module'}\n")

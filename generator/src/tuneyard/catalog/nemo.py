@@ -8,7 +8,7 @@ Fields: the CRDs of k8s-nim-operator 3.1.2. None is ever empty: the operator dro
 from tuneyard.catalog.nim_cache import listed_name
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_config_map, build_metadata, without_empty
-from tuneyard.catalog.workflows import EXECUTOR, NEMO
+from tuneyard.catalog.workflows_evaluator import EXECUTOR, NEMO, SERVES_EVALUATOR
 from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack
 
 PORT = 8000
@@ -131,7 +131,7 @@ def _evaluator(stack: Stack) -> list[Json]:
         "datastore": {"endpoint": f"{stack.url('data-store')}/v1/hf"},
         "entitystore": {"endpoint": stack.url("entity-store")},
         "vectorDB": {"endpoint": stack.url("vector-db")},
-        "argoWorkflows": {"endpoint": stack.url("workflows"), "serviceAccount": EXECUTOR},
+        "argoWorkflows": {"endpoint": stack.url(SERVES_EVALUATOR), "serviceAccount": EXECUTOR},
         "evaluationImages": images,
         "otel": build_otel(stack),
     }
@@ -210,7 +210,7 @@ COMPONENTS = (
             _ENTITIES,
             _OTEL,
             Need("vector-db", "retrieval evaluations"),
-            Need("workflows", "it runs evaluations as workflows"),
+            Need(SERVES_EVALUATOR, "it runs evaluations as workflows"),
         ),
         objects=_evaluator,
         services=lambda _: {"evaluator": Service("nemo-evaluator", PORT)},

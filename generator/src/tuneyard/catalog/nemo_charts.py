@@ -9,7 +9,7 @@ from tuneyard.catalog.nemo_customizer import (
 )
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.repositories import private_repository
-from tuneyard.catalog.workflows import EXECUTOR, NEMO
+from tuneyard.catalog.workflows_evaluator import EXECUTOR, NEMO, SERVES_EVALUATOR
 from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack
 
 HELIX = "nemo-helix"
@@ -99,7 +99,7 @@ def _umbrella(stack: Stack) -> Json:
             "external": {
                 "dataStore": {"endpoint": stack.url("data-store")},
                 "milvus": {"endpoint": stack.url("vector-db")},
-                "argoWorkflows": {"endpoint": stack.url("workflows")},
+                "argoWorkflows": {"endpoint": stack.url(SERVES_EVALUATOR)},
             },
             "argoServiceAccount": {"create": False, "name": EXECUTOR},
         },
@@ -177,7 +177,7 @@ COMPONENTS = (
             Need("crd:nemo-training", "training jobs"),
             Need("tracking", "loss curves"),
             Need("vector-db", "retrieval evaluations"),
-            Need("workflows", "evaluations run as workflows"),
+            Need(SERVES_EVALUATOR, "evaluations run as workflows"),
             Need("gpu", "training"),
         ),
         values=_umbrella,

@@ -7,7 +7,7 @@ from tuneyard.catalog.nemo import build_nemo, build_otel
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_claim, build_config_map, build_tolerations
 from tuneyard.catalog.repositories import private_repository
-from tuneyard.catalog.workflows import NEMO
+from tuneyard.catalog.workflows_evaluator import NEMO
 from tuneyard.environment.tuning import CustomizerTarget
 from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The templates of the member `workflows`, for each namespace of jobs."""
+"""The templates of the member `workflows`, for each namespace of jobs, and the accounts of their pods and of people."""
 
+from tuneyard_workflows.accounts import build_account, build_login, build_user
 from tuneyard_workflows.form import Offer
-from tuneyard_workflows.templates import build_account, build_templates
+from tuneyard_workflows.templates import build_templates
 
 from tuneyard.catalog.runtimes import REGISTRY_CLAIM
+from tuneyard.catalog.workflows_evaluator import ARGO
 from tuneyard.environment.tuning import Runtime
 from tuneyard.stack.model import Component, Json, Need, Stack
 
@@ -32,9 +34,15 @@ def _offer(stack: Stack, namespace: str) -> Offer:
 
 def _objects(stack: Stack) -> list[Json]:
     objects: list[Json] = []
-    for namespace in (entry.name for entry in stack.environment.fine_tuning.namespaces):
-        objects += build_account(namespace)
-        objects += build_templates(_offer(stack, namespace))
+    sign_on = stack.environment.workflows.single_sign_on
+    namespaces = stack.environment.fine_tuning.namespaces
+    groups = tuple(dict.fromkeys(group for entry in namespaces for group in entry.groups)) if sign_on else ()
+    if groups:
+        objects += build_login(ARGO, groups)
+    for entry in namespaces:
+        objects += build_account(entry.name)
+        objects += build_user(entry.name, entry.groups if sign_on else ())
+        objects += build_templates(_offer(stack, entry.name))
     return objects
 
 
@@ -42,7 +50,7 @@ COMPONENTS = (
     Component(
         name="workflow-templates",
         summary="Forms of Argo Workflows that become FineTuneJobs",
-        namespace="argo",
+        namespace=ARGO,
         needs=lambda _: (
             Need("workflows", "what its templates are for"),
             Need("crd:finetune", "what its workflows make"),

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from tuneyard.checks import gpus, models, settings, storage, tree, versions, vulnerabilities
+from tuneyard.checks import gpus, models, settings, storage, tree, versions, vulnerabilities, workflows
 from tuneyard.findings import Finding, Severity
 from tuneyard.render.files import File
 from tuneyard.stack.model import Stack
@@ -16,6 +16,7 @@ STACK_CHECKS = (
     *storage.CHECKS,
     *versions.CHECKS,
     *vulnerabilities.CHECKS,
+    *workflows.CHECKS,
 )
 FILE_CHECKS = tree.CHECKS
 

@@ -16,7 +16,7 @@ from tuneyard.client.comparing import Comparison, compare
 from tuneyard.client.fetching import Fetched, fetch
 from tuneyard.client.job import Job
 from tuneyard.client.saving import Restored, Saved, restore, save
-from tuneyard.client.submitting import GROUP_VERSION, Parameter, Submitted, build_workflow, parameters_of
+from tuneyard.client.submitting import GROUP_VERSION, Forms, Parameter, Submitted
 from tuneyard.client.usage import Usage, usage_of
 from tuneyard.client.why import Why, explain
 from tuneyard.cluster.client import ClusterClient
@@ -163,7 +163,7 @@ class Client:
 
     def form(self, template: str) -> tuple[Parameter, ...]:
         """The parameters of a WorkflowTemplate of the namespace."""
-        return parameters_of(self._template(template))
+        return self.forms.form(template)
 
     def submit(
         self, template: str, parameters: Mapping[str, str], *, name: str | None = None, dry_run: bool = False
@@ -172,11 +172,7 @@ class Client:
 
         With `dry_run` only the parameters are checked. InputError says all that is wrong with them.
         """
-        workflow = build_workflow(self._template(template), parameters, name)
-        made = workflow["metadata"].get("name", "")
-        if not dry_run:
-            made = self._cluster.create(f"{self._argo}/workflows", workflow)["metadata"]["name"]
-        return Submitted(self.namespace, made, template, dict(parameters))
+        return self.forms.submit(template, parameters, name=name, dry_run=dry_run)
 
     def compare(self, left: str, right: str) -> Comparison:
         """Two jobs side by side; `other/name` is one of another namespace."""
@@ -203,18 +199,9 @@ class Client:
         return f"{_API}/namespaces/{self.namespace}/{names.JOB_PLURAL}"
 
     @property
-    def _argo(self) -> str:
-        return f"/apis/{GROUP_VERSION}/namespaces/{self.namespace}"
-
-    def _template(self, name: str) -> Json:
-        found = self._cluster.get(f"{self._argo}/workflowtemplates/{name}")
-        if found is None:
-            there = [
-                each["metadata"]["name"] for each in self._cluster.items(f"{self._argo}/workflowtemplates")
-            ]
-            hint = did_you_mean(name, there) or "an environment with the component workflow-templates"
-            raise _wrong(f"there is no WorkflowTemplate {name} in namespace {self.namespace}", hint)
-        return dict(found)
+    def forms(self) -> Forms:
+        """The forms of Argo Workflows in the namespace, by the rights of the kubeconfig."""
+        return Forms(_ClusterForms(self._cluster, self.namespace))
 
     def _of(self, namespace: str) -> Self:
         other = object.__new__(type(self))
@@ -250,3 +237,21 @@ class Client:
         there = [job.name for job in self.list()]
         hint = did_you_mean(name, there) or "kubectl tuneyard list -A"
         return _wrong(f"there is no FineTuneJob {name} in namespace {self.namespace}", hint)
+
+
+class _ClusterForms:
+    """WorkflowTemplates and Workflows at the API server."""
+
+    def __init__(self, cluster: ClusterClient, namespace: str) -> None:
+        self._cluster, self.namespace = cluster, namespace
+        self._path = f"/apis/{GROUP_VERSION}/namespaces/{namespace}"
+
+    def template(self, name: str) -> Json | None:
+        found = self._cluster.get(f"{self._path}/workflowtemplates/{name}")
+        return None if found is None else dict(found)
+
+    def templates(self) -> Jsons:
+        return self._cluster.items(f"{self._path}/workflowtemplates")
+
+    def create(self, workflow: Mapping[str, Any]) -> Json:
+        return self._cluster.create(f"{self._path}/workflows", dict(workflow))

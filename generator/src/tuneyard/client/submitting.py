@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tuneyard_api.problems import clip
 
@@ -34,6 +34,59 @@ class Submitted:
     template: str
     parameters: Mapping[str, str]
     """The parameters that were given; the others have their defaults."""
+
+
+class Source(Protocol):
+    """Where the WorkflowTemplates of one namespace are, and where Workflows are made: the API server, or Argo's."""
+
+    namespace: str
+
+    def template(self, name: str) -> dict[str, Any] | None:
+        """A WorkflowTemplate, or None where there is no such one."""
+
+    def templates(self) -> list[dict[str, Any]]:
+        """All of them."""
+
+    def create(self, workflow: Mapping[str, Any]) -> dict[str, Any]:
+        """The Workflow as it was made."""
+
+
+class Forms:
+    """The forms of one namespace.
+
+    Raises:
+        InputError: from every method, when there is no such form, or no right; its text says what to try.
+    """
+
+    def __init__(self, source: Source) -> None:
+        """`source`: `ArgoServer`, or what `Client` makes of a kubeconfig."""
+        self._source = source
+
+    def form(self, template: str) -> tuple[Parameter, ...]:
+        """The parameters of a WorkflowTemplate of the namespace."""
+        return parameters_of(self._template(template))
+
+    def submit(
+        self, template: str, parameters: Mapping[str, str], *, name: str | None = None, dry_run: bool = False
+    ) -> Submitted:
+        """Create a Workflow from a WorkflowTemplate; `name` absent: the template's with five characters behind it.
+
+        With `dry_run` only the parameters are checked. InputError says all that is wrong with them.
+        """
+        workflow = build_workflow(self._template(template), parameters, name)
+        made = workflow["metadata"].get("name", "")
+        if not dry_run:
+            made = self._source.create(workflow)["metadata"]["name"]
+        return Submitted(self._source.namespace, made, template, dict(parameters))
+
+    def _template(self, name: str) -> dict[str, Any]:
+        found = self._source.template(name)
+        if found is None:
+            there = [each["metadata"]["name"] for each in self._source.templates()]
+            hint = did_you_mean(name, there) or "an environment with the component workflow-templates"
+            problem = f"there is no WorkflowTemplate {name} in namespace {self._source.namespace}"
+            raise InputError([Finding("job", problem, hint=hint)])
+        return found
 
 
 def parameters_of(template: Mapping[str, Any]) -> tuple[Parameter, ...]:

@@ -22,6 +22,7 @@ from tuneyard.environment.cluster import (
 )
 from tuneyard.environment.models import Pipeline, ServedModel
 from tuneyard.environment.tuning import FineTuning
+from tuneyard.environment.workflows import Workflows
 
 
 class Use(Contract):
@@ -102,3 +103,5 @@ class Environment(Contract):
     """NIMPipelines."""
     fine_tuning: FineTuning = FineTuning()
     """Fine-tuning."""
+    workflows: Workflows = Workflows()
+    """Argo Workflows."""

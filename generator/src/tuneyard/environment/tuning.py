@@ -39,6 +39,9 @@ class Runtime(Contract):
     that is not in `models`. Example: `{defaults: {workspaceSizeGiB: 50}}`."""
 
 
+Group = Annotated[str, Field(pattern=r"^[A-Za-z0-9/][A-Za-z0-9 ._:@/-]*$", max_length=128)]
+
+
 class TuningNamespace(Contract):
     """A namespace in which people run FineTuneJobs."""
 
@@ -54,6 +57,8 @@ class TuningNamespace(Contract):
     jobs_folder: Annotated[str, Field(pattern=RELATIVE_PATH, max_length=200)] | None = None
     """Folder of this repository with FineTuneJobs that Argo CD applies to this namespace and never deletes; absent:
     people apply their jobs themselves. Example: `jobs/team-a`."""
+    groups: Annotated[tuple[Group, ...], Field(max_length=16)] = ()
+    """Groups of `workflows.singleSignOn` whose members may submit forms of Argo Workflows here. Example: `[team-a]`."""
 
 
 class CustomizerOption(Contract):

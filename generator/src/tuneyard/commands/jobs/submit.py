@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import click
 
-from tuneyard.client import Client, Parameter
-from tuneyard.commands.jobs.options import output_option, print_json, with_client
+from tuneyard.client import Forms, Parameter
+from tuneyard.commands.jobs.options import output_option, print_json, with_forms
 from tuneyard.commands.reporting import one
 from tuneyard.views.jobs import table
 
@@ -19,13 +19,13 @@ from tuneyard.views.jobs import table
 )
 @click.option("--fields", is_flag=True, help="Print the parameters of the form, and submit nothing.")
 @click.option("--dry-run", is_flag=True, help="Check the parameters, and submit nothing.")
-@with_client
+@with_forms
 @output_option
 def command(
     template: str,
     parameters: tuple[str, ...],
     name: str | None,
-    client: Client,
+    forms: Forms,
     output: str,
     *,
     fields: bool,
@@ -41,10 +41,10 @@ def command(
     All that is wrong with the parameters is said at once, and then nothing is created.
     """
     if fields:
-        _print_form(one(lambda: client.form(template)), output)
+        _print_form(one(lambda: forms.form(template)), output)
         return
     given = _given(parameters)
-    made = one(lambda: client.submit(template, given, name=name, dry_run=dry_run))
+    made = one(lambda: forms.submit(template, given, name=name, dry_run=dry_run))
     if output == "json":
         print_json(asdict(made))
     elif dry_run:
