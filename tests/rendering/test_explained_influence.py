@@ -97,7 +97,7 @@ OTHERS: dict[str, list[Any]] = {
     "secrets.imagePull": ["registry"], "fineTuning.runtimes[].spec": [{"precisions": ["bf16"]}, {}],
     "fineTuning.namespaces": [[], [{"name": "other"}]], "fineTuning.namespaces[]": [{"name": "other"}],
     "fineTuning.namespaces[].name": ["other"], "fineTuning.namespaces[].gpus": [3, 5], "fineTuning.namespaces[].storageGiB": [333],
-    "fineTuning.namespaces[].groups": [["team"]], "workflows": [{"singleSignOn": {"issuer": "https://login.example.org", "url": "https://w.example.org"}}],
+    "fineTuning.namespaces[].groups": [["team"]], "workflows.singleSignOn": [{"issuer": "https://login.example.org", "url": "https://w.example.org"}],
     "fineTuning.namespaces[].jobs": [3], "fineTuning.namespaces[].jobsFolder": ["jobs/other", None],
     "fineTuning.registryS3": [{"bucket": "adapters"}, None], "fineTuning.registryS3.bucket": ["other"], "fineTuning.registryS3.prefix": ["other"],
     "fineTuning.registryS3.endpoint": ["https://s3.example.org"], "fineTuning.registryS3.region": ["us-west-2"],
