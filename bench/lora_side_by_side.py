@@ -103,6 +103,7 @@ _ALL = [
     Row("tuneyard", "1b", "sft", "short", 4, 2048),
     Row("before", "1b", "sft", "short", 4, 2048),
     Row("tuneyard", "8b", "lora", "long", 2, 4096, gpus=2),
+    Row("tuneyard", "8b", "lora", "long", 2, 4096, quantization="fp8", gpus=2),
     Row("tuneyard", "1b", "lora", "short", 4, 2048, gpus=2),
     Row("tuneyard", "1b", "sft", "short", 4, 2048, gpus=2),
 ]

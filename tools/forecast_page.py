@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from committed import keep
+from tuneyard_api.forecast.choice import placed
 from tuneyard_api.forecast.duration import seconds_per_step
 from tuneyard_api.forecast.gpus import Gpu, gpu_of
 from tuneyard_api.forecast.memory import CONTEXT, GIB, memory_of
-from tuneyard_api.forecast.work import Work
+from tuneyard_api.forecast.work import Work, is_to_be_spread
 from tuneyard_api.model_shape import ModelShape, shape_of
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -56,8 +57,9 @@ Sources: `bench/trainer_memory.py` and `bench/lora_side_by_side.py`, whose files
 - **Weights** follow from the headers of the model's safetensors files: 2 bytes a parameter in bfloat16, 0.52 in nf4, 1 in
   int8; embeddings, norms and the output head are never quantised. In fp8 each weight is held by rows and by columns, so
   it takes as much as bfloat16, and saves time alone.
-- **Trained parameters** are float32, with a gradient and two moments of AdamW: 16 bytes each. FSDP2 spreads them, and the
-  base model, over all GPUs.
+- **Trained parameters** are float32, with a gradient and two moments of AdamW: 16 bytes each. Several
+  GPUs hold an adapter and its base model each in whole, if that fills at most 90 % of their memory; otherwise, and for full
+  fine-tuning, FSDP2 spreads all over them.
 - **Activations** follow from which tensors each path of the trainer keeps for the backward pass; with gradient
   checkpointing from the input of each layer, and one whole layer.
 - **Logits**: the plain path holds those of all tokens of a micro batch, in float32; the fast path 4,096 tokens of them.
@@ -69,8 +71,9 @@ promises nothing for a GPU that is not in it. Memory follows from the code, but 
 
 ## What was not measured
 
-Other GPUs than these: their time is taken from NVIDIA's data sheets, and the plan says so. Several GPUs: one run of LoRA on
-two H200; more of them are taken to keep as much of their speed. Mixtures of experts, `dpo`, `ia3`, `pTuning` and DoRA: their
+Other GPUs than these: their time is taken from NVIDIA's data sheets, and the plan says so. Several GPUs: LoRA on two
+H200 that hold the whole model each, and full fine-tuning that is spread over them; more GPUs are taken to keep as much of
+their speed. Mixtures of experts, `dpo`, `ia3`, `pTuning` and DoRA: their
 arithmetic is written and not measured. int8 was measured once with gradient checkpointing, and two of its constants
 come from that. An H100 was measured for LoRA of 8 billion and of 1.1 billion parameters and for full fine-tuning of
 the latter; everything else on an H200.
@@ -163,7 +166,12 @@ def _of_side_by_side(source: str, result: dict[str, Any]) -> Iterator[Measured]:
         )
         speed = row.get("tokensPerSecondAfterFirst") or row["tokensPerSecond"]
         yield Measured(
-            source, name.removeprefix("tuneyard-"), _gpu(result), work, row["peakMemoryGiB"], speed
+            source,
+            name.removeprefix("tuneyard-"),
+            _gpu(result),
+            placed(work, _gpu(result)),
+            row["peakMemoryGiB"],
+            speed,
         )
 
 
@@ -220,6 +228,7 @@ def _work(
         record=record,
         is_recomputing=is_recomputing,
         processes=processes,
+        is_spread=is_to_be_spread(processes, quantization),
     )
 
 

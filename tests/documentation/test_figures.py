@@ -116,7 +116,7 @@ NAMES = {
         *(f"{kind}-nvidia-h100-80gb-hbm3" for kind in ("8b-lora", "1b-lora", "1b-sft")),
         *(f"{kind}-nvidia-h200" for kind in ("8b-lora", "8b-lora-fp8", "1b-lora-1b-sft")),
         *(f"{kind}-nvidia-h200" for kind in ("8b-lora-8b-lora-fp8", "1b-lora-1b-sft-8b-lora")),
-        "1b-lora-8b-lora-nvidia-h200-x2",
+        "1b-lora-1b-sft-8b-lora-8b-lora-fp8-nvidia-h200-x2",
     ],
 )
 def test_the_table_of_programs_side_by_side_is_what_was_measured(what: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tuneyard_api.forecast.choice import changes_that_fit, choose, fits
+from tuneyard_api.forecast.choice import changes_that_fit, choose, fits, placed
 from tuneyard_api.forecast.duration import seconds_of, seconds_per_step
 from tuneyard_api.forecast.gpus import Gpu, gpu_of, products
 from tuneyard_api.forecast.memory import GIB, memory_of
@@ -69,10 +69,37 @@ def test_weights_by_quantization(quantization: str | None, gib: float) -> None:
 
 
 def test_gpus_share_what_is_trained() -> None:
-    one, four = memory_of(work(method="sft")), memory_of(work(method="sft", accumulation=2, processes=4))
+    given = work(method="sft", accumulation=16)
+    one, four = memory_of(given), memory_of(given.on(4))
     assert four.trained + four.gradients + four.optimizer == pytest.approx(
         (one.trained + one.gradients + one.optimizer) / 4
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "product", "is_spread"),
+    [
+        (work(), "NVIDIA-H200", False),
+        (work(is_recomputing=True), "NVIDIA-L4", False),
+        (work(), "NVIDIA-L4", True),
+        (work(shape=SEVENTY_B), "NVIDIA-H200", True),
+        (work(method="sft"), "NVIDIA-H200", True),
+        (work(), "Example-GPU-9000", True),
+        (work(quantization="nf4"), "Example-GPU-9000", False),
+    ],
+)
+def test_a_model_is_whole_on_each_gpu_where_an_adapter_and_its_base_have_room(
+    given: Work, product: str, is_spread: bool
+) -> None:
+    found = placed(given.on(2), gpu_of(product))
+    assert found.is_spread is is_spread
+    if not is_spread:
+        assert memory_of(found).total == pytest.approx(memory_of(given).total)
+
+
+def test_gradients_beside_activations_are_those_of_an_earlier_pass() -> None:
+    several, single = (memory_of(work(accumulation=passes)) for passes in (2, 1))
+    assert several.total - single.total == several.gradients == 41_943_040 * 4
 
 
 def test_the_fast_path_never_has_all_logits_at_once() -> None:

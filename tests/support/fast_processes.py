@@ -9,13 +9,15 @@ import torch
 from tuneyard_trainer.fast.path import FastPath
 from tuneyard_trainer.model.loading import trained_parameters
 from tuneyard_trainer.model.sharding import shard
-from tuneyard_trainer.model.world import World, joined_world, whole
+from tuneyard_trainer.model.world import World, is_spread, joined_world, whole
 
 from support.fast_models import LLAMA, WIDE, base_of, batch_of, fast_loss, model_of
 
 ROWS = [[[0, 1, 2], [3, 4]], [[5], [2, 3]], [[1, 5]], [[3], [0, 2]]] * 2
 """Records of each micro batch; processes take them in turn."""
+WHOLE = "an adapter, its base model in each process"
 CASES = {
+    WHOLE: (False, "Llama", LLAMA, {}),
     "an adapter": (False, "Llama", LLAMA | {"attention_bias": True}, {}),
     "an adapter, recomputed": (False, "Llama", LLAMA, {"is_recomputing": True}),
     "a whole model": (True, "Qwen3", WIDE | {"tie_word_embeddings": True}, {}),
@@ -31,10 +33,18 @@ def trained(case: str, world: World) -> dict[str, Any]:
     base = model if is_whole else model.get_base_model()
     if how.get("is_recomputing"):
         base.activation_checkpointing_enable()
-    if world.size > 1:
+    parameters = trained_parameters(model)
+    if case == WHOLE:
+        if not world.is_first:
+            for parameter in parameters.values():
+                parameter.data.zero_()
+        world.copy_first(list(parameters.values()))
+    elif world.size > 1:
         shard(model, base, world, gathered_as=None)
     fast = FastPath(model, longest=64, is_compiled=False, **how)
-    parameters = trained_parameters(model)
+    if world.size > 1 and case != WHOLE:
+        # FSDP2 has put others in their place.
+        parameters = trained_parameters(model)
     optimizer = torch.optim.SGD(parameters.values(), lr=0.01)
     mine = ROWS[world.rank :: world.size]
     losses = list[list[float]]()
@@ -44,6 +54,7 @@ def trained(case: str, world: World) -> dict[str, Any]:
             loss = fast_loss(fast, batch_of(rows))
             (loss / len(mine)).backward()
             losses[-1].append(float(loss.detach()))
+        world.average([parameter.grad for parameter in parameters.values() if not is_spread(parameter)])
         optimizer.step()
         optimizer.zero_grad()
     return {"losses": losses, **{key: whole(value.detach()) for key, value in parameters.items()}}

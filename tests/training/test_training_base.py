@@ -117,11 +117,6 @@ def test_evaluation_leaves_weights_in_4_bits_as_they_are(loaded):
     torch.testing.assert_close(model.train()(input_ids=tokens).logits, before, atol=0, rtol=0)
 
 
-def test_base_in_fewer_bits_is_not_spread_over_processes(loaded):
-    with pytest.raises(StageFailure, match="nf4 trains on one GPU"):
-        loaded(quantization="nf4", gpusPerNode=2)
-
-
 def test_image_without_bitsandbytes_says_so(loaded, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(StageFailure, match="this image has no bitsandbytes"):

@@ -121,25 +121,29 @@ def test_two_processes_continue_with_all_weights_where_one_stopped(plan_of, alon
 
 @pytest.mark.parametrize(
     "method",
-    ["dpo", pytest.param("ia3", marks=pytest.mark.long), pytest.param("dora", marks=pytest.mark.long)],
+    ["dpo", "nf4", pytest.param("ia3", marks=pytest.mark.long), pytest.param("dora", marks=pytest.mark.long)],
 )
 def test_two_processes_train_every_adapter_as_one_does(plan_of, tmp_path, pods, method):
-    """DPO switches the adapter off and on between two passes, and DoRA reads the weights of a layer."""
+    """DPO switches the adapter off and on between two passes, and DoRA reads the weights of a layer.
+
+    A base model in fewer bits is whole in each process.
+    """
     data = tmp_path / "pairs.jsonl"
     records = [{"prompt": f"say {n} =", "chosen": " red", "rejected": f" cat {n}"} for n in range(12)]
     data.write_text("".join(json.dumps(record) + "\n" for record in records))
     changes = {
         "dpo": {"dpo": {}, "dataset": {"format": "preference", "training": {"path": str(data)}}},
+        "nf4": {"quantization": "nf4"},
         "ia3": {},
         "dora": {"lora": LORA | {"dropout": 0.0, "dora": True}},
     }[method]
-    name = "lora" if method == "dora" else method
+    name = "lora" if method in ("dora", "nf4") else method
 
     def plan(processes):
         made = plan_of(processes, name)
         laid_over = made.model_dump(mode="json", by_alias=True)
         for key, part in changes.items():
-            laid_over[key] = (laid_over[key] or {}) | part
+            laid_over[key] = (laid_over[key] or {}) | part if isinstance(part, dict) else part
         return type(made).model_validate(laid_over)
 
     (tmp_path / "alone").mkdir()
@@ -154,7 +158,8 @@ def test_two_processes_train_every_adapter_as_one_does(plan_of, tmp_path, pods, 
             one.evaluation.preferences.tuned_margin, abs=1e-3
         )
         return
-    models = [load_file(each.workspace / "model/model.safetensors") for each in (alone, pods)]
+    written = "adapter/adapter_model.safetensors" if method == "nf4" else "model/model.safetensors"
+    models = [load_file(each.workspace / written) for each in (alone, pods)]
     assert all(torch.allclose(models[0][key], models[1][key], atol=1e-4) for key in models[0])
 
 

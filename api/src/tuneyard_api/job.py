@@ -113,7 +113,11 @@ class Training(Contract):
 
 
 class Parallelism(Contract):
-    """Nodes and GPUs of the training. The data-parallel size is nodes x GPUs; FSDP2 shards the model over all of them."""
+    """Nodes and GPUs of the training. The data-parallel size is nodes x GPUs.
+
+    Each GPU holds the base model of an adapter if it has room; otherwise, and for full fine-tuning, FSDP2 shards the
+    model over all of them.
+    """
 
     nodes: Annotated[int, Field(ge=1, le=64)] = 1
     """Number of nodes, each with one training pod; more than one needs a storage class for ReadWriteMany."""

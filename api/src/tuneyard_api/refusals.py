@@ -158,13 +158,6 @@ def _capability_problems(job: FineTuneJob, runtime: FineTuneRuntime) -> Iterable
             "spec.model.quantization",
             f"runtime {runtime.metadata.name} has {', '.join(has) or 'none'} (got {asked}); try {other}",
         )
-    gpus = processes(job)
-    if asked is not None and gpus > 1:
-        yield Problem(
-            "spec.model.quantization",
-            f"a base model in fewer bits trains on one GPU (got {asked} on {gpus}); try parallelism.gpusPerNode 1 and"
-            " nodes 1, or leave it out",
-        )
 
 
 def _process_problems(job: FineTuneJob) -> Iterable[Problem]:

@@ -37,6 +37,18 @@ def fits(memory: Memory, gpu: Gpu) -> bool:
     return gpu.memory_gib is None or memory.total <= gpu.memory_gib * GIB
 
 
+def placed(work: Work, gpu: Gpu) -> Work:
+    """The work with all of the model on each GPU, if it is to be spread, trains an adapter, and fits with room to spare.
+
+    Then GPUs tell each other the gradients of the adapter once a step, and nothing else. The trainer asks the same of the
+    GPUs that it has.
+    """
+    if not work.is_spread or work.method == "sft" or gpu.memory_gib is None:
+        return work
+    whole = replace(work, is_spread=False)
+    return whole if memory_of(whole).total <= _CAREFUL * gpu.memory_gib * GIB else work
+
+
 def choose(work: Work, gpu: Gpu, *, has_micro_batch: bool, has_checkpointing: bool) -> Work:
     """The work with micro batch and gradient checkpointing chosen where the job does not have them; same global batch.
 
@@ -47,7 +59,7 @@ def choose(work: Work, gpu: Gpu, *, has_micro_batch: bool, has_checkpointing: bo
         return work
     sizes = (work.micro_batch,) if has_micro_batch else _sizes(work)
     ways = (work.is_recomputing,) if has_checkpointing else (False, True)
-    candidates = [work.with_batch(size, is_recomputing=way) for way in ways for size in sizes]
+    candidates = [placed(work.with_batch(size, is_recomputing=way), gpu) for way in ways for size in sizes]
     needs = {candidate: memory_of(candidate).total for candidate in candidates}
     room = gpu.memory_gib * GIB
     fitting = [each for each in candidates if needs[each] <= _CAREFUL * room]
@@ -81,7 +93,8 @@ def _changes(work: Work, gpu: Gpu, quantizations: set[str]) -> Iterator[tuple[st
     least = (work.with_batch(1, is_recomputing=True), f" with {_checkpointing(1, work)}")
     for base, also in ((work, ""), least):
         if "nf4" in quantizations and _can_be_quantized(base):
-            yield "quantization", f"model.quantization: nf4{also}", replace(base, quantization="nf4"), gpu
+            changed = replace(base, quantization="nf4", is_spread=False)
+            yield "quantization", f"model.quantization: nf4{also}", changed, gpu
     for base, also in ((work, ""), least):
         for count in _more_gpus(work):
             yield "gpus", f"{_parallelism(count)}{also}", base.on(count), gpu
@@ -93,11 +106,11 @@ def _changes(work: Work, gpu: Gpu, quantizations: set[str]) -> Iterator[tuple[st
 
 def _can_be_quantized(work: Work) -> bool:
     is_lora = work.method in LORA_METHODS and not work.is_dora
-    return is_lora and work.quantization != "nf4" and work.processes == 1
+    return is_lora and work.quantization != "nf4"
 
 
 def _more_gpus(work: Work) -> list[int]:
-    """Numbers of GPUs over which the work can be spread; a quantised model trains on one."""
+    """Numbers of GPUs over which the work can be spread; a quantised model is whole on each of them."""
     batch = work.micro_batch * work.accumulation * work.processes
     if work.quantization is not None:
         return []

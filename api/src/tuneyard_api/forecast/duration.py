@@ -37,6 +37,10 @@ _TOGETHER = 0.78
 """Share of their speed that several GPUs keep while FSDP2 gathers and spreads parameters between them."""
 _LAUNCH_TOGETHER = 12e-3
 """Seconds of a layer and pass that the CPU needs where FSDP2 gathers parameters."""
+_MEETING = 10e-3
+"""Seconds of a step in which GPUs that hold the whole model wait for each other."""
+_LINK = 3e11
+"""Bytes a second that they tell each other of their gradients."""
 _CASTS = 40
 """Bytes of memory traffic of each trained weight in each micro batch: casts to bfloat16, and its gradient."""
 _OPTIMIZER = 50
@@ -65,12 +69,19 @@ def seconds_per_step(work: Work, gpu: Gpu) -> float:
     by_weights = work.shape.linear_parameters * passes * _DEQUANTIZED.get(work.quantization or "", 0)
     if work.method == "sft":
         by_weights += work.trained_parameters * _CASTS
-    is_alone = work.processes == 1
-    launches = (pace.launch if is_alone else _LAUNCH_TOGETHER) * work.shape.layers * passes / 2
+    launches = (_LAUNCH_TOGETHER if work.is_spread else pace.launch) * work.shape.layers * passes / 2
     computing = by_token * work.tokens + by_weights / bandwidth
-    micro = max(computing if is_alone else computing / _TOGETHER, launches)
-    optimizer = work.trained_parameters / work.processes * _OPTIMIZER / bandwidth
-    return micro * work.accumulation + optimizer
+    micro = max(computing / _TOGETHER if work.is_spread else computing, launches)
+    mine = work.trained_parameters / (work.processes if work.is_spread else 1)
+    optimizer = mine * _OPTIMIZER / bandwidth
+    return micro * work.accumulation + optimizer + _averaging(work)
+
+
+def _averaging(work: Work) -> float:
+    """Seconds in which GPUs that hold the whole model average their gradients, in float32."""
+    if work.is_spread or work.processes == 1:
+        return 0.0
+    return _MEETING + 8 * work.trained_parameters * (1 - 1 / work.processes) / _LINK
 
 
 def _products(work: Work, gpu: Gpu, pace: Pace) -> float:

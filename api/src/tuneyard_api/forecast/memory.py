@@ -61,10 +61,10 @@ class Memory:
 
 
 def memory_of(work: Work) -> Memory:
-    """Memory of each GPU; FSDP2 spreads weights, gradients and optimizer over all of them."""
+    """Memory of each GPU; where FSDP2 spreads the model, it spreads weights, gradients and optimizer over all of them."""
     trained = work.trained_parameters
     weights = 0.0 if work.method == "sft" else _frozen(work)
-    share = 1 / work.processes
+    share = 1 / work.processes if work.is_spread else 1.0
     kept = kept_of_layer(work) * work.tokens
     # In the backward pass of a layer its widest part has its gradients beside it.
     meanwhile: float = 3 * work.shape.feedforward * _width(work) * work.tokens
@@ -77,10 +77,14 @@ def memory_of(work: Work) -> Memory:
     logits = _logits(work)
     # Logits are there before the first layer's gradients are: only the larger of both counts.
     beyond = max(0.0, meanwhile - logits)
+    gradients = trained * _FLOAT32 * share
+    if work.accumulation == 1:
+        # None are left of an earlier pass: they come as activations go.
+        gradients = max(0.0, gradients - activations - logits)
     return Memory(
         weights=weights * share,
         trained=trained * _FLOAT32 * share,
-        gradients=trained * _FLOAT32 * share,
+        gradients=gradients,
         optimizer=trained * _ADAM * share,
         activations=activations + beyond + _gathered(work),
         logits=logits,
@@ -110,7 +114,7 @@ def kept_of_layer(work: Work) -> float:
         return width * (4 * hidden + 2 * queries + 2 * keys + 3 * inner)
     # Both norms keep float32; attention keeps queries, keys, values and its output; the MLP keeps gate, its activation and up.
     common = 8 * hidden + width * (2 * queries + 2 * keys + 3 * inner)
-    if work.method == "sft" and work.processes > 1:
+    if work.method == "sft" and work.is_spread:
         # FSDP2 gathers weights in the type of the products: the norms keep what they multiply, and products share their input.
         return common + width * (4 * hidden + inner)
     if work.method == "sft":
@@ -143,7 +147,7 @@ def _copies(work: Work) -> float:
     if work.quantization == "int8":
         return float(work.shape.linear_parameters)
     is_plain = work.why_plain is not None
-    if work.method != "sft" or not is_plain or not work.is_bf16 or work.processes > 1 or work.is_recomputing:
+    if work.method != "sft" or not is_plain or not work.is_bf16 or work.is_spread or work.is_recomputing:
         return 0.0
     # The backward pass uses the bfloat16 weights that autocast made for the forward pass.
     return 2.0 * work.shape.parameters
@@ -160,7 +164,7 @@ def _logits(work: Work) -> float:
 
 def _gathered(work: Work) -> float:
     """Bytes of parameters that FSDP2 has gathered at once: two layers, and what is outside of all layers."""
-    if work.processes == 1:
+    if not work.is_spread:
         return 0.0
     shape = work.shape
     outside = shape.parameters - shape.linear_parameters

@@ -39,6 +39,8 @@ class Work:
     """Whether gradient checkpointing is on."""
     processes: int
     """GPUs over all nodes."""
+    is_spread: bool = False
+    """Whether FSDP2 spreads the model over all GPUs; otherwise each of them holds all of it (see choice.placed)."""
 
     @property
     def rows(self) -> int:
@@ -100,7 +102,18 @@ class Work:
         batch = self.micro_batch * self.accumulation * self.processes
         share = batch // processes
         micro = next(size for size in range(min(self.micro_batch, share), 0, -1) if share % size == 0)
-        return replace(self, processes=processes, micro_batch=micro, accumulation=share // micro)
+        return replace(
+            self,
+            processes=processes,
+            micro_batch=micro,
+            accumulation=share // micro,
+            is_spread=is_to_be_spread(processes, self.quantization),
+        )
+
+
+def is_to_be_spread(processes: int, quantization: str | None) -> bool:
+    """Whether FSDP2 spreads a model, unless it is found to fit on each GPU; it can't spread a quantized one."""
+    return processes > 1 and quantization is None
 
 
 def work_of(
@@ -137,4 +150,5 @@ def work_of(
         record=min(record or sequence, sequence),
         is_recomputing=training.gradient_checkpointing,
         processes=training.data_parallel,
+        is_spread=is_to_be_spread(training.data_parallel, job.quantization),
     )

@@ -18,6 +18,7 @@ from tuneyard_api.registry import StoredBase
 from tuneyard_trainer.model.adapter_config import build_adapter_config, make_prompts_exact
 from tuneyard_trainer.model.families import Family
 from tuneyard_trainer.model.peft_warnings import peft_is_strict
+from tuneyard_trainer.model.placement import is_whole_everywhere
 from tuneyard_trainer.model.quantized import hold_weights_still, quantization_options
 from tuneyard_trainer.model.record_bounds import take_bounds
 from tuneyard_trainer.model.resume_adapter import with_former_adapter
@@ -93,11 +94,18 @@ def _has_bf16() -> bool:
 
 
 def load_model(
-    folder: Path, job: ResolvedJob, device: Device, world: World, former: Path | None = None
+    folder: Path,
+    job: ResolvedJob,
+    device: Device,
+    world: World,
+    former: Path | None = None,
+    *,
+    longest: int | None = None,
 ) -> Any:
     """The model to train, the same in every process: with all methods but sft a PeftModel.
 
-    Its adapter is new, or the one in `former` if the job continues one.
+    Its adapter is new, or the one in `former` if the job continues one. `longest` is the longest sequence of the data in
+    tokens, if it is known. FSDP2 spreads the model over all processes unless each of them can hold it (model/placement.py).
 
     Raises:
         StageFailure: BadInput, if lora.targetModules names what the model does not have, or the method is unknown.
@@ -132,8 +140,11 @@ def load_model(
     model = base if is_whole else _with_adapter(base, job, former)
     if job.training.gradient_checkpointing:
         base.activation_checkpointing_enable()
-    if world.size == 1:
-        return model.to(device.torch_device) if not quantization else model
+    if is_whole_everywhere(folder, job, device.torch_device, world, longest=longest):
+        if not quantization:
+            model.to(device.torch_device)
+        world.copy_first(list(trained_parameters(model).values()))
+        return model
     from tuneyard_trainer.model.sharding import shard  # noqa: PLC0415  one process needs none of it
 
     shard(model, base, world, gathered_as=torch.bfloat16 if is_whole and device.is_autocast else None)

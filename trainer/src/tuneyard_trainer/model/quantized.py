@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from tuneyard_api.pod_contract import ResolvedJob
 
-from tuneyard_trainer.pod.context import is_distributed
 from tuneyard_trainer.pod.failures import bad_input
 
 _HOPPER = (9, 0)
@@ -33,10 +32,6 @@ def quantization_options(
     kind = job.quantization
     if kind is None:
         return {}
-    if is_distributed(job):
-        raise bad_input(
-            f"model.quantization: {kind} trains on one GPU; try parallelism.gpusPerNode 1, or leave it out"
-        )
     if kind == "fp8":
         if why := why_no_fp8(torch_device):
             raise bad_input(

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes of one training, which torchrun starts, and their collective operations.
 
-Each process takes every n-th micro batch of the global batch and holds every n-th part of the model (FSDP2). A
-forward pass gathers parameters from all processes: all of them run the same number of passes, or all wait.
+Each process takes every n-th micro batch of the global batch. It holds every n-th part of the model (FSDP2), or all of
+it. Spread, a forward pass gathers parameters from all processes: all of them run the same number of passes, or all wait.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,6 +17,9 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
+
+_MESSAGE = 2**26
+"""Most numbers of tensors that are sent together; a larger one is sent alone."""
 
 _SILENCE = timedelta(minutes=15)
 """How long a process waits for the others before it gives up."""
@@ -42,6 +45,19 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def average(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Averages tensors of one type, which all processes have whole, over all of them, in place."""
+        for some in _messages(tensors) if self.size > 1 else ():
+            together = torch.cat([tensor.flatten() for tensor in some])
+            _spread_out(self.sum(together).div_(self.size), some)
+
+    def copy_first(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Gives tensors of one type, which all processes have whole, the values of the first process."""
+        for some in _messages(tensors) if self.size > 1 else ():
+            together = torch.cat([tensor.detach().flatten() for tensor in some])
+            dist.broadcast(together, 0)
+            _spread_out(together, some)
+
     def is_any(self, flag: object) -> bool:
         """Whether `flag` is true in some process."""
         if self.size == 1:
@@ -59,6 +75,25 @@ class World:
     def of_first(self, value: T) -> T:
         """The first process's value."""
         return self.gather(value)[0]
+
+
+def _messages(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """The tensors in turn, as few at once as make a message of the usual size: each needs memory for itself."""
+    some: list[torch.Tensor] = []
+    for tensor in tensors:
+        if some and sum(each.numel() for each in some) + tensor.numel() > _MESSAGE:
+            yield some
+            some = []
+        some.append(tensor)
+    if some:
+        yield some
+
+
+def _spread_out(together: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+    parts = together.split([tensor.numel() for tensor in tensors])
+    with torch.no_grad():
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
 @contextmanager
@@ -98,13 +133,21 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def is_spread(tensor: torch.Tensor) -> bool:
+    """Whether each process has a part of a parameter."""
+    return isinstance(tensor, DTensor)
+
+
 def rows_held(tensor: torch.Tensor, world: World) -> tuple[int, int]:
-    """First row and end of this process's part of a parameter.
+    """First row and end of this process's part of a parameter."""
+    return rows_of_share(tensor, world) if is_spread(tensor) else (0, tensor.shape[0])
+
+
+def rows_of_share(tensor: torch.Tensor, world: World) -> tuple[int, int]:
+    """First row and end of this process's share of a parameter, whether it holds more or not.
 
     FSDP2 cuts the first dimension as torch.chunk does: equal parts, the last ones shorter or empty.
     """
     rows = tensor.shape[0]
-    if not isinstance(tensor, DTensor):
-        return 0, rows
     part = -(-rows // world.size)
     return min(world.rank * part, rows), min((world.rank + 1) * part, rows)

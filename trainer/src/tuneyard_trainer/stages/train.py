@@ -47,7 +47,7 @@ def train_here(context: StageContext) -> TrainFacts:
     from tuneyard_trainer.model.loading import choose_device, load_model, save_tuned  # noqa: PLC0415
     from tuneyard_trainer.model.merged import write_merged  # noqa: PLC0415
     from tuneyard_trainer.model.reloaded import check_merged, check_written  # noqa: PLC0415
-    from tuneyard_trainer.model.world import joined_world  # noqa: PLC0415
+    from tuneyard_trainer.model.world import is_spread, joined_world  # noqa: PLC0415
     from tuneyard_trainer.training.batches import Frame  # noqa: PLC0415
     from tuneyard_trainer.training.checkpoints import Checkpoints  # noqa: PLC0415
     from tuneyard_trainer.training.loop import Loop  # noqa: PLC0415
@@ -66,12 +66,21 @@ def train_here(context: StageContext) -> TrainFacts:
 
     device = choose_device(job, int(os.environ.get("LOCAL_RANK", "0")))
     with joined_world(device.torch_device) as world:
-        model = load_model(folder, job, device, world, workspace / PREPARED / FORMER_ADAPTER)
+        longest = int(shown.tokens_per_sequence().max())
+        former = workspace / PREPARED / FORMER_ADAPTER
+        model = load_model(folder, job, device, world, former, longest=longest)
+        is_whole = not any(map(is_spread, model.parameters()))
         kind, rows = (PairLosses, one_by_one(shown)) if job.method == "dpo" else (Losses, shown)
         losses = kind.choose(model, job, device, world, Frame.of(rows, job.training, device))
         board.say(
             "train: by the fast path" if losses.fast else f"train: by the plain path: {losses.why_plain}"
         )
+        if world.size > 1:
+            board.say(
+                "train: each process holds the whole model"
+                if is_whole
+                else "train: FSDP2 spreads the model over all processes"
+            )
         evaluation = index.evaluation_split and Evaluation(
             job=job,
             losses=losses,
@@ -100,11 +109,11 @@ def train_here(context: StageContext) -> TrainFacts:
         save_tuned(model, folder, written, stored_base(job, index.model_revision), world)
         tuned = evaluation and evaluation.tuned()
         tokens = shown.sequence(0)[0][:_READ_BACK_TOKENS].tolist()
-        if world.size == 1:
+        if is_whole and world.is_first:
             check_written(model, written, tokens, device)
         if job.kind.is_merged and world.is_first:
             write_merged(written, folder, published, job)
-            if world.size == 1:
+            if is_whole:
                 check_merged(model, published, tokens, device)
         comparison: EvaluationFacts | None = None
         if base and tuned and world.is_first:

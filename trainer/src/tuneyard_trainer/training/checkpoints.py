@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints, from which an interrupted training resumes, with the same number of processes or another.
 
-Each process writes the rows of parameters and optimizer state that it holds, as safetensors; the first adds a
+Each process writes its share of the rows of parameters and optimizer state, as safetensors; the first adds a
 manifest with the step and everyone's digests, and renames the folder to its final name. A reader takes the rows
 that it is to hold from whichever files have them. Learning rate, data order and random numbers are functions of
 the step (see loop), so that nothing else needs keeping. Nothing is pickled.
@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tuneyard_api import durable
 
-from tuneyard_trainer.model.world import World, local_part, rows_held
+from tuneyard_trainer.model.world import World, is_spread, local_part, rows_held, rows_of_share
 from tuneyard_trainer.pod.failures import Interrupted
 
 _PARAMETERS, _OPTIMIZER, _MANIFEST = "parameters", "optimizer", "manifest.json"
@@ -182,7 +182,7 @@ class Checkpoints:
             path = folder / f"{kind}-{self._world.rank:05d}-of-{self._world.size:05d}.safetensors"
             rows = {name: self._rows(tensor) for name, tensor in tensors.items()}
             content = {
-                name: local_part(tensor.detach()).cpu().contiguous()
+                name: self._share(tensor.detach(), *rows[name]).cpu().contiguous()
                 for name, tensor in tensors.items()
                 if rows[name][0] < rows[name][1]
             }
@@ -193,7 +193,11 @@ class Checkpoints:
 
     def _rows(self, tensor: torch.Tensor) -> tuple[int, int]:
         """A number, such as the optimizer's count of steps, is the same everywhere: a single row."""
-        return rows_held(tensor, self._world) if tensor.dim() else (0, 1)
+        return rows_of_share(tensor, self._world) if tensor.dim() else (0, 1)
+
+    def _share(self, tensor: torch.Tensor, first: int, end: int) -> torch.Tensor:
+        """This process's rows, of a tensor that it has whole too: then processes share the writing."""
+        return local_part(tensor) if is_spread(tensor) or not tensor.dim() else tensor[first:end]
 
     def _read_parameters(self, folder: Path, parameters: Parameters) -> None:
         wanted = {name: rows_held(parameter, self._world) for name, parameter in parameters.items()}

@@ -18,7 +18,7 @@ from tuneyard_api.job import EarlyStopping
 from tuneyard_api.pod_contract import FailureClass, ResolvedJob, ResolvedTraining, TrainingMeasures
 
 from tuneyard_trainer.model.loading import trained_parameters
-from tuneyard_trainer.model.world import World, whole
+from tuneyard_trainer.model.world import World, is_spread, whole
 from tuneyard_trainer.pod.context import StopRequest
 from tuneyard_trainer.pod.failures import Interrupted, StageFailure
 from tuneyard_trainer.pod.progress import Board
@@ -273,6 +273,8 @@ class Loop:
         told[1] = float(bool(self.stop))
         loss, stopped = (self.world.sum(told) / torch.tensor([learned, 1.0], device=told.device)).tolist()
         parameters = list(self._parameters.values())
+        # FSDP2 has averaged what it spreads.
+        self.world.average([_gradient(each) for each in parameters if not is_spread(each)])
         norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise StageFailure(
@@ -322,6 +324,13 @@ class Loop:
         raise Interrupted(
             f"stopped by SIGTERM; the next attempt continues from the checkpoint of step {step} of {self._order.steps}"
         )
+
+
+def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """The gradient; zeros, if nothing here went through the parameter, as something may have in another process."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 def shares(indices: Sequence[int], size: int, world: World) -> Iterator[tuple[int, Sequence[int], float]]:
