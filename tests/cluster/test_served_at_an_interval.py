@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From Published to Served in the status of jobs, where adapter-sync asks the server to load, and where it can't.
+"""The time from Published to Served in the status of jobs, where adapter-sync asks the server to load, and where it can't.
 
 The operator, the API server, the publish stage's writer, adapter-sync and the small server are the real programs. The
 pods of the stages alone are played by the test. No NIM can run here: the server that looks into its folder at an
@@ -49,7 +49,7 @@ class Place:
     registry: ClaimRegistry
     server: AdapterServer
     name: str
-    """Of the namespace and of the runtime."""
+    """Name of the namespace and of the runtime."""
 
     def publish(self, job: JobOnCluster, seed: int) -> None:
         """What the publish pod of a job does: it writes the version, and ends with a message that names it."""

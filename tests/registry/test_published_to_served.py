@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way from the publish stage's writer by adapter-sync to a server's answer: on a claim and in real S3, to our server and to real vLLM.
 
-All programs are the real ones, and have the variables of the rendered objects (`support.registry.chain`).
+All programs are the real ones, and have the variables of the rendered objects (`support.chain`).
 """
 
 import random
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.adapter_servers import AdapterServer, Kind, running
-from support.registry.chain import Chain
+from support.chain import Chain
 from support.registry.s3_stores import versity_store
 from tuneyard_api.pod_contract import ADAPTER_FILES, FailureClass
 from tuneyard_api.registry import hex_of, trial_name

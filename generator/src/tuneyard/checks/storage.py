@@ -130,7 +130,7 @@ def caches_hold_a_rollout(stack: Stack) -> Iterator[Finding]:
 
 
 def _cached(stack: Stack) -> Iterator[tuple[tuple[str | int, ...], ServedModel, int, float]]:
-    """Of each model whose size is known: the key of its cache, the copies of its weights there, and their GiB."""
+    """The key of the cache, the copies of the weights there, and their GiB, of each model whose size is known."""
     for index, model in enumerate(stack.environment.models):
         if architecture := architecture_of(model):
             copies = _downloads(stack, model)

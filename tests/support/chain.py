@@ -71,11 +71,11 @@ class Chain:
     store: Store | None = None
     """Where the registry is, if not in a folder."""
     port: int = field(default_factory=lambda: pick_ports(["status"], random.SystemRandom())["status"])
-    """Of adapter-sync's own answers."""
+    """Port of adapter-sync's own answers."""
 
     @classmethod
     def on_claim(cls, server: AdapterServer, folder: Path) -> Self:
-        """As `open` has it."""
+        """The chain as `open` has it."""
         registry = ClaimRegistry(folder / "registry")
         registry.root.mkdir()
         here = {"TUNEYARD_SYNC_SOURCE_DIR": str(registry.root)}
@@ -83,7 +83,7 @@ class Chain:
 
     @classmethod
     def in_s3(cls, server: AdapterServer, folder: Path, store: Store) -> Self:
-        """As `airgapped` has it."""
+        """The chain as `airgapped` has it."""
         registry = BucketRegistry.of(rendered_place(store), store.credentials, folder)
         here = {"TUNEYARD_SYNC_S3_ENDPOINT": store.endpoint, "TUNEYARD_SYNC_S3_REGION": "us-east-1"}
         variables = rendered_variables("airgapped", store.credentials) | here
