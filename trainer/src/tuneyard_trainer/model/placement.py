@@ -13,9 +13,9 @@ from tuneyard_api.forecast.choice import placed
 from tuneyard_api.forecast.gpus import gpu_of
 from tuneyard_api.forecast.memory import GIB
 from tuneyard_api.forecast.work import work_of
-from tuneyard_api.model_shape import ShapeUnknownError, shape_of, tensors_in
 from tuneyard_api.pod_contract import ResolvedJob
 
+from tuneyard_trainer.model.weights import shape_in
 from tuneyard_trainer.model.world import World
 
 
@@ -31,10 +31,8 @@ def is_whole_everywhere(
     if device.type != "cuda":
         return False
     memory = min(world.gather(torch.cuda.get_device_properties(device).total_memory))
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        shape = shape_of(config, tensors_in(folder))
-    except ShapeUnknownError:
+    shape = shape_in(folder, json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    if shape is None:
         return False
     gpu = gpu_of(torch.cuda.get_device_name(device), memory / GIB)
     return not placed(work_of(job, shape, longest=longest), gpu).is_spread

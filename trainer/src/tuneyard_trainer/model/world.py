@@ -46,8 +46,8 @@ class World:
         return values
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Averages tensors of one type, which all processes have whole, over all of them, in place."""
-        for some in _messages(tensors) if self.size > 1 else ():
+        """Averages tensors of one type, which several processes have whole, over all of them, in place."""
+        for some in _messages(tensors):
             together = torch.cat([tensor.flatten() for tensor in some])
             _spread_out(self.sum(together).div_(self.size), some)
 

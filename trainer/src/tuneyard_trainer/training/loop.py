@@ -273,8 +273,9 @@ class Loop:
         told[1] = float(bool(self.stop))
         loss, stopped = (self.world.sum(told) / torch.tensor([learned, 1.0], device=told.device)).tolist()
         parameters = list(self._parameters.values())
-        # FSDP2 has averaged what it spreads.
-        self.world.average([_gradient(each) for each in parameters if not is_spread(each)])
+        if self.world.size > 1:
+            # FSDP2 has averaged what it spreads.
+            self.world.average([_gradient(each) for each in parameters if not is_spread(each)])
         norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise StageFailure(
