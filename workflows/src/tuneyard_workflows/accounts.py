@@ -73,15 +73,19 @@ def _token(account: str, namespace: str) -> Json:
 
 def _with_rights(account: Json, rules: list[Json]) -> list[Json]:
     metadata = {key: value for key, value in account["metadata"].items() if key != "annotations"}
-    name, namespace = metadata["name"], metadata["namespace"]
+    return [account, *build_rights(metadata, rules, metadata["namespace"])]
+
+
+def build_rights(metadata: Json, rules: list[Json], home: str) -> list[Json]:
+    """A Role with `metadata`, and its binding to the ServiceAccount of the same name in namespace `home`."""
+    name = metadata["name"]
     return [
-        account,
         {"apiVersion": f"{_RBAC}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
         {
             "apiVersion": f"{_RBAC}/v1",
             "kind": "RoleBinding",
             "metadata": metadata,
             "roleRef": {"apiGroup": _RBAC, "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": home}],
         },
     ]

@@ -7,6 +7,7 @@ reach it. People log in to the other server.
 """
 
 from tuneyard_api.pod_security import CONTAINER_SECURITY, POD_SECURITY
+from tuneyard_workflows.accounts import build_rights
 
 from tuneyard.catalog.objects import build_metadata
 from tuneyard.stack.model import Component, Json, Need, Service, Stack
@@ -23,7 +24,6 @@ _READ = ["get", "list", "watch"]
 def _objects(stack: Stack) -> list[Json]:
     """Account, server and Service, NetworkPolicy, and the rights in both namespaces."""
     image = next(image for image in stack.pin("argo-workflows").deploys if "/argocli:" in image)
-    subject = {"kind": "ServiceAccount", "name": SERVER, "namespace": ARGO}
     rights = (
         (ARGO, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": _READ}]),
         (
@@ -64,18 +64,7 @@ def _objects(stack: Stack) -> list[Json]:
         },
     ]  # fmt: skip
     for where, rules in rights:
-        metadata = build_metadata(SERVER, where)
-        api = "rbac.authorization.k8s.io"
-        objects += [
-            {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
-            {
-                "apiVersion": f"{api}/v1",
-                "kind": "RoleBinding",
-                "metadata": metadata,
-                "roleRef": {"apiGroup": api, "kind": "Role", "name": SERVER},
-                "subjects": [subject],
-            },
-        ]
+        objects += build_rights(build_metadata(SERVER, where), rules, ARGO)
     return objects
 
 
