@@ -5,6 +5,8 @@ import csv
 import json
 import re
 
+from tuneyard_data.records import table_as_jsonl
+
 _BEGINS = {
     b"version https://git-lfs": "this is the pointer that Git LFS leaves and not the file; try `git lfs pull` there",
     b"<!doctype": "this is a web page and no data; try the address of the file itself",
@@ -93,10 +95,8 @@ def _named_by_lines(begins: bytes) -> str | None:
     if _CONTROL.search("".join(lines).lstrip("\x1e")):
         return _binary(begins)
     if separator := _separator_of(lines[0]):
-        return (
-            f"this is a table in {_SEPARATORS[separator]} and no JSON; try"
-            f' pandas.read_csv(FILE{_OF_PANDAS[separator]}).to_json("train.jsonl", orient="records", lines=True)'
-        )
+        way_out = table_as_jsonl(_OF_PANDAS[separator])
+        return f"this is a table in {_SEPARATORS[separator]} and no JSON; try {way_out}"
     return next(what for pattern, what in _TEXTS if pattern.match(whole))
 
 

@@ -34,13 +34,18 @@ def suffix_of(name: str) -> str | None:
     return next((suffix for suffix in reversed(SUFFIXES) if name.endswith(suffix)), None)
 
 
+def table_as_jsonl(separator: str = "") -> str:
+    """The line of pandas that writes a table as .jsonl; `separator` is a further argument for what reads it."""
+    return f'pandas.read_csv(FILE{separator}).to_json("train.jsonl", orient="records", lines=True)'
+
+
 def wrong_suffix(name: str) -> str:
     """What to say of a file whose name ends otherwise."""
     written = name.rpartition(".")[2]
     end = written if written in _SAME else written.lower()
     if end in {"csv", "tsv"}:
         tab = ', sep="\\t"' * (end == "tsv")
-        hint = f'; try pandas.read_csv(FILE{tab}).to_json("train.jsonl", orient="records", lines=True)'
+        hint = f"; try {table_as_jsonl(tab)}"
     elif end in _COMPRESSED:
         hint = "; try what is in it, plain or by gzip"
     elif end == "arrow":
