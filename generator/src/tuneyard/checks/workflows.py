@@ -33,26 +33,31 @@ def sign_on_is_for_somebody(stack: Stack) -> Iterator[Finding]:
     if sign_on and (stack.component(_NAME) is None or not any(entry.groups for entry in entries)):
         why = "nobody can do anything after this login"
         hint = "groups of a namespace in fineTuning.namespaces, with Argo Workflows in the environment"
-        yield _warning("sign-on-has-groups", why, ("workflows", "singleSignOn"), hint)
+        yield Finding("sign-on-has-groups", why, ("workflows", "singleSignOn"), None, hint, Severity.WARNING)
     for index, entry in enumerate(entries):
         if entry.groups and sign_on is None:
             path: Path = ("fineTuning", "namespaces", index, "groups")
-            yield _warning("sign-on-has-groups", "is used by a single sign-on only", path, "workflows.singleSignOn: ...")  # fmt: skip
+            yield Finding(
+                "sign-on-has-groups",
+                "is used by a single sign-on only",
+                path,
+                None,
+                "workflows.singleSignOn: ...",
+                Severity.WARNING,
+            )
 
 
 def the_server_of_the_evaluator_is_guarded(stack: Stack) -> Iterator[Finding]:
     """The evaluator's own server of Argo Workflows asks for no token, so the cluster's network must keep others away."""
     if stack.has(SERVES_EVALUATOR) and not stack.environment.cluster.network_policies:
-        yield _warning(
+        yield Finding(
             "evaluator-server-is-guarded",
             "NVIDIA's evaluator sends no token, and without network policies every pod may start workflows in its namespace",
             ("cluster", "networkPolicies"),
+            None,
             "true, with a network that enforces policies",
+            Severity.WARNING,
         )
-
-
-def _warning(rule: str, why: str, path: Path, hint: str) -> Finding:
-    return Finding(rule, why, path, None, hint, Severity.WARNING)
 
 
 def _openings(values: Any) -> Iterator[tuple[Path, Any, str, str]]:

@@ -30,6 +30,7 @@ OTHER_RULES = {
     "job": "`kubectl tuneyard`: there is no such job, or it has not what is asked for.",
     "fetch": "`kubectl tuneyard fetch`: what the job published cannot be copied.",
     "restore": "`kubectl tuneyard restore`: the file is none that `backup` wrote.",
+    "argo-server": "`kubectl tuneyard submit --server`: Argo's server does not answer, or refuses the token or what is asked.",
     "cluster": "The cluster cannot be reached, or refuses a request.",
     "foreign-file": "`render`: a file or folder of someone else is where the tree is written.",
     "write": "`render`: the tree cannot be written.",
