@@ -61,7 +61,7 @@ def training() -> Iterator[list[Progress]]:
             pass
 
     server = ThreadingHTTPServer((POD_IP, PROGRESS_PORT), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield shown
     server.shutdown()
     server.server_close()

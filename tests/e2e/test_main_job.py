@@ -18,7 +18,7 @@ from tuneyard_local.progress import wait_until
 
 JOB_FILE = REPOSITORY / "examples" / "docstrings-lora.yaml"
 NAME = "docstrings"
-PROMPTS = 50
+PROMPTS = 30
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 

@@ -108,7 +108,7 @@ def test_a_failing_component_holds_later_waves_and_a_fix_recovers_unaided(instal
 def test_a_component_that_hangs_is_recovered_by_a_commit_alone(installed: Installed) -> None:
     stack, minio = installed.stack, installed.tree.application("minio")
     mlflow = installed.tree.application("mlflow")
-    set_sync_timeout(stack, "40")
+    set_sync_timeout(stack, "20")
     try:
         with stack.operators.saying(minio, "Working"):
             stuck = stack.tree("open", change_values("minio", "mlflow", to="stuck"))

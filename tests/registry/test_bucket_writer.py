@@ -28,6 +28,12 @@ from tuneyard_trainer.registry.bucket import BucketRegistry
 WEIGHTS = ADAPTER_FILES[1]
 NONE_KEPT = RegistryRetention(keep_versions=0, keep_days=0)
 AN_HOUR_LATER = 3700.0
+killed_at_each_request = pytest.mark.parametrize(
+    "store",
+    [pytest.param("moto", marks=pytest.mark.long), pytest.param("versitygw", marks=pytest.mark.cluster)],
+    indirect=True,
+)
+"""A run for every request that a writer sends: the real store shows all that the stand-in shows."""
 
 
 @dataclass
@@ -263,6 +269,7 @@ def kill_before(registry, number):
     return died
 
 
+@killed_at_each_request
 def test_killed_before_any_request_a_reader_sees_one_whole_version_and_the_next_run_ends_it(writer):
     for number in range(60):
         writer.clear()
@@ -367,6 +374,7 @@ def test_a_version_that_a_job_comes_back_to_while_it_is_retired_stays(writer, co
     assert f"{first.path}/{WEIGHTS}" in writer.listed()
 
 
+@killed_at_each_request
 def test_retiring_that_is_killed_before_any_request_continues(writer):
     for number in range(40):
         writer.clear()

@@ -16,7 +16,7 @@ from support.nemo.double import NemoDouble, served
 from support.nemo.wire import Fault
 from support.world.services import ServiceWorld
 from tuneyard_api import reasons
-from tuneyard_operator.adapters import service_calls
+from tuneyard_operator.adapters import nemo, service_calls
 from tuneyard_operator.adapters.nemo import Answer, NemoV1, trouble_of
 from tuneyard_operator.adapters.service_calls import ServiceCalls
 from tuneyard_operator.domain.customizations import Order
@@ -96,13 +96,17 @@ def test_a_job_is_made_followed_and_cancelled(double: NemoDouble, address: str) 
     assert with_client(work) == ["cancelling"]
 
 
-def test_all_pages_of_a_namespace_are_read(double: NemoDouble, address: str) -> None:
+def test_all_pages_of_a_namespace_are_read(
+    double: NemoDouble, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nemo, "_PAGE_SIZE", 10)
+
     async def work(client: NemoV1) -> int:
-        for number in range(230):
+        for number in range(23):
             await client.submit(order(address, f"a-{number}"))
         return len(await client.customizations(address, "team", "uid-a"))
 
-    assert with_client(work) == 230
+    assert with_client(work) == 23
     assert len([each for each in double.requests if each == ("GET", "/v1/customization/jobs")]) == 3
 
 

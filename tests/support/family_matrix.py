@@ -176,7 +176,7 @@ def run_stages(
     }
     said = "works"
     for stage in (Stage.PREPARE, Stage.TRAIN, Stage.PUBLISH):
-        with mock.patch("tuneyard_trainer.stages.prepare.check_module_tree", _checked_here):
+        with mock.patch("tuneyard_trainer.stages.prepare.check_module_tree", check_modules_here):
             run_stage(stage, PodEnvironment.of(environ))
         result = StageResult.model_validate_json((folder / "log").read_bytes())
         if result.failure is not None:
@@ -191,11 +191,11 @@ def run_stages(
     return said
 
 
-def _checked_here(job: ResolvedJob, folder: Path) -> list[str]:
+def check_modules_here(job: ResolvedJob, folder: Path) -> list[str]:
     """The check of the module tree without the start of its process."""
-    from tuneyard_trainer.model.module_tree_process import _checked
+    from tuneyard_trainer.model.module_tree_process import check_modules
 
-    return _checked(job, folder)
+    return check_modules(job, folder)
 
 
 def _job(

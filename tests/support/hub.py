@@ -42,7 +42,7 @@ def running_hub(host: str = "127.0.0.1", context: ssl.SSLContext | None = None) 
     if context:
         server.scheme = "https"
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
     server.shutdown()

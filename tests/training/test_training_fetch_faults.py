@@ -23,8 +23,9 @@ CONTENT = b"".join(b'{"prompt": "say %d =", "completion": " %d"}\n' % (n, n) for
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 HALF = f"bytes={len(CONTENT) // 2}-"
 FETCH_FROM_HUB = """
-import sys
+import sys, time
 from pathlib import Path
+time.sleep = lambda seconds: None  # huggingface_hub 2.4 asks five times more, in 23 s, also after a certificate that it refuses
 from tuneyard_api.pod_contract import ResolvedSource
 from tuneyard_trainer.fetch.hub import fetch_data_file
 print(fetch_data_file(ResolvedSource(repo="team/data", revision="main", path="t.jsonl"), Path(sys.argv[1])).read_text())

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 from tuneyard_trainer.model.loading import Device, load_model, save_tuned  # noqa: E402
+from tuneyard_trainer.model.module_tree_process import check_modules  # noqa: E402
 from tuneyard_trainer.model.reloaded import check_written  # noqa: E402
 from tuneyard_trainer.model.world import World  # noqa: E402
 from tuneyard_trainer.workspace.layout import stored_base  # noqa: E402
@@ -67,7 +68,7 @@ def test_what_can_not_be_trained_is_refused(write_model, job_of, tmp_path, case)
     changes, config, message = case
     folder = with_weights(write_model(), config)
     with pytest.raises(StageFailure, match=message):
-        check_module_tree(job_of(folder, tmp_path, **changes), folder)
+        check_modules(job_of(folder, tmp_path, **changes), folder)
 
 
 OTHER_WEIGHTS = {
@@ -97,14 +98,14 @@ def test_weights_of_another_model_are_known_by_their_headers(write_model, job_of
         tensors = {f"other.{name}": tensor for name, tensor in tensors.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(StageFailure, match=message):
-        check_module_tree(job_of(folder, tmp_path), folder)
+        check_modules(job_of(folder, tmp_path), folder)
     if change is None or None in change.values():
         with pytest.raises(StageFailure, match=message):
             load_model(folder, job_of(folder, tmp_path), CPU, World())
 
 
 def test_a_base_in_fp8_of_a_known_structure_is_taken(tiny_llama, job_of, tmp_path):
-    assert check_module_tree(job_of(tiny_llama, tmp_path, quantization="fp8"), tiny_llama) == []
+    assert check_modules(job_of(tiny_llama, tmp_path, quantization="fp8"), tiny_llama) == []
 
 
 MIXTRAL = {
@@ -129,10 +130,16 @@ SAID = {
 @pytest.mark.parametrize(("config", "message"), SAID.values(), ids=SAID.keys())
 def test_what_gets_no_adapter_is_said_with_its_share(write_model, job_of, tmp_path, config, message):
     folder = with_weights(write_model(), config)
-    said = check_module_tree(job_of(folder, tmp_path), folder)
+    said = check_modules(job_of(folder, tmp_path), folder)
     assert len(said) == (message is not None)
     if message:
         assert re.search(message, said[0]), said
+
+
+def test_the_process_says_what_it_found(write_model, job_of, tmp_path):
+    folder = with_weights(write_model(), MIXTRAL)
+    job = job_of(folder, tmp_path)
+    assert check_module_tree(job, folder) == check_modules(job, folder) != []
 
 
 def test_the_stage_asks_though_it_hides_pytorch_from_itself(write_model, jsonl, job_of, pods):

@@ -121,7 +121,7 @@ def test_two_processes_continue_with_all_weights_where_one_stopped(plan_of, alon
 
 @pytest.mark.parametrize(
     "method",
-    ["dpo", "nf4", pytest.param("ia3", marks=pytest.mark.long), pytest.param("dora", marks=pytest.mark.long)],
+    ["dpo", *(pytest.param(each, marks=pytest.mark.long) for each in ("nf4", "ia3", "dora"))],
 )
 def test_two_processes_train_every_adapter_as_one_does(plan_of, tmp_path, pods, method):
     """DPO switches the adapter off and on between two passes, and DoRA reads the weights of a layer.
@@ -254,6 +254,7 @@ def test_a_checkpoint_that_takes_35_seconds_is_kept_after_sigterm(plan_of, pods,
     assert len(json.loads((checkpoint / "manifest.json").read_text())["digests"]) == 2 * processes
 
 
+@pytest.mark.long
 def test_a_killed_process_is_an_interruption_and_no_bug(plan_of, pods):
     process = start_endless(pods, plan_of, 2)
     os.kill(pods.stage_processes(process)[-1], signal.SIGKILL)

@@ -19,7 +19,12 @@ from tuneyard_trainer.model.weights import check_loaded
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
 
-def _checked(job: ResolvedJob, folder: Path) -> list[str]:
+def check_modules(job: ResolvedJob, folder: Path) -> list[str]:
+    """What `module_tree.check_module_tree` answers, in this process.
+
+    Raises:
+        StageFailure: BadInput, if transformers can't build the model, or an adapter can't be put on it.
+    """
     trusted = job.runtime.trust_remote_code
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trusted)
@@ -73,7 +78,7 @@ def main() -> None:
     """Reads a job on standard input and writes one line of JSON."""
     job = ResolvedJob.model_validate_json(sys.stdin.read())
     try:
-        said: dict[str, Any] = {"problem": None, "warnings": _checked(job, Path(sys.argv[1]))}
+        said: dict[str, Any] = {"problem": None, "warnings": check_modules(job, Path(sys.argv[1]))}
     except StageFailure as failure:
         said = {"problem": str(failure), "warnings": []}
     print(json.dumps(said), flush=True)
