@@ -61,7 +61,8 @@ generate: ## Rewrite everything that is generated and committed
 verify: ## Fail when a generated file is stale
 	@$(RUN) python tools/generated.py check
 
-test: setup lint type verify docs ## Set up, check, build the docs, and run every tier that this machine can run
+test: setup ## Set up, check, build the docs, and run every tier that this machine can run
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint type verify docs
 	@$(RUN) --group torch pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 test-all: ## Run also the long tests: Argo CD without health check or waves, two nodes, more of vLLM (20 to 30 minutes more)
