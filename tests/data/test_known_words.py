@@ -86,8 +86,21 @@ def test_words_are_forgotten_when_they_take_too_much_memory(monkeypatch):
     words.ids_of(["the user said"])
     assert sorted(seen) == [" said", " user", "the"]
     monkeypatch.setattr(known_words, "_MOST_BYTES", 10)
+    words.ids_of(["the user"])
+    assert seen[3:] == [], "what was met last is known once more"
     words.ids_of(["the"])
-    assert seen[3:] == ["the"]
+    words.ids_of(["the user said"])
+    assert sorted(seen[3:]) == [" said", " user"], "what was not met since is forgotten"
+
+
+def test_words_at_the_beginning_are_others_than_those_behind_a_space():
+    words = KnownWords.of(
+        TOKENIZERS["as GPT-2"],
+        encode := lambda texts: TOKENIZERS["as GPT-2"].encode_batch_fast(texts, add_special_tokens=False),
+    )
+    texts = ["the the", " the", "the", "  the the", "", " ", "<s>the<s> the", "the <s>"]
+    for _ in range(2):
+        assert [ids.tolist() for ids in words.ids_of(texts)] == [each.ids for each in encode(texts)]
 
 
 OTHERS = {

@@ -160,6 +160,8 @@ class ChatTemplate:
                     "answers" if message["role"] == "assistant" else f"messages of {message['role']}"
                 )
         yield from map(_REWRITTEN.format, sorted(rewritten))
+        if not (keys or chat.options or chat.documents):
+            return
         names = {*chat.options, *(["documents"] if chat.documents else [])}
         for unused in sorted((keys - self._keys) | (names - self._names)):
             if unused not in whole:

@@ -91,13 +91,13 @@ def read_chat(record: Record) -> Chat:
     messages, prompts, column = _messages_of(record)
     try:
         read, learned = _read_messages(messages, prompts, column, record.place)
+        if len(record.values) == 1:
+            return Chat(read, learned)
         if system := _system_of(record):
             read, learned = _with_system(system, read, record.place), [False, *learned]
     except RecordProblem as problem:
         # Where a column begins in a record takes a while to find.
         raise RecordProblem(record.place_of(column), str(problem)) from None
-    if len(record.values) == 1:
-        return Chat(read, learned)
     return Chat(
         read,
         learned,

@@ -37,12 +37,12 @@ class Example:
     @property
     def text(self) -> str:
         """The whole text."""
-        return "".join(piece.text for piece in self.pieces)
+        return "".join([piece.text for piece in self.pieces])
 
     @property
     def learned_text(self) -> str:
         """What is learned of it."""
-        return "".join(piece.text for piece in self.pieces if piece.is_learned)
+        return "".join([piece.text for piece in self.pieces if piece.is_learned])
 
     @property
     def sides(self) -> tuple["Example", ...]:

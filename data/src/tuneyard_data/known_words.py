@@ -8,8 +8,8 @@ between two characters that are none, and the ids of the whole are those of its 
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,11 @@ _PATTERNS = frozenset(
 """How tokenizers divide texts, besides the way of GPT-2 that is built into ByteLevel."""
 _BETWEEN_WORDS = re.compile(r" (?<=\S )(?=\S)")
 _MOST_BYTES = 50_000_000
-"""Memory for words; when it is used up, all are forgotten."""
+"""Memory for words: half of it for those that were met last, and half for those before, which are forgotten first."""
 _BYTES_OF_WORD = 200
 """Memory that a word takes beside its characters."""
+_MISSING = b"missing"
+"""Stands in the place of ids that are not known yet."""
 
 Encode = Callable[[list[str]], Sequence[tokenizers.Encoding]]
 
@@ -49,16 +51,18 @@ class KnownWords:
     def __init__(self, backend: tokenizers.Tokenizer, encode: Encode) -> None:
         """`encode` is the tokenizer's for several texts, without special tokens around them."""
         added = backend.get_added_tokens_decoder()
-        self._encode = encode
         self._added = {token.content: _bytes_of([number]) for number, token in added.items()}
         # Where one token begins as another one does, the longer one counts.
         names = sorted(filter(None, self._added), key=len, reverse=True)
         self._at_added = re.compile(f"({'|'.join(map(re.escape, names))})" if names else "((?!))")
-        self._first: dict[str, bytes] = {}
-        """The ids of words at the beginning of a text, or behind an added token."""
-        self._behind_space: dict[str, bytes] = {}
-        """The ids of all others, each with the space before it."""
+        self._encode = encode
+        self._ids: dict[str, bytes] = {}
+        """The ids of words that were met last: each with the space before it, but those at the beginning of a text or behind an
+        added token, whose keys here begin with a space instead."""
+        self._former: dict[str, bytes] = {}
+        """Of the words that were met before."""
         self._bytes = 0
+        """Memory for `_ids`."""
 
     @classmethod
     def of(cls, backend: tokenizers.Tokenizer, encode: Encode) -> "KnownWords | None":
@@ -75,30 +79,41 @@ class KnownWords:
 
     def ids_of(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int32 [tokens] of each text."""
-        if self._bytes > _MOST_BYTES:
-            self._first.clear()
-            self._behind_space.clear()
-            self._bytes = 0
-        # Every second part is an added token.
-        divided = [self._at_added.split(text) for text in texts]
-        in_words = [[_BETWEEN_WORDS.split(part) for part in parts[::2]] for parts in divided]
-        all_parts = [*chain.from_iterable(in_words)]
-        self._learn(self._first, "", (words[0] for words in all_parts))
-        self._learn(self._behind_space, " ", chain.from_iterable(words[1:] for words in all_parts))
-        found = []
-        for parts, each in zip(divided, in_words, strict=True):
-            content = [self._first[each[0][0]], *map(self._behind_space.__getitem__, each[0][1:])]
-            for token, words in zip(parts[1::2], each[1:], strict=True):
-                content += (self._added[token], self._first[words[0]])
-                content += map(self._behind_space.__getitem__, words[1:])
-            found.append(np.frombuffer(b"".join(content), dtype=np.int32))
-        return found
+        if self._bytes > _MOST_BYTES // 2:
+            self._former, self._ids, self._bytes = self._ids, {}, 0
+        contents: list[list[bytes]] = []
+        missing: list[tuple[list[bytes], int, str]] = []
+        # Text by text: so few words are in use at once that they stay in the processor's own cache.
+        for text in texts:
+            content: list[bytes] = []
+            # Every second part is an added token.
+            for number, part in enumerate(self._at_added.split(text)):
+                if number % 2:
+                    content.append(self._added[part])
+                    continue
+                words = _BETWEEN_WORDS.split(f" {part}")
+                start = len(content)
+                content += map(self._ids.get, words, repeat(_MISSING))
+                missing += [
+                    (content, at, words[at - start])
+                    for at in range(start, len(content))
+                    if content[at] is _MISSING
+                ]
+            contents.append(content)
+        learned = self._learned({word for _, _, word in missing})
+        for content, at, word in missing:
+            content[at] = learned[word]
+        return [np.frombuffer(b"".join(content), dtype=np.int32) for content in contents]
 
-    def _learn(self, known: dict[str, bytes], before: str, words: Iterable[str]) -> None:
-        missing = [*set(words).difference(known)]
-        encoded = self._encode([before + word for word in missing])
-        known.update((word, _bytes_of(each.ids)) for word, each in zip(missing, encoded, strict=True))
-        self._bytes += sum(map(len, missing)) + _BYTES_OF_WORD * len(missing)
+    def _learned(self, words: set[str]) -> dict[str, bytes]:
+        """The ids of keys that are not in `_ids`, where they are from now on."""
+        learned = {word: self._former[word] for word in words & self._former.keys()}
+        new = [*words.difference(learned)]
+        encoded = self._encode([word[1:] if word.startswith(" ") else f" {word}" for word in new])
+        learned.update((word, _bytes_of(each.ids)) for word, each in zip(new, encoded, strict=True))
+        self._ids.update(learned)
+        self._bytes += sum(map(len, learned)) + _BYTES_OF_WORD * len(learned)
+        return learned
 
 
 def looks_around(token: tokenizers.AddedToken) -> bool:
