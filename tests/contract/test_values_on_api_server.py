@@ -36,7 +36,7 @@ FIRST: dict[str, Any] = {
     "lora": {"targetModules": ["q_proj"]},
     "training": {"earlyStopping": {}},
     **{name: {} for name in ("parallelism", "runtime", "workspace", "resources", "checkpoint", "retry")},
-    **{name: {} for name in ("budget", "deadlines", "ttl", "evaluation", "serve")},
+    **{name: {} for name in ("budget", "deadlines", "ttl", "evaluation", "serve", "tracking")},
     "scheduling": {"tolerations": [{"key": "a"}], "nodeSelector": {"a": "b"}},
     "publish": {"pvc": {"claimName": "c"}},
 }  # fmt: skip

@@ -5,6 +5,7 @@ import json
 
 from support.samples import (
     PREPARE_FACTS,
+    PUBLISH_FACTS,
     TRAIN_FACTS,
     job_spec,
     result_text,
@@ -13,7 +14,7 @@ from support.samples import (
 )
 from support.world.world import KEY, World
 from tuneyard_api import names, reasons
-from tuneyard_api.pod_contract import Stage
+from tuneyard_api.pod_contract import Progress, Stage
 from tuneyard_api.status import State
 from tuneyard_operator.domain.observed import SeenEvent
 
@@ -289,3 +290,24 @@ def test_every_status_that_is_written_is_within_the_contract() -> None:
         world.carry_out(stage)
     raw = world.cluster.objects[names.JOB_KIND, "team", "a"]["status"]
     assert json.loads(world.status.model_dump_json(by_alias=True, exclude_none=True)) == raw
+
+
+def test_the_page_of_the_job_at_its_tracker_is_in_status_and_what_it_lacks_is_said() -> None:
+    world = World()
+    world.settle()
+    world.carry_out(Stage.PREPARE)
+    pod = world.make_pod("a-train-1")
+    world.run_pod(pod)
+    world.progress.answer = Progress(
+        stage=Stage.TRAIN, phase="training", step=1, of=40, tracking="http://t/#/1"
+    )
+    world.settle()
+    assert world.status.tracking == "http://t/#/1"
+    world.carry_out_pod(pod, Stage.TRAIN)
+    published = world.make_pod("a-publish-1")
+    lacking = PUBLISH_FACTS | {"warnings": ["the tracker lacks a part of this job"]}
+    world.end_pod(published, message=result_text(Stage.PUBLISH, world.digest, facts=lacking))
+    world.settle()
+    assert world.status.tracking == "http://t/#/1", "what was known stays"
+    [done] = [each for each in world.status.conditions if each.type == "Published"]
+    assert done.message == "/registry/a, 1234 bytes, sha256:adapter; the tracker lacks a part of this job"

@@ -2,10 +2,12 @@
 """MLflow answers those who ask it here, and nobody's name that merely resolves to it (DNS rebinding)."""
 
 import re
+import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from tuneyard.catalog import pins
 from tuneyard.pipeline import build
 from tuneyard_api.yaml_io import load
 
@@ -53,3 +55,9 @@ def test_another_s_name_is_not(host: str) -> None:
 def test_no_pattern_is_one_of_the_kind_that_mlflow_reads_otherwise() -> None:
     shaped = re.compile(r"(?:[0-9]+\.)+\*(?:\.(?:[0-9]+|\*))*(?::[0-9*]+)?")
     assert not [host for host in hosts() if shaped.fullmatch(host)]
+
+
+def test_the_server_of_the_tests_is_of_the_version_that_the_chart_deploys() -> None:
+    project = tomllib.loads((ROOT / "local/mlflow/pyproject.toml").read_text())["project"]
+    deployed = [image for image in pins()["mlflow"].deploys if "/mlflow:" in image]
+    assert [f"mlflow=={image.rpartition(':')[2]}" for image in deployed] == project["dependencies"]

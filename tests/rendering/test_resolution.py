@@ -100,6 +100,14 @@ def test_swapping_a_provider_is_one_line(
     assert gone not in names(stack)
 
 
+def test_an_existing_tracker_takes_the_place_of_the_one_that_a_preset_brings() -> None:
+    stack = stack_of(
+        preset="open", use={"tracking": "external-mlflow"}, externalMlflow="https://mlflow.example.com"
+    )
+    assert stack.providers["tracking"].name == "external-mlflow"
+    assert "mlflow" not in names(stack)
+
+
 def test_addresses_follow_the_provider() -> None:
     inside = stack_of(preset="open")
     outside = stack_of(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each setting of an environment that a job, vLLM or NIM needs, followed from the file to the pod."""
 
+import json
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from tuneyard_api.job import FineTuneJob
 from tuneyard_api.planner import PlanRefused, make_plan
 from tuneyard_api.pod_contract import ENV_S3, Stage
 from tuneyard_api.runtime import FineTuneRuntime
-from tuneyard_operator.domain.frozen import Frozen
+from tuneyard_operator.domain.frozen import JOB_KEY, Frozen, frozen_data
 from tuneyard_operator.domain.objects.metadata import Owner
 from tuneyard_operator.domain.objects.pod import build_pod_spec
 from tuneyard_operator.domain.objects.storage import build_gpu_claim_template
@@ -302,3 +303,24 @@ def test_a_registry_on_a_claim_is_read_in_its_own_namespace_alone() -> None:
     elsewhere = rendered(models=[{**MODELS[0], "namespace": "elsewhere"}, MODELS[1]])
     assert "adapter-sync" not in {container["name"] for container in vllm(elsewhere)["containers"]}
     assert "servedModels" not in one(elsewhere, "FineTuneRuntime", "hf")["spec"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "url"),
+    [
+        ({"use": {"tracking": "mlflow"}}, "http://mlflow.mlflow.svc.cluster.local:5000"),
+        (
+            {"use": {"tracking": "external-mlflow"}, "externalMlflow": "https://mlflow.example.org"},
+            "https://mlflow.example.org",
+        ),
+    ],
+)
+def test_the_tracker_of_the_environment_is_in_the_job_json_of_the_pods(
+    chosen: dict[str, Any], url: str
+) -> None:
+    objects = rendered(**chosen)
+    told = json.loads(frozen_data(frozen(objects))[JOB_KEY])["tracking"]
+    assert told == {"mlflow": {"url": url}, "experiment": "team/Qwen2.5-7B"}
+    (job,) = [each for each in trainer(objects)["volumes"] if each["name"] == "job"]
+    assert [item["key"] for item in job["configMap"]["items"]] == [JOB_KEY]
+    assert json.loads(frozen_data(frozen(objects, tracking={"disabled": True}))[JOB_KEY])["tracking"] is None

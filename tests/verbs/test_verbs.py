@@ -3,14 +3,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from support.api_double import ApiDouble
-from support.samples import TRAIN_FACTS, failure_text, job_spec, result_text
+from support.samples import PUBLISH_FACTS, TRAIN_FACTS, failure_text, job_spec, result_text
 from support.world.world import World
 from tuneyard.client import Client, InputError
 from tuneyard.main import verbs
@@ -60,14 +60,17 @@ def training() -> World:
     return world
 
 
-def ended(**facts: Any) -> World:
+def ended(publish: Mapping[str, Any] | None = None, **facts: Any) -> World:
     world = training()
     world.advance(5)
     times = {"seconds": dict(Counter(loading=10, training=50, evaluating=5)), "unsavedSeconds": 0}
     said = result_text(Stage.TRAIN, world.digest, facts={**TRAIN_FACTS, **facts}, times=times)
     world.end_pod("a-train-1-x", message=said)
     world.settle()
-    world.carry_out(Stage.PUBLISH)
+    pod = world.make_pod("a-publish-1")
+    published = result_text(Stage.PUBLISH, world.digest, facts={**PUBLISH_FACTS, **(publish or {})})
+    world.end_pod(pod, message=published)
+    world.settle()
     assert world.status.state == "Succeeded"
     return world
 
@@ -158,6 +161,11 @@ def test_describe_is_one_screen_with_where_the_time_went(api: ApiDouble, run: An
         assert part in text, text
     parts = [line.split() for line in text.splitlines() if "░" in line or "█" in line]
     assert {part: (length, percent) for part, length, percent, *_ in parts}["training"] == ("50s", "43")
+
+
+def test_describe_has_the_page_of_the_job_at_its_tracker(api: ApiDouble, run: Any) -> None:
+    show(api, ended(publish={"tracking": "http://mlflow.example:5000/#/experiments/1/runs/2"}))
+    assert "tracked   at http://mlflow.example:5000/#/experiments/1/runs/2" in run("describe", "a").stdout
 
 
 def test_why_names_what_blocks_and_what_to_try(api: ApiDouble, run: Any) -> None:

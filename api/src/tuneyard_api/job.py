@@ -27,6 +27,7 @@ from tuneyard_api.job_inputs import Dataset, ModelSource
 from tuneyard_api.places import ClaimSource, S3Registry
 from tuneyard_api.pod_values import LabelValue, NodeLabels, TaintKey
 from tuneyard_api.survival import Budget, Deadlines, DeletionPolicy, Retry, Ttl
+from tuneyard_api.tracking import Tracking
 
 
 class Lora(Contract):
@@ -323,6 +324,8 @@ class FineTuneJobSpec(Contract):
     """Comparison with the base model."""
     publish: Publish = Publish()
     """Adapter registry."""
+    tracking: Tracking = Tracking()
+    """Experiment tracking."""
     managed_by: Annotated[str, Field(min_length=1, max_length=63, pattern=MANAGER)] | None = None
     """Controller that works on the job, such as `example.com/other`; absent or `tuneyard.io/operator`: this operator. It leaves
     jobs of others alone, and this can't be changed."""

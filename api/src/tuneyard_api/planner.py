@@ -41,6 +41,7 @@ from tuneyard_api.refusals import (
 from tuneyard_api.remote_files import SecretKey
 from tuneyard_api.runtime import FineTuneRuntime
 from tuneyard_api.serving import Destination, ServedModel, destination_of, served_by
+from tuneyard_api.tracking import MAX_EXPERIMENT, ResolvedTracking
 from tuneyard_api.workspace_size import workspace_gib
 
 DEFAULT_EPOCHS = 1.0
@@ -174,6 +175,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         registry_data_store=_in_data_store(job, runtime, registry, served_by(job, served)),
         data_store=offered.customizer.data_store if offered.customizer else None,
         retention=offered.registry_retention,
+        tracking=_tracking(job, runtime),
     )
     return Plan(
         resolved=resolved,
@@ -197,8 +199,11 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
 
 
 def digest_of(resolved: pod.ResolvedJob) -> str:
-    """SHA-256, in hex, of job.json without the uid: a job that is deleted and applied again keeps its digest."""
-    content = resolved.model_dump(mode="json", exclude={"uid"})
+    """SHA-256, in hex, of job.json without what changes no work.
+
+    So a job that is deleted and applied again keeps its digest, and a tracker has nothing to do with it.
+    """
+    content = resolved.model_dump(mode="json", exclude={"uid", "tracking"})
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -206,6 +211,17 @@ def smaller_micro_batch(micro: int, accumulation: int) -> int | None:
     """Half as many sequences at a time for the same global batch, or fewer where that does not divide; None below 1."""
     share = micro * accumulation
     return next((size for size in range(micro // 2, 0, -1) if share % size == 0), None)
+
+
+def _tracking(job: FineTuneJob, runtime: FineTuneRuntime) -> ResolvedTracking | None:
+    """Where the job's record is copied to; a service that trains has a tracker of its own."""
+    offered, wanted = runtime.spec.tracking, job.spec.tracking
+    if offered is None or wanted.disabled or runtime.spec.customizer is not None:
+        return None
+    hub, claim = job.spec.model.hugging_face, job.spec.model.pvc
+    base = hub.repo if hub else (claim.path or claim.claim_name) if claim else ""
+    name = f"{job.metadata.namespace}/{base.rstrip('/').rpartition('/')[2]}"[:MAX_EXPERIMENT]
+    return ResolvedTracking(mlflow=offered.mlflow, experiment=wanted.experiment or name)
 
 
 def _workspace_gib(job: FineTuneJob, runtime: FineTuneRuntime) -> int:

@@ -23,6 +23,7 @@ from tuneyard_api.methods import Method, method_of
 from tuneyard_api.model_shape import ModelShape
 from tuneyard_api.places import RegistryRetention, S3Prefix
 from tuneyard_api.remote_files import HttpFile, S3Object
+from tuneyard_api.tracking import ResolvedTracking
 
 SCHEMA_VERSION = 1
 CONTAINER = "trainer"
@@ -231,6 +232,8 @@ class ResolvedJob(Contract):
     """Earlier versions of the name that the registry keeps; absent: all."""
     data_store: str | None = None
     """NeMo Data Store, without /v1, to which prepare uploads the records for a service that trains; absent: pods train."""
+    tracking: ResolvedTracking | None = None
+    """Where training and publish write the record of the job; absent: nowhere. The plan's digest leaves it out."""
 
     @property
     def uploads_to(self) -> str:
@@ -333,6 +336,10 @@ class PublishFacts(Tolerant):
     """`sha256:` over names and contents of the files of the adapter or model."""
     path: str
     size_bytes: int
+    tracking: str | None = None
+    """Address of the job's run in the tracker, for a browser."""
+    warnings: tuple[str, ...] = ()
+    """What went wrong beside the publication, such as a tracker that could not be reached."""
 
 
 class TrainingMeasures(Tolerant):
@@ -368,3 +375,5 @@ class Progress(Tolerant):
     times: PhaseTimes | None = None
     """Absent: the image does not measure them."""
     training: TrainingMeasures | None = None
+    tracking: str | None = None
+    """Address of the job's run in the tracker, as soon as it is known."""

@@ -24,6 +24,7 @@ from tuneyard_api.pod_values import (
 )
 from tuneyard_api.remote_files import SecretKey
 from tuneyard_api.serving import ServedModel
+from tuneyard_api.tracking import RuntimeTracking
 
 _PLACES = (
     *(pod.JOB_DIR, pod.WORKSPACE_DIR, pod.REGISTRY_DIR, pod.MODEL_CACHE_DIR, "/", "/tmp", "/dev/shm"),  # noqa: S108
@@ -156,6 +157,8 @@ class FineTuneRuntimeSpec(Contract):
     """NeMo microservices whose Customizer trains; the image then only prepares the data. Absent: pods of the image train."""
     registry_retention: RegistryRetention | None = None
     """Earlier versions of an adapter that its registry keeps; absent: all."""
+    tracking: RuntimeTracking | None = None
+    """Experiment tracking, to which training and publish write parameters, loss curve and metrics; absent: none."""
     defaults: RuntimeDefaults = RuntimeDefaults()
     """Defaults of jobs."""
 

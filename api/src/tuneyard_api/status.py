@@ -208,6 +208,8 @@ class FineTuneJobStatus(Tolerant):
     ended: Time | None = None
     active_seconds: int | None = None
     """Time during which finished attempts have run."""
+    tracking: Long | None = None
+    """Address of the job's run in the tracker."""
     ledger: LedgerStatus | None = None
     """Where the time went."""
     cleaned: Time | None = None

@@ -9,6 +9,7 @@ from tuneyard.catalog.nemo_customizer import (
 )
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.repositories import private_repository
+from tuneyard.catalog.tracking import tracking_url
 from tuneyard.catalog.workflows_evaluator import EXECUTOR, NEMO, SERVES_EVALUATOR
 from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack
 
@@ -46,7 +47,6 @@ def _umbrella(stack: Stack) -> Json:
         name: {"postgresql": {"enabled": False}, "externalDatabase": _external_database(stack, name)}
         for name in UMBRELLA_OWNERS
     }
-    external_tracking = stack.providers["tracking"].name == "external-mlflow"
     store_claim: Json = {
         "size": f"{stack.volume_gib('nemo-microservices', 50)}Gi",
         "storageClass": stack.storage_class(),
@@ -64,7 +64,7 @@ def _umbrella(stack: Stack) -> Json:
             "customizerConfig": {
                 "entityStoreURL": stack.url("entity-store"),
                 "nemoDataStoreURL": stack.url("data-store"),
-                "mlflowURL": environment.external_mlflow if external_tracking else stack.url("tracking"),
+                "mlflowURL": tracking_url(stack),
                 "training": {
                     "pvc": {
                         "storageClass": stack.storage_class(shared=shared),

@@ -7,6 +7,7 @@ from tuneyard.catalog.nemo import build_nemo, build_otel
 from tuneyard.catalog.nim_operator import build_pull_secret
 from tuneyard.catalog.objects import build_claim, build_config_map, build_tolerations
 from tuneyard.catalog.repositories import private_repository
+from tuneyard.catalog.tracking import tracking_url
 from tuneyard.catalog.workflows_evaluator import NEMO
 from tuneyard.environment.tuning import CustomizerTarget
 from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Need, Service, Stack
@@ -91,11 +92,7 @@ def _customizer(stack: Stack) -> list[Json]:
     spec: Json = {
         "datastore": {"endpoint": stack.url("data-store")},
         "entitystore": {"endpoint": stack.url("entity-store")},
-        "mlflow": {
-            "endpoint": environment.external_mlflow
-            if stack.providers["tracking"].name == "external-mlflow"
-            else stack.url("tracking")
-        },
+        "mlflow": {"endpoint": tracking_url(stack)},
         "scheduler": {"type": "volcano"},
         "wandb": {
             "secretName": "nemo-customizer-wandb",

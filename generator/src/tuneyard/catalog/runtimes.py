@@ -7,6 +7,7 @@ from tuneyard_api.pod_contract import ENV_S3
 from tuneyard.catalog.gpu_requests import DEVICE_CLASS, gpu_resource
 from tuneyard.catalog.objects import build_metadata, build_tolerations, merged, without_empty
 from tuneyard.catalog.served_models import build_served_models
+from tuneyard.catalog.tracking import tracking_url
 from tuneyard.environment.tuning import Runtime
 from tuneyard.stack.model import ExpectedSecret, Json, Stack
 
@@ -30,6 +31,7 @@ def build_runtime(stack: Stack, runtime: Runtime) -> Json:
         "registryRetention": (
             retention.model_dump(by_alias=True) if retention and runtime.publish_to == "registry" else None
         ),
+        "tracking": build_tracking(stack),
         "defaults": {
             "storageClassName": stack.storage_class(),
             **_registry(stack, runtime),
@@ -38,7 +40,12 @@ def build_runtime(stack: Stack, runtime: Runtime) -> Json:
     }
     if runtime.trained_by == "nemo-customizer":
         # Pods do not train, and the service has a registry of its own.
-        spec |= {"customizer": build_customizer(stack), "servedModels": None, "registryRetention": None}
+        spec |= {
+            "customizer": build_customizer(stack),
+            "servedModels": None,
+            "registryRetention": None,
+            "tracking": None,
+        }
         spec["defaults"] = {
             **spec["defaults"], "registry": None, "registryS3": None, "registryDataStore": None
         }  # fmt: skip
@@ -72,6 +79,12 @@ def build_customizer(stack: Stack) -> Json:
             if each.hugging_face is not None
         ],
     }
+
+
+def build_tracking(stack: Stack) -> Json | None:
+    """The tracker of the environment, as a FineTuneRuntime's `tracking`."""
+    address = tracking_url(stack)
+    return {"mlflow": {"url": address}} if address else None
 
 
 def _registry(stack: Stack, runtime: Runtime) -> Json:

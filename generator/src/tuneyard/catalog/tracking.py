@@ -77,6 +77,15 @@ def _mlflow(stack: Stack) -> Json:
     return values
 
 
+def tracking_url(stack: Stack) -> str | None:
+    """The address of MLflow for clients in the cluster; None: nothing of the environment tracks."""
+    if not stack.has("tracking"):
+        return None
+    if stack.providers["tracking"].name == "external-mlflow":
+        return stack.environment.external_mlflow
+    return stack.url("tracking")
+
+
 COMPONENTS = (
     Component(
         name="mlflow",

@@ -66,11 +66,12 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def preset_components(environment: Environment) -> tuple[str, ...]:
-    """The preset's components; with `use.nemo: chart` the umbrella chart stands for the NeMo objects."""
+    """The preset's components; with `use.nemo: chart` the umbrella chart stands for the NeMo objects, and the chosen tracker for MLflow."""
     preset = PRESETS[environment.preset]
     if environment.preset == "nemo-microservices" and environment.use.nemo == "chart":
         return ("nemo-microservices", *(name for name in preset.components if not name.startswith("nemo-")))
-    return preset.components
+    tracker = environment.use.tracking
+    return tuple(tracker if tracker and name == "mlflow" else name for name in preset.components)
 
 
 def engine_of(environment: Environment, model: ServedModel) -> str:

@@ -92,6 +92,8 @@ def job_text(job: Job, events: Iterable[Mapping[str, Any]], now: datetime) -> st
         lines.append(f"adapter   {adapter.name}, {adapter.digest}, {adapter.path}")
     if status.result is not None and status.result.endpoint:
         lines.append(f"served    as {status.result.model_name} at {status.result.endpoint}")
+    if status.tracking:
+        lines.append(f"tracked   at {status.tracking}")
     lines.append("")
     for condition in status.conditions:
         colour, mark = _MARKS[condition.status]

@@ -53,6 +53,8 @@ class StageContext:
     board: Board
     stop: StopRequest
     port: int | None
+    attempt: int = 1
+    """Number of this attempt of the stage."""
 
     @classmethod
     def of(cls, environment: PodEnvironment, job: ResolvedJob, board: Board, stop: StopRequest) -> Self:
@@ -69,6 +71,7 @@ class StageContext:
             board,
             stop,
             environment.port,
+            environment.attempt,
         )
 
 

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from tuneyard_api.evaluation_facts import EvaluationFacts
 from tuneyard_api.gate import KeptEvaluation, Served, why_refused
-from tuneyard_api.pod_contract import FailureClass, PublishFacts, ResolvedJob, Stage, TrainFacts
+from tuneyard_api.pod_contract import (
+    RETRIED,
+    FailureClass,
+    PublishFacts,
+    ResolvedJob,
+    Stage,
+    TrainFacts,
+)
 from tuneyard_api.registry import Publisher, Version
 
 from tuneyard_trainer.model.former_adapter import lora_as_trained
@@ -26,6 +33,7 @@ from tuneyard_trainer.registry.card import PICTURE, draw_loss_curve, render_card
 from tuneyard_trainer.registry.claim import ClaimRegistry
 from tuneyard_trainer.registry.content import Content
 from tuneyard_trainer.registry.repository import RepositoryRegistry
+from tuneyard_trainer.tracking.complete import complete
 from tuneyard_trainer.workspace.layout import (
     METRICS,
     PREPARED,
@@ -53,7 +61,8 @@ def publish(context: StageContext) -> PublishFacts:
     source = tuned_folder(context.workspace, job)
     if trained is None or not tuned_files(source):
         raise bad_input(f"{source}: there is nothing finished of this plan; run stage train first")
-    version = _version(context, source, TrainFacts.model_validate(trained.facts).evaluation)
+    done = TrainFacts.model_validate(trained.facts)
+    version = _version(context, source, done.evaluation)
 
     def describe(folder: Path) -> None:
         has_picture = draw_loss_curve(context.workspace / METRICS, folder / PICTURE, job.kind.loss_unit)
@@ -66,14 +75,22 @@ def publish(context: StageContext) -> PublishFacts:
 
     registry = _registry(job, context.workspace)
     content = Content(source, describe, admit)
-    path = registry.publish(version, content, job.uid, replace=job.replace)
+    try:
+        path = registry.publish(version, content, job.uid, replace=job.replace)
+    except StageFailure as failure:
+        if failure.failure_class not in RETRIED:
+            complete(context, done, version.digest, str(failure))
+        raise
     _retire(context, registry)
+    tracked = complete(context, done, version.digest)
     listed = registry.listed_as(version) if isinstance(registry, RepositoryRegistry) else version.name
     return PublishFacts(
         adapter_name=listed,
         digest=version.digest,
         path=path,
         size_bytes=sum((source / name).stat().st_size for name in version.files),
+        tracking=tracked.address,
+        warnings=tracked.warnings,
     )
 
 

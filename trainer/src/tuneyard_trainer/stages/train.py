@@ -9,6 +9,7 @@ from tuneyard_api.pod_contract import TrainFacts
 
 from tuneyard_trainer.pod.context import StageContext, is_distributed
 from tuneyard_trainer.pod.failures import bad_input
+from tuneyard_trainer.tracking.live import tracked
 from tuneyard_trainer.workspace.layout import (
     BASE_MEASURES,
     CHECKPOINTS,
@@ -40,6 +41,11 @@ def train(context: StageContext) -> TrainFacts:
 
 def train_here(context: StageContext) -> TrainFacts:
     """Trains this process's part; all processes return the facts of the first one."""
+    with tracked(context):
+        return _train_here(context)
+
+
+def _train_here(context: StageContext) -> TrainFacts:
     # These imports take seconds. They are here so that a stage that was done before returns its result at once.
     from tuneyard_data.tokenization import TextTokenizer  # noqa: PLC0415
 
@@ -104,6 +110,7 @@ def train_here(context: StageContext) -> TrainFacts:
             metrics_path=workspace / METRICS,
             board=board,
             stop=context.stop,
+            attempt=context.attempt,
         ).run()
         written, published = trained_folder(workspace, job), tuned_folder(workspace, job)
         save_tuned(model, folder, written, stored_base(job, index.model_revision), world)

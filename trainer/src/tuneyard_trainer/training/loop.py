@@ -122,6 +122,8 @@ class Loop:
     metrics_path: Path
     board: Board
     stop: StopRequest
+    attempt: int = 1
+    """Number of this attempt, which metrics.jsonl says with each line."""
 
     def __post_init__(self) -> None:
         plan = self.job.training
@@ -158,7 +160,9 @@ class Loop:
         """
         steps = self._order.steps
         done = first = self._resume()
-        metrics = MetricsFile(self.metrics_path, after_step=first) if self.world.is_first else None
+        metrics = (
+            MetricsFile(self.metrics_path, self.attempt, after_step=first) if self.world.is_first else None
+        )
         self._model.train()
         self.board.update(phase="training", step=first, of=steps)
         if first and self._is_measured(first):

@@ -2,10 +2,11 @@
 """The speed of a training, and metrics.jsonl, from which the loss curve is drawn.
 
 One line per optimizer step (`step`, `loss`, `learningRate`, `tokensPerSecond`), and one per measurement (`step`,
-`validationLoss`).
+`validationLoss`); each says the number of its attempt (`attempt`) and when it was written (`time`, milliseconds since 1970).
 """
 
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -15,24 +16,57 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tuneyard_api import durable
+
+_MAX_TAIL_BYTES = 1 << 20
+"""Most that is read on at once."""
+
 
 class MetricsFile:
     """The file while it is written."""
 
-    def __init__(self, path: Path, *, after_step: int) -> None:
+    def __init__(self, path: Path, attempt: int, *, after_step: int) -> None:
         """Keeps the lines up to `after_step`, but its measurement, which a resumed run makes again."""
-        self._path = path
+        self._path, self._attempt = path, attempt
         kept = [
             line
             for line in read_metrics(path)
             if line["step"] < after_step or (line["step"] == after_step and "loss" in line)
         ]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        # Another file in its place, so that who reads it on begins anew.
+        durable.write_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def add(self, **values: float) -> None:
         """One line."""
+        line = values | {"attempt": self._attempt, "time": time.time_ns() // 1_000_000}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(json.dumps(line) + "\n")
+
+
+class Tail:
+    """The file while somebody else writes it: each line is read once, and again when the file is another one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file, self._read = 0, 0
+
+    def rewind(self) -> None:
+        """Begin anew."""
+        self._read = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """The next whole lines; none if there are none yet."""
+        try:
+            with self._path.open("rb") as file:
+                number = os.fstat(file.fileno()).st_ino
+                self._file, self._read = number, self._read if number == self._file else 0
+                file.seek(self._read)
+                content = file.read(_MAX_TAIL_BYTES)
+        except FileNotFoundError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

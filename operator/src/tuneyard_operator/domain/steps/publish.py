@@ -76,9 +76,9 @@ def _find_output(work: Work) -> float | None:
 
 def _published(work: Work, facts: PublishFacts) -> None:
     report, destination = work.report, work.frozen.plan.destination
-    report.met(
-        ConditionType.PUBLISHED, reasons.PUBLISHED, f"{facts.path}, {facts.size_bytes} bytes, {facts.digest}"
-    )
+    said = (f"{facts.path}, {facts.size_bytes} bytes, {facts.digest}", *facts.warnings)
+    report.met(ConditionType.PUBLISHED, reasons.PUBLISHED, "; ".join(said))
+    report.change(tracking=facts.tracking or report.status.tracking)
     served_at = destination.endpoint if destination is not None else None
     adapter = AdapterStatus(name=facts.adapter_name, digest=facts.digest, path=facts.path)
     report.change_result(adapter=adapter, model_name=facts.adapter_name, endpoint=served_at)

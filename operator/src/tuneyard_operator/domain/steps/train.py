@@ -130,6 +130,7 @@ def _follow_training(work: Work, outcome: Running) -> float:
         report.note(outcome.attempt, running_since=api_time(work.now))
     leave_unmet(work, ConditionType.TRAINED, doing)
     if work.seen.progress is not None and work.seen.progress.stage is Stage.TRAIN:
+        report.change(tracking=work.seen.progress.tracking or report.status.tracking)
         step = moved(report.status.progress, work.seen.progress)
         if step is not None:
             measures = work.seen.progress.training
