@@ -17,7 +17,7 @@ from tuneyard_api.status import Attempt, ConditionType, FineTuneJobStatus
 from tuneyard_operator.domain import cleanup, decide, deletion, report, stages
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decision import Decision, Delete
-from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
+from tuneyard_operator.domain.observed import Observed, SeenJob
 from tuneyard_operator.domain.steps import plan, prepare, publish, train
 from tuneyard_operator.domain.verdict import StageFailure
 from tuneyard_operator.reconcile import apply, gather, reconciler
@@ -53,11 +53,7 @@ def forget_former_pods(patch: Patch) -> None:
 
 def trust_the_watch(patch: Patch) -> None:
     """Does not ask afresh what is left of the attempt before."""
-
-    async def pods(_: Gatherer, __: Any, ___: str, pods: tuple[SeenPod, ...]) -> tuple[SeenPod, ...]:
-        return pods
-
-    patch.setattr(Gatherer, "_with_former_pods", pods)
+    patch.setattr(gather, "_may_start_again", lambda _: False)
 
 
 def ignore_the_attempt(patch: Patch) -> None:

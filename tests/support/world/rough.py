@@ -17,6 +17,7 @@ from tuneyard_api.pod_contract import FailureClass, Progress, Stage
 from tuneyard_operator.domain.parsing import owner_uid
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.ports import ClusterError
+from tuneyard_operator.reconcile.patience import PATIENCE
 
 from support.samples import failure_text, job_spec, result_text, runtime_without_endpoint
 from support.world.cluster import Dead, FakeCluster
@@ -84,6 +85,7 @@ class RoughWorld(World):
 
     cluster_class = RoughCluster
     cluster: RoughCluster
+    patience = PATIENCE
 
     def __init__(self, **spec: Any) -> None:
         self.lost: set[str] = set()
