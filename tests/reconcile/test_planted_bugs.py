@@ -56,6 +56,11 @@ def trust_the_watch(patch: Patch) -> None:
     patch.setattr(gather, "_may_start_again", lambda _: False)
 
 
+def forget_what_is_ahead(patch: Patch) -> None:
+    """Runs a stage again beside the next one, which began when it had succeeded."""
+    patch.setattr(stages, "_end_what_is_ahead", lambda *_: None)
+
+
 def ignore_the_attempt(patch: Patch) -> None:
     """Takes any attempt's Job for the one that is asked for."""
 
@@ -219,6 +224,19 @@ def applied_again_beside_a_job_that_is_done(world: RoughWorld) -> None:
     world.apply_job()
 
 
+def with_a_next_stage_that_was_not_written(world: RoughWorld) -> None:
+    """The training has begun, the operator was killed before it could say so, and the preparation is all deleted."""
+    while ("uid-a", Stage.PREPARE) not in world.judge.done:
+        world.settle()
+        world.turn()
+    world.deliver()
+    world.crash(1)
+    world.delete_child(is_background=True, is_newest=False)
+    while world.sweep():
+        pass
+    world.start_operator()
+
+
 def with_an_end_that_was_not_answered(world: RoughWorld) -> None:
     """The end is written, and the operator does not know."""
     while ("uid-a", Stage.PUBLISH) not in world.judge.done:
@@ -312,6 +330,12 @@ PLANTS = [
         {"operator_passes", "events_arrive", "somebody_deletes_a_stage_s_job", "time_passes_or_jumps"},
         "overlap: ",
         with_a_pod_that_nobody_told_of,
+    ),
+    Plant(
+        forget_what_is_ahead,
+        {*WORK, "garbage_is_collected", "time_passes_and_is_used"},
+        "overlap: a-prepare-2 beside",
+        with_a_next_stage_that_was_not_written,
     ),
     Plant(ignore_the_attempt, WORK, "done twice: ", in_a_second_attempt),
     Plant(ignore_the_owner, AGAIN, "untrue: ", applied_again_beside_a_job_that_is_done),

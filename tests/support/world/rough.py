@@ -317,9 +317,9 @@ class RoughWorld(World):
                 self.cluster.store(names.JOB_KIND, {"metadata": metadata, "spec": job_spec(**spec)})
             )
 
-    def delete_child(self, *, is_background: bool) -> None:
-        """A person deletes the newest Job."""
-        for job in self.jobs()[-1:]:
+    def delete_child(self, *, is_background: bool, is_newest: bool = True) -> None:
+        """A person deletes the newest Job, or the oldest."""
+        for job in self.jobs()[-1:] if is_newest else self.jobs()[:1]:
             if is_background:
                 self.cluster.remove("Job", job)
             else:
