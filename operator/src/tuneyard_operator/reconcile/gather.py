@@ -274,7 +274,7 @@ class Gatherer:
         return None
 
     async def _listed(self, seen: Observed) -> tuple[str, ...] | None:
-        """The server's models, requested only between DataReady and the first training attempt."""
+        """The server's models, requested only between the end of the preparation and the first training attempt."""
         destination = seen.frozen.plan.destination if seen.frozen is not None else None
         if destination is None or destination.listed_as is None or seen.status.progress is not None:
             return None
