@@ -91,8 +91,8 @@ def test_the_happy_path_costs_at_most_ten_requests_above_its_objects() -> None:
     objects = [call for call in world.cluster.calls if call.startswith("create")]
     assert len(objects) == 5, objects
     others = [call for call in world.cluster.calls if not call.startswith("create")]
-    assert others.count("patch status") == 8
-    assert len(others) <= 10, others
+    assert others.count("patch status") == 5
+    assert len(others) <= 7, others
 
 
 def test_without_an_endpoint_the_job_ends_after_publish() -> None:

@@ -17,7 +17,7 @@ from tuneyard_api.status import Attempt, ConditionType, FineTuneJobStatus
 from tuneyard_operator.domain import cleanup, decide, deletion, report, stages
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.decision import Decision, Delete
-from tuneyard_operator.domain.observed import Observed, SeenJob, SeenPod
+from tuneyard_operator.domain.observed import Observed, SeenJob
 from tuneyard_operator.domain.steps import plan, prepare, publish, train
 from tuneyard_operator.domain.verdict import StageFailure
 from tuneyard_operator.reconcile import apply, gather, reconciler
@@ -53,11 +53,12 @@ def forget_former_pods(patch: Patch) -> None:
 
 def trust_the_watch(patch: Patch) -> None:
     """Does not ask afresh what is left of the attempt before."""
+    patch.setattr(gather, "_may_start_again", lambda _: False)
 
-    async def pods(_: Gatherer, __: Any, ___: str, pods: tuple[SeenPod, ...]) -> tuple[SeenPod, ...]:
-        return pods
 
-    patch.setattr(Gatherer, "_with_former_pods", pods)
+def forget_what_is_ahead(patch: Patch) -> None:
+    """Runs a stage again beside the next one, which began when it had succeeded."""
+    patch.setattr(stages, "_end_what_is_ahead", lambda *_: None)
 
 
 def ignore_the_attempt(patch: Patch) -> None:
@@ -223,6 +224,19 @@ def applied_again_beside_a_job_that_is_done(world: RoughWorld) -> None:
     world.apply_job()
 
 
+def with_a_next_stage_that_was_not_written(world: RoughWorld) -> None:
+    """The training has begun, the operator was killed before it could say so, and the preparation is all deleted."""
+    while ("uid-a", Stage.PREPARE) not in world.judge.done:
+        world.settle()
+        world.turn()
+    world.deliver()
+    world.crash(1)
+    world.delete_child(is_background=True, is_newest=False)
+    while world.sweep():
+        pass
+    world.start_operator()
+
+
 def with_an_end_that_was_not_answered(world: RoughWorld) -> None:
     """The end is written, and the operator does not know."""
     while ("uid-a", Stage.PUBLISH) not in world.judge.done:
@@ -316,6 +330,12 @@ PLANTS = [
         {"operator_passes", "events_arrive", "somebody_deletes_a_stage_s_job", "time_passes_or_jumps"},
         "overlap: ",
         with_a_pod_that_nobody_told_of,
+    ),
+    Plant(
+        forget_what_is_ahead,
+        {*WORK, "garbage_is_collected", "time_passes_and_is_used"},
+        "overlap: a-prepare-2 beside",
+        with_a_next_stage_that_was_not_written,
     ),
     Plant(ignore_the_attempt, WORK, "done twice: ", in_a_second_attempt),
     Plant(ignore_the_owner, AGAIN, "untrue: ", applied_again_beside_a_job_that_is_done),

@@ -17,6 +17,7 @@ from tuneyard_api.pod_contract import FailureClass, Progress, Stage
 from tuneyard_operator.domain.parsing import owner_uid
 from tuneyard_operator.domain.state import is_terminal
 from tuneyard_operator.ports import ClusterError
+from tuneyard_operator.reconcile.patience import PATIENCE
 
 from support.samples import failure_text, job_spec, result_text, runtime_without_endpoint
 from support.world.cluster import Dead, FakeCluster
@@ -84,6 +85,7 @@ class RoughWorld(World):
 
     cluster_class = RoughCluster
     cluster: RoughCluster
+    patience = PATIENCE
 
     def __init__(self, **spec: Any) -> None:
         self.lost: set[str] = set()
@@ -315,9 +317,9 @@ class RoughWorld(World):
                 self.cluster.store(names.JOB_KIND, {"metadata": metadata, "spec": job_spec(**spec)})
             )
 
-    def delete_child(self, *, is_background: bool) -> None:
-        """A person deletes the newest Job."""
-        for job in self.jobs()[-1:]:
+    def delete_child(self, *, is_background: bool, is_newest: bool = True) -> None:
+        """A person deletes the newest Job, or the oldest."""
+        for job in self.jobs()[-1:] if is_newest else self.jobs()[:1]:
             if is_background:
                 self.cluster.remove("Job", job)
             else:

@@ -249,10 +249,10 @@ class Survival(RuleBasedStateMachine):
         self._happens("labelled")
 
     @precondition(lambda self: self.world.job)
-    @rule(is_background=st.booleans())
-    def somebody_deletes_a_stage_s_job(self, is_background: bool) -> None:
+    @rule(is_background=st.booleans(), is_newest=st.booleans())
+    def somebody_deletes_a_stage_s_job(self, is_background: bool, is_newest: bool) -> None:
         _walked("child deleted")
-        self.world.delete_child(is_background=is_background)
+        self.world.delete_child(is_background=is_background, is_newest=is_newest)
 
     @precondition(lambda self: self.world.job)
     @rule(is_foreground=st.booleans())
@@ -306,7 +306,7 @@ class Survival(RuleBasedStateMachine):
         elif what in {"suspend", "resume"}:
             world.edit(suspend=what == "suspend")
         elif what == "child deleted":
-            world.delete_child(is_background=bool(choice % 2))
+            world.delete_child(is_background=bool(choice % 2), is_newest=choice < 4)
         elif what == "finalizers taken off":
             world.force_job()
         elif what == "applied again":

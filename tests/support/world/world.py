@@ -16,6 +16,7 @@ from tuneyard_operator.adapters.nemo import Answer, NemoV1
 from tuneyard_operator.domain.conditions import api_time
 from tuneyard_operator.ports import Watched
 from tuneyard_operator.reconcile.gather import Gatherer
+from tuneyard_operator.reconcile.patience import Patience
 from tuneyard_operator.reconcile.queue import Key, KeyedQueue
 from tuneyard_operator.reconcile.reconciler import Reconciler
 from tuneyard_operator.reconcile.resync import resync
@@ -50,6 +51,8 @@ class World:
     """One FineTuneJob `team/a`, a runtime `hf`, and an operator that can be killed."""
 
     cluster_class = FakeCluster
+    patience = 0.0
+    """Seconds for which the operator lets a report wait; most tests look at each one at once."""
 
     def __init__(
         self, *, spec: Mapping[str, Any] | None = None, runtime: Mapping[str, Any] | None = None
@@ -97,8 +100,9 @@ class World:
         )
         queue = KeyedQueue(self.operator_store.has_begun)
         self.reconciler = Reconciler(
-            self.operator_store, queue, gatherer, self.cluster, services, self, self.meter
-        )
+            self.operator_store, queue, gatherer, self.cluster, services, self, self.meter,
+            patience=Patience(self.patience),
+        )  # fmt: skip
         self.told.clear()
         finish(resync(self.cluster, self.operator_store))
 

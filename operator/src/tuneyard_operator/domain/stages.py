@@ -92,10 +92,6 @@ def carry(work: Work, stage: Stage, by: Carrier[Result]) -> Result | Running | V
     """
     attempt = work.report.latest_attempt(stage)
     if attempt is None:
-        written = work.seen.status.attempts
-        if any(each.outcome == "Succeeded" and each not in written for each in work.report.status.attempts):
-            # Its pod may be gone before this is in status; then the stage would run again beside the next one.
-            return Verdict(reasons.STARTING, f"{stage} starts next", again_after=0.0)
         return _start(work, by, stage, 1)
     if attempt.outcome == "Running":
         return by.follow(work, attempt)
@@ -271,15 +267,9 @@ def again(work: Work, by: Carrier[Any], stage: Stage, attempt: Attempt) -> Runni
     plan = next_attempt(attempts, work.seen.live.retry, work.frozen.plan.resolved.training)
     if isinstance(plan, Verdict):
         return plan
-    alive = tuple(pod for pod in work.seen.pods_of(stage, attempt.number) if not pod.is_over)
-    if alive:
-        why = attempt.message or ""
-        message = f"attempt {attempt.number} is over ({why}); its pod {alive[0].name} has not ended yet"
-        waiting = WaitingFor(
-            kind="Pod", name=alive[0].name, reason=reasons.FORMER_POD_ENDING, message=message[:2048]
-        )
-        ending = Verdict(reasons.FORMER_POD_ENDING, message, waiting_for=waiting)
-        return lost_pod(alive, work.now) or ending
+    still = _end_what_is_ahead(work, stage) or _why_not_over(work, attempt)
+    if still is not None:
+        return still
     is_written = attempt in work.seen.status.attempts
     if work.hold is not None and not by.exists(work, stage, attempt.number + 1):
         # Held is said when its pods were asked for, which is done once it is written that it is over.
@@ -298,6 +288,38 @@ def again(work: Work, by: Carrier[Any], stage: Stage, attempt: Attempt) -> Runni
     note = f"{stage} starts again (attempt {attempt.number + 1}): {plan.why}"
     work.report.notes.append(Note("Warning", plan.reason, note))
     return _start(work, by, stage, attempt.number + 1, plan.micro_batch)
+
+
+def _why_not_over(work: Work, attempt: Attempt) -> Verdict | None:
+    """The pod of a finished attempt that could still write."""
+    alive = tuple(pod for pod in work.seen.pods_of(attempt.stage, attempt.number) if not pod.is_over)
+    if not alive:
+        return None
+    why = attempt.message or ""
+    message = f"attempt {attempt.number} is over ({why}); its pod {alive[0].name} has not ended yet"
+    return lost_pod(alive, work.now) or _ending("Pod", alive[0].name, message)
+
+
+def _end_what_is_ahead(work: Work, stage: Stage) -> Verdict | None:
+    """End the Jobs of later stages before a stage runs again, and wait for their pods.
+
+    The stage had succeeded and the next one begun, but the write that says so was lost, and then the pod as well.
+    """
+    later = list(Stage)[list(Stage).index(stage) + 1 :]
+    jobs = [job for job in work.seen.jobs if job.owner_uid == work.seen.uid and job.stage in later]
+    running = [job for job in jobs if not job.is_over]
+    pods = tuple(pod for pod in work.seen.pods if pod.stage in later and not pod.is_over)
+    work.actions += [Delete("Job", job.name, job.uid) for job in running if not job.deleting]
+    if not running and not pods:
+        return None
+    kind, name = ("Pod", pods[0].name) if pods else ("Job", running[0].name)
+    message = f"{stage} must run again; {name}, which began after it, has not ended yet"
+    return lost_pod(pods, work.now) or _ending(kind, name, message)
+
+
+def _ending(kind: str, name: str, message: str) -> Verdict:
+    waiting = WaitingFor(kind=kind, name=name, reason=reasons.FORMER_POD_ENDING, message=message[:2048])
+    return Verdict(reasons.FORMER_POD_ENDING, message, waiting_for=waiting)
 
 
 PODS: Carrier[StageResult] = Carrier(start=_start_pods, exists=_job_exists, follow=_follow)

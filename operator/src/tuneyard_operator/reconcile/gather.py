@@ -27,6 +27,7 @@ from tuneyard_operator.domain.observed import (
 from tuneyard_operator.domain.parsing import may_unpublish, owner_uid, parse_job, parse_pod, parse_unpublish
 from tuneyard_operator.domain.progress import READ_EVERY
 from tuneyard_operator.domain.quotas import remember
+from tuneyard_operator.domain.steps.publish import published_adapter
 from tuneyard_operator.domain.waiting import needs_events
 from tuneyard_operator.domain.watchdog import Pulse, next_pulse
 from tuneyard_operator.ports import Cluster, ModelServers, Object, ProgressReader
@@ -77,10 +78,11 @@ class Gatherer:
             await self._read_plan(key, known)
         jobs, pods = self.store.children(key)
         pods = await self._with_ended_pods(stored, key.namespace, jobs, pods)
-        pods = await self._with_former_pods(stored, key.namespace, pods)
+        if _may_start_again(stored):
+            jobs, pods, _ = await self._all_children(key)
         unpublishing: tuple[Leftover, ...] = ()
         if stored.is_again and stored.status.plan is None:
-            jobs, pods, unpublishing = await self._with_former_life(key)
+            jobs, pods, unpublishing = await self._all_children(key)
         seen = replace(
             self._itself(key, stored),
             frozen=known.frozen,
@@ -149,27 +151,10 @@ class Gatherer:
                 )
         return pods
 
-    async def _with_former_pods(
-        self, stored: Stored, namespace: str, pods: tuple[SeenPod, ...]
-    ) -> tuple[SeenPod, ...]:
-        """Asks for the pods left of a finished attempt before the next one starts: a watch may lag behind."""
-        last = stored.status.attempts[-1] if stored.status.attempts else None
-        if (
-            last is None
-            or last.outcome not in {"Failed", "Stopped"}
-            or stored.status.state is State.SUSPENDED
-        ):
-            return pods
-        now = [parse_pod(body) for body in await self.cluster.pods_of(namespace, last.job)]
-        return (
-            *(pod for pod in pods if (pod.stage, pod.attempt) != (last.stage, last.number)),
-            *(pod for pod in now if pod is not None),
-        )
-
-    async def _with_former_life(
+    async def _all_children(
         self, key: Key
     ) -> tuple[tuple[SeenJob, ...], tuple[SeenPod, ...], tuple[Leftover, ...]]:
-        """Asks for all current children of the name: the response to the creation of one may have been lost."""
+        """Asks for all current children of the name: a watch may lag behind, or the response to a creation be lost."""
         jobs = await self.cluster.jobs_of(key.namespace, key.name)
         pods = await self.cluster.all_pods_of(key.namespace, key.name)
         bodies = [("Job", body) for body in jobs] + [("Pod", body) for body in pods]
@@ -289,22 +274,22 @@ class Gatherer:
         return None
 
     async def _listed(self, seen: Observed) -> tuple[str, ...] | None:
-        """The server's models, requested only between DataReady and the first training attempt."""
+        """The server's models, requested only between the end of the preparation and the first training attempt."""
         destination = seen.frozen.plan.destination if seen.frozen is not None else None
         if destination is None or destination.listed_as is None or seen.status.progress is not None:
             return None
         conditions = seen.status.conditions
-        is_due = is_true(conditions, ConditionType.DATA_READY)
+        is_due = is_true(conditions, ConditionType.DATA_READY) or any(
+            pod.stage is Stage.PREPARE and pod.phase == "Succeeded" for pod in seen.pods
+        )
         has_begun = any(attempt.stage is Stage.TRAIN for attempt in seen.status.attempts)
         return await self.servers.listed(destination) if is_due and not has_begun else None
 
     async def _served(self, seen: Observed) -> tuple[ReplicaAnswer, ...] | None:
-        """The replicas' answers, requested only between Published and Served."""
+        """The replicas' answers, requested only between the end of the publication and Served."""
         destination = seen.frozen.plan.destination if seen.frozen is not None else None
-        adapter = seen.status.result.adapter if seen.status.result is not None else None
+        adapter = published_adapter(seen)
         if destination is None or adapter is None or seen.live.suspend:
-            return None
-        if not is_true(seen.status.conditions, ConditionType.PUBLISHED):
             return None
         may_replace = seen.frozen is not None and seen.frozen.plan.resolved.replace
         asked = AskedAdapter(adapter.name, adapter.digest.removeprefix("sha256:"), replaces=may_replace)
@@ -326,6 +311,13 @@ class Gatherer:
         if progress is not None:
             known.pulse = next_pulse(known.pulse, running[0].uid, progress, elapsed)
         return progress
+
+
+def _may_start_again(stored: Stored) -> bool:
+    """Whether a further attempt may start, which must see all that could still write to the workspace."""
+    last = stored.status.attempts[-1] if stored.status.attempts else None
+    is_over = last is not None and last.outcome in {"Failed", "Stopped"}
+    return is_over and stored.status.state is not State.SUSPENDED
 
 
 def _claims_gpus(job: Object) -> bool:

@@ -14,6 +14,7 @@ from tuneyard_operator.domain.refuse import refuse
 from tuneyard_operator.ports import Clock, Cluster, ClusterError, Meter, TrainingServices
 from tuneyard_operator.reconcile.apply import apply
 from tuneyard_operator.reconcile.gather import Gatherer
+from tuneyard_operator.reconcile.patience import Patience
 from tuneyard_operator.reconcile.queue import Key, KeyedQueue
 from tuneyard_operator.reconcile.report import report
 from tuneyard_operator.reconcile.store import Store
@@ -34,6 +35,7 @@ class Reconciler:
     meter: Meter
     may_write: Callable[[], bool] = lambda: True
     """Whether no other replica can have begun to work."""
+    patience: Patience = field(default_factory=Patience)
     _began: dict[Key, float] = field(default_factory=dict)
 
     async def run(self, workers: int) -> None:
@@ -52,6 +54,7 @@ class Reconciler:
         seen = await self.gatherer.gather(key, now)
         if seen is None:
             self.gatherer.forget(key)
+            self.patience.forget(key)
             self.queue.forget(key)
             return None
         decision = decide(seen, now)
@@ -79,6 +82,9 @@ class Reconciler:
             self.gatherer.remember(key, outcome.frozen)
             if outcome.frozen not in (each.frozen for each in decision.actions if isinstance(each, Create)):
                 return 0.0  # An earlier process stored another plan, which counts.
+        left = self.patience.left(key, seen, decision, now)
+        if left is not None:
+            return left if decision.requeue_after is None else min(left, decision.requeue_after)
         if await report(self.cluster, self.store, seen, decision, now):
             self.meter.changed(key.namespace, changes_between(seen.status, decision.status))
         return decision.requeue_after

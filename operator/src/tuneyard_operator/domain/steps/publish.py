@@ -3,11 +3,15 @@
 
 from tuneyard_api import names, reasons
 from tuneyard_api.gate import why_refused
-from tuneyard_api.pod_contract import FailureClass, PublishFacts, Stage
+from tuneyard_api.pod_contract import FailureClass, PublishFacts, Stage, StageResult
 from tuneyard_api.status import AdapterStatus, ConditionType
 
+from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.customizations import ServiceTrouble
+from tuneyard_operator.domain.deadlines import running_attempt
+from tuneyard_operator.domain.failures import read_result
 from tuneyard_operator.domain.objects.customization import output_model
+from tuneyard_operator.domain.observed import Observed
 from tuneyard_operator.domain.service_stage import is_by_service, trouble_verdict
 from tuneyard_operator.domain.stages import PODS, Running, Work, carry
 from tuneyard_operator.domain.steps.step import attempt_text, leave_unmet, look_again_after
@@ -74,11 +78,28 @@ def _find_output(work: Work) -> float | None:
     return None
 
 
+def published_adapter(seen: Observed) -> AdapterStatus | None:
+    """The adapter that is in the registry, as status says or a publish pod that has ended well."""
+    if is_true(seen.status.conditions, ConditionType.PUBLISHED):
+        return seen.status.result.adapter if seen.status.result is not None else None
+    attempt, plan = running_attempt(seen.status), seen.status.plan
+    if attempt is None or attempt.stage is not Stage.PUBLISH or plan is None:
+        return None
+    for pod in seen.pods_of(Stage.PUBLISH, attempt.number):
+        result = read_result(pod, Stage.PUBLISH, plan.digest)
+        if isinstance(result, StageResult) and result.outcome == "Succeeded":
+            return _adapter_of(PublishFacts.model_validate(result.facts))
+    return None
+
+
+def _adapter_of(facts: PublishFacts) -> AdapterStatus:
+    return AdapterStatus(name=facts.adapter_name, digest=facts.digest, path=facts.path)
+
+
 def _published(work: Work, facts: PublishFacts) -> None:
     report, destination = work.report, work.frozen.plan.destination
     said = (f"{facts.path}, {facts.size_bytes} bytes, {facts.digest}", *facts.warnings)
     report.met(ConditionType.PUBLISHED, reasons.PUBLISHED, "; ".join(said))
     report.change(tracking=facts.tracking or report.status.tracking)
     served_at = destination.endpoint if destination is not None else None
-    adapter = AdapterStatus(name=facts.adapter_name, digest=facts.digest, path=facts.path)
-    report.change_result(adapter=adapter, model_name=facts.adapter_name, endpoint=served_at)
+    report.change_result(adapter=_adapter_of(facts), model_name=facts.adapter_name, endpoint=served_at)
