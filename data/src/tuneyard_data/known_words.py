@@ -60,7 +60,7 @@ class KnownWords:
         """The ids of words that were met last: each with the space before it, but those at the beginning of a text or behind an
         added token, whose keys here begin with a space instead."""
         self._former: dict[str, bytes] = {}
-        """Of the words that were met before."""
+        """The ids of words that were met before."""
         self._bytes = 0
         """Memory for `_ids`."""
 

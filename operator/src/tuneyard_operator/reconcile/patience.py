@@ -19,7 +19,7 @@ PATIENCE = 1.0
 
 @dataclass
 class Patience:
-    """Since when each job has something to report."""
+    """The time since which each job has something to report."""
 
     seconds: float = PATIENCE
     _since: dict[Key, datetime] = field(default_factory=dict)
