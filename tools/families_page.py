@@ -42,10 +42,6 @@ def page(content: dict[str, Any]) -> str:
 
 
 def _row(family: str, row: dict[str, Any]) -> str:
-    if "tried" in row:
-        return (
-            f"| `{family}` | not measured | not measured | not packed: no tiny model of it could be made |\n"
-        )
     warned = [part for part in row["lora"].split("; ") if part.startswith(_UNPACKED)]
     ways = ", ".join(row["packing"]) or "not packed"
     packed = f"not packed: {warned[0].removeprefix(_UNPACKED)}" if warned else ways

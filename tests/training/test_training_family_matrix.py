@@ -72,11 +72,15 @@ def test_no_family_fails_in_a_way_that_nobody_has_read(committed):
     assert failed == {("laguna", "lora"), ("youtu", "sft")}
 
 
-def test_of_few_families_there_is_no_tiny_model(committed):
-    """They need images or sound to be built, packages that are not locked, or sizes that can't be small."""
-    assert {family for family, row in committed.items() if "tried" in row} == {
-        *("blt", "dots3_note", "gemma3n", "gemma4", "gemma4_assistant", "gemma4_unified"),
-        *("gemma4_unified_assistant", "musicgen", "musicgen_melody", "reformer"),
+def test_every_family_was_measured(committed):
+    assert sorted(committed) == tiny_families.families()
+    assert all({"causal", "packing", "lora", "sft"} <= set(row) for row in committed.values())
+
+
+def test_of_few_families_no_model_can_be_built(committed):
+    """gemma3n needs timm, which is not locked; the configurations of the others fit no class that transformers has."""
+    assert {family for family, row in committed.items() if "can't build this model" in row["lora"]} == {
+        *("gemma3n", "gemma4_assistant", "gemma4_unified_assistant", "musicgen", "musicgen_melody"),
     }
 
 
