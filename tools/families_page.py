@@ -22,7 +22,9 @@ what it sees itself, or how the tiny model failed.
 
 Packed means that records share a sequence. It is done only where a record costs the same alone and packed, to 1e-4 of its
 loss: by attention that is told where records begin (`bounds`), by transformers' own reading of positions (`positions`), or by a
-mask of all pairs of tokens (`mask`); the first that a device can compute is used.
+mask of all pairs of tokens (`mask`); the first that a device can compute is used. That a packed record costs what it costs alone
+was tested with transformers' `eager`, `sdpa` and `flex_attention` on a CPU, the last of them without windows, which PyTorch 2.15
+can't compile for it. `flash-attn` has no CPU build and was not run; the trainer never selects it.
 
 LoRA is put on linear layers, and on GPT-2's Conv1D. Experts that are one tensor of three dimensions get no adapter; the stage
 prepare warns of them with their share of the weights, and method `sft` trains them. PEFT can put an adapter on such a tensor

@@ -40,6 +40,9 @@ _SIZES: dict[str, int] = {
     **dict.fromkeys(("max_target_positions", "max_source_positions", "context_length"), 256),
     **dict.fromkeys(("n_ctx", "decoder_start_token_id"), 256),
     **dict.fromkeys(("sliding_window", "attention_window_size", "attention_chunk_size"), 24),
+    **dict.fromkeys(("local_attention", "sliding_window_size"), 24),
+    **dict.fromkeys(("index_topk", "keep_window_size"), 16),
+    "index_block_size": 8,
     "first_k_dense_replace": 1,
     "decoder_start_token_id": 0,
 }

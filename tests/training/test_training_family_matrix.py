@@ -20,6 +20,7 @@ SAMPLE = {
     "mixtral": "experts that are one tensor",
     "deepseek_v3": "a buffer that belongs to the state",
     "falcon": "kept apart by a mask alone",
+    "deepseek_v32": "an index selects what a token sees",
     "lfm2": "layers that carry a state",
     "bert": "sees later tokens",
 }
@@ -68,8 +69,9 @@ def test_no_family_fails_in_a_way_that_nobody_has_read(committed):
         if not row.get(method, "works").startswith(("works", "prepare: BadInput"))
     }
     # PEFT reads the adapter of laguna's shared experts under another name than it wrote it; transformers reads the padding
-    # row of youtu as zeros, which is a row of its output head too.
-    assert failed == {("laguna", "lora"), ("youtu", "sft")}
+    # row of youtu as zeros, which is a row of its output head too. The forward pass of reformer fails on positions that it is
+    # given, and sorts tokens by what later ones are.
+    assert failed == {("laguna", "lora"), ("youtu", "sft"), ("reformer", "lora"), ("reformer", "sft")}
 
 
 def test_every_family_was_measured(committed):
