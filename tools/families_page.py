@@ -26,7 +26,9 @@ mask of all pairs of tokens (`mask`); the first that a device can compute is use
 was tested with transformers' `eager`, `sdpa` and `flex_attention` on a CPU, the last of them without windows, which PyTorch 2.15
 can't compile for it. `flash-attn` has no CPU build and was not run; the trainer never selects it.
 
-LoRA is put on linear layers, and on GPT-2's Conv1D. Experts that are one tensor of three dimensions get no adapter; the stage
+LoRA is put on linear layers, and on GPT-2's Conv1D. In families whose experts were layers before transformers 5, such as
+DeepSeek V3, PEFT 0.21 takes the names `gate_proj`, `up_proj` and `down_proj` for the tensors of all experts, so that linear layers
+of these names get no adapter. Experts that are one tensor of three dimensions get no adapter; the stage
 prepare warns of them with their share of the weights, and method `sft` trains them. PEFT can put an adapter on such a tensor
 (`target_parameters`). It is not used here: vLLM's check of adapters does not look at that option (0.33), so that nothing would
 say whether a server applies what was trained. Models that see or hear as well learn from text alone here, and get adapters on

@@ -55,7 +55,8 @@ def measure(family: str, folder: Path, write_tokenizer: Callable[[Path], None]) 
     names = {family}
     try:
         model = tiny_model(family)
-    except (AttributeError, ImportError, ValueError):  # as transformers builds it; the stage prepare says the same
+    except (AttributeError, ImportError, ValueError):
+        # transformers can't build it; the stage prepare says why.
         _save_without_model(family, base)
     else:
         # The configuration of some families has the name of another one.

@@ -27,7 +27,7 @@ def target_modules(base: Any, job: ResolvedJob) -> list[str]:
     inside = _text_part(base)
     linear = {name for name, part in base.named_modules() if name.startswith(inside) and is_linear(part)}
     head = {name for name, part in base.named_modules() if part is base.get_output_embeddings()}
-    kept_out = {name for name in linear if _refused_by_peft(base, name)}
+    kept_out = _refused_by_peft(base, linear)
     adapted = linear - head - kept_out
     taken = {end for name, _ in base.named_modules() if name not in adapted for end in _ends_of(name)}
     names = sorted({next((end for end in _ends_of(name) if end not in taken), name) for name in adapted})
@@ -92,9 +92,32 @@ def _ends_of(name: str) -> Iterator[str]:
     return (".".join(parts[at:]) for at in reversed(range(len(parts))) if not parts[at].isdigit())
 
 
-def _refused_by_peft(base: Any, name: str) -> bool:
-    """PEFT 0.21 puts no adapter on these two, as Mamba's kernels read their weights past the layer (`tuners_utils.py`)."""
-    return base.config.model_type in _OF_MAMBA and ends_with(name, ("out_proj", "conv1d"))
+def _refused_by_peft(base: Any, linear: set[str]) -> set[str]:
+    """The linear layers that PEFT 0.21 puts no adapter on.
+
+    Mamba's kernels read two of their weights past the layer (`tuners_utils.py`). And in families whose experts were layers
+    before transformers 5, PEFT takes the names that these had for the tensors of all experts, also where a layer beside them
+    has that name still, such as DeepSeek's shared experts (`transformers_weight_conversion.py`).
+    """
+    of_mamba = ("out_proj", "conv1d") if base.config.model_type in _OF_MAMBA else ()
+    return {name for name in linear if ends_with(name, [*of_mamba, *_taken_for_experts(base, linear)])}
+
+
+def _taken_for_experts(base: Any, linear: set[str]) -> set[str]:
+    """Last names of layers that PEFT takes for something else: it is asked for each."""
+    from peft import LoraConfig  # noqa: PLC0415  seconds
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers  # noqa: PLC0415
+
+    taken = set()
+    for end in {name.rsplit(".", 1)[-1] for name in linear}:
+        config = LoraConfig(target_modules=[end])
+        try:
+            convert_peft_config_for_transformers(config, base, None)
+        except ValueError:  # one of two names that are one tensor
+            taken.add(end)
+        else:
+            taken.update({end} - set(config.target_modules))
+    return taken
 
 
 def said_of_unreached(base: Any, targets: list[str]) -> str | None:
@@ -104,7 +127,7 @@ def said_of_unreached(base: Any, targets: list[str]) -> str | None:
     """
     inside = _text_part(base)
     outside = {id(part) for part in (base.get_input_embeddings(), base.get_output_embeddings())}
-    total, unreached = 0, dict[str, int]()
+    total, unreached, is_any_linear = 0, dict[str, int](), False
     for place, part in base.named_modules():
         for name, weight in part.named_parameters(recurse=False):
             if weight.dim() <= 1 or id(part) in outside or isinstance(part, torch.nn.Embedding):
@@ -112,14 +135,17 @@ def said_of_unreached(base: Any, targets: list[str]) -> str | None:
             if not place.startswith(inside):
                 continue
             total += weight.numel()
-            if not (is_linear(part) and ends_with(place, targets)):
+            is_layer = is_linear(part)
+            if not (is_layer and ends_with(place, targets)):
+                is_any_linear |= is_layer
                 called = ".".join([*place.split(".")[-2:], name])
                 unreached[called] = unreached.get(called, 0) + weight.numel()
     share = sum(unreached.values()) / max(total, 1)
     if share < _SMALL_SHARE:
         return None
     largest = sorted(unreached, key=lambda name: (-unreached[name], name))
+    why = "PEFT takes no adapter for them" if is_any_linear else "they are no linear layers"
     return (
-        f"no adapter reaches {share:.0%} of the weights between embedding and output head, because they are no linear layers:"
+        f"no adapter reaches {share:.0%} of the weights between embedding and output head, because {why}:"
         f" {', '.join(largest[:_MAX_SHOWN])}; method: sft trains them"
     )
