@@ -28,10 +28,12 @@ can't compile for it. `flash-attn` has no CPU build and was not run; the trainer
 
 LoRA is put on linear layers, and on GPT-2's Conv1D. In families whose experts were layers before transformers 5, such as
 DeepSeek V3, PEFT 0.21 takes the names `gate_proj`, `up_proj` and `down_proj` for the tensors of all experts, so that linear layers
-of these names get no adapter. Experts that are one tensor of three dimensions get no adapter; the stage
-prepare warns of them with their share of the weights, and method `sft` trains them. PEFT can put an adapter on such a tensor
-(`target_parameters`). It is not used here: vLLM's check of adapters does not look at that option (0.33), so that nothing would
-say whether a server applies what was trained. Models that see or hear as well learn from text alone here, and get adapters on
+of these names get no adapter. Experts that are one tensor of three dimensions get none either; the stage prepare warns of them
+with their share of the weights, and method `sft` trains them. They are trained by PEFT's `target_parameters` where
+`lora.targetModules` names them, on one GPU, without dropout, DoRA or quantization: `[q_proj, v_proj, experts.gate_up_proj,
+experts.down_proj]` for example. That is not the default, because of who serves the adapter: by its source, vLLM 0.32 loads it where
+it holds experts as one tensor, as of gpt-oss, and refuses it elsewhere, as for Mixtral and Qwen3-MoE, unless it is started with
+`--enable-mixed-moe-lora-format` and told so of the adapter. This was read and not run. Models that see or hear as well learn from text alone here, and get adapters on
 the layers that text goes through.
 
 | family | LoRA | all weights | packed by |

@@ -12,6 +12,7 @@ from tuneyard_trainer.pod.failures import bad_input
 _MAX_SHOWN = 4
 _SMALL_SHARE = 0.05
 """Routers and convolutions are a few percent of a model; experts are most of it."""
+_EXPERTS_ROWS_COLUMNS = 3
 _OF_MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 
 
@@ -35,13 +36,66 @@ def target_modules(base: Any, job: ResolvedJob) -> list[str]:
         raise bad_input(
             f"method: {type(base).__name__} has no linear layers that an adapter could be put on; try method: sft"
         )
-    asked = list(job.lora.target_modules or ())
-    if unknown := [end for end in asked if not any(ends_with(name, [end]) for name in linear - kept_out)]:
+    if job.lora.target_modules is None:
+        return names
+    asked = [
+        end for end in job.lora.target_modules if any(ends_with(name, [end]) for name in linear - kept_out)
+    ]
+    tensors = _expert_tensors(base)
+    if unknown := [
+        end for end in job.lora.target_modules if end not in asked and not _are_named(tensors, end)
+    ]:
         raise bad_input(
             "lora.targetModules: the model has no linear layers that take an adapter and are named"
-            f" {', '.join(unknown)}; try {', '.join(names)}"
+            f" {', '.join(unknown)}; try {', '.join([*names, *_short(tensors)])}"
         )
-    return asked or names
+    return asked
+
+
+def target_parameters(base: Any, job: ResolvedJob) -> list[str]:
+    """What `lora.targetModules` names beside layers: tensors of all experts, as PEFT's `target_parameters` names them.
+
+    Raises:
+        StageFailure: BadInput, if the job asks for what PEFT does not have with them, or nobody tried.
+    """
+    tensors, layers = _expert_tensors(base), target_modules(base, job)
+    named = [end for end in job.lora.target_modules or () if end not in layers and _are_named(tensors, end)]
+    without = f"; try to leave {', '.join(named)} out of lora.targetModules, or "
+    for is_asked, why in (
+        (job.lora.dropout > 0, f"lora.dropout: PEFT has none for tensors of experts{without}dropout 0"),
+        (job.lora.dora, f"lora.dora: PEFT does not have it for tensors of experts{without}dora: false"),
+        (
+            job.quantization,
+            f"model.quantization: tensors of experts stay as they are{without}no quantization",
+        ),
+        (
+            job.training.data_parallel > 1,
+            f"lora.targetModules: tensors of experts need one GPU{without}one GPU",
+        ),
+    ):
+        if named and is_asked:
+            raise bad_input(why)
+    return named
+
+
+def _expert_tensors(base: Any) -> list[str]:
+    """Names of the tensors of three dimensions that hold all experts of a layer: PEFT can put an adapter on each expert."""
+    inside = _text_part(base)
+    return [
+        name
+        for name, weight in base.named_parameters()
+        if name.startswith(inside)
+        and weight.dim() == _EXPERTS_ROWS_COLUMNS
+        and name.split(".")[-2] == "experts"
+    ]
+
+
+def _are_named(tensors: list[str], end: str) -> bool:
+    return any(ends_with(name, [end]) for name in tensors)
+
+
+def _short(tensors: Iterable[str]) -> list[str]:
+    return sorted({".".join(name.split(".")[-2:]) for name in tensors})
 
 
 def _text_part(base: Any) -> str:
@@ -145,7 +199,9 @@ def said_of_unreached(base: Any, targets: list[str]) -> str | None:
         return None
     largest = sorted(unreached, key=lambda name: (-unreached[name], name))
     why = "PEFT takes no adapter for them" if is_any_linear else "they are no linear layers"
+    names = _short(_expert_tensors(base))
+    asking = f", and lora.targetModules that names {', '.join(names)} the experts" if names else ""
     return (
         f"no adapter reaches {share:.0%} of the weights between embedding and output head, because {why}:"
-        f" {', '.join(largest[:_MAX_SHOWN])}; method: sft trains them"
+        f" {', '.join(largest[:_MAX_SHOWN])}; method: sft trains them{asking}"
     )
