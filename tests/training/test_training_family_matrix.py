@@ -21,6 +21,7 @@ SAMPLE = {
     "deepseek_v3": "a buffer that belongs to the state",
     "falcon": "kept apart by a mask alone",
     "deepseek_v32": "an index selects what a token sees",
+    "hrm_text": "a parameter that never trains",
     "lfm2": "layers that carry a state",
     "bert": "sees later tokens",
 }
