@@ -22,12 +22,18 @@ what it sees itself, or how the tiny model failed.
 
 Packed means that records share a sequence. It is done only where a record costs the same alone and packed, to 1e-4 of its
 loss: by attention that is told where records begin (`bounds`), by transformers' own reading of positions (`positions`), or by a
-mask of all pairs of tokens (`mask`); the first that a device can compute is used.
+mask of all pairs of tokens (`mask`); the first that a device can compute is used. That a packed record costs what it costs alone
+was tested with transformers' `eager`, `sdpa` and `flex_attention` on a CPU, the last of them without windows, which PyTorch 2.15
+can't compile for it. `flash-attn` has no CPU build and was not run; the trainer never selects it.
 
-LoRA is put on linear layers, and on GPT-2's Conv1D. Experts that are one tensor of three dimensions get no adapter; the stage
-prepare warns of them with their share of the weights, and method `sft` trains them. PEFT can put an adapter on such a tensor
-(`target_parameters`). It is not used here: vLLM's check of adapters does not look at that option (0.33), so that nothing would
-say whether a server applies what was trained. Models that see or hear as well learn from text alone here, and get adapters on
+LoRA is put on linear layers, and on GPT-2's Conv1D. In families whose experts were layers before transformers 5, such as
+DeepSeek V3, PEFT 0.21 takes the names `gate_proj`, `up_proj` and `down_proj` for the tensors of all experts, so that linear layers
+of these names get no adapter. Experts that are one tensor of three dimensions get none either; the stage prepare warns of them
+with their share of the weights, and method `sft` trains them. They are trained by PEFT's `target_parameters` where
+`lora.targetModules` names them, on one GPU, without dropout, DoRA or quantization: `[q_proj, v_proj, experts.gate_up_proj,
+experts.down_proj]` for example. That is not the default, because of who serves the adapter: by its source, vLLM 0.32 loads it where
+it holds experts as one tensor, as of gpt-oss, and refuses it elsewhere, as for Mixtral and Qwen3-MoE, unless it is started with
+`--enable-mixed-moe-lora-format` and told so of the adapter. This was read and not run. Models that see or hear as well learn from text alone here, and get adapters on
 the layers that text goes through.
 
 | family | LoRA | all weights | packed by |
@@ -42,10 +48,6 @@ def page(content: dict[str, Any]) -> str:
 
 
 def _row(family: str, row: dict[str, Any]) -> str:
-    if "tried" in row:
-        return (
-            f"| `{family}` | not measured | not measured | not packed: no tiny model of it could be made |\n"
-        )
     warned = [part for part in row["lora"].split("; ") if part.startswith(_UNPACKED)]
     ways = ", ".join(row["packing"]) or "not packed"
     packed = f"not packed: {warned[0].removeprefix(_UNPACKED)}" if warned else ways

@@ -10,13 +10,14 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob, Stage, StageResult
 from tuneyard_data.tokenization import TokenizedRecord
 from tuneyard_trainer.model import families as measured_families
@@ -46,57 +47,69 @@ _RECORDS = [
 
 def measure(family: str, folder: Path, write_tokenizer: Callable[[Path], None]) -> dict[str, Any]:
     """The row of a family; `folder` is emptied."""
-    try:
-        model = tiny_model(family)
-    except Exception as error:  # noqa: BLE001  a family can fail in any way
-        return {"tried": _words(error)}
-    try:
-        row: dict[str, Any] = {"causal": _is_causal(model), "packing": ways_of(model)}
-    except Exception as error:  # noqa: BLE001
-        return {"tried": _words(error)}
     base = folder / "base"
     shutil.rmtree(folder, ignore_errors=True)
     base.mkdir(parents=True)
-    model.save_pretrained(base)
     write_tokenizer(base)
-    # The configuration of some families has the name of another one.
-    with _known({family: row, model.config.model_type: row}):
+    row: dict[str, Any] = {"causal": True, "packing": []}
+    names = {family}
+    try:
+        model = tiny_model(family)
+    except (AttributeError, ImportError, ValueError):
+        # transformers can't build it; the stage prepare says why.
+        _save_without_model(family, base)
+    else:
+        # The configuration of some families has the name of another one.
+        names.add(model.config.model_type)
+        row["causal"] = _is_causal(model)
+        # Reformer's forward pass can't take the positions of a batch: it is not packed.
+        with suppress(RuntimeError):
+            row["packing"] = ways_of(model)
+        model.save_pretrained(base)
+    with _known(dict.fromkeys(names, row)):
         for method in ("lora", "sft"):
             row[method] = run_stages(base, folder / method, method)
     shutil.rmtree(folder)
     return row
 
 
+def _save_without_model(family: str, base: Path) -> None:
+    """The files of a model that transformers can't build: its configuration, beside weights that nobody comes to read."""
+    tiny_families.tiny_config(family).save_pretrained(base)
+    save_file({"weight": np.zeros((2, 2), dtype=np.float32)}, base / "model.safetensors", {"format": "pt"})
+
+
 def tiny_model(family: str) -> Any:
     """The model of a family with weights large enough that tokens matter to each other.
 
     Raises:
-        ValueError: if it does not become small.
+        AssertionError: if it does not become small.
     """
     from transformers import AutoModelForCausalLM
 
     config = tiny_families.tiny_config(family)
     if (size := tiny_families.size(config)) > _MAX_PARAMETERS:
-        raise ValueError(f"its smallest model has {size} parameters")
+        raise AssertionError(f"{family}: its smallest model has {size} parameters")
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).float().eval()
     draw = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if parameter.dim() > 1:
-            parameter.data.normal_(0, _SPREAD, generator=draw)
+            parameter.data.zero_()
+        # Vectors keep about their value: a norm divides by what it was made with, a sink or a decay must not be zero.
+        parameter.data.add_(torch.randn(parameter.shape, generator=draw), alpha=_SPREAD)
     return model
 
 
 def ways_of(model: Any) -> list[str]:
-    """What keeps packed records of a model apart, best first."""
+    """What keeps packed records of a model apart, best first; its attention may be another one afterwards."""
     apart = [collate(_split([[number]], number), [0], _CPU) for number in range(len(_LENGTHS))]
     packed = [collate(_split(_ROWS, number), range(len(_ROWS)), _CPU) for number in range(len(_LENGTHS))]
     alone = [_loss(model, batch) for batch in apart]
     positions = torch.arange(packed[0].tokens.shape[1]).expand_as(packed[0].positions)
     blind = [Batch(batch.tokens, positions, None, batch.labels) for batch in packed]
     if _difference(model, blind, alone) < _LEAST:
-        raise ValueError("nothing is learned of packing: records cost the same however they are packed")
-    own = model.config._attn_implementation
+        raise AssertionError("nothing is learned of packing: records cost the same however they are packed")
     kept = {}
     for way in ("positions", "mask", "bounds"):
         if way == "bounds" and not take_bounds(model):
@@ -108,8 +121,6 @@ def ways_of(model: Any) -> list[str]:
                 kept[way] = _difference(model, packed, alone) <= _MOST
             except Exception:  # noqa: BLE001  a family may refuse any mask
                 kept[way] = False
-    if "bounds" in kept:
-        model.set_attn_implementation(own)
     return [way for way in ("bounds", "positions", "mask") if kept.get(way)]
 
 
@@ -242,11 +253,6 @@ def _job(
 def _known(rows: dict[str, Any]) -> Iterator[None]:
     with mock.patch.object(measured_families, "_measured", return_value=rows):
         yield
-
-
-def _words(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1].strip()[:200] if lines else ''}"
 
 
 def main() -> None:

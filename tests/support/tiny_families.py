@@ -40,6 +40,9 @@ _SIZES: dict[str, int] = {
     **dict.fromkeys(("max_target_positions", "max_source_positions", "context_length"), 256),
     **dict.fromkeys(("n_ctx", "decoder_start_token_id"), 256),
     **dict.fromkeys(("sliding_window", "attention_window_size", "attention_chunk_size"), 24),
+    **dict.fromkeys(("local_attention", "sliding_window_size"), 24),
+    **dict.fromkeys(("index_topk", "keep_window_size"), 16),
+    "index_block_size": 8,
     "first_k_dense_replace": 1,
     "decoder_start_token_id": 0,
 }
@@ -62,6 +65,17 @@ _QWEN4 = {
     "indexer_budget": 16,
     "indexer_compress_ratio": 4,
 }
+_BYTES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_key_value_heads": 4}
+_DOTS_WINDOWS = {
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 4,
+    "swa_q_lora_rank": 16,
+    "swa_kv_lora_rank": 16,
+    "swa_head_dim": 16,
+    "swa_qk_nope_head_dim": 8,
+    "swa_v_head_dim": 16,
+}
+_DRAFTER = {"num_hidden_layers": 2, "num_kv_shared_layers": 2, "layer_types": list(_WINDOWS)}
 _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     **dict.fromkeys(
         ("axk1", "axk2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa"), _ALL_HEADS
@@ -75,6 +89,28 @@ _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
         "layer_types": list(_WINDOWS),
         "rope_parameters": dict.fromkeys(_WINDOWS, _ROPE),
     },
+    "blt": {
+        "encoder_hash_byte_group_vocab": 128,
+        "local_attention_window_len": 24,
+        **dict.fromkeys(("patcher_config", "global_config"), _BYTES),
+        **dict.fromkeys(("encoder_config", "decoder_config"), _BYTES | {"hidden_size_global": 32}),
+    },
+    "dots3_note": {
+        "text_config": _ALL_HEADS | _DOTS_WINDOWS,
+        "vision_config": {"adapter_in_dim": 32, "adapter_out_dim": 32, "mlp_layer_types": ["dense", "dense"]},
+        "audio_config": {
+            "adapter_input_size": 32,
+            "adapter_out_dim": 32,
+            "downsample_hidden_size": 16,
+            "feature_size": 16,
+        },
+    },
+    "gemma4_assistant": {
+        "backbone_hidden_size": 32,
+        "text_config": _DRAFTER | {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0},
+    },
+    "gemma4_unified": {"vision_config": {"mm_embed_dim": 32, "mm_posemb_size": 16, "output_proj_dims": 32}},
+    "gemma4_unified_assistant": {"backbone_hidden_size": 32, "text_config": _DRAFTER},
     "dbrx": {
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
         "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2},
@@ -95,7 +131,16 @@ _EXCEPTIONS: Mapping[str, Mapping[str, Any]] = {
     "mamba2": _STATE,
     "nemotron": {"num_key_value_heads": 2, "head_dim": 8},
     "nemotron_h": {"n_groups": 2, "mamba_num_heads": 4, "mamba_head_dim": 16},
-    "reformer": {"is_decoder": True},
+    "reformer": {
+        "is_decoder": True,
+        "attn_layers": ["local", "lsh"],
+        "axial_pos_shape": [16, 16],
+        "axial_pos_embds_dim": [16, 16],
+        "attention_head_size": 8,
+        "local_attn_chunk_length": 4,
+        "lsh_attn_chunk_length": 4,
+        "hash_seed": 0,
+    },
     "roc_bert": {
         "pronunciation_embed_dim": 32,
         "pronunciation_vocab_size": 50,
@@ -147,11 +192,20 @@ def _shrunk(kind: Any, exceptions: Mapping[str, Any]) -> Any:
     }
     rest = dict(exceptions)
     for name, part in getattr(kind, "sub_configs", {}).items():
-        # Some name no class: any configuration may stand there, and they have one by default.
-        own = part if hasattr(part, "model_type") else type(getattr(kind(), name))
+        own = part if hasattr(part, "model_type") else _class_of_part(kind, name)
         if hasattr(own, "model_type"):
             small[name] = _shrunk(own, rest.pop(name, {})).to_dict()
     return kind(**(small | rest))
+
+
+def _class_of_part(kind: Any, name: str) -> Any:
+    """The class of a part for which any configuration may stand: the one that the family has by default."""
+    from transformers import CONFIG_MAPPING
+
+    default = getattr(kind, "sub_configs_defaults", {}).get(name)
+    if model_type := getattr(default, "model_type", None):
+        return CONFIG_MAPPING[model_type]
+    return type(getattr(kind(), name))
 
 
 def _defaults(kind: Any) -> Iterator[tuple[str, Any]]:

@@ -8,9 +8,14 @@ torch = pytest.importorskip("torch")
 
 from peft import LoraConfig, get_peft_model  # noqa: E402
 from support.family_matrix import tiny_model  # noqa: E402
-from support.tiny_families import tiny_config  # noqa: E402
+from support.tiny_families import families, tiny_config  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
-from tuneyard_trainer.model.adapted_layers import ends_with, said_of_unreached, target_modules  # noqa: E402
+from tuneyard_trainer.model.adapted_layers import (  # noqa: E402
+    ends_with,
+    is_linear,
+    said_of_unreached,
+    target_modules,
+)
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 
@@ -26,6 +31,11 @@ LAYERS = {
         ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"],
         "a class of its own that computes as a linear layer does",
     ),
+    "deepseek_v3": (
+        ["kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "q_a_proj", "q_b_proj"],
+        "PEFT takes the layers of its shared experts for the tensors of all experts",
+    ),
+    "beam": (["k_proj", "o_proj", "q_proj", "v_proj"], "PEFT takes its layers for those of experts"),
     "gpt2": (["c_attn", "c_fc", "c_proj"], "Conv1D"),
 }
 
@@ -35,15 +45,46 @@ def on_meta(family):
         return AutoModelForCausalLM.from_config(tiny_config(family))
 
 
+def linear_of(model):
+    return [(name, part) for name, part in model.named_modules() if is_linear(part)]
+
+
+def places_of(adapted):
+    names = (name for name, _ in adapted.named_modules() if name.endswith(".lora_A"))
+    return {name.removeprefix("base_model.model.").removesuffix(".lora_A") for name in names}
+
+
 @pytest.mark.parametrize("family", LAYERS, ids=lambda family: f"{family}: {LAYERS[family][1]}")
 def test_peft_takes_every_layer_that_is_named(job_of, tmp_path, family):
     model = on_meta(family)
     named = target_modules(model, job_of(tmp_path, tmp_path))
     assert named == LAYERS[family][0]
-    adapted = get_peft_model(model, LoraConfig(target_modules=named))
-    places = [name.removesuffix(".lora_A") for name, _ in adapted.named_modules() if name.endswith(".lora_A")]
-    assert places
-    assert all(ends_with(place, named) for place in places)
+    meant = {name for name, part in linear_of(model) if ends_with(name, named)}
+    assert places_of(get_peft_model(model, LoraConfig(target_modules=named))) == meant != set()
+
+
+@pytest.mark.long
+def test_peft_adapts_the_layers_that_are_named_and_no_others_in_every_family(job_of, tmp_path):
+    wrong = {}
+    for family in families():
+        try:
+            model = on_meta(family)
+        except (AttributeError, ImportError, ValueError):
+            continue  # transformers can't build it
+        named = target_modules(model, job_of(tmp_path, tmp_path))
+        meant = {name for name, part in linear_of(model) if ends_with(name, named)}
+        if (places := places_of(get_peft_model(model, LoraConfig(target_modules=named)))) != meant:
+            wrong[family] = sorted(places ^ meant)
+    assert wrong == {}
+
+
+def test_a_layer_that_peft_takes_for_experts_is_said_to_have_no_adapter(job_of, tmp_path):
+    model = on_meta("beam")
+    said = said_of_unreached(model, target_modules(model, job_of(tmp_path, tmp_path)))
+    assert "because PEFT takes no adapter for them: self_attn.gate_proj.weight, mlp." in said
+    job = job_of(tmp_path, tmp_path, lora={"targetModules": ["q_proj", "gate_proj"]})
+    with pytest.raises(StageFailure, match="take an adapter and are named gate_proj; try k_proj"):
+        target_modules(model, job)
 
 
 @pytest.mark.parametrize("family", ["gemma3", "fuyu", "got_ocr2", "moss_transcribe_diarize"])

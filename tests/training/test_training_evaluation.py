@@ -10,6 +10,7 @@ from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, TrainFacts
 
 torch = pytest.importorskip("torch")
 
+from support.family_matrix import tiny_model  # noqa: E402
 from tuneyard_data.tokenization import TextTokenizer  # noqa: E402
 from tuneyard_trainer.evaluation.generate import complete  # noqa: E402
 from tuneyard_trainer.evaluation.rouge import rouge_l, words_of  # noqa: E402
@@ -26,8 +27,8 @@ def base(tiny_llama):
 
 def answers(base, prompts, **options):
     model, tokenizer = base
-    settings = {"stop_ids": tokenizer.stop_ids, "max_new_tokens": 12, "decode": tokenizer.decode} | options
-    return complete(model, prompts, device=torch.device("cpu"), **settings)
+    own = {} if tokenizer is None else {"stop_ids": tokenizer.stop_ids, "decode": tokenizer.decode}
+    return complete(model, prompts, device=torch.device("cpu"), **({"max_new_tokens": 12} | own | options))
 
 
 def prompts_of(tokenizer, *texts):
@@ -53,6 +54,17 @@ def test_answers_equal_those_of_transformers(base):
         theirs.append(tokenizer.decode(ids).strip())
     assert answers(base, prompts) == theirs
     assert len(set(theirs)) > 1
+
+
+def test_a_family_of_which_transformers_makes_no_cache_answers_as_without_one():
+    model, prompt = tiny_model("blt"), list(range(2, 14))
+    with pytest.raises(AttributeError, match="num_hidden_layers"):
+        model(input_ids=torch.tensor([prompt]), use_cache=True)
+    theirs = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=5, use_cache=False)
+    ids = []
+    answers((model, None), [prompt], stop_ids=[1], max_new_tokens=5, decode=lambda new: ids.extend(new) or "")
+    assert ids == theirs[0, len(prompt) :].tolist()
+    assert len(ids) == 5
 
 
 def test_answers_do_not_depend_on_their_batch(base):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tuneyard_api.pod_contract import EXIT_CODES, FailureClass, PrepareFacts
+from tuneyard_data.pretrained import carries_state
 
 GOOD = [{"prompt": f"say number {n} =", "completion": f" {n % 7}"} for n in range(20)]
 
@@ -30,6 +31,11 @@ def test_a_model_that_carries_a_state_is_not_packed(write_model, jsonl, job_of, 
     facts = PrepareFacts.model_validate(pods.run("prepare", job)[1].facts)
     assert facts.train_sequences == facts.train_records
     assert f"layers of {config['model_type']} carry a state from token to token" in facts.warnings[0]
+
+
+def test_attention_that_selects_tokens_carries_no_state():
+    assert not carries_state({"model_type": "deepseek_v32", "layer_types": ["indexed_attention"] * 2})
+    assert carries_state({"model_type": "deepseek_v4", "layer_types": ["heavily_compressed_attention"]})
 
 
 def test_a_family_that_can_not_be_trained_is_known_without_a_gpu(write_model, jsonl, job_of, pods):

@@ -20,6 +20,8 @@ SAMPLE = {
     "mixtral": "experts that are one tensor",
     "deepseek_v3": "a buffer that belongs to the state",
     "falcon": "kept apart by a mask alone",
+    "deepseek_v32": "an index selects what a token sees",
+    "hrm_text": "a parameter that never trains",
     "lfm2": "layers that carry a state",
     "bert": "sees later tokens",
 }
@@ -68,15 +70,20 @@ def test_no_family_fails_in_a_way_that_nobody_has_read(committed):
         if not row.get(method, "works").startswith(("works", "prepare: BadInput"))
     }
     # PEFT reads the adapter of laguna's shared experts under another name than it wrote it; transformers reads the padding
-    # row of youtu as zeros, which is a row of its output head too.
-    assert failed == {("laguna", "lora"), ("youtu", "sft")}
+    # row of youtu as zeros, which is a row of its output head too. The forward pass of reformer fails on positions that it is
+    # given, and sorts tokens by what later ones are.
+    assert failed == {("laguna", "lora"), ("youtu", "sft"), ("reformer", "lora"), ("reformer", "sft")}
 
 
-def test_of_few_families_there_is_no_tiny_model(committed):
-    """They need images or sound to be built, packages that are not locked, or sizes that can't be small."""
-    assert {family for family, row in committed.items() if "tried" in row} == {
-        *("blt", "dots3_note", "gemma3n", "gemma4", "gemma4_assistant", "gemma4_unified"),
-        *("gemma4_unified_assistant", "musicgen", "musicgen_melody", "reformer"),
+def test_every_family_was_measured(committed):
+    assert sorted(committed) == tiny_families.families()
+    assert all({"causal", "packing", "lora", "sft"} <= set(row) for row in committed.values())
+
+
+def test_of_few_families_no_model_can_be_built(committed):
+    """gemma3n needs timm, which is not locked; the configurations of the others fit no class that transformers has."""
+    assert {family for family, row in committed.items() if "can't build this model" in row["lora"]} == {
+        *("gemma3n", "gemma4_assistant", "gemma4_unified_assistant", "musicgen", "musicgen_melody"),
     }
 
 

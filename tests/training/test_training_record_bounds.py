@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from support.tiny_families import tiny_config  # noqa: E402
 from tuneyard_data.tokenization import TokenizedRecord  # noqa: E402
 from tuneyard_trainer.fast.attention import Bounds, attend  # noqa: E402
 from tuneyard_trainer.model.loading import Device  # noqa: E402
@@ -228,3 +229,13 @@ def test_a_long_training_on_a_gpu_meets_at_most_four_widths(job_of, tmp_path):
     frame = Frame.of(split, training, GPU)
     widths = {frame.shape(2, int(length))[1] for length in split.tokens_per_sequence()}
     assert widths == {768, 1536, 2304, 3072}
+
+
+def test_attention_of_selected_tokens_is_never_computed_as_attention_of_all():
+    """DeepSeek V3.2 lets a token see those that an index selects: no kernel that is told where records begin knows of them."""
+    config = tiny_config("deepseek_v32")
+    assert config.index_topk < sum(LENGTHS)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    assert take_bounds(model)
+    with pytest.raises(ValueError, match="selected tokens"):
+        model(input_ids=torch.arange(2, 2 + sum(LENGTHS))[None], use_cache=False)

@@ -45,7 +45,8 @@ class Lora(Contract):
         ]
         | None
     ) = None
-    """Names of linear layers; absent: every linear layer but the output head."""
+    """Names of linear layers, or of tensors that hold all experts, such as `experts.down_proj`; absent: every linear layer but the
+    output head."""
     dora: bool = False
     """Weight-decomposed adaptation (DoRA, Liu et al. 2024): the magnitude of each output of a layer is trained too. The tuned
     model is published merged, as no server loads such adapters."""

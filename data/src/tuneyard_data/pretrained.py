@@ -16,7 +16,10 @@ from typing import Any
 from tuneyard_data.refused import DataRefused
 
 _ATTENTION = frozenset(
-    {"full_attention", "sliding_attention", "chunked_attention", "attention", "mlp", "moe"}
+    {
+        *("full_attention", "sliding_attention", "chunked_attention", "indexed_attention", "attention"),
+        *("mlp", "moe"),
+    }
 )
 """Kinds of layers that see other tokens through an attention mask, or not at all."""
 _LAYER_KINDS = ("layer_types", "layers_block_type", "block_types")

@@ -71,9 +71,10 @@ def _greedy(
     feed, cache = prompt, None
     # PEFT would put virtual tokens before each new token; they are in the cache already.
     following = model.get_base_model() if prompt_length(model) else model
+    is_cached = _has_cache(model)
     for _ in range(max_new_tokens):
         output = (model if cache is None else following)(
-            input_ids=feed, past_key_values=cache, use_cache=True, logits_to_keep=1
+            input_ids=feed, past_key_values=cache, use_cache=is_cached, logits_to_keep=1
         )
         # Families such as Mamba, RWKV and the first GPT have no cache of this form: they read everything again.
         cache = getattr(output, "past_key_values", None)
@@ -84,3 +85,14 @@ def _greedy(
             break
         feed = token[:, None] if cache is not None else torch.cat((feed, token[:, None]), dim=1)
     return [[int(token) for token in row if token >= 0] for row in torch.stack(new, dim=1).tolist()]
+
+
+def _has_cache(model: Any) -> bool:
+    """Whether transformers can make a cache for this configuration; that of blt has no number of layers, which it asks for."""
+    from transformers import DynamicCache  # noqa: PLC0415  seconds
+
+    try:
+        DynamicCache(config=model.config)
+    except (AttributeError, ValueError):
+        return False
+    return True

@@ -12,6 +12,7 @@ from tuneyard_trainer.pod.failures import bad_input
 _MAX_SHOWN = 4
 _SMALL_SHARE = 0.05
 """Routers and convolutions are a few percent of a model; experts are most of it."""
+_EXPERTS_ROWS_COLUMNS = 3
 _OF_MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 
 
@@ -27,7 +28,7 @@ def target_modules(base: Any, job: ResolvedJob) -> list[str]:
     inside = _text_part(base)
     linear = {name for name, part in base.named_modules() if name.startswith(inside) and is_linear(part)}
     head = {name for name, part in base.named_modules() if part is base.get_output_embeddings()}
-    kept_out = {name for name in linear if _refused_by_peft(base, name)}
+    kept_out = _refused_by_peft(base, linear)
     adapted = linear - head - kept_out
     taken = {end for name, _ in base.named_modules() if name not in adapted for end in _ends_of(name)}
     names = sorted({next((end for end in _ends_of(name) if end not in taken), name) for name in adapted})
@@ -35,13 +36,66 @@ def target_modules(base: Any, job: ResolvedJob) -> list[str]:
         raise bad_input(
             f"method: {type(base).__name__} has no linear layers that an adapter could be put on; try method: sft"
         )
-    asked = list(job.lora.target_modules or ())
-    if unknown := [end for end in asked if not any(ends_with(name, [end]) for name in linear - kept_out)]:
+    if job.lora.target_modules is None:
+        return names
+    asked = [
+        end for end in job.lora.target_modules if any(ends_with(name, [end]) for name in linear - kept_out)
+    ]
+    tensors = _expert_tensors(base)
+    if unknown := [
+        end for end in job.lora.target_modules if end not in asked and not _are_named(tensors, end)
+    ]:
         raise bad_input(
             "lora.targetModules: the model has no linear layers that take an adapter and are named"
-            f" {', '.join(unknown)}; try {', '.join(names)}"
+            f" {', '.join(unknown)}; try {', '.join([*names, *_short(tensors)])}"
         )
-    return asked or names
+    return asked
+
+
+def target_parameters(base: Any, job: ResolvedJob) -> list[str]:
+    """What `lora.targetModules` names beside layers: tensors of all experts, as PEFT's `target_parameters` names them.
+
+    Raises:
+        StageFailure: BadInput, if the job asks for what PEFT does not have with them, or nobody tried.
+    """
+    tensors, layers = _expert_tensors(base), target_modules(base, job)
+    named = [end for end in job.lora.target_modules or () if end not in layers and _are_named(tensors, end)]
+    without = f"; try to leave {', '.join(named)} out of lora.targetModules, or "
+    for is_asked, why in (
+        (job.lora.dropout > 0, f"lora.dropout: PEFT has none for tensors of experts{without}dropout 0"),
+        (job.lora.dora, f"lora.dora: PEFT does not have it for tensors of experts{without}dora: false"),
+        (
+            job.quantization,
+            f"model.quantization: tensors of experts stay as they are{without}no quantization",
+        ),
+        (
+            job.training.data_parallel > 1,
+            f"lora.targetModules: tensors of experts need one GPU{without}one GPU",
+        ),
+    ):
+        if named and is_asked:
+            raise bad_input(why)
+    return named
+
+
+def _expert_tensors(base: Any) -> list[str]:
+    """Names of the tensors of three dimensions that hold all experts of a layer: PEFT can put an adapter on each expert."""
+    inside = _text_part(base)
+    return [
+        name
+        for name, weight in base.named_parameters()
+        if name.startswith(inside)
+        and weight.dim() == _EXPERTS_ROWS_COLUMNS
+        and name.split(".")[-2] == "experts"
+    ]
+
+
+def _are_named(tensors: list[str], end: str) -> bool:
+    return any(ends_with(name, [end]) for name in tensors)
+
+
+def _short(tensors: Iterable[str]) -> list[str]:
+    return sorted({".".join(name.split(".")[-2:]) for name in tensors})
 
 
 def _text_part(base: Any) -> str:
@@ -92,9 +146,32 @@ def _ends_of(name: str) -> Iterator[str]:
     return (".".join(parts[at:]) for at in reversed(range(len(parts))) if not parts[at].isdigit())
 
 
-def _refused_by_peft(base: Any, name: str) -> bool:
-    """PEFT 0.21 puts no adapter on these two, as Mamba's kernels read their weights past the layer (`tuners_utils.py`)."""
-    return base.config.model_type in _OF_MAMBA and ends_with(name, ("out_proj", "conv1d"))
+def _refused_by_peft(base: Any, linear: set[str]) -> set[str]:
+    """The linear layers that PEFT 0.21 puts no adapter on.
+
+    Mamba's kernels read two of their weights past the layer (`tuners_utils.py`). And in families whose experts were layers
+    before transformers 5, PEFT takes the names that these had for the tensors of all experts, also where a layer beside them
+    has that name still, such as DeepSeek's shared experts (`transformers_weight_conversion.py`).
+    """
+    of_mamba = ("out_proj", "conv1d") if base.config.model_type in _OF_MAMBA else ()
+    return {name for name in linear if ends_with(name, [*of_mamba, *_taken_for_experts(base, linear)])}
+
+
+def _taken_for_experts(base: Any, linear: set[str]) -> set[str]:
+    """Last names of layers that PEFT takes for something else: it is asked for each."""
+    from peft import LoraConfig  # noqa: PLC0415  seconds
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers  # noqa: PLC0415
+
+    taken = set()
+    for end in {name.rsplit(".", 1)[-1] for name in linear}:
+        config = LoraConfig(target_modules=[end])
+        try:
+            convert_peft_config_for_transformers(config, base, None)
+        except ValueError:  # one of two names that are one tensor
+            taken.add(end)
+        else:
+            taken.update({end} - set(config.target_modules))
+    return taken
 
 
 def said_of_unreached(base: Any, targets: list[str]) -> str | None:
@@ -104,7 +181,7 @@ def said_of_unreached(base: Any, targets: list[str]) -> str | None:
     """
     inside = _text_part(base)
     outside = {id(part) for part in (base.get_input_embeddings(), base.get_output_embeddings())}
-    total, unreached = 0, dict[str, int]()
+    total, unreached, is_any_linear = 0, dict[str, int](), False
     for place, part in base.named_modules():
         for name, weight in part.named_parameters(recurse=False):
             if weight.dim() <= 1 or id(part) in outside or isinstance(part, torch.nn.Embedding):
@@ -112,14 +189,19 @@ def said_of_unreached(base: Any, targets: list[str]) -> str | None:
             if not place.startswith(inside):
                 continue
             total += weight.numel()
-            if not (is_linear(part) and ends_with(place, targets)):
+            is_layer = is_linear(part)
+            if not (is_layer and ends_with(place, targets)):
+                is_any_linear |= is_layer
                 called = ".".join([*place.split(".")[-2:], name])
                 unreached[called] = unreached.get(called, 0) + weight.numel()
     share = sum(unreached.values()) / max(total, 1)
     if share < _SMALL_SHARE:
         return None
     largest = sorted(unreached, key=lambda name: (-unreached[name], name))
+    why = "PEFT takes no adapter for them" if is_any_linear else "they are no linear layers"
+    names = _short(_expert_tensors(base))
+    asking = f", and lora.targetModules that names {', '.join(names)} the experts" if names else ""
     return (
-        f"no adapter reaches {share:.0%} of the weights between embedding and output head, because they are no linear layers:"
-        f" {', '.join(largest[:_MAX_SHOWN])}; method: sft trains them"
+        f"no adapter reaches {share:.0%} of the weights between embedding and output head, because {why}:"
+        f" {', '.join(largest[:_MAX_SHOWN])}; method: sft trains them{asking}"
     )

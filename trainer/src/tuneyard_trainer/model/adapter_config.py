@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from tuneyard_api.pod_contract import ResolvedJob
 
-from tuneyard_trainer.model.adapted_layers import is_linear, target_modules
+from tuneyard_trainer.model.adapted_layers import is_linear, target_modules, target_parameters
 from tuneyard_trainer.pod.failures import bad_input
 
 
@@ -30,6 +30,7 @@ def build_adapter_config(base: Any, job: ResolvedJob) -> Any:
         lora_dropout=job.lora.dropout,
         use_dora=job.lora.dora,
         target_modules=target_modules(base, job),
+        target_parameters=target_parameters(base, job) or None,
     )
 
 

@@ -34,7 +34,7 @@ class Family:
     def of(cls, model_type: str) -> "Family":
         """What was measured of a family."""
         found = _measured().get(model_type)
-        if found is None or "tried" in found:
+        if found is None:
             return cls(is_measured=False)
         failures = {
             method: found[method].removeprefix(_FAILED)

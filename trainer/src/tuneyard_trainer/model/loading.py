@@ -176,7 +176,11 @@ def save_tuned(model: Any, base: Path, folder: Path, stored: StoredBase, world: 
     Replaces what an interrupted run may have left.
     """
     tensors = {}
-    for name, parameter in trained_parameters(model).items():
+    is_adapter = hasattr(model, "peft_config")
+    # A model has parameters that never train too, such as the state that HRM begins with.
+    for name, parameter in (
+        trained_parameters(model) if is_adapter else dict(model.named_parameters())
+    ).items():
         tensor = whole(parameter.detach())
         if world.is_first:
             tensors[name] = tensor.cpu()
@@ -184,7 +188,7 @@ def save_tuned(model: Any, base: Path, folder: Path, stored: StoredBase, world: 
         return
     shutil.rmtree(folder, ignore_errors=True)
     with durable.folder_being_written(folder) as temporary:
-        if hasattr(model, "peft_config"):
+        if is_adapter:
             _write_adapter(model, tensors, temporary, stored)
         else:
             _write_model(model, tensors, _kept_buffers(model), base, temporary)

@@ -13,7 +13,7 @@ from tuneyard_api.methods import LORA_METHODS
 from tuneyard_api.pod_contract import ResolvedJob
 
 from tuneyard_trainer.fast.structure import UnknownStructureError, check_structure
-from tuneyard_trainer.model.adapted_layers import said_of_unreached, target_modules
+from tuneyard_trainer.model.adapted_layers import said_of_unreached, target_modules, target_parameters
 from tuneyard_trainer.model.adapter_config import scaled_modules
 from tuneyard_trainer.model.weights import check_loaded
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
@@ -43,6 +43,12 @@ def check_modules(job: ResolvedJob, folder: Path) -> list[str]:
         scaled_modules(model)
     if job.method not in LORA_METHODS or job.adapter:
         return []
+    if tensors := target_parameters(model, job):
+        said = (
+            f"{', '.join(tensors)} of all experts get an adapter by PEFT's target_parameters; vLLM 0.32 loads such an adapter"
+            " where it holds experts as one tensor, as of gpt_oss, and refuses it elsewhere, as for mixtral"
+        )
+        return [said]
     unreached = said_of_unreached(model, target_modules(model, job))
     return [unreached] if unreached and job.lora.target_modules is None else []
 

@@ -57,6 +57,8 @@ def _attention(
     """Attention as transformers calls it: [B, heads, S, size] in, [B, S, heads, size] out."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: PLC0415
 
+    if more.get("indices") is not None:
+        raise ValueError("attention of selected tokens can't be computed by PyTorch's attention")
     if bounds is None:
         if attention_mask is not None and attention_mask.shape[-1] == 1 < query.shape[2]:
             raise AssertionError(f"{type(module).__name__} was not told where records begin")
