@@ -32,7 +32,7 @@ _RESULTS = _REPOSITORY / "bench" / "results"
 _LIMIT_SECONDS = 900
 """Longest time of one row."""
 _BATCH = 8
-"""Sequences of an optimizer step."""
+"""Sequences of an optimizer step, unless a row says another number."""
 
 _SHAPES: dict[str, dict[str, Any]] = {
     "8b": {
@@ -75,12 +75,15 @@ class Row:
     checkpointing: bool = False
     quantization: str | None = None
     gpus: int = 1
+    batch: int = _BATCH
+    """Sequences of an optimizer step."""
 
     @property
     def name(self) -> str:
         """Such as tuneyard-8b-lora-long-2."""
         parts = [self.stack, self.shape, self.method, self.data, str(self.micro)]
         parts += [self.quantization] if self.quantization else []
+        parts += [f"batch{self.batch}"] if self.batch != _BATCH else []
         parts += [f"x{self.gpus}"] if self.gpus > 1 else []
         return "-".join([*parts, *(["checkpointing"] if self.checkpointing else [])])
 
@@ -106,11 +109,14 @@ _ALL = [
     Row("tuneyard", "8b", "lora", "long", 2, 4096, quantization="fp8", gpus=2),
     Row("tuneyard", "1b", "lora", "short", 4, 2048, gpus=2),
     Row("tuneyard", "1b", "sft", "short", 4, 2048, gpus=2),
+    Row("before", "1b", "sft", "short", 4, 2048, gpus=2),
+    Row("tuneyard", "1b", "sft", "short", 4, 2048, batch=32),
+    Row("tuneyard", "1b", "sft", "short", 4, 2048, batch=32, gpus=2),
 ]
 
 
-def make_texts(folder: Path, sequence: int, steps: int) -> None:
-    """train.jsonl and test.jsonl, of long and of short records."""
+def make_texts(folder: Path, sequence: int, sequences: int) -> None:
+    """train.jsonl and test.jsonl, of long and of short records that fill so many sequences."""
     draw = np.random.default_rng(0)
     # A token of this tokenizer is three characters or so; what is too long is cut.
     long = sequence * 8
@@ -118,7 +124,7 @@ def make_texts(folder: Path, sequence: int, steps: int) -> None:
         pieces = _pieces(_source(), draw, long if data == "long" else None)
         where = folder / f"{data}-{sequence}"
         where.mkdir(parents=True)
-        wanted = {"train": steps * _BATCH * (1 if data == "long" else sequence // 100), "test": 4}
+        wanted = {"train": sequences * (1 if data == "long" else sequence // 100), "test": 4}
         for split, count in wanted.items():
             lines = (json.dumps({"text": next(pieces)}) + "\n" for _ in range(count))
             (where / f"{split}.jsonl").write_text("".join(lines))
@@ -166,7 +172,7 @@ def job_of(row: Row, runtime: str, steps: int) -> dict[str, Any]:
                 "maxSteps": steps,
                 "learningRate": 1e-4,
                 "maxSequenceLength": row.sequence,
-                "globalBatchSize": _BATCH,
+                "globalBatchSize": row.batch,
                 "microBatchSize": row.micro,
                 "gradientCheckpointing": row.checkpointing,
             },
@@ -259,7 +265,8 @@ def main(  # noqa: PLR0917  click passes keywords
         where = Path(name)
         models = (folder or where) / "models"
         for sequence in sorted({row.sequence for row in rows}):
-            make_texts(where / "datasets", sequence, steps)
+            batch = max(row.batch for row in rows if row.sequence == sequence)
+            make_texts(where / "datasets", sequence, steps * batch)
         for row in rows:
             if not (models / row.shape).is_dir():
                 make_model(

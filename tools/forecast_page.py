@@ -22,7 +22,12 @@ _RESULTS = _ROOT / "bench" / "results"
 _PAGE = _ROOT / "docs/reference/forecast.md"
 _SHORT_RECORD = 200
 """Mean tokens of records that are packed in the benches (bench/trainer_memory.py, bench/lora_side_by_side.py)."""
-_ROW = re.compile(r"tuneyard-(8b|1b)-(lora|sft)-(long|short)-(\d+)(?:-(fp8))?(?:-x(\d))?$")
+_ROW = re.compile(r"tuneyard-(8b|1b)-(lora|sft)-(long|short)-(\d+)(?:-(fp8))?(?:-batch(\d+))?(?:-x(\d))?$")
+_KEPT_GRADIENTS = {
+    ("side-by-side-1b-sft-nvidia-h200-x2.json", f"tuneyard-1b-sft-short-4-{rest}")
+    for rest in ("x2", "batch32-x2")
+}
+"""Rows of code that kept the gradients of a step into the next one: what it needs since then was not measured."""
 _SHAPES: Mapping[str, dict[str, Any]] = {
     "8b": {
         "hidden": 4096,
@@ -58,8 +63,8 @@ Sources: `bench/trainer_memory.py` and `bench/lora_side_by_side.py`, whose files
   int8; embeddings, norms and the output head are never quantised. In fp8 each weight is held by rows and by columns, so
   it takes as much as bfloat16, and saves time alone.
 - **Trained parameters** are float32, with a gradient and two moments of AdamW: 16 bytes each. Several
-  GPUs hold an adapter and its base model each in whole, if that fills at most 90 % of their memory; otherwise, and for full
-  fine-tuning, FSDP2 spreads all over them.
+  GPUs hold the model and what is trained each in whole, if that fills at most 90 % of their memory; otherwise FSDP2 spreads
+  all over them.
 - **Activations** follow from which tensors each path of the trainer keeps for the backward pass; with gradient
   checkpointing from the input of each layer, and one whole layer.
 - **Logits**: the plain path holds those of all tokens of a micro batch, in float32; the fast path 4,096 tokens of them.
@@ -72,7 +77,7 @@ promises nothing for a GPU that is not in it. Memory follows from the code, but 
 ## What was not measured
 
 Other GPUs than these: their time is taken from NVIDIA's data sheets, and the plan says so. Several GPUs: LoRA on two
-H200 that hold the whole model each, and full fine-tuning that is spread over them; more GPUs are taken to keep as much of
+H200 that hold the whole model each, and full fine-tuning on two that hold it too; more GPUs are taken to keep as much of
 their speed. Mixtures of experts, `dpo`, `ia3`, `pTuning` and DoRA: their
 arithmetic is written and not measured. int8 was measured once with gradient checkpointing, and two of its constants
 come from that. An H100 was measured for LoRA of 8 billion and of 1.1 billion parameters and for full fine-tuning of
@@ -146,9 +151,9 @@ def _of_memory(source: str, result: dict[str, Any]) -> Iterator[Measured]:
 def _of_side_by_side(source: str, result: dict[str, Any]) -> Iterator[Measured]:
     for name, row in result["rows"].items():
         found = _ROW.match(name)
-        if found is None:
+        if found is None or (source, name) in _KEPT_GRADIENTS:
             continue
-        called, method, data, micro, quantization, gpus = found.groups()
+        called, method, data, micro, quantization, batch, gpus = found.groups()
         processes = int(gpus or 1)
         sequence, small = _SEQUENCES[called], called == "1b"
         shape = _shape(**_SHAPES[called], is_tied=small)
@@ -159,7 +164,7 @@ def _of_side_by_side(source: str, result: dict[str, Any]) -> Iterator[Measured]:
             method,
             quantization,
             micro=int(micro),
-            accumulation=result["globalBatch"] // int(micro) // processes,
+            accumulation=int(batch or result["globalBatch"]) // int(micro) // processes,
             sequence=sequence,
             record=_SHORT_RECORD if data == "short" else sequence,
             processes=processes,

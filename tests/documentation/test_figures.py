@@ -116,6 +116,7 @@ NAMES = {
         *(f"{kind}-nvidia-h100-80gb-hbm3" for kind in ("8b-lora", "1b-lora", "1b-sft")),
         *(f"{kind}-nvidia-h200" for kind in ("8b-lora", "8b-lora-fp8", "1b-lora-1b-sft")),
         *(f"{kind}-nvidia-h200" for kind in ("8b-lora-8b-lora-fp8", "1b-lora-1b-sft-8b-lora")),
+        *(f"{kind}-nvidia-h200-x2" for kind in ("1b-lora-1b-sft", "1b-sft", "8b-lora-8b-lora-fp8")),
         "1b-lora-1b-sft-8b-lora-8b-lora-fp8-nvidia-h200-x2",
     ],
 )

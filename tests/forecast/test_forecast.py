@@ -84,11 +84,12 @@ def test_gpus_share_what_is_trained() -> None:
         (work(), "NVIDIA-L4", True),
         (work(shape=SEVENTY_B), "NVIDIA-H200", True),
         (work(method="sft"), "NVIDIA-H200", True),
+        (work(method="sft"), "NVIDIA-B200", False),
         (work(), "Example-GPU-9000", True),
         (work(quantization="nf4"), "Example-GPU-9000", False),
     ],
 )
-def test_a_model_is_whole_on_each_gpu_where_an_adapter_and_its_base_have_room(
+def test_a_model_is_whole_on_each_gpu_where_it_and_what_is_trained_have_room(
     given: Work, product: str, is_spread: bool
 ) -> None:
     found = placed(given.on(2), gpu_of(product))

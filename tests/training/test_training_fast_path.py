@@ -214,7 +214,12 @@ def test_pieces_of_the_head_change_nothing(monkeypatch):
 
 # The compiler looks at it itself.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_functions_are_compiled_once_for_all_layers(monkeypatch):
+@pytest.mark.parametrize(
+    ("make", "functions"),
+    # Before and after attention, the last norm, the head; of an adapter, the first layer's input needs no gradient.
+    [(model_of, 6), (base_of, 4)],
+)
+def test_functions_are_compiled_once_for_all_layers(make, functions, monkeypatch):
     """Three layers need as many as two, and other records in a batch of the same shape need no new one."""
     counts = []
     compile_function = torch.compile
@@ -224,7 +229,7 @@ def test_functions_are_compiled_once_for_all_layers(monkeypatch):
         monkeypatch.setattr(
             torch, "compile", lambda f, counter=counter, **more: compile_function(f, backend=counter, **more)
         )
-        model = model_of("Llama", LLAMA | {"num_hidden_layers": layers})
+        model = make("Llama", LLAMA | {"num_hidden_layers": layers})
         plain = loss_and_gradient(model, summed_loss(model, batch_of(PACKED), CPU))
         fast = FastPath(model, longest=64, is_compiled=True)
         compiled = loss_and_gradient(model, fast_loss(fast, batch_of(PACKED)))
@@ -234,8 +239,7 @@ def test_functions_are_compiled_once_for_all_layers(monkeypatch):
         loss_and_gradient(model, fast_loss(fast, batch_of([[5], [0, 3, 1], [2, 4]])))
         assert counter.frame_count == before
         counts.append(before)
-    # before and after attention, each for the first layer and for the others; the last norm; the head.
-    assert counts == [6, 6]
+    assert counts == [functions] * 2
 
 
 REASONS = {

@@ -32,3 +32,7 @@ def test_processes_train_by_the_fast_path_as_one_does(tmp_path, size):
                 assert other["losses"][step] == pytest.approx(losses[rank::size], rel=1e-4), case
         for name, parameter in alone.items():
             assert torch.allclose(others[0][name], parameter, atol=1e-5), (case, name)
+    for rank in range(size):
+        found = torch.load(tmp_path / f"unequal-{rank}.pt")
+        passes = sum(number + 1 for number in range(size)) + sum(number + 2 for number in range(size))
+        assert [gradient.unique().tolist() for gradient in found] == [[passes], [2 * (size - 1)], [0]], rank

@@ -117,8 +117,8 @@ class Training(Contract):
 class Parallelism(Contract):
     """Nodes and GPUs of the training. The data-parallel size is nodes x GPUs.
 
-    Each GPU holds the base model of an adapter if it has room; otherwise, and for full fine-tuning, FSDP2 shards the
-    model over all of them.
+    Each GPU holds the whole model, and what training keeps of it, if it has room; otherwise FSDP2 shards the model over
+    all of them.
     """
 
     nodes: Annotated[int, Field(ge=1, le=64)] = 1

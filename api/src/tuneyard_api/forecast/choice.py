@@ -38,12 +38,12 @@ def fits(memory: Memory, gpu: Gpu) -> bool:
 
 
 def placed(work: Work, gpu: Gpu) -> Work:
-    """The work with all of the model on each GPU, if it is to be spread, trains an adapter, and fits with room to spare.
+    """The work with all of the model on each GPU, if it is to be spread and fits with room to spare.
 
-    Then GPUs tell each other the gradients of the adapter once a step, and nothing else. The trainer asks the same of the
-    GPUs that it has.
+    Then GPUs tell each other the gradients of what is trained once a step, and nothing else. The trainer asks the same of
+    the GPUs that it has.
     """
-    if not work.is_spread or work.method == "sft" or gpu.memory_gib is None:
+    if not work.is_spread or gpu.memory_gib is None:
         return work
     whole = replace(work, is_spread=False)
     return whole if memory_of(whole).total <= _CAREFUL * gpu.memory_gib * GIB else work

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does each process hold all of the model, or does FSDP2 spread it? The plan asks the same (forecast/choice.py).
 
-Where each GPU holds the base model of an adapter, processes tell each other the adapter's gradients once a step and nothing
-else. Spread, every layer travels twice for each micro batch. A model that is trained whole is always spread.
+Where each GPU holds the model, processes tell each other the gradients of what is trained once a step and nothing else.
+Spread, every layer travels twice for each micro batch.
 """
 
 import json

@@ -6,7 +6,7 @@ it. Spread, a forward pass gathers parameters from all processes: all of them ru
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
+N = TypeVar("N", bound=torch.Tensor)
 
 _MESSAGE = 2**26
 """Most numbers of tensors that are sent together; a larger one is sent alone."""
@@ -45,18 +46,27 @@ class World:
             dist.all_reduce(values)
         return values
 
-    def average(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Averages tensors of one type, which several processes have whole, over all of them, in place."""
-        for some in _messages(tensors):
-            together = torch.cat([tensor.flatten() for tensor in some])
-            _spread_out(self.sum(together).div_(self.size), some)
+    def begin_sum(self, values: torch.Tensor) -> Callable[[], None]:
+        """Begins to sum `values` over all processes, in place; the function that it returns waits for the end.
+
+        A GPU goes on with its other work meanwhile, and only its later work waits.
+        """
+        work = dist.all_reduce(values, async_op=True)
+
+        def wait() -> None:
+            work.wait()
+
+        return wait
 
     def copy_first(self, tensors: Sequence[torch.Tensor]) -> None:
         """Gives tensors of one type, which all processes have whole, the values of the first process."""
-        for some in _messages(tensors) if self.size > 1 else ():
+        for some in in_messages(tensors, _MESSAGE) if self.size > 1 else ():
             together = torch.cat([tensor.detach().flatten() for tensor in some])
             dist.broadcast(together, 0)
-            _spread_out(together, some)
+            parts = together.split([tensor.numel() for tensor in some])
+            with torch.no_grad():
+                for tensor, part in zip(some, parts, strict=True):
+                    tensor.copy_(part.view_as(tensor))
 
     def is_any(self, flag: object) -> bool:
         """Whether `flag` is true in some process."""
@@ -77,23 +87,16 @@ class World:
         return self.gather(value)[0]
 
 
-def _messages(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """The tensors in turn, as few at once as make a message of the usual size: each needs memory for itself."""
-    some: list[torch.Tensor] = []
+def in_messages(tensors: Sequence[N], most: int) -> Iterator[list[N]]:
+    """The tensors in turn, as few at once as have `most` numbers together; a larger one is alone."""
+    some: list[N] = []
     for tensor in tensors:
-        if some and sum(each.numel() for each in some) + tensor.numel() > _MESSAGE:
+        if some and sum(each.numel() for each in some) + tensor.numel() > most:
             yield some
             some = []
         some.append(tensor)
     if some:
         yield some
-
-
-def _spread_out(together: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
-    parts = together.split([tensor.numel() for tensor in tensors])
-    with torch.no_grad():
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.copy_(part.view_as(tensor))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ and spread over processes. Everything random is a function of seed, step and mic
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +25,7 @@ from tuneyard_trainer.pod.failures import Interrupted, StageFailure
 from tuneyard_trainer.pod.progress import Board
 from tuneyard_trainer.training.batches import DataOrder
 from tuneyard_trainer.training.checkpoints import Checkpoints
+from tuneyard_trainer.training.gradients import Gradients
 from tuneyard_trainer.training.losses import Losses
 from tuneyard_trainer.workspace.metrics import MetricsFile, Pace
 from tuneyard_trainer.workspace.prepared import Split
@@ -135,6 +137,11 @@ class Loop:
             weight_decay=plan.weight_decay,
             fused=self._device.type == "cuda" or None,
         )
+        parameters = list(self._parameters.values())
+        is_spread_over_all = any(map(is_spread, parameters))
+        self._gradients = Gradients([] if is_spread_over_all else parameters, self.world)
+        # FSDP2 averages gradients: the average times the number of processes is the sum.
+        self._counted = self.world.size if is_spread_over_all else 1
         self._order = DataOrder.of(
             len(self.training),
             global_batch=plan.global_batch_size,
@@ -263,34 +270,36 @@ class Loop:
         """
         plan = self.job.training
         learned = int(self._learned[indices].sum())
-        # One message carries the sum of the losses and the number of processes that got a request to stop.
-        told = torch.zeros(2, dtype=torch.float64, device=self._device)
-        for number, chunk, weight in shares(indices, plan.micro_batch_size, self.world):
+        # One message carries the sum of the losses and the number of processes that got a request to stop; the norm follows.
+        told = torch.zeros(3, dtype=torch.float64, device=self._device)
+        mine = list(shares(indices, plan.micro_batch_size, self.world))
+        last, _, _ = mine[-1]
+        for number, chunk, weight in mine:
             if self.stop and self.world.size == 1:
                 self._leave(step)
             state = np.random.SeedSequence([plan.seed, step, number]).generate_state(1, np.uint64)
             torch.manual_seed(int(state[0]) >> 1)
             summed = weight * self.losses.summed(self.training, chunk)
-            # Processes average their gradients; the average times their number is the sum.
-            (summed * self.world.size / learned).backward()
+            with self._gradients.summed() if number == last else nullcontext():
+                (summed * self._counted / learned).backward()
             told[0] += summed.detach()
-        told[1] = float(bool(self.stop))
-        loss, stopped = (self.world.sum(told) / torch.tensor([learned, 1.0], device=told.device)).tolist()
+        told[1].fill_(bool(self.stop))
+        self.world.sum(told)
         parameters = list(self._parameters.values())
-        if self.world.size > 1:
-            # FSDP2 has averaged what it spreads.
-            self.world.average([_gradient(each) for each in parameters if not is_spread(each)])
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)))
+        told[2] = whole(torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm))
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        # The only place of a step where the CPU waits for a GPU: all of its work is on its way.
+        total, stopped, norm = told.tolist()
+        loss = total / learned
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise StageFailure(
                 FailureClass.NON_FINITE_LOSS,
                 f"step {step + 1}: the loss is {loss:g} and the gradient's norm {norm:g} at learning rate {rate:g}; try"
                 f" {TRAINING_ADVICE}",
             )
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        self._optimizer.zero_grad()
         return loss, stopped > 0
 
     def _validate(self, done: int, metrics: MetricsFile | None) -> None:
@@ -329,13 +338,6 @@ class Loop:
         raise Interrupted(
             f"stopped by SIGTERM; the next attempt continues from the checkpoint of step {step} of {self._order.steps}"
         )
-
-
-def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """The gradient; zeros, if nothing here went through the parameter, as something may have in another process."""
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
 
 
 def shares(indices: Sequence[int], size: int, world: World) -> Iterator[tuple[int, Sequence[int], float]]:
