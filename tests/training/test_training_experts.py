@@ -15,7 +15,7 @@ from safetensors.torch import load_file  # noqa: E402
 from support.family_matrix import tiny_model  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 from tuneyard_trainer.model.adapted_layers import target_modules, target_parameters  # noqa: E402
-from tuneyard_trainer.model.module_tree_process import _checked  # noqa: E402
+from tuneyard_trainer.model.module_tree_process import check_modules  # noqa: E402
 from tuneyard_trainer.pod.failures import StageFailure  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
@@ -43,7 +43,8 @@ def test_experts_that_are_named_are_trained_and_read_back_by_plain_peft(job_on, 
     code, result = pods.run("prepare", job)
     assert code == 0, result
     assert (
-        "of all experts get an adapter by PEFT's target_parameters" in _checked(job, Path(job.model.path))[0]
+        "of all experts get an adapter by PEFT's target_parameters"
+        in check_modules(job, Path(job.model.path))[0]
     )
     assert pods.run("train", job)[0] == 0
     code, result = pods.run("publish", job)
@@ -106,7 +107,7 @@ def test_what_peft_does_not_have_for_experts_is_refused_before_a_gpu_is_asked_fo
     changes, words = REFUSED[case]
     job = job_on("mixtral", **changes)
     with pytest.raises(StageFailure, match=re.escape(words)) as refused:
-        _checked(job, Path(job.model.path))
+        check_modules(job, Path(job.model.path))
     assert refused.value.failure_class == FailureClass.BAD_INPUT
 
 
