@@ -36,7 +36,7 @@ from tuneyard_trainer.registry.content import Content
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 REFRESH_SECONDS = 6.0
-JOBS = tuple(f"job-{number}" for number in range(7))
+JOBS = tuple(f"job-{number}" for number in range(5))
 SYNC = [sys.executable, "-m", "tuneyard_sync.main"]
 PROGRESS = Progress()
 

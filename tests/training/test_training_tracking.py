@@ -101,6 +101,7 @@ def test_a_real_training_is_in_mlflow_when_it_is_published(mlflow, pods, job_of,
 
 
 @pytest.mark.torch
+@pytest.mark.long
 def test_of_several_processes_the_first_one_alone_writes(mlflow, pods, job_of, tiny_llama, training_data):
     spread = {"dataParallel": 2, "gradientAccumulation": 1}
     job = job_of(
