@@ -65,7 +65,7 @@ test: setup ## Set up, check, build the docs, and run every tier that this machi
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint type verify docs
 	@$(RUN) --group torch pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-test-all: ## Run also the long tests: Argo CD without health check or waves, two nodes, more of vLLM (20 to 30 minutes more)
+test-all: ## Run also the long tests: Argo CD without health check or waves, two nodes, more of vLLM and of model families (an hour more)
 	@TUNEYARD_LONG=1 $(MAKE) --no-print-directory test
 
 test-unit: ## Run the tests that need no cluster and no PyTorch
