@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a status must be written at once, and what only reports what anybody can see again.
+"""Decides which changes of a status are written at once, and which may wait for the next decision.
 
 A pod that has been placed or runs is still there a second later, so the write that says so may wait for the next
 decision. An end, a cause, a reason to stop and the time that they take may not: what they tell of can be gone by then.
@@ -14,7 +14,7 @@ _KEPT_ALSO_UNMET = frozenset({ConditionType.SUCCEEDED, ConditionType.SUSPENDED})
 
 
 def may_wait(former: FineTuneJobStatus, decision: Decision) -> bool:
-    """Whether a decision only reports how the running attempt stands, and would report it again."""
+    """Whether a decision only reports how the running attempt is doing, and the next one would report it again."""
     attempt = running_attempt(former)
     if attempt is None or attempt.stopping is not None or attempt.queued_since is not None:
         return False
@@ -22,7 +22,7 @@ def may_wait(former: FineTuneJobStatus, decision: Decision) -> bool:
 
 
 def _lasting(status: FineTuneJobStatus) -> FineTuneJobStatus:
-    """A status without what can be seen again."""
+    """A status without the parts that the next decision would write again."""
     return status.model_copy(
         update={
             "state": State.PENDING,

@@ -32,7 +32,7 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Completed:
-    """What came of it."""
+    """The result of completing a record."""
 
     address: str | None = None
     """The page of the job's run; None: there is none, or nobody knows it."""
