@@ -65,6 +65,19 @@ def test_the_operator_s_throughput_is_what_the_readme_says() -> None:
     ).replace("%", " %") in README
 
 
+def test_the_speed_of_preparing_data_is_what_the_pages_say() -> None:
+    data = results("data.json")
+    ours, trl = (data["rows"][f"{name}-{data['records']}"] for name in ("tuneyard", "trl"))
+    speeds = f"{ours['recordsPerSecond']:,} records/s beside {trl['recordsPerSecond']:,} of trl"
+    memory = f"{ours['peakMemoryMiB']:,} MiB beside {trl['peakMemoryMiB']:,}"
+    assert f"{data['records']:,} chats of 1 KB prepared with all checks, " in README
+    assert f"{speeds}; {memory} |" in README
+    page = " ".join(BENCHMARKS.split())
+    assert f"{data['records']:,} records on two quiet cores" in page
+    assert f"{speeds}, which is {data['throughputOfTrl']} times as many, and {memory}, " in page
+    assert f"which is {data['memoryOfTrl']} of it" in page
+
+
 def test_the_generator_s_speed_is_what_the_readme_says() -> None:
     generator = results("generator.json")
     first, figures = generator["render"]["first"]["1000"], generator["figures"]
