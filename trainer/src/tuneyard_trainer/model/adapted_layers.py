@@ -154,7 +154,8 @@ def _refused_by_peft(base: Any, linear: set[str]) -> set[str]:
     has that name still, such as DeepSeek's shared experts (`transformers_weight_conversion.py`).
     """
     of_mamba = ("out_proj", "conv1d") if base.config.model_type in _OF_MAMBA else ()
-    return {name for name in linear if ends_with(name, [*of_mamba, *_taken_for_experts(base, linear)])}
+    refused = (*of_mamba, *_taken_for_experts(base, linear))
+    return {name for name in linear if ends_with(name, refused)}
 
 
 def _taken_for_experts(base: Any, linear: set[str]) -> set[str]:
