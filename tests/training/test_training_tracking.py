@@ -4,13 +4,13 @@
 import http.server
 import json
 import socket
-import threading
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
 import pytest
+from support.file_servers import running
 from support.mlflow_server import running_mlflow
 from tuneyard_api.names import GROUP
 from tuneyard_api.pod_contract import PublishFacts, Stage
@@ -222,14 +222,8 @@ def losing_answers(target):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with running(server):
         yield f"http://127.0.0.1:{server.server_address[1]}", lost
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def test_an_answer_that_is_lost_doubles_nothing(mlflow, pods, trained, monkeypatch):
@@ -271,17 +265,11 @@ def test_an_answer_that_is_not_mlflows_fails_no_training(pods, trained, capsys):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with running(server):
         job = trained(**tracking(f"http://127.0.0.1:{server.server_address[1]}", "page"))
         with live.tracked(attempt_of(pods, job, 1)):
             write_steps(pods, 1, (1,))
         (warning,) = published_again(pods, job).warnings
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
     assert "is there another server?" in warning
     assert "the training goes on" in capsys.readouterr().out
 

@@ -84,6 +84,15 @@ def read_result(pod: SeenPod, stage: Stage, plan_digest: str) -> StageResult | s
     return _complaint(result, stage) or result
 
 
+def good_result(pods: Iterable[SeenPod], stage: Stage, plan_digest: str) -> StageResult | None:
+    """The result of a stage that ended well, as soon as a pod has it; the Job reports it a second later."""
+    for pod in pods:
+        result = read_result(pod, stage, plan_digest)
+        if isinstance(result, StageResult) and result.outcome == "Succeeded":
+            return result
+    return None
+
+
 def classify(ending: Ending) -> StageFailure:
     """The first explanation that fits."""
     for explain in CHAIN:

@@ -18,7 +18,7 @@ from tuneyard_api.status import Attempt, ConditionType, WaitingFor
 from tuneyard_operator.domain.conditions import api_time, clip
 from tuneyard_operator.domain.customizations import SeenCustomization
 from tuneyard_operator.domain.decision import Action, Create, Delete, Note
-from tuneyard_operator.domain.failures import Ending, classify, first_cause, last_lines, read_result
+from tuneyard_operator.domain.failures import Ending, classify, first_cause, good_result, last_lines
 from tuneyard_operator.domain.frozen import Frozen
 from tuneyard_operator.domain.held import since_let_go, why_held
 from tuneyard_operator.domain.holding import why_it_stops
@@ -151,7 +151,7 @@ def _follow(work: Work, attempt: Attempt) -> StageResult | Running | Verdict:
     stage = attempt.stage
     job, pods = work.seen.job_of(stage, attempt.number), work.seen.pods_of(stage, attempt.number)
     ended_well = has_succeeded(work.seen, work.frozen, attempt)
-    result = _result(work, stage, pods) if job is not None and ended_well else None
+    result = good_result(pods, stage, work.frozen.plan.digest) if job is not None and ended_well else None
     if result is not None:
         work.report.end(attempt, result)
         return result
@@ -235,15 +235,6 @@ def _finish_stopping(
     if job is not None and not job.is_over and not job.deleting:
         work.actions.append(Delete("Job", job.name, job.uid))
     return lost_pod(pods, work.now) or Verdict(reason, message)
-
-
-def _result(work: Work, stage: Stage, pods: tuple[SeenPod, ...]) -> StageResult | None:
-    """The result as soon as all pods are Succeeded; the Job reports it a second later."""
-    for pod in pods:
-        result = read_result(pod, stage, work.frozen.plan.digest)
-        if isinstance(result, StageResult) and result.outcome == "Succeeded":
-            return result
-    return None
 
 
 def _endings(

@@ -63,10 +63,7 @@ class World:
         for some in in_messages(tensors, _MESSAGE) if self.size > 1 else ():
             together = torch.cat([tensor.detach().flatten() for tensor in some])
             dist.broadcast(together, 0)
-            parts = together.split([tensor.numel() for tensor in some])
-            with torch.no_grad():
-                for tensor, part in zip(some, parts, strict=True):
-                    tensor.copy_(part.view_as(tensor))
+            spread_out(together, some)
 
     def is_any(self, flag: object) -> bool:
         """Whether `flag` is true in some process."""
@@ -97,6 +94,14 @@ def in_messages(tensors: Sequence[N], most: int) -> Iterator[list[N]]:
         some.append(tensor)
     if some:
         yield some
+
+
+def spread_out(together: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+    """Copies the numbers of a message back into the tensors that it was made of."""
+    parts = together.split([tensor.numel() for tensor in tensors])
+    with torch.no_grad():
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
 @contextmanager

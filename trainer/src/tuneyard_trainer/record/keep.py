@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from pydantic import ValidationError
-from tuneyard_api.pod_contract import PrepareFacts, StageResult, TrainFacts
+from tuneyard_api.pod_contract import StageResult, TrainFacts
 from tuneyard_api.registry import REPORT_HTML, REPORT_MARKDOWN, Version
 from tuneyard_data.report import REPORT as DATA_REPORT
 from tuneyard_data.report import DataReport
@@ -21,7 +21,7 @@ from tuneyard_trainer.record.report import Findings, render
 from tuneyard_trainer.record.samples import read_samples
 from tuneyard_trainer.workspace.layout import METRICS, PREPARED, SAMPLES
 from tuneyard_trainer.workspace.metrics import read_metrics
-from tuneyard_trainer.workspace.prepared import Index, earlier_preparation
+from tuneyard_trainer.workspace.prepared import Index, prepared_facts
 
 MAX_METRICS = 10_000
 """Most lines of metrics.jsonl that are kept: about a megabyte."""
@@ -38,7 +38,6 @@ def keep_record(folder: Path, context: StageContext, trained: StageResult, versi
     data = workspace / DATA_REPORT
     if data.is_file():
         shutil.copyfile(data, folder / DATA_REPORT)
-    prepared = earlier_preparation(workspace, context.job)
     index = Index.load(workspace)
     html, text = render(
         Findings(
@@ -47,7 +46,7 @@ def keep_record(folder: Path, context: StageContext, trained: StageResult, versi
             version=version,
             model_revision=index.model_revision,
             evaluation_split=index.evaluation_split,
-            prepared=PrepareFacts.model_validate(prepared.facts) if prepared else None,
+            prepared=prepared_facts(workspace, context.job),
             data=_data_report(data),
             learned=_learned(workspace / PREPARED / LEARNED),
             trained=TrainFacts.model_validate(trained.facts),

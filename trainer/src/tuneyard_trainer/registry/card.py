@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jinja2
 from tuneyard_api.methods import LORA_METHODS
-from tuneyard_api.pod_contract import PrepareFacts, StageResult, TrainFacts
+from tuneyard_api.pod_contract import StageResult, TrainFacts
 from tuneyard_api.registry import Version
 
 from tuneyard_trainer.model.former_adapter import lora_as_trained
@@ -17,14 +17,13 @@ from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.record.text import inline
 from tuneyard_trainer.workspace.layout import PREPARED
 from tuneyard_trainer.workspace.metrics import read_metrics
-from tuneyard_trainer.workspace.prepared import Index, earlier_preparation
+from tuneyard_trainer.workspace.prepared import Index, prepared_facts
 
 PICTURE = "loss.png"
 
 
 def render_card(context: StageContext, trained: StageResult, version: Version, *, has_picture: bool) -> str:
     """README.md of the adapter, from the results of the stages before."""
-    prepared = earlier_preparation(context.workspace, context.job)
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -42,7 +41,7 @@ def render_card(context: StageContext, trained: StageResult, version: Version, *
         has_lora=context.job.method in LORA_METHODS,
         base=version.base.repo or version.base.name,
         index=index,
-        data=PrepareFacts.model_validate(prepared.facts) if prepared else None,
+        data=prepared_facts(context.workspace, context.job),
         training=TrainFacts.model_validate(trained.facts),
         digest=version.digest,
         picture=PICTURE if has_picture else None,

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from tuneyard_api.names import GROUP
-from tuneyard_api.pod_contract import PrepareFacts, TrainFacts
+from tuneyard_api.pod_contract import TrainFacts
 from tuneyard_api.tracking import ResolvedTracking
 
 from tuneyard_trainer.fetch.patience import patiently
@@ -19,7 +19,7 @@ from tuneyard_trainer.tracking.content import curve, measures
 from tuneyard_trainer.tracking.job_runs import JobRuns
 from tuneyard_trainer.workspace.layout import METRICS
 from tuneyard_trainer.workspace.metrics import read_metrics
-from tuneyard_trainer.workspace.prepared import earlier_preparation
+from tuneyard_trainer.workspace.prepared import prepared_facts
 
 _TIMEOUT_SECONDS = 10.0
 _TOTAL_SECONDS = 300.0
@@ -104,6 +104,5 @@ class _Sender:
     def _runs(self) -> JobRuns:
         """The runs as the server has them now: the answer to an earlier call may have been lost."""
         context = self._context
-        prepared = earlier_preparation(context.workspace, context.job)
-        facts = PrepareFacts.model_validate(prepared.facts) if prepared else None
+        facts = prepared_facts(context.workspace, context.job)
         return JobRuns.of(self._server, context.job, self._wanted.experiment, self._began, facts)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tuneyard_api.evaluation_facts import EvaluationFacts
+from tuneyard_api.methods import LORA_METHODS
 from tuneyard_api.names import GROUP
 from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob, ResolvedSource, TrainFacts
 
@@ -46,7 +47,7 @@ def parameters(job: ResolvedJob) -> dict[str, str]:
     }
     groups = {
         "training": job.training.model_dump(by_alias=True, exclude=_OF_ATTEMPTS),
-        "lora": job.lora.model_dump(by_alias=True) if job.method in {"lora", "dpo"} else {},
+        "lora": job.lora.model_dump(by_alias=True) if job.method in LORA_METHODS else {},
         "dpo": job.dpo.model_dump(by_alias=True) if job.dpo else {},
         "pTuning": job.p_tuning.model_dump(by_alias=True) if job.p_tuning else {},
     }

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tuneyard_api.pod_contract import PrepareFacts
 from tuneyard_api.tracking import ResolvedTracking
 
 from tuneyard_trainer.pod.context import StageContext
@@ -22,7 +21,7 @@ from tuneyard_trainer.tracking.content import curve
 from tuneyard_trainer.tracking.job_runs import JobRuns
 from tuneyard_trainer.workspace.layout import METRICS
 from tuneyard_trainer.workspace.metrics import Tail
-from tuneyard_trainer.workspace.prepared import earlier_preparation
+from tuneyard_trainer.workspace.prepared import prepared_facts
 
 POLL_SECONDS = 10.0
 _TIMEOUT_SECONDS = 10.0
@@ -116,8 +115,7 @@ class _Follower(threading.Thread):
                 server.end(self._runs.run, status, self._attempt.ended)
 
     def _found(self, server: Mlflow) -> JobRuns:
-        prepared = earlier_preparation(self._context.workspace, self._context.job)
-        facts = PrepareFacts.model_validate(prepared.facts) if prepared else None
+        facts = prepared_facts(self._context.workspace, self._context.job)
         first = min(
             (each.started for each in attempts.attempts_of(self._context)), default=self._attempt.started
         )

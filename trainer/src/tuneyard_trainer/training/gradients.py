@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tuneyard_trainer.model.world import World, in_messages
+from tuneyard_trainer.model.world import World, in_messages, spread_out
 
 _MESSAGE = 2**24
 """Most numbers of gradients that are sent together; a larger gradient is sent alone."""
@@ -80,9 +80,7 @@ class Gradients:
 
         def finish() -> None:
             wait()
-            parts = together.split([gradient.numel() for gradient in gradients])
-            for gradient, part in zip(gradients, parts, strict=True):
-                gradient.copy_(part.view_as(gradient))
+            spread_out(together, gradients)
 
         self._sent.append(finish)
 

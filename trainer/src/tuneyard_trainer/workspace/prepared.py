@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
-from tuneyard_api.pod_contract import ResolvedJob, Stage, StageResult
+from tuneyard_api.pod_contract import PrepareFacts, ResolvedJob, Stage, StageResult
 from tuneyard_data.packing import Sequences
 from tuneyard_data.tokenization import TokenizedRecord
 
@@ -208,3 +208,9 @@ def earlier_preparation(workspace: Path, job: ResolvedJob) -> StageResult | None
         if index.inputs_digest == inputs_of(job)
         else None
     )
+
+
+def prepared_facts(workspace: Path, job: ResolvedJob) -> PrepareFacts | None:
+    """What that preparation found; None, if there is none."""
+    earlier = earlier_preparation(workspace, job)
+    return PrepareFacts.model_validate(earlier.facts) if earlier else None

@@ -3,13 +3,13 @@
 
 from tuneyard_api import names, reasons
 from tuneyard_api.gate import why_refused
-from tuneyard_api.pod_contract import FailureClass, PublishFacts, Stage, StageResult
+from tuneyard_api.pod_contract import FailureClass, PublishFacts, Stage
 from tuneyard_api.status import AdapterStatus, ConditionType
 
 from tuneyard_operator.domain.conditions import is_true
 from tuneyard_operator.domain.customizations import ServiceTrouble
 from tuneyard_operator.domain.deadlines import running_attempt
-from tuneyard_operator.domain.failures import read_result
+from tuneyard_operator.domain.failures import good_result
 from tuneyard_operator.domain.objects.customization import output_model
 from tuneyard_operator.domain.observed import Observed
 from tuneyard_operator.domain.service_stage import is_by_service, trouble_verdict
@@ -85,11 +85,8 @@ def published_adapter(seen: Observed) -> AdapterStatus | None:
     attempt, plan = running_attempt(seen.status), seen.status.plan
     if attempt is None or attempt.stage is not Stage.PUBLISH or plan is None:
         return None
-    for pod in seen.pods_of(Stage.PUBLISH, attempt.number):
-        result = read_result(pod, Stage.PUBLISH, plan.digest)
-        if isinstance(result, StageResult) and result.outcome == "Succeeded":
-            return _adapter_of(PublishFacts.model_validate(result.facts))
-    return None
+    result = good_result(seen.pods_of(Stage.PUBLISH, attempt.number), Stage.PUBLISH, plan.digest)
+    return None if result is None else _adapter_of(PublishFacts.model_validate(result.facts))
 
 
 def _adapter_of(facts: PublishFacts) -> AdapterStatus:
