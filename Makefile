@@ -6,6 +6,8 @@ SHELL := /bin/sh
 # uv is installed on first use; nothing before that touches the machine.
 UV = $$(tools/bootstrap.sh)
 RUN = UV_PYTHON_DOWNLOADS=never $(UV) run --frozen --all-packages
+# A third of their time tests wait for API servers and pods, so two cores carry three processes.
+TEST_PROCESSES ?= 3
 PYTHON_FOLDERS = api operator data trainer workflows generator server sync local tests bench examples tools
 MYPY_FOLDERS = api/src operator/src data/src trainer/src workflows/src generator/src server/src sync/src local/src tests/support tools
 
@@ -63,7 +65,7 @@ verify: ## Fail when a generated file is stale
 
 test: setup ## Set up, check, build the docs, and run every tier that this machine can run
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint type verify docs
-	@$(RUN) --group torch pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@$(RUN) --group torch pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
 test-all: ## Run also the long tests: Argo CD without health check or waves, two nodes, more of vLLM and of model families (an hour more)
 	@TUNEYARD_LONG=1 $(MAKE) --no-print-directory test

@@ -55,6 +55,34 @@ def test_an_operator_that_slept_through_a_stage_writes_nothing() -> None:
     assert world.status.state is State.SUCCEEDED
 
 
+def test_an_operator_that_slept_through_a_retry_ends_nothing_of_what_came_after() -> None:
+    """It has the status of before, in which the training must run again, and asks afresh which Jobs there are."""
+    world = World(runtime=runtime_without_endpoint())
+    world.settle()
+    world.carry_out(Stage.PREPARE)
+    pod = world.make_pod("a-train-1")
+    world.run_pod(pod)
+    world.settle()
+    world.end_pod(pod, exit_code=137)
+    world.set_job("a-train-1", conditions=[{"type": "Failed", "status": "True"}])
+    while world.status.attempts[-1].outcome == "Running":
+        world.deliver()
+        world.one_pass()
+    sleeper = copy.deepcopy(world.operator_store)
+    awake = world.operator_store
+    world.settle()
+    world.carry_out(Stage.TRAIN, 2)
+    jobs = world.jobs()
+    assert jobs[-1] == "a-publish-1"
+    world.operator_store = world.reconciler.store = world.reconciler.gatherer.store = sleeper
+    with pytest.raises(ClusterError, match="modified"):
+        asyncio.run(world.reconciler.reconcile(KEY))
+    assert world.jobs() == jobs
+    world.operator_store = world.reconciler.store = world.reconciler.gatherer.store = awake
+    world.carry_out(Stage.PUBLISH)
+    assert world.status.state is State.SUCCEEDED
+
+
 def test_a_job_is_not_called_suspended_while_a_pod_runs_that_no_watch_has_reported() -> None:
     world = World(runtime=runtime_without_endpoint())
     world.settle()

@@ -51,7 +51,7 @@ RESOURCES = {
 }
 
 CLIENT_VERBS: dict[str, frozenset[str]] = {
-    names.JOB_KIND: frozenset({"list", "patch"}),
+    names.JOB_KIND: frozenset({"get", "list", "patch"}),
     f"{names.JOB_KIND}/status": frozenset({"patch"}),
     names.RUNTIME_KIND: frozenset({"list"}),
     "Job": frozenset({"create", "get", "list", "delete"}),

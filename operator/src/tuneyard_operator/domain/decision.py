@@ -72,6 +72,8 @@ class Delete:
     kind: str
     name: str
     uid: str
+    is_by_status: bool = False
+    """Whether it is wrong once somebody has written another status or spec: then it is not done."""
 
 
 @dataclass(frozen=True, slots=True)

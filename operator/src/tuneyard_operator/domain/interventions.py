@@ -24,7 +24,7 @@ def end_late(work: Work, late: Verdict) -> bool:
             return False
         job = work.seen.job_of(attempt.stage, attempt.number)
         if job is not None and not job.is_over and not job.deleting:
-            work.actions.append(Delete("Job", job.name, job.uid))
+            work.actions.append(Delete("Job", job.name, job.uid, is_by_status=True))
         work.report.end(work.report.note(attempt, message=late.message), None)
     work.report.unmet(first_unmet(work.seen.status.conditions), late)
     return True

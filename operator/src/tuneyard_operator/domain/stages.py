@@ -300,7 +300,9 @@ def _end_what_is_ahead(work: Work, stage: Stage) -> Verdict | None:
     jobs = [job for job in work.seen.jobs if job.owner_uid == work.seen.uid and job.stage in later]
     running = [job for job in jobs if not job.is_over]
     pods = tuple(pod for pod in work.seen.pods if pod.stage in later and not pod.is_over)
-    work.actions += [Delete("Job", job.name, job.uid) for job in running if not job.deleting]
+    work.actions += [
+        Delete("Job", job.name, job.uid, is_by_status=True) for job in running if not job.deleting
+    ]
     if not running and not pods:
         return None
     kind, name = ("Pod", pods[0].name) if pods else ("Job", running[0].name)

@@ -24,7 +24,7 @@ from tuneyard_operator.domain.decision import (
 from tuneyard_operator.domain.frozen import Frozen, FrozenUnreadableError, read_frozen
 from tuneyard_operator.domain.objects.event import build_event
 from tuneyard_operator.domain.observed import Observed
-from tuneyard_operator.domain.parsing import made_for
+from tuneyard_operator.domain.parsing import made_for, version_of
 from tuneyard_operator.ports import (
     Cluster,
     ClusterError,
@@ -115,6 +115,8 @@ async def _carry_out(
     cluster: Cluster, store: Store, seen: Observed, action: Delete | Tell | SetFinalizers, now: datetime
 ) -> None:
     if isinstance(action, Delete):
+        if action.is_by_status:
+            await _check_version(cluster, seen)
         await cluster.delete(action.kind, seen.namespace, action.name, action.uid)
     elif isinstance(action, Tell):
         try:
@@ -124,6 +126,17 @@ async def _carry_out(
             log.warning("%s/%s: %s (no Event: %s)", seen.namespace, seen.name, action.note.message, refused)
     else:
         await _set_finalizers(cluster, store, seen, action.finalizers)
+
+
+async def _check_version(cluster: Cluster, seen: Observed) -> None:
+    """See that what was decided on still holds: a status is written to one version alone, but a deletion is not.
+
+    Raises:
+        ClusterError: when it does not.
+    """
+    body = await cluster.read(names.JOB_KIND, seen.namespace, seen.name)
+    if body is None or version_of(body) != seen.version:
+        raise ClusterError("the FineTuneJob has been modified since it was read")
 
 
 async def _set_finalizers(
