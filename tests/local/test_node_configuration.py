@@ -121,7 +121,7 @@ def test_a_part_has_another_digest_with_another_toolchain_or_another_file(
 def test_the_last_cluster_gives_the_machine_back_but_not_what_others_have_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values: dict[str, Path] = {name: tmp_path / name.replace("/", ".") for name in machine.KUBELET_SYSCTLS}
+    values: dict[str, Path] = {name: tmp_path / name.replace("/", ".") for name in machine.CHANGED_SYSCTLS}
     for path in values.values():
         path.write_text("7\n")
     monkeypatch.setattr(machine, "_sysctl", values.__getitem__)
@@ -131,9 +131,10 @@ def test_the_last_cluster_gives_the_machine_back_but_not_what_others_have_change
     monkeypatch.setattr(machine, "MOUNT_POINTS", points)
     machine.prepare()
     assert machine.missing_mount_points() == []
+    assert values[machine.INOTIFY].read_text() == "1024", "the kubelet does not set it"
     (tmp_path / "used" / "file").touch()
     for name, path in values.items():
-        path.write_text(machine.KUBELET_SYSCTLS[name])
+        path.write_text(machine.CHANGED_SYSCTLS[name])
     values["kernel/panic"].write_text("99")
     machine.prepare()  # a second cluster: the first record counts
     machine.restore()

@@ -2,7 +2,7 @@
 """Records and undoes what real nodes change on the machine outside their own folder.
 
 Little is left to undo: pods, bridge, rules and mounts live in network and mount namespaces that vanish with
-their last process. What remains are one link, cgroups, a few mount points and the kubelet's sysctls.
+their last process. What remains are one link, cgroups, a few mount points and sysctls.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ KUBELET_SYSCTLS = {
     "kernel/keys/root_maxbytes": "25000000",
 }
 """Sysctls that a kubelet sets, and their values (pkg/kubelet/cm, setupKernelTunables)."""
+
+INOTIFY = "fs/inotify/max_user_instances"
+INOTIFY_INSTANCES = 1024
+"""Linux allows a user 128, which three nodes beside other clusters use up: then a kubelet that starts again ends."""
+
+CHANGED_SYSCTLS = {**KUBELET_SYSCTLS, INOTIFY: str(INOTIFY_INSTANCES)}
+"""All that a cluster of real nodes changes."""
 
 
 MOUNT_POINTS = (
@@ -70,9 +77,11 @@ def prepare() -> None:
     _sysctl_record().parent.mkdir(parents=True, exist_ok=True)
     if not _sysctl_record().exists():
         before = {
-            name: _sysctl(name).read_text().strip() for name in KUBELET_SYSCTLS if _sysctl(name).exists()
+            name: _sysctl(name).read_text().strip() for name in CHANGED_SYSCTLS if _sysctl(name).exists()
         }
         _sysctl_record().write_text(json.dumps(before, indent=1))
+    if _sysctl(INOTIFY).exists() and int(_sysctl(INOTIFY).read_text()) < INOTIFY_INSTANCES:
+        _sysctl(INOTIFY).write_text(str(INOTIFY_INSTANCES))
     if not _folder_record().exists():
         _folder_record().write_text(json.dumps(missing_mount_points()))
     for folder in MOUNT_POINTS:
@@ -87,7 +96,8 @@ def restore() -> None:
     """
     if _sysctl_record().exists():
         for name, before in json.loads(_sysctl_record().read_text()).items():
-            if before != KUBELET_SYSCTLS[name] and _sysctl(name).read_text().strip() == KUBELET_SYSCTLS[name]:
+            ours = CHANGED_SYSCTLS[name]
+            if before != ours and _sysctl(name).read_text().strip() == ours:
                 _sysctl(name).write_text(before)
         _sysctl_record().unlink()
     if _folder_record().exists():

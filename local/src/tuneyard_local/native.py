@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A cluster with real nodes on this machine, in one network namespace, with pods in containers.
 
-What the machine itself sees is one network link with two routes, cgroups, the kubelet's sysctls and the
+What the machine itself sees is one network link with two routes, cgroups, some sysctls and the
 cluster's folder; see `machine`, which undoes it.
 """
 
@@ -93,7 +93,7 @@ def describe_changes(name: str, nodes: int) -> list[str]:
         f"  network    link {link_name(name)} with routes to two free /16 networks in 10.0.0.0/8; undone by down",
         "             (bridge, rules and pods are in a network namespace, cut off from the internet)",
         f"  cgroups    /tuneyard-{name} in each hierarchy; undone by down",
-        f"  sysctls    {', '.join(machine.KUBELET_SYSCTLS)} (set by the kubelet); restored by down of the last cluster",
+        f"  sysctls    {', '.join(machine.CHANGED_SYSCTLS)}; restored by down of the last cluster",
     ]
     if made := machine.missing_mount_points():
         lines.append(f"  mounts     empty folders {', '.join(made)}; removed by down of the last cluster")
