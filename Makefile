@@ -6,8 +6,8 @@ SHELL := /bin/sh
 # uv is installed on first use; nothing before that touches the machine.
 UV = $$(tools/bootstrap.sh)
 RUN = UV_PYTHON_DOWNLOADS=never $(UV) run --frozen --all-packages
-# A third of their time tests wait for API servers and pods, so two cores carry three processes.
-TEST_PROCESSES ?= 3
+# One for each core of a small machine.
+TEST_PROCESSES ?= 2
 PYTHON_FOLDERS = api operator data trainer workflows generator server sync local tests bench examples tools
 MYPY_FOLDERS = api/src operator/src data/src trainer/src workflows/src generator/src server/src sync/src local/src tests/support tools
 

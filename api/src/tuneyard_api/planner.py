@@ -218,10 +218,16 @@ def _tracking(job: FineTuneJob, runtime: FineTuneRuntime) -> ResolvedTracking | 
     offered, wanted = runtime.spec.tracking, job.spec.tracking
     if offered is None or wanted.disabled or runtime.spec.customizer is not None:
         return None
-    hub, claim = job.spec.model.hugging_face, job.spec.model.pvc
-    base = hub.repo if hub else (claim.path or claim.claim_name) if claim else ""
-    name = f"{job.metadata.namespace}/{base.rstrip('/').rpartition('/')[2]}"[:MAX_EXPERIMENT]
+    name = f"{job.metadata.namespace}/{_base_name(job).rpartition('/')[2]}"[:MAX_EXPERIMENT]
     return ResolvedTracking(mlflow=offered.mlflow, experiment=wanted.experiment or name)
+
+
+def _base_name(job: FineTuneJob) -> str:
+    """The base model's name for people: its repository, or the folder of its claim without those above it."""
+    hub, claim = job.spec.model.hugging_face, job.spec.model.pvc
+    if hub is not None:
+        return hub.repo
+    return (claim.path or claim.claim_name).rstrip("/").rpartition("/")[2] if claim is not None else ""
 
 
 def _workspace_gib(job: FineTuneJob, runtime: FineTuneRuntime) -> int:
@@ -262,11 +268,9 @@ def _in_data_store(
     """A registry in a Data Store for the publish pod; a service that trains needs none."""
     if not isinstance(registry, ModelStore) or runtime.spec.customizer is not None:
         return None
-    hub, claim = job.spec.model.hugging_face, job.spec.model.pvc
-    base = hub.repo if hub else (claim.path or claim.claim_name).rpartition("/")[2] if claim else ""
     listed = served.listed_as if served is not None else None
     return ResolvedDataStore(
-        endpoint=registry.url, entity_store=registry.entity_store, base_model=listed or base
+        endpoint=registry.url, entity_store=registry.entity_store, base_model=listed or _base_name(job)
     )
 
 
