@@ -38,6 +38,7 @@ FORMS = {
     "question and answer": ({"question": "q", "answer": "a"}, "these are the columns `question`, `answer`; try"),
     "a prompt with another answer": ({"prompt": "q", "response": "a"}, "these are the columns `prompt`, `response`; try"),
     "PaLM": ({"input_text": "q", "output_text": "a"}, "these are the columns `input_text`, `output_text`; try"),
+    "source and target": ({"source": "q", "target": "a"}, "these are the columns `source`, `target`; try"),
     "splits": (
         {"train": [PAIR], "test": [PAIR]},
         ("this is one object with the splits `train`, `test`; try a file for each of them, which jq -c '.train[]' FILE >"

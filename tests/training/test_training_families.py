@@ -131,6 +131,26 @@ UNUSABLE = {
         FailureClass.BAD_INPUT,
         "stored in fewer bits (a.qweight)",
     ),
+    "int8, as only the weights say": (
+        with_header(lambda header: header["lm_head.weight"].update(dtype="I8", shape=[320, 32])),
+        FailureClass.BAD_INPUT,
+        "stored in fewer bits (lm_head.weight is I8); try its revision in bfloat16",
+    ),
+    "MXFP4, as only the weights say": (
+        with_header(lambda header: header.update({"experts.down_proj_blocks": header.pop("lm_head.weight")})),
+        FailureClass.BAD_INPUT,
+        "stored in fewer bits (experts.down_proj_blocks)",
+    ),
+    "no attention heads": (
+        with_config(model_type="llama", vocab_size=320, num_attention_heads=0),
+        FailureClass.BAD_INPUT,
+        "config.json: num_attention_heads is 0, and a model needs at least 1; try the config.json that belongs",
+    ),
+    "no layers in the part for text": (
+        with_config(model_type="llama", text_config={"num_hidden_layers": 0}),
+        FailureClass.BAD_INPUT,
+        "config.json: num_hidden_layers is 0, and a model needs at least 1",
+    ),
     "an index of whole files beside a file that is cut, which transformers reads": (
         cut_beside_shards,
         FailureClass.MODEL_MISSING,

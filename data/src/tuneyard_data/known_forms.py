@@ -11,7 +11,17 @@ from tuneyard_data.records import listed
 _SPLITS = frozenset(
     ["train", "training", "test", "testing", "validation", "valid", "val", "eval", "evaluation", "dev"]
 )
-_QUESTIONS = ("instruction", "question", "query", "prompt", "inputs", "text_input", "input_text", "input")
+_QUESTIONS = (
+    "instruction",
+    "question",
+    "query",
+    "prompt",
+    "inputs",
+    "text_input",
+    "input_text",
+    "source",
+    "input",
+)
 _CONTEXTS = ("input", "context")
 _ANSWERS = ("output", "response", "answer", "completion", "outputs", "output_text", "target", "targets")
 """Names of columns with what is asked, what goes with it, and what is answered; in the order in which they are looked for."""

@@ -31,6 +31,13 @@ _QUANTIZED = ("quantize_config.json", "quant_config.json", "hf_quant_config.json
 """Files beside weights in formats of fewer bits (GPTQ, AWQ, ModelOpt)."""
 _QUANTIZATION = ("quantization_config", "compression_config", "quantization")
 """Keys of config.json that say how weights were made smaller; the last one is of MLX."""
+_SIZES = frozenset(
+    (
+        *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size"),
+        *("n_embd", "n_layer", "n_head", "d_model"),
+    )
+)
+"""Sizes in config.json that every model which has them needs."""
 _PICKLED = re.compile(r"(pytorch_model.*\.bin|.*\.(pt|pth|ckpt|pkl))$")
 
 
@@ -100,6 +107,7 @@ def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
         weights = []
         _check_named(called, names, _missing_of_tokenizer(folder))
     config = _read_config(called, folder)
+    _check_sizes(called, config)
     _check_format(called, folder, config)
     check_weights(called, weights, _weight_index(folder) if weights else {})
     model = BaseModel(folder, revision, config, _licence(folder))
@@ -109,6 +117,17 @@ def find_base_model(job: ResolvedJob, cache: Path) -> BaseModel:
     values = read_config(folder)
     _check_family(called, model, values)
     return replace(model, carries_state=carries_state(values))
+
+
+def _check_sizes(called: str, config: dict[str, Any]) -> None:
+    for part in (config, config.get("text_config")):
+        for name, value in part.items() if isinstance(part, dict) else ():
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+            if name in _SIZES and is_number and value < 1:
+                raise bad_input(
+                    f"{called}: config.json: {name} is {value}, and a model needs at least 1; try the config.json that belongs to"
+                    " the weights"
+                )
 
 
 def _check_format(called: str, folder: Path, config: dict[str, Any]) -> None:

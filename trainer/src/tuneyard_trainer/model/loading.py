@@ -22,6 +22,7 @@ from tuneyard_trainer.model.placement import is_whole_everywhere
 from tuneyard_trainer.model.quantized import hold_weights_still, quantization_options
 from tuneyard_trainer.model.record_bounds import take_bounds
 from tuneyard_trainer.model.resume_adapter import with_former_adapter
+from tuneyard_trainer.model.unread import keep_unread
 from tuneyard_trainer.model.weights import check_loaded
 from tuneyard_trainer.model.world import World, whole
 from tuneyard_trainer.pod.environment import usable_cores
@@ -170,10 +171,10 @@ def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def save_tuned(model: Any, base: Path, folder: Path, stored: StoredBase, world: World) -> None:
+def save_tuned(model: Any, base: Path, folder: Path, stored: StoredBase, world: World) -> list[str]:
     """Saves the adapter in PEFT's layout, or the whole model; every process must call it.
 
-    Replaces what an interrupted run may have left.
+    Replaces what an interrupted run may have left. What is returned are warnings of tensors of the base model that are lost.
     """
     tensors = {}
     is_adapter = hasattr(model, "peft_config")
@@ -185,13 +186,14 @@ def save_tuned(model: Any, base: Path, folder: Path, stored: StoredBase, world: 
         if world.is_first:
             tensors[name] = tensor.cpu()
     if not world.is_first:
-        return
+        return []
     shutil.rmtree(folder, ignore_errors=True)
     with durable.folder_being_written(folder) as temporary:
         if is_adapter:
             _write_adapter(model, tensors, temporary, stored)
-        else:
-            _write_model(model, tensors, _kept_buffers(model), base, temporary)
+            return []
+        _write_model(model, tensors, _kept_buffers(model), base, temporary)
+        return keep_unread(model, base, temporary)
 
 
 def _write_adapter(model: Any, tensors: dict[str, torch.Tensor], folder: Path, stored: StoredBase) -> None:

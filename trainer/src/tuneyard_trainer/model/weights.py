@@ -25,8 +25,12 @@ _PACKED = (
     ".weight_scale_inv",
     ".weight.absmax",
     ".weight.quant_map",
+    "_proj_blocks",
+    "_proj_scales",
 )
 """How names of tensors end that formats of fewer bits put in the place of a weight, or beside it."""
+_WHOLE_NUMBERS = ("I", "U")
+"""How kinds of whole numbers begin: transformers would read such a weight as the numbers themselves, without their scale."""
 _LFS = b"version https://git-lfs"
 
 
@@ -96,8 +100,15 @@ def _check_tensors(called: str, file: Path, header: bytes) -> None:
     entries = [(name, entry) for name, entry in json.loads(header).items() if name != "__metadata__"]
     found = [entry["dtype"] for _, entry in entries if entry["dtype"].startswith(_FEW_BITS)]
     found += [name for name, _ in entries if name.endswith(_PACKED)]
+    found += [f"{name} is {entry['dtype']}" for name, entry in entries if _is_of_whole_numbers(name, entry)]
     if found:
         raise bad_input(fewer_bits(called, found[0]))
+
+
+def _is_of_whole_numbers(name: str, entry: Mapping[str, Any]) -> bool:
+    """Whether a weight of rows and columns holds whole numbers; masks and positions, which older files have, may."""
+    is_weight = name.endswith((".weight", "_proj")) and len(entry["shape"]) > 1
+    return is_weight and str(entry["dtype"]).startswith(_WHOLE_NUMBERS)
 
 
 def fewer_bits(called: str, kind: str) -> str:

@@ -113,7 +113,7 @@ def _train_here(context: StageContext) -> TrainFacts:
             attempt=context.attempt,
         ).run()
         written, published = trained_folder(workspace, job), tuned_folder(workspace, job)
-        save_tuned(model, folder, written, stored_base(job, index.model_revision), world)
+        warnings += save_tuned(model, folder, written, stored_base(job, index.model_revision), world)
         tuned = evaluation and evaluation.tuned()
         tokens = shown.sequence(0)[0][:_READ_BACK_TOKENS].tolist()
         if is_whole and world.is_first:
