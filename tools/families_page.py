@@ -31,9 +31,11 @@ DeepSeek V3, PEFT 0.21 takes the names `gate_proj`, `up_proj` and `down_proj` fo
 of these names get no adapter. Experts that are one tensor of three dimensions get none either; the stage prepare warns of them
 with their share of the weights, and method `sft` trains them. They are trained by PEFT's `target_parameters` where
 `lora.targetModules` names them, on one GPU, without dropout, DoRA or quantization: `[q_proj, v_proj, experts.gate_up_proj,
-experts.down_proj]` for example. That is not the default, because of who serves the adapter: by its source, vLLM 0.32 loads it where
-it holds experts as one tensor, as of gpt-oss, and refuses it elsewhere, as for Mixtral and Qwen3-MoE, unless it is started with
-`--enable-mixed-moe-lora-format` and told so of the adapter. This was read and not run. Models that see or hear as well learn from text alone here, and get adapters on
+experts.down_proj]` for example. That is not the default, because of who serves the adapter: by its source, vLLM 0.32 loads it for
+gpt-oss, if both tensors have one. For Mixtral, Qwen3-MoE and others it refuses it, or does not find the experts and answers as
+the base model does. Where the job's server is a vLLM, prepare refuses such an adapter before a GPU is asked for, and so it does
+with one for the text part of a model that also sees, such as Qwen3.5, whose layers vLLM calls otherwise. For any other server
+prepare warns. This was read, and run up to the reading of an adapter's files; an engine that answers was not run. Models that see or hear as well learn from text alone here, and get adapters on
 the layers that text goes through.
 
 | family | LoRA | all weights | packed by |

@@ -143,6 +143,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
     )
     if problems or registry is None:
         raise PlanRefused(problems)
+    destination = destination_of(job, served)
     resolved = pod.ResolvedJob(
         name=job.metadata.name,
         namespace=job.metadata.namespace,
@@ -176,12 +177,13 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         data_store=offered.customizer.data_store if offered.customizer else None,
         retention=offered.registry_retention,
         tracking=_tracking(job, runtime),
+        adapter_server=destination.server if destination is not None else None,
     )
     return Plan(
         resolved=resolved,
         model=spec.model,
         registry=registry,
-        destination=destination_of(job, served),
+        destination=destination,
         serve_timeout_seconds=spec.serve.timeout_seconds if spec.serve else DEFAULT_SERVE_TIMEOUT_SECONDS,
         workspace_size_gib=spec.workspace.size_gib or _workspace_gib(job, runtime),
         storage_class_name=spec.workspace.storage_class_name or offered.defaults.storage_class_name,
@@ -201,9 +203,10 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
 def digest_of(resolved: pod.ResolvedJob) -> str:
     """SHA-256, in hex, of job.json without what changes no work.
 
-    So a job that is deleted and applied again keeps its digest, and a tracker has nothing to do with it.
+    So a job that is deleted and applied again keeps its digest; a tracker and the server that reads the adapter have nothing
+    to do with it.
     """
-    content = resolved.model_dump(mode="json", exclude={"uid", "tracking"})
+    content = resolved.model_dump(mode="json", exclude={"uid", "tracking", "adapter_server"})
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -235,6 +235,9 @@ class ResolvedJob(Contract):
     tracking: ResolvedTracking | None = None
     """Where training and publish write the record of the job; absent: nowhere. The plan's digest leaves it out."""
 
+    adapter_server: Literal["vllm", "nim", "openai"] | None = None
+    """Kind of the server that is to load the adapter; absent: none, or nobody knows. The plan's digest leaves it out."""
+
     @property
     def uploads_to(self) -> str:
         """The repository of the records in the Data Store, `namespace/name`."""

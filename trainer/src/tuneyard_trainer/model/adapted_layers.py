@@ -41,7 +41,7 @@ def target_modules(base: Any, job: ResolvedJob) -> list[str]:
     asked = [
         end for end in job.lora.target_modules if any(ends_with(name, [end]) for name in linear - kept_out)
     ]
-    tensors = _expert_tensors(base)
+    tensors = expert_tensors(base)
     if unknown := [
         end for end in job.lora.target_modules if end not in asked and not _are_named(tensors, end)
     ]:
@@ -58,7 +58,7 @@ def target_parameters(base: Any, job: ResolvedJob) -> list[str]:
     Raises:
         StageFailure: BadInput, if the job asks for what PEFT does not have with them, or nobody tried.
     """
-    tensors, layers = _expert_tensors(base), target_modules(base, job)
+    tensors, layers = expert_tensors(base), target_modules(base, job)
     named = [end for end in job.lora.target_modules or () if end not in layers and _are_named(tensors, end)]
     without = f"; try to leave {', '.join(named)} out of lora.targetModules, or "
     for is_asked, why in (
@@ -78,7 +78,7 @@ def target_parameters(base: Any, job: ResolvedJob) -> list[str]:
     return named
 
 
-def _expert_tensors(base: Any) -> list[str]:
+def expert_tensors(base: Any) -> list[str]:
     """Names of the tensors of three dimensions that hold all experts of a layer: PEFT can put an adapter on each expert."""
     inside = _text_part(base)
     return [
@@ -200,7 +200,7 @@ def said_of_unreached(base: Any, targets: list[str]) -> str | None:
         return None
     largest = sorted(unreached, key=lambda name: (-unreached[name], name))
     why = "PEFT takes no adapter for them" if is_any_linear else "they are no linear layers"
-    names = _short(_expert_tensors(base))
+    names = _short(expert_tensors(base))
     asking = f", and lora.targetModules that names {', '.join(names)} the experts" if names else ""
     return (
         f"no adapter reaches {share:.0%} of the weights between embedding and output head, because {why}:"

@@ -10,11 +10,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 from tuneyard_api.methods import LORA_METHODS
+from tuneyard_api.model_shape import tensors_in
 from tuneyard_api.pod_contract import ResolvedJob
 
 from tuneyard_trainer.fast.structure import UnknownStructureError, check_structure
 from tuneyard_trainer.model.adapted_layers import said_of_unreached, target_modules, target_parameters
 from tuneyard_trainer.model.adapter_config import scaled_modules
+from tuneyard_trainer.model.expert_adapters import why_unread
 from tuneyard_trainer.model.weights import check_loaded
 from tuneyard_trainer.pod.failures import StageFailure, bad_input
 
@@ -41,14 +43,17 @@ def check_modules(job: ResolvedJob, folder: Path) -> list[str]:
         _check_fp8(model, job)
     if job.method == "ia3":
         scaled_modules(model)
-    if job.method not in LORA_METHODS or job.adapter:
+    if job.method not in LORA_METHODS:
         return []
-    if tensors := target_parameters(model, job):
-        said = (
-            f"{', '.join(tensors)} of all experts get an adapter by PEFT's target_parameters; vLLM 0.32 loads such an adapter"
-            " where it holds experts as one tensor, as of gpt_oss, and refuses it elsewhere, as for mixtral"
-        )
-        return [said]
+    tensors = [] if job.adapter else target_parameters(model, job)
+    if why := why_unread(model, config, tensors_in(folder), job, tensors):
+        if job.adapter_server == "vllm":
+            raise bad_input(f"{why}; try a server of another kind, or serve.disabled: true to publish only")
+        return [f"if vLLM is to serve the adapter: {why}"]
+    if job.adapter:
+        return []
+    if tensors:
+        return [f"{', '.join(tensors)} of all experts get an adapter by PEFT's target_parameters"]
     unreached = said_of_unreached(model, target_modules(model, job))
     return [unreached] if unreached and job.lora.target_modules is None else []
 

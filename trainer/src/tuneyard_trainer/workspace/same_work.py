@@ -12,7 +12,17 @@ from typing import Any
 from tuneyard_api.pod_contract import ResolvedJob
 
 _NAMES = {"schema_version", "name", "namespace", "uid", "adapter_name"}
-_PUBLICATION = {"replace", "registry_path", "registry_s3", "registry_data_store", "retention", "tracking"}
+_PUBLICATION = {
+    *(
+        "replace",
+        "registry_path",
+        "registry_s3",
+        "registry_data_store",
+        "retention",
+        "tracking",
+        "adapter_server",
+    ),
+}
 _PROCESSES = {"nodes", "gpus_per_node"}
 _CUT = {"data_parallel", "micro_batch_size", "gradient_accumulation", "gradient_checkpointing"}
 """Fields of training that change no loss: how a global batch is cut, and what is computed twice to save memory."""
