@@ -143,6 +143,20 @@ def test_a_job_waits_for_all_its_nodes_behind_a_full_quota_and_then_runs(
     assert (training.number, training.outcome, training.queued_since) == (1, "Succeeded", None)
 
 
+def test_a_job_above_its_whole_quota_ends_at_once(
+    queue_operator: OperatorProcess, queue_cluster: Cluster, kueue: Kueue
+) -> None:
+    team = Team(queue_cluster, "a")
+    make_queues(queue_cluster, {team.name: 2})
+    job = team.apply("a", gpus=3)
+    job.succeed(Stage.PREPARE)
+    job.wait_for("Succeeded", "False", reasons.QUOTA_TOO_SMALL)
+    said = job.status.message or ""
+    assert f"ClusterQueue {team.name} can never hold this training" in said
+    assert "(3) > maximum capacity (2)" in said
+    until("its Workload to go", lambda: not kueue.workloads(team.name))
+
+
 def test_a_job_whose_place_is_taken_away_goes_on_with_the_same_attempt(
     queue_operator: OperatorProcess, queue_cluster: Cluster, kueue: Kueue
 ) -> None:

@@ -16,6 +16,10 @@ from tuneyard_operator.domain.observed import SeenQueue
 from tuneyard_operator.domain.parsing import parse_job, parse_queue
 
 DAY = 86_400
+TOO_SMALL = (
+    "couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in flavor gpu, "
+    "previously considered podsets requests (0) + current podset request (8) > maximum capacity (4)"
+)
 FULL = "insufficient unused quota for nvidia.com/gpu in flavor gpu, 2 more needed"
 
 
@@ -129,6 +133,43 @@ def test_a_job_that_somebody_suspends_without_a_queue_says_so() -> None:
     assert waiting is not None
     assert (waiting.kind, waiting.name) == ("Job", "a-train-1")
     assert "somebody has set its spec.suspend" in waiting.message
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"),
+    [
+        (TOO_SMALL, True),
+        ("couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in flavor gpu, request > maximum capacity (8 > 4)", True),
+        (f"{TOO_SMALL}, {FULL}", False),
+        (f"couldn't assign flavors to pod set main: {FULL}", False),
+    ],
+    ids=["Kueue 0.19", "Kueue 0.16", "another flavor is only full", "full"],
+)  # fmt: skip
+def test_a_job_above_its_whole_queue_ends_at_once_with_both_numbers(said: str, *, ends: bool) -> None:
+    world = in_queue()
+    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", said)
+    world.settle()
+    world.one_pass()
+    assert (world.status.state is State.FAILED) is ends, world.status.message
+    if ends:
+        assert world.conditions()["Succeeded"] == ("False", reasons.QUOTA_TOO_SMALL)
+        message = world.status.message or ""
+        assert message.startswith("ClusterQueue team-a can never hold this training: ")
+        assert "try fewer GPUs" in message
+        world.settle()
+        assert ("Job", "team", "a-train-1") not in world.cluster.objects, "nothing is left in the queue"
+
+
+def test_a_training_that_ran_before_its_queue_became_smaller_is_not_ended() -> None:
+    world, _ = in_training(scheduling={"queue": "gpus"})
+    let_go(world, "a-train-1")
+    world.settle()
+    world.one_pass()
+    take_place(world, "a-train-1")
+    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", TOO_SMALL)
+    world.settle()
+    world.one_pass()
+    assert world.status.state is State.QUEUED, world.status.message
 
 
 def test_the_pending_deadline_runs_only_once_the_queue_has_let_the_job_go() -> None:

@@ -148,6 +148,40 @@ def test_for_a_stage_that_a_job_has_no_say_in_only_the_runtime_s_field_is_named(
     assert verdict.message.endswith("or for later jobs prepareResources.cpuLimit of the FineTuneRuntime")
 
 
+TOO_SMALL = (
+    'Error creating: pods "a-train-1-kx7" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=8, '
+    "used: requests.nvidia.com/gpu=2, limited: requests.nvidia.com/gpu=4"
+)
+
+
+def test_a_pod_above_its_whole_quota_ends_the_job_with_both_numbers() -> None:
+    refused = event("Job", "a-train-1", "FailedCreate", TOO_SMALL)
+    verdict = why_waiting(Start(seen_job(), (), (refused,), RUNTIME, NOW))
+    assert verdict is not None
+    assert (verdict.final, verdict.reason, verdict.waiting_for) == (True, reasons.QUOTA_TOO_SMALL, None)
+    assert verdict.message == (
+        "ResourceQuota gpus can never hold this training: the pod asks for 8 of requests.nvidia.com/gpu, and the whole "
+        "quota is 4; try fewer GPUs, or ask for more quota and submit it again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "has_run"),
+    [
+        (TOO_SMALL.replace("gpu=8", "gpu=4"), False),
+        (TOO_SMALL.replace("gpu=8", "gpu=4k").replace("limited: requests.nvidia.com/gpu=4", "limited: requests.nvidia.com/gpu=5k"), False),
+        (TOO_SMALL.replace("gpu=8", "gpu=x"), False),
+        (TOO_SMALL, True),
+    ],
+    ids=["it is only full", "in thousands", "no number", "the training has run before"],
+)  # fmt: skip
+def test_a_quota_that_may_have_room_later_is_waited_for(message: str, *, has_run: bool) -> None:
+    refused = event("Job", "a-train-1", "FailedCreate", message)
+    verdict = why_waiting(Start(seen_job(), (), (refused,), RUNTIME, NOW, has_run))
+    assert verdict is not None
+    assert (verdict.final, verdict.reason) == (False, reasons.QUOTA_EXCEEDED)
+
+
 SILENT = held("ContainerCreating", "")
 
 

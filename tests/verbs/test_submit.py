@@ -16,6 +16,16 @@ LIST = "/apis/argoproj.io/v1alpha1/namespaces/team/{}"
 NEEDED = ("-p", "model=pvc:models/tiny", "-p", "trainingData=pvc:data/train.jsonl")
 
 
+def rendered_form(name: str) -> list[dict[str, Any]]:
+    template = next(
+        each
+        for each in rendered("team")
+        if each["kind"] == "WorkflowTemplate" and each["metadata"]["name"] == name
+    )
+    parameters: list[dict[str, Any]] = template["spec"]["arguments"]["parameters"]
+    return parameters
+
+
 @pytest.fixture
 def api() -> ApiDouble:
     double = ApiDouble()
@@ -76,6 +86,49 @@ def test_all_that_is_wrong_is_said_at_once_and_nothing_is_created(api: ApiDouble
     missing = [line for line in lines if "a value is missing; try -p" in line]
     assert [line.partition(":")[0] for line in missing] == ["model", "trainingData"]
     assert len(lines) == 5
+    assert not workflows(api)
+
+
+def asked(kubeconfig: Path, typed: str, *words: str) -> Result:
+    where = ["--kubeconfig", str(kubeconfig)]
+    return CliRunner().invoke(cli, ["submit", "fine-tune", "--ask", *words, *where], input=typed)
+
+
+def test_a_form_in_the_terminal_asks_for_what_is_not_given(api: ApiDouble, kubeconfig: Path) -> None:
+    fields = {entry["name"]: entry for entry in rendered_form("fine-tune")}
+    open_ones = [name for name in fields if name not in ("model", "epochs")]
+    answers = {"trainingData": "\n   \npvc:data/t.jsonl", "method": "ia3\nsft", "gate": "notWorseThanBase"}
+    typed = "\n".join([*(answers.get(name, "") for name in open_ones), "y"]) + "\n"
+    done = asked(kubeconfig, typed, "-p", "model=pvc:models/tiny", "-p", "epochs=2")
+    assert done.exit_code == 0, done.output
+    (workflow,) = workflows(api).values()
+    given = {entry["name"]: entry["value"] for entry in workflow["spec"]["arguments"]["parameters"]}
+    assert given == {
+        "model": "pvc:models/tiny",
+        "epochs": "2",
+        "trainingData": "pvc:data/t.jsonl",
+        "method": "sft",
+        "gate": "notWorseThanBase",
+    }
+    assert done.stdout == f"workflow team/{workflow['metadata']['name']} is submitted\n"
+    for place, name in enumerate(open_ones, 1):
+        assert f"[{place}/{len(open_ones)}] {fields[name]['description']}" in done.stderr
+    assert "a value is needed" in done.stderr
+    assert "'ia3' is not one of" in done.stderr
+    assert "tuneyard submit fine-tune -p model=pvc:models/tiny -p epochs=2 -p trainingData=" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "pvc:models/tiny\npvc:data/t.jsonl\n", "NO"], ids=["at once", "midway", "at the end"]
+)
+def test_a_form_that_is_left_submits_nothing(api: ApiDouble, kubeconfig: Path, typed: str) -> None:
+    words: tuple[str, ...] = ()
+    if typed == "NO":
+        words = tuple(word for entry in rendered_form("fine-tune") for word in ("-p", f"{entry['name']}={entry.get('value', 'pvc:a/b')}"))  # fmt: skip
+        typed = "n\n"
+    done = asked(kubeconfig, typed, *words)
+    assert done.exit_code == 1
+    assert "Aborted" in done.stderr
     assert not workflows(api)
 
 

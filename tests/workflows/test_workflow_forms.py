@@ -193,6 +193,23 @@ def test_all_that_is_wrong_with_a_form_is_said_at_once(
 
 
 @pytest.mark.parametrize(
+    ("gpus", "is_taken"),
+    [("1", True), ("2", False), ("12", False), ("all", True), ("9" * 30, True), ("0", True)],
+    ids=["all of the quota", "one more", "compared as numbers", "no number", "a number beyond all", "none"],
+)
+def test_more_gpus_than_the_whole_quota_are_refused_by_the_form(
+    argo_expressions: Ask, templates: dict[str, Json], gpus: str, *, is_taken: bool
+) -> None:
+    for form in ("fine-tune", "fine-tune-sweep", "finetune-pipeline"):
+        answer = checked(argo_expressions, templates[form], **CLAIMS, gpus=gpus)
+        if is_taken:
+            assert answer == {"result": "yes"}, form
+        else:
+            words = f'gpus: "{gpus}" is more than the quota of this namespace, which is 1'
+            assert words in answer["error"], form
+
+
+@pytest.mark.parametrize(
     ("typed", "taken"),
     [("3d", "72h"), ("30m", "30m"), ("1h30m", "1h30m"), ("90", "90"), ("0d", "0h")],
 )

@@ -104,6 +104,11 @@ OBJECT_INVALID = _reason(
 QUOTA_EXCEEDED = _reason(
     "QuotaExceeded", Fixer.CLUSTER, "A ResourceQuota of the namespace has no room left.", is_waiting=True
 )
+QUOTA_TOO_SMALL = _reason(
+    "QuotaTooSmall",
+    Fixer.INPUT,
+    "The training asks for more than a whole ResourceQuota or ClusterQueue, so waiting does not help; the message has both numbers.",
+)
 PODS_REFUSED = _reason(
     "PodsRefused", Fixer.CLUSTER, "The namespace's policy refuses the job's pods.", is_waiting=True
 )

@@ -36,7 +36,7 @@ def build_check_step(fields: Sequence[Field]) -> Json:
 
 
 def _ruled(fields: Sequence[Field]) -> list[Field]:
-    return [field for field in fields if field.enum or field.pattern]
+    return [field for field in fields if field.enum or field.pattern or field.most is not None]
 
 
 def _expression(fields: Sequence[Field]) -> str:
@@ -52,6 +52,10 @@ def _problem(field: Field) -> str:
     value = f"inputs.parameters.{field.name}"
     if field.enum:
         test, words = f"{value} in {json.dumps(field.enum)}", f" is none of {', '.join(field.enum)}"
+    elif field.most is not None:
+        # What is no number is left to the API server, which names the field of the job.
+        test = f"!({value} matches '^[0-9]{{1,9}}$') || int({value}) <= {field.most}"
+        words = f" is more than the quota of this namespace, which is {field.most}"
     else:
         test, words = f"{value} matches {json.dumps(field.pattern)}", f" does not fit: {field.description}"
     return f"{test} ? '' : {json.dumps(field.name + ': ')} + toJson({value}) + {json.dumps(words)}"

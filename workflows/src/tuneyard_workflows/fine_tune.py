@@ -57,7 +57,7 @@ def job_fields(offer: Offer, *, promoted: bool) -> list[Field]:
         Field("epochs", "Passes over the training records", "1"),
         Field("learningRate", "Peak learning rate", "2e-4"),
         Field("maxSequenceLength", "Longest sequence in tokens; longer records are cut", "1024"),
-        Field("gpus", "GPUs, all on one node", "1"),
+        Field("gpus", "GPUs, all on one node", "1", most=offer.most_gpus),
         Field("endpoint", "Address of the server that must answer with the result; empty: the runtime's", ""),
         Field("gate", "What the tuned model must reach to be published: none, or a loss that is not above the base model's", *GATES[:1], GATES),
     ]  # fmt: skip

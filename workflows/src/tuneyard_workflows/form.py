@@ -36,6 +36,9 @@ class Offer:
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other FineTuneRuntimes with their methods: services that publish by themselves. Forms that promote leave them out."""
 
+    most_gpus: int | None = None
+    """GPUs of the namespace's whole quota, with all that it may borrow; None: not known, or no job needs one."""
+
     @property
     def promotes(self) -> bool:
         """Whether there is anything whose name a template can move."""
@@ -61,6 +64,8 @@ class Field:
     """The only values; empty: any."""
     pattern: str = ""
     """Regular expression that a value has to match; empty: any value does."""
+    most: int | None = None
+    """Largest whole number that is taken; None: any value is."""
 
     def parameter(self) -> Json:
         """The parameter of a WorkflowTemplate."""

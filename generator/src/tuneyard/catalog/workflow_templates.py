@@ -28,8 +28,18 @@ def _offer(stack: Stack, namespace: str) -> Offer:
         elsewhere={each.name: tuple(each.methods) for each in tuning.runtimes if not _is_promoted(each)},
         image=images[0] if images else stack.mirrored(environment.registries.trainer_image),
         pull_secrets=(pull_secret,) if pull_secret else (),
+        most_gpus=_most_gpus(stack, namespace),
         registry_claim=REGISTRY_CLAIM if tuning.registry_s3 is None else None,
     )
+
+
+def _most_gpus(stack: Stack, namespace: str) -> int | None:
+    """The GPUs that jobs of a namespace can have at most: Kueue lends those of all namespaces to each."""
+    tuning = stack.environment.fine_tuning
+    if any(runtime.accelerator == "none" for runtime in tuning.runtimes):
+        return None
+    lends = stack.has("scheduler") and stack.providers["scheduler"].name == "kueue"
+    return sum(entry.gpus for entry in tuning.namespaces if lends or entry.name == namespace) or None
 
 
 def _objects(stack: Stack) -> list[Json]:

@@ -30,6 +30,7 @@ _ADVICE = {
     reasons.NAME_CONFLICT: "delete the object if nobody needs it, or apply the job under another name",
     reasons.NOT_ALLOWED: "the rights of the operator's service account, and the admission policies of namespace {namespace}",
     reasons.QUOTA_EXCEEDED: "kubectl describe resourcequota -n {namespace}; end another job, or ask for more quota",
+    reasons.QUOTA_TOO_SMALL: "kubectl describe resourcequota -n {namespace}; fewer GPUs in a new job, or more quota",
     reasons.PODS_REFUSED: "kubectl describe namespace {namespace}; its policy must admit the pods of jobs",
     reasons.WAITING_FOR_GPU: "kubectl tuneyard top -A, which shows who holds the GPUs; or fewer GPUs in a new job",
     reasons.UNSCHEDULABLE: "what the scheduler says against each node: spec.scheduling and spec.resources of the job must fit one",

@@ -11,6 +11,7 @@ from tuneyard_api import reasons
 from tuneyard_api.status import WaitingFor
 
 from tuneyard_operator.domain.observed import SeenJob, SeenPod, SeenQueue
+from tuneyard_operator.domain.quotas import too_small_queue
 from tuneyard_operator.domain.verdict import Verdict
 
 SOON, LATER, LATEST = 2.0, 30.0, 300.0
@@ -52,6 +53,13 @@ def why_held(job: SeenJob, queue: SeenQueue | None) -> Verdict:
         waiting_for=verdict.waiting_for and verdict.waiting_for.model_copy(update=where),
         again_after=_patience(seen.position),
     )
+
+
+def why_never(job: SeenJob, queue: SeenQueue | None) -> Verdict | None:
+    """The end of a Job that its queue can never let go; None where waiting may help."""
+    if not job.queue or queue is None or queue.cluster_queue is None:
+        return None
+    return too_small_queue(queue.cluster_queue, queue.message)
 
 
 def _patience(position: int | None) -> float:

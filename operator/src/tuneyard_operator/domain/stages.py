@@ -20,7 +20,7 @@ from tuneyard_operator.domain.customizations import SeenCustomization
 from tuneyard_operator.domain.decision import Action, Create, Delete, Note
 from tuneyard_operator.domain.failures import Ending, classify, first_cause, good_result, last_lines
 from tuneyard_operator.domain.frozen import Frozen
-from tuneyard_operator.domain.held import since_let_go, why_held
+from tuneyard_operator.domain.held import since_let_go, why_held, why_never
 from tuneyard_operator.domain.holding import why_it_stops
 from tuneyard_operator.domain.objects.choices import with_choices
 from tuneyard_operator.domain.objects.metadata import Owner
@@ -196,7 +196,10 @@ def _watch(work: Work, attempt: Attempt, job: SeenJob, pods: tuple[SeenPod, ...]
         )
         kind = FailureClass.INTERRUPTED if lost else FailureClass.HUNG
         return stop(work, attempt, kind, f"{attempt.stage} attempt {attempt.number}: {still} ({usual}){lost}")
-    trouble = why_waiting(Start(job, pods, work.seen.events, work.frozen.runtime, work.now))
+    has_run = _has_run(work, attempt)
+    trouble = why_waiting(Start(job, pods, work.seen.events, work.frozen.runtime, work.now, has_run))
+    if trouble is not None and trouble.final:
+        return _give_up(work, attempt, job, trouble)
     return trouble or Running(attempt, pods)
 
 
@@ -211,7 +214,24 @@ def _wait_in_queue(work: Work, attempt: Attempt, job: SeenJob, pods: tuple[SeenP
             f"its queue took the place of {attempt.job} away after {done} had ended; all pods start again"
         )
         return stop(work, attempt, FailureClass.INTERRUPTED, message)
-    return lost_pod(pods, work.now) or why_held(job, work.seen.queue)
+    lost = lost_pod(pods, work.now)
+    if lost is not None:
+        return lost
+    never = None if _has_run(work, attempt) else why_never(job, work.seen.queue)
+    return why_held(job, work.seen.queue) if never is None else _give_up(work, attempt, job, never)
+
+
+def _has_run(work: Work, attempt: Attempt) -> bool:
+    """Whether an attempt of the stage ever ran: its quota was made smaller since then, and may become larger again."""
+    return work.report.is_met(STEP_OF_STAGE[attempt.stage]) or attempt.number > 1
+
+
+def _give_up(work: Work, attempt: Attempt, job: SeenJob, verdict: Verdict) -> Verdict:
+    """End a job whose attempt can never begin."""
+    if not job.deleting:
+        work.actions.append(Delete("Job", job.name, job.uid, is_by_status=True))
+    work.report.end(work.report.note(attempt, message=verdict.message), None)
+    return verdict
 
 
 def stop(work: Work, attempt: Attempt, reason: str, message: str) -> Verdict:

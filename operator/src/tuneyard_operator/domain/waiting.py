@@ -14,7 +14,13 @@ from tuneyard_api.runtime import FineTuneRuntimeSpec
 from tuneyard_api.status import WaitingFor
 
 from tuneyard_operator.domain.observed import Observed, SeenEvent, SeenJob, SeenPod
-from tuneyard_operator.domain.quotas import advice_for, is_exceeded, quota_named_in, refusal_to_tell
+from tuneyard_operator.domain.quotas import (
+    advice_for,
+    is_exceeded,
+    quota_named_in,
+    refusal_to_tell,
+    too_small_quota,
+)
 from tuneyard_operator.domain.verdict import Check, Verdict, first_verdict
 
 PATIENCE = timedelta(seconds=2)
@@ -51,6 +57,8 @@ class Start:
     events: tuple[SeenEvent, ...]
     runtime: FineTuneRuntimeSpec
     now: datetime
+    has_run: bool = False
+    """Whether an attempt of the stage has run: then its quota was larger once, and it is waited for."""
 
 
 def why_waiting(start: Start) -> Verdict | None:
@@ -165,6 +173,9 @@ def has_refused_pods(start: Start) -> Verdict | None:
     event = None if start.pods else refusal_to_tell(start.events, start.job, start.now)
     if event is None:
         return None
+    never = None if start.has_run else too_small_quota(event.message)
+    if never is not None:
+        return never
     message = _without_pod_name(event.message) + advice_for(event.message, start.job.stage)
     quota = quota_named_in(event.message)
     if quota is None:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import click
 
 from tuneyard.client import Forms, Parameter
+from tuneyard.commands.jobs.asking import ask_for, say_how_to_repeat
 from tuneyard.commands.jobs.options import output_option, print_json, with_forms
 from tuneyard.commands.reporting import one
 from tuneyard.views.jobs import table
@@ -18,6 +19,9 @@ from tuneyard.views.jobs import table
     "--name", help="Name of the workflow, and so of its job; otherwise TEMPLATE with five characters."
 )
 @click.option("--fields", is_flag=True, help="Print the parameters of the form, and submit nothing.")
+@click.option(
+    "--ask", is_flag=True, help="Ask for each parameter that no -p gives, in the order of the form."
+)
 @click.option("--dry-run", is_flag=True, help="Check the parameters, and submit nothing.")
 @with_forms
 @output_option
@@ -29,6 +33,7 @@ def command(
     output: str,
     *,
     fields: bool,
+    ask: bool,
     dry_run: bool,
 ) -> None:
     """Submit the WorkflowTemplate TEMPLATE with these parameters.
@@ -36,6 +41,7 @@ def command(
     \b
     Examples:
       tuneyard submit finetune-pipeline --fields
+      tuneyard submit finetune-pipeline --ask
       tuneyard submit fine-tune -p model=pvc:models/tiny-llama -p trainingData=pvc:datasets/train.jsonl
 
     All that is wrong with the parameters is said at once, and then nothing is created.
@@ -44,6 +50,11 @@ def command(
         _print_form(one(lambda: forms.form(template)), output)
         return
     given = _given(parameters)
+    if ask:
+        given = ask_for(one(lambda: forms.form(template)), given)
+        say_how_to_repeat(template, given)
+        if not click.confirm("Submit it?", default=True, err=True):
+            raise click.Abort
     made = one(lambda: forms.submit(template, given, name=name, dry_run=dry_run))
     if output == "json":
         print_json(asdict(made))
