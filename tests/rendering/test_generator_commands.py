@@ -282,9 +282,9 @@ def test_a_tree_whose_environment_is_gone_is_removed(root: Path) -> None:
     (root / "environments/open.yaml").unlink()
     (root / "manifests/open/notes.md").write_text("mine\n")
     listed = run(root, "render", "--check")
-    assert (listed.exit_code, "55 files would be removed" in listed.output) == (1, True)
+    assert (listed.exit_code, "57 files would be removed" in listed.output) == (1, True)
     assert (root / "argocd-apps/open/platform.yaml").is_file()
-    assert "environments/open.yaml is gone, 55 files removed" in run(root, "render").output
+    assert "environments/open.yaml is gone, 57 files removed" in run(root, "render").output
     assert [p.name for p in (root / "manifests/open").rglob("*")] == ["notes.md"]
     assert not (root / "argocd-apps/open").exists()
     assert (root / "argocd-apps/lab/platform.yaml").is_file()
