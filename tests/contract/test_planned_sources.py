@@ -12,7 +12,7 @@ from tuneyard_api.remote_files import HttpFile
 S3 = {
     "bucket": "data",
     "key": "team/t.jsonl",
-    "endpoint": "http://minio:9000",
+    "endpoint": "http://versitygw-server.data:7070",
     "secretRef": {"name": "store"},
 }
 DIGEST = "0" * 64
@@ -28,7 +28,7 @@ def test_one_secret_serves_all_buckets_and_stays_out_of_the_pods_file() -> None:
     assert source.model_dump() == {
         "bucket": "data",
         "key": "team/t.jsonl",
-        "endpoint": "http://minio:9000",
+        "endpoint": "http://versitygw-server.data:7070",
         "region": "us-east-1",
     }
     assert "store" not in plan.resolved.model_dump_json()

@@ -25,7 +25,7 @@ def test_a_breach_is_named(
 
 
 def write(version: int, content: str, state: str) -> Write:
-    return Write(version, "Probe", "data/minio", "a", content, state == "ready", state == "gone")
+    return Write(version, "Probe", "data/versitygw", "a", content, state == "ready", state == "gone")
 
 
 @pytest.mark.parametrize(

@@ -151,13 +151,13 @@ def test_status_shows_waves_and_what_blocks(control_plane: Cluster, argocd: str,
     assert run(control_plane, root, "render", "open").exit_code == 2  # no cluster option there
     assert CliRunner().invoke(cli, ["render", "open", "--root", str(root)]).exit_code == 0
     folder = root / "argocd-apps/open/platform"
-    for name in ("namespaces", "minio"):
+    for name in ("namespaces", "versitygw-server"):
         control_plane.apply(load((folder / f"{name}.yaml").read_text()).value)
     status = {
         "status": {
             "sync": {"status": "Synced"},
             "health": {"status": "Degraded", "lastTransitionTime": "2026-01-01T00:00:00Z"},
-            "resources": [{"kind": "Deployment", "name": "minio", "version": "v1",
+            "resources": [{"kind": "Deployment", "name": "versitygw-server", "version": "v1",
                            "health": {"status": "Degraded", "message": "out of disk"}}],
         }
     }  # fmt: skip
@@ -166,17 +166,17 @@ def test_status_shows_waves_and_what_blocks(control_plane: Cluster, argocd: str,
         argocd,
         "patch",
         "applications.argoproj.io",
-        "open-minio",
+        "open-versitygw-server",
         "--type=merge",
         "-p",
         json.dumps(status),
     )
     assert done.returncode == 0, done.stderr
     shown = run(control_plane, root, "status", "open")
-    assert "Deployment/minio: out of disk" in shown.stdout
+    assert "Deployment/versitygw-server: out of disk" in shown.stdout
     assert "0 of 2 ready" in shown.stderr
     rows = json.loads(run(control_plane, root, "status", "open", "--format", "json").stdout)
-    assert [row["name"] for row in rows] == ["open-namespaces", "open-minio"]
+    assert [row["name"] for row in rows] == ["open-namespaces", "open-versitygw-server"]
     assert run(control_plane, root, "status", "open", "--exit-code").exit_code == 1
 
 

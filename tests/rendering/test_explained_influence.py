@@ -62,7 +62,7 @@ OTHERS: dict[str, list[Any]] = {
     "secrets.store": [{"name": "other"}, None], "secrets.store.name": ["other"], "secrets.store.kind": ["SecretStore"],
     "secrets.store.prefix": ["elsewhere"], "secrets.ngc": ["other"], "secrets.ngcPull": ["other"], "secrets.huggingFace": ["other"],
     "sizing": ["small", "large"], "use.gpu": ["dra-driver", "existing-gpus", "device-plugin"], "use.postgres": ["external-postgres", "postgres"],
-    "use.s3": ["external-s3", "minio"], "use.vectorDb": ["milvus", "pgvector"], "use.scheduler": ["kueue", "kube-scheduler", "volcano"],
+    "use.s3": ["external-s3", "minio", "versitygw"], "use.vectorDb": ["milvus", "pgvector"], "use.scheduler": ["kueue", "kube-scheduler", "volcano"],
     "use.tracking": ["external-mlflow", "mlflow"], "use.metrics": ["kube-prometheus-stack", "existing-prometheus"],
     "use.nemo": ["chart", "operator"], "use.serving": ["vllm", "nim"],
     "externalPostgres": [{"host": "db.example.org"}], "externalPostgres.host": ["db.example.org"], "externalPostgres.port": [6432],

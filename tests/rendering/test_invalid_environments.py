@@ -20,7 +20,7 @@ registries: {operatorImage: "registry.internal/tuneyard/operator:1", trainerImag
 
 
 def findings_of(text: str, name: str = "file.yaml") -> list[Finding]:
-    """What people are told, but for the known vulnerability of MinIO, which these environments have by default."""
+    """What people are told, but for known vulnerabilities, of which some of these environments have one."""
     try:
         found = build_loaded(parse(text.encode(), name), ROOT).findings
         return [finding for finding in found if finding.rule != "image-is-not-vulnerable"]

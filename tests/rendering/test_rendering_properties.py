@@ -97,7 +97,7 @@ def test_the_bytes_are_the_same_whatever_the_order_of_keys(
 ) -> None:
     data["components"] = {
         "mlflow": {"values": {"b": 1, "a": {"d": 2, "c": 3}}},
-        "minio": {"values": {"z": 1, "y": 2}},
+        "versitygw-server": {"values": {"z": 1, "y": 2}},
     }
     assert rendered(stack_of(data)) == rendered(stack_of(shuffled(data, source)))
 

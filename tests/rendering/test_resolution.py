@@ -37,13 +37,13 @@ def names(stack: Stack) -> set[str]:
 
 def test_the_open_preset_has_nothing_of_nvidia_s_account() -> None:
     stack = stack_of(preset="open")
-    assert {"tuneyard-operator", "mlflow", "postgres", "minio", "tuneyard-crds"} <= names(stack)
+    assert {"tuneyard-operator", "mlflow", "postgres", "versitygw", "tuneyard-crds"} <= names(stack)
     assert not [c.name for c in stack.components if stack.pin(c.name).licence]
 
 
 def test_the_nemo_preset_has_every_service_of_the_lab() -> None:
     wanted = {
-        "gpu-operator", "cert-manager", "nim-operator", "nemo-operator", "volcano", "argo-workflows", "postgres", "minio", "milvus",
+        "gpu-operator", "cert-manager", "nim-operator", "nemo-operator", "volcano", "argo-workflows", "postgres", "versitygw", "milvus",
         "mlflow", "opentelemetry-collector", "nemo-data-store", "nemo-entity-store", "nemo-customizer", "nemo-evaluator",
         "nemo-guardrails", "tuneyard-operator",
     }  # fmt: skip
@@ -78,7 +78,7 @@ def test_our_operator_is_beside_helix_only_where_it_is_asked_for_and_neither_nee
             {"s3": "external-s3"},
             {"externalS3": {"endpoint": "https://s3.example.com"}},
             "external-s3",
-            "minio",
+            "versitygw",
         ),
         (
             {"tracking": "external-mlflow"},

@@ -30,7 +30,7 @@ class S3Prefix(Contract):
     prefix: VolumePath | None = None
     """Beginning of the keys, without a slash at either end; absent: the whole bucket."""
     endpoint: HttpUrl | None = None
-    """Address of the store, such as `http://minio.storage:9000`; absent: Amazon's. Buckets are asked for by path."""
+    """Address of the store, such as `http://versitygw-server.data:7070`; absent: Amazon's. Buckets are asked for by path."""
     region: Annotated[str, Field(min_length=1, max_length=63, pattern=REGION)] = "us-east-1"
     """Region that requests are signed for."""
 

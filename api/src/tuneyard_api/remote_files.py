@@ -47,7 +47,7 @@ class S3Object(Contract):
     key: Annotated[str, Field(min_length=1, max_length=1024, pattern=DATA_KEY)]
     """Key of the object, ending in .jsonl, .json, either with .gz, or .parquet."""
     endpoint: HttpUrl | None = None
-    """Address of the store, such as `http://minio.storage:9000`; absent: Amazon's. Buckets are asked for by path."""
+    """Address of the store, such as `http://versitygw-server.data:7070`; absent: Amazon's. Buckets are asked for by path."""
     region: Annotated[str, Field(min_length=1, max_length=63, pattern=REGION)] = "us-east-1"
     """Region that requests are signed for."""
 

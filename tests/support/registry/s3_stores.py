@@ -81,14 +81,19 @@ def moto_store(actions_before_login: int = 1) -> Iterator[Store]:
 
 
 @contextlib.contextmanager
-def versity_store(folder: Path, host: str = "127.0.0.1") -> Iterator[Store]:
-    """Versitygw on a folder, as the local cluster builds it; it answers at an address of this machine."""
+def versity_store(folder: Path, host: str = "127.0.0.1", accounts: Path | None = None) -> Iterator[Store]:
+    """Versitygw on a folder, as the local cluster builds it; it answers at an address of this machine.
+
+    With a folder for `accounts` it has users beside its owner.
+    """
     port = pick_ports(["versitygw"], random.SystemRandom())["versitygw"]
     endpoint = f"http://{host}:{port}"
     credentials = {"AWS_ACCESS_KEY_ID": "owner", "AWS_SECRET_ACCESS_KEY": "owners-secret"}
     for name in ("data", "metadata"):
         (folder / name).mkdir(parents=True)
     environment = {"ROOT_ACCESS_KEY": "owner", "ROOT_SECRET_KEY": "owners-secret", "PATH": "/usr/bin"}
+    if accounts:
+        environment["VGW_IAM_DIR"] = str(accounts)
     command = [str(program("versitygw")), "--port", f"{host}:{port}", "--health", "/health"]
     # Metadata in files: not every temporary folder has extended attributes, and conditions need it.
     command += ["posix", "--sidecar", str(folder / "metadata"), str(folder / "data")]

@@ -94,17 +94,19 @@ def _time_slicing(replicas: int) -> Json:
 
 
 def _dra_driver(stack: Stack) -> Json:
-    """The chart's values.yaml at 25.12.0; nodes that come with their driver have it at the root of the host."""
+    """The chart's values.yaml on the way to 0.5.0 (0.5.0-dev); nodes that come with their driver have it at the root of the host."""
     by_operator = stack.environment.gpus.driver == "operator"
     values: Json = {
         "nvidiaDriverRoot": "/run/nvidia/driver" if by_operator else "/",
         "gpuResourcesEnabledOverride": True,
         "resources": {"gpus": {"enabled": True}, "computeDomains": {"enabled": False}},
-        # The chart's plugin tolerates nothing, not even NVIDIA's own taint.
+        # A list replaces the chart's own, which has NVIDIA's taint.
         "kubeletPlugin": {"tolerations": build_tolerations(stack.environment.gpus.taints())},
     }
     if stack.environment.registries.mirror:
-        values["image"] = {"repository": stack.mirrored("nvcr.io/nvidia/k8s-dra-driver-gpu")}
+        values["image"] = {
+            "repository": stack.mirrored("registry.k8s.io/dra-driver-nvidia/dra-driver-nvidia-gpu")
+        }
     return values
 
 

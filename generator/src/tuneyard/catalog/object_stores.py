@@ -1,11 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
-"""S3: MinIO with a bucket, a user and a policy for each service that asks, or an existing S3."""
+"""S3: versitygw with a bucket and a user for each service that asks (ADR 16), an existing S3, or MinIO as it was."""
 
-from tuneyard.catalog.objects import KEPT
-from tuneyard.stack.model import Claim, Component, ExpectedSecret, Json, Service, Stack
+import hashlib
+
+from tuneyard_api.yaml_io import dump
+
+from tuneyard.catalog.objects import KEPT, build_metadata
+from tuneyard.stack.model import Bucket, Claim, Component, ExpectedSecret, Json, Need, Service, Stack
 
 NAMESPACE = "data"
-ROOT_SECRET = "minio-root"  # noqa: S105  a name
+MINIO_SECRET = "minio-root"  # noqa: S105  a name
+SERVER = "versitygw-server"
+"""The chart's release, so its Deployment and its Service too."""
+SERVER_SECRET = "versitygw-root"  # noqa: S105  a name
+_PORT = 7070
+_RESTRICTED: Json = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "runAsGroup": 1000,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_SCRIPT = """set -eu
+tries=0
+until versitygw admin list-buckets; do
+  tries=$((tries + 1))
+  if [ "$tries" -ge 60 ]; then exit 1; fi
+  sleep 5
+done
+ensure() {
+  versitygw admin create-user --access "$2" --secret "$3" --role user ||
+    versitygw admin update-user --access "$2" --secret "$3" --role user
+  versitygw admin create-bucket --bucket "$1" --owner "$2" ||
+    versitygw admin change-bucket-owner --bucket "$1" --owner "$2"
+}
+"""
+"""Waits up to five minutes for the server, then makes what is missing and sets what is there; it can run any number of times."""
+
+
+def _versitygw(stack: Stack) -> Json:
+    """https://github.com/versity/versitygw/blob/main/chart/values.yaml, version 0.3.5."""
+    repository, _, tag = stack.image("versitygw", "gateway").rpartition(":")
+    return {
+        "image": {"repository": repository, "tag": tag},
+        # One pod has the volume; a second one beside it could not mount it.
+        "strategy": {"type": "Recreate"},
+        "auth": {"existingSecret": SERVER_SECRET},
+        # Metadata in files: not every file system has extended attributes, and conditional requests need metadata.
+        "gateway": {"backend": {"type": "posix", "args": "/mnt/data", "sidecarDir": "/mnt/metadata"}},
+        "iam": {"enabled": True, "type": "internal"},
+        "persistence": {
+            "size": f"{stack.volume_gib(SERVER, 50)}Gi",
+            "storageClassName": stack.storage_class(),
+        },
+        "resources": {"requests": {"cpu": "250m", "memory": "512Mi"}},
+    }
+
+
+def build_script(buckets: tuple[Bucket, ...]) -> str:
+    """The shell script that makes a user and a bucket for each; passwords come from SECRET_0, SECRET_1, ..."""
+    lines = [f'ensure {bucket.name} {bucket.owner} "$SECRET_{at}"\n' for at, bucket in enumerate(buckets)]
+    return _SCRIPT + "".join(lines)
+
+
+def _environment_of_job(stack: Stack) -> list[Json]:
+    def secret(variable: str, name: str, key: str) -> Json:
+        return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+
+    return [
+        {"name": "ADMIN_ENDPOINT_URL", "value": stack.url("s3")},
+        secret("ADMIN_ACCESS_KEY_ID", SERVER_SECRET, "rootAccessKeyId"),
+        secret("ADMIN_SECRET_ACCESS_KEY", SERVER_SECRET, "rootSecretAccessKey"),
+        *(
+            secret(f"SECRET_{at}", bucket.secret, "AWS_SECRET_ACCESS_KEY")
+            for at, bucket in enumerate(stack.buckets())
+        ),
+    ]
+
+
+def _job(stack: Stack) -> list[Json]:
+    """A batch/v1 Job with a name by content: a Job cannot be edited, and the former one is pruned."""
+    container: Json = {
+        "name": "buckets",
+        "image": stack.image("versitygw", "gateway"),
+        "command": ["/bin/sh", "-c", build_script(stack.buckets())],
+        "env": _environment_of_job(stack),
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
+        "securityContext": _RESTRICTED,
+    }
+    pod: Json = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]}
+    spec: Json = {"backoffLimit": 6, "template": {"spec": pod}}
+    digest = hashlib.sha256(dump(spec).encode()).hexdigest()[:8]
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": build_metadata(f"versitygw-buckets-{digest}", NAMESPACE),
+        "spec": spec,
+    }
+    return [job]
 
 
 def _minio(stack: Stack) -> Json:
@@ -14,7 +108,7 @@ def _minio(stack: Stack) -> Json:
     values: Json = {
         "mode": "standalone",
         "replicas": 1,
-        "existingSecret": ROOT_SECRET,
+        "existingSecret": MINIO_SECRET,
         "persistence": {
             "size": f"{stack.volume_gib('minio', 50)}Gi",
             "storageClass": stack.storage_class(),
@@ -49,9 +143,8 @@ def _minio(stack: Stack) -> Json:
     return values
 
 
-def _secrets(stack: Stack) -> list[ExpectedSecret]:
-    root = ExpectedSecret(ROOT_SECRET, NAMESPACE, ("rootUser", "rootPassword"), "MinIO's administrator")
-    users = [
+def _users(stack: Stack) -> list[ExpectedSecret]:
+    return [
         ExpectedSecret(
             b.secret,
             NAMESPACE,
@@ -60,19 +153,51 @@ def _secrets(stack: Stack) -> list[ExpectedSecret]:
         )
         for b in stack.buckets()
     ]
-    return [root, *users]
+
+
+def _minio_secrets(stack: Stack) -> list[ExpectedSecret]:
+    return [
+        ExpectedSecret(MINIO_SECRET, NAMESPACE, ("rootUser", "rootPassword"), "MinIO's administrator"),
+        *_users(stack),
+    ]
+
+
+def _server_secrets(_: Stack) -> list[ExpectedSecret]:
+    keys = ("rootAccessKeyId", "rootSecretAccessKey")
+    return [ExpectedSecret(SERVER_SECRET, NAMESPACE, keys, "versitygw's administrator")]
 
 
 COMPONENTS = (
     Component(
+        name=SERVER,
+        summary="S3 in the cluster: versitygw, one pod with one volume",
+        namespace=NAMESPACE,
+        provides=("s3-server",),
+        values=_versitygw,
+        services=lambda _: {"s3-server": Service(SERVER, _PORT)},
+        secrets=_server_secrets,
+        claims=lambda stack: [Claim(stack.volume_gib(SERVER, 50))],
+        keeps_data=True,
+    ),
+    Component(
+        name="versitygw",
+        summary="A bucket and a user for each service, in versitygw",
+        namespace=NAMESPACE,
+        provides=("s3",),
+        needs=lambda _: (Need("s3-server", "it makes buckets and users there"),),
+        objects=_job,
+        services=lambda _: {"s3": Service(SERVER, _PORT)},
+        secrets=lambda stack: [*_server_secrets(stack), *_users(stack)],
+    ),
+    Component(
         name="minio",
-        summary="S3 in the cluster; a bucket and a user for each service",
+        summary="S3 in the cluster by MinIO, which is not maintained; for what has data in it",
         namespace=NAMESPACE,
         provides=("s3",),
         after=("metrics",),
         values=_minio,
         services=lambda _: {"s3": Service("minio", 9000)},
-        secrets=_secrets,
+        secrets=_minio_secrets,
         claims=lambda stack: [Claim(stack.volume_gib("minio", 50))],
         keeps_data=True,
     ),

@@ -52,7 +52,7 @@ def command(  # noqa: PLR0917  click passes them by name
     \b
     Examples:
       tuneyard upload answers.jsonl --data-store http://nemo-data-store:8000 --repo team/answers
-      tuneyard upload answers.jsonl --s3 s3://data/team/answers.jsonl --endpoint http://minio:9000
+      tuneyard upload answers.jsonl --s3 s3://data/team/answers.jsonl --endpoint http://versitygw-server.data:7070
     """
     if (data_store is None) == (s3 is None):
         raise click.UsageError("one of --data-store and --s3 is wanted; try one")

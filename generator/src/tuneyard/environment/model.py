@@ -32,8 +32,9 @@ class Use(Contract):
     """How pods get GPUs; `existing-gpus`: the cluster offers nvidia.com/gpu already."""
     postgres: Literal["postgres", "external-postgres"] | None = None
     """`postgres`: a CloudNativePG cluster; `external-postgres`: see `externalPostgres`."""
-    s3: Literal["minio", "external-s3"] | None = None
-    """`external-s3`: see `externalS3`."""
+    s3: Literal["versitygw", "minio", "external-s3"] | None = None
+    """`versitygw`: in the cluster, one pod; `minio`: not maintained, for what has data in it; `external-s3`: see
+    `externalS3`."""
     vector_db: Literal["milvus", "pgvector"] | None = None
     """`pgvector` lives in `postgres`."""
     scheduler: Literal["volcano", "kueue", "kube-scheduler"] | None = None

@@ -37,7 +37,7 @@ class Preset:
 _NEMO = Use(
     gpu="device-plugin",
     postgres="postgres",
-    s3="minio",
+    s3="versitygw",
     vector_db="milvus",
     scheduler="volcano",
     tracking="mlflow",
@@ -55,7 +55,7 @@ PRESETS: Mapping[str, Preset] = {
         Use(
             gpu="device-plugin",
             postgres="postgres",
-            s3="minio",
+            s3="versitygw",
             vector_db="pgvector",
             scheduler="kueue",
             tracking="mlflow",
