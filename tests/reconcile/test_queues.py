@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.samples import failure_text, job_spec, result_text, runtime_spec, runtime_without_endpoint
 from support.world.queue import let_go, take_place
-from support.world.training import finish, in_training
+from support.world.training import QUEUE_IS_FULL, finish, in_queue, in_training
 from support.world.world import World
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
@@ -16,21 +16,6 @@ from tuneyard_operator.domain.observed import SeenQueue
 from tuneyard_operator.domain.parsing import parse_job, parse_queue
 
 DAY = 86_400
-TOO_SMALL = (
-    "couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in flavor gpu, "
-    "previously considered podsets requests (0) + current podset request (8) > maximum capacity (4)"
-)
-FULL = "insufficient unused quota for nvidia.com/gpu in flavor gpu, 2 more needed"
-
-
-def in_queue(**spec: Any) -> World:
-    """A job whose data is ready, and whose training waits in LocalQueue `gpus`."""
-    world = World(spec=job_spec(scheduling={"queue": "gpus"}, **spec), runtime=runtime_without_endpoint())
-    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", FULL)
-    world.settle()
-    world.carry_out(Stage.PREPARE)
-    world.one_pass()
-    return world
 
 
 def spec_of(world: World, job: str) -> dict[str, Any]:
@@ -75,7 +60,7 @@ def test_a_job_that_waits_for_quota_says_where_and_why() -> None:
     waiting = world.status.waiting_for
     assert waiting is not None
     assert (waiting.kind, waiting.name) == ("Workload", "job-a-train-1-8f3a1")
-    assert waiting.message == f"ClusterQueue team-a: {FULL}"
+    assert waiting.message == f"ClusterQueue team-a: {QUEUE_IS_FULL}"
     assert not [event for event in world.cluster.events if event["reason"] == reasons.QUEUED]
     requests = len(world.cluster.calls)
     world.one_pass()
@@ -87,16 +72,16 @@ def test_the_place_in_the_queue_is_told_and_looked_at_less_often_far_behind(
     position: int, seconds: float
 ) -> None:
     world = in_queue()
-    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", FULL, position)
+    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", QUEUE_IS_FULL, position)
     world.one_pass()
     waiting = world.status.waiting_for
     assert waiting is not None
     assert (waiting.cluster_queue, waiting.position) == ("team-a", position)
-    assert waiting.message == f"ClusterQueue team-a, position {position}: {FULL}"
+    assert waiting.message == f"ClusterQueue team-a, position {position}: {QUEUE_IS_FULL}"
     job = parse_job(world.cluster.objects["Job", "team", "a-train-1"])
     assert job is not None
     assert why_held(job, world.cluster.seen_queue).again_after == seconds
-    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", FULL)
+    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", QUEUE_IS_FULL)
     world.one_pass()
     waiting = world.status.waiting_for
     assert waiting is not None
@@ -133,43 +118,6 @@ def test_a_job_that_somebody_suspends_without_a_queue_says_so() -> None:
     assert waiting is not None
     assert (waiting.kind, waiting.name) == ("Job", "a-train-1")
     assert "somebody has set its spec.suspend" in waiting.message
-
-
-@pytest.mark.parametrize(
-    ("said", "ends"),
-    [
-        (TOO_SMALL, True),
-        ("couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in flavor gpu, request > maximum capacity (8 > 4)", True),
-        (f"{TOO_SMALL}, {FULL}", False),
-        (f"couldn't assign flavors to pod set main: {FULL}", False),
-    ],
-    ids=["Kueue 0.19", "Kueue 0.16", "another flavor is only full", "full"],
-)  # fmt: skip
-def test_a_job_above_its_whole_queue_ends_at_once_with_both_numbers(said: str, *, ends: bool) -> None:
-    world = in_queue()
-    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", said)
-    world.settle()
-    world.one_pass()
-    assert (world.status.state is State.FAILED) is ends, world.status.message
-    if ends:
-        assert world.conditions()["Succeeded"] == ("False", reasons.QUOTA_TOO_SMALL)
-        message = world.status.message or ""
-        assert message.startswith("ClusterQueue team-a can never hold this training: ")
-        assert "try fewer GPUs" in message
-        world.settle()
-        assert ("Job", "team", "a-train-1") not in world.cluster.objects, "nothing is left in the queue"
-
-
-def test_a_training_that_ran_before_its_queue_became_smaller_is_not_ended() -> None:
-    world, _ = in_training(scheduling={"queue": "gpus"})
-    let_go(world, "a-train-1")
-    world.settle()
-    world.one_pass()
-    take_place(world, "a-train-1")
-    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", TOO_SMALL)
-    world.settle()
-    world.one_pass()
-    assert world.status.state is State.QUEUED, world.status.message
 
 
 def test_the_pending_deadline_runs_only_once_the_queue_has_let_the_job_go() -> None:
@@ -383,12 +331,12 @@ LOCAL = {"spec": {"clusterQueue": "team-a"}}
     ("body", "words"),
     [
         (workload(), ""),
-        (workload(condition("QuotaReserved", "False", FULL)), FULL),
+        (workload(condition("QuotaReserved", "False", QUEUE_IS_FULL)), QUEUE_IS_FULL),
         (
-            workload(condition("Evicted", "True", "Preempted for b"), condition("QuotaReserved", "False", FULL)),
-            f"Preempted for b; {FULL}",
+            workload(condition("Evicted", "True", "Preempted for b"), condition("QuotaReserved", "False", QUEUE_IS_FULL)),
+            f"Preempted for b; {QUEUE_IS_FULL}",
         ),
-        (workload(condition("Evicted", "False", "old"), condition("QuotaReserved", "False", FULL)), FULL),
+        (workload(condition("Evicted", "False", "old"), condition("QuotaReserved", "False", QUEUE_IS_FULL)), QUEUE_IS_FULL),
         (
             workload(
                 condition("QuotaReserved", "True"),

@@ -3,9 +3,23 @@
 
 from tuneyard_api.pod_contract import FailureClass, Stage
 from tuneyard_api.status import State
+from tuneyard_operator.domain.observed import SeenQueue
 
 from support.samples import failure_text, job_spec, runtime_without_endpoint
 from support.world.world import World
+
+QUEUE_IS_FULL = "insufficient unused quota for nvidia.com/gpu in flavor gpu, 2 more needed"
+"""What Kueue says of a Workload while others hold the quota."""
+
+
+def in_queue(**spec: object) -> World:
+    """A job whose data is ready, and whose training waits in LocalQueue `gpus`."""
+    world = World(spec=job_spec(scheduling={"queue": "gpus"}, **spec), runtime=runtime_without_endpoint())
+    world.cluster.seen_queue = SeenQueue("job-a-train-1-8f3a1", "team-a", QUEUE_IS_FULL)
+    world.settle()
+    world.carry_out(Stage.PREPARE)
+    world.one_pass()
+    return world
 
 
 def in_training(**spec: object) -> tuple[World, str]:
