@@ -12,6 +12,8 @@ _COMMANDS = {
     "check": ("tuneyard.commands.check", "Report every problem of environments."),
     "render": ("tuneyard.commands.render", "Write the GitOps tree of environments."),
     "diff": ("tuneyard.commands.diff", "Show what a render would change, or how two environments differ."),
+    "sign": ("tuneyard.commands.sign", "Sign the rendered tree with a key of yours."),
+    "verify": ("tuneyard.commands.verify", "Say which files of the tree are not as they were signed."),
     "graph": ("tuneyard.commands.graph", "Draw the order of installation with the reason of every edge."),
     "explain": (
         "tuneyard.commands.explain",
