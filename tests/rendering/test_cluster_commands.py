@@ -218,6 +218,45 @@ def test_init_reads_the_cluster_and_check_holds_it_against_it(
     assert (rules["live-storage-class"]["line"], wrong.exit_code) == (12, 1)
 
 
+def test_a_snapshot_judges_as_the_cluster_does_and_holds_nothing_secret(
+    control_plane: Cluster, root: Path, gpu_node: str, argocd: str
+) -> None:
+    taint = {"spec": {"taints": [{"key": "dedicated", "value": "gpu", "effect": "NoSchedule"}]}}
+    control_plane.kubectl("patch", "node", gpu_node, "-p", json.dumps(taint))
+    control_plane.apply(
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": argocd},
+         "stringData": {"password": "never-in-a-snapshot"}},
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small", "namespace": argocd},
+         "spec": {"hard": {"requests.nvidia.com/gpu": "2"}}},
+    )  # fmt: skip
+    arguments = ["snapshot", "--argocd-namespace", argocd, "--kubeconfig", str(control_plane.kubeconfig)]
+    taken = CliRunner().invoke(cli, arguments)
+    assert (taken.exit_code, taken.stderr) == (0, "")
+    assert "never-in-a-snapshot" not in taken.stdout
+    kept = load(taken.stdout).value
+    [node] = [node for node in kept["nodes"] if node["name"] == gpu_node]
+    assert (node["product"], "dedicated=gpu:NoSchedule" in node["taints"]) == ("NVIDIA-L40S", True)
+    assert {"namespace": argocd, "name": "small", "hard": {"requests.nvidia.com/gpu": "2"}} in kept["quotas"]
+    crds = {crd["name"]: crd for crd in kept["crds"]}
+    assert crds["applications.argoproj.io"]["served"] == ["v1alpha1"]
+    assert kept["facts"]["argocd"] == "3.2.11"
+    file = root / "cluster.yaml"
+    file.write_text(taken.stdout)
+    init = run(control_plane, root, "init", "live", "--from-cluster", "--storage-class", "fast-block")
+    assert init.exit_code == 0, init.output
+    rules = []
+    for how in (["--snapshot", str(file)], ["--cluster"]):
+        result = run(control_plane, root, "check", "live", *how, "--format", "json")
+        rows = json.loads(result.stdout)
+        rules.append(
+            [row for row in rows if row["rule"].startswith("live-") and row["rule"] != "live-secrets"]
+        )
+        assert "live-taints" in {row["rule"] for row in rows}
+    assert [row for row in rules[0] if row["rule"] != "live-argocd"] == [
+        row for row in rules[1] if row["rule"] != "live-argocd"
+    ]
+
+
 def test_a_server_that_does_not_answer_is_said_in_one_line(tmp_path: Path, root: Path) -> None:
     dead = {
         "apiVersion": "v1", "kind": "Config", "current-context": "c",

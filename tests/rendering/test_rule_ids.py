@@ -11,6 +11,7 @@ import tuneyard
 from tuneyard.checks import FILE_CHECKS, STACK_CHECKS
 from tuneyard.checks.job_files import check as check_jobs
 from tuneyard.cluster.contradictions import CHECKS as LIVE_CHECKS
+from tuneyard.cluster.room import SURVEY_CHECKS
 from tuneyard.environment.load import parse
 from tuneyard.findings import InputError
 from tuneyard.pipeline import build_loaded
@@ -18,7 +19,13 @@ from tuneyard.views.pages import checks_page
 from tuneyard.views.rules import OTHER_RULES, rules_of
 
 ROOT = Path(__file__).parents[2]
-CHECKS: tuple[Callable[..., Any], ...] = (*STACK_CHECKS, *FILE_CHECKS, check_jobs, *LIVE_CHECKS)
+CHECKS: tuple[Callable[..., Any], ...] = (
+    *STACK_CHECKS,
+    *FILE_CHECKS,
+    check_jobs,
+    *LIVE_CHECKS,
+    *SURVEY_CHECKS,
+)
 PAGE = checks_page()
 LISTED = {rule for check in CHECKS for rule in rules_of(check)}
 

@@ -21,6 +21,7 @@ _COMMANDS = {
     ),
     "query": ("tuneyard.commands.query", "Print one resolved value, for use in scripts."),
     "doctor": ("tuneyard.commands.doctor", "Check tools, cluster, Argo CD's settings and repositories."),
+    "snapshot": ("tuneyard.commands.snapshot", "Print what environments are judged by, of a live cluster."),
     "bootstrap": (
         "tuneyard.commands.bootstrap",
         "Configure Argo CD before the root Applications are applied.",

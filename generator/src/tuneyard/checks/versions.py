@@ -29,10 +29,15 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
+def needed_kubernetes(stack: Stack) -> tuple[tuple[int, ...], str]:
+    """The oldest version that all components run on, and the component that asks for it."""
+    return max((_numbers(stack.pin(c.name).kubernetes), c.name) for c in stack.components)
+
+
 def kubernetes_is_supported(stack: Stack) -> Iterator[Finding]:
     """Kubernetes is 1.31 or later, and new enough for each component."""
     version = stack.environment.cluster.kubernetes
-    lowest, name = max((_numbers(stack.pin(c.name).kubernetes), c.name) for c in stack.components)
+    lowest, name = needed_kubernetes(stack)
     if _numbers(version) < lowest:
         wanted = ".".join(map(str, lowest))
         yield Finding(

@@ -96,6 +96,11 @@ def gather(reader: Reader, argocd_namespace: str = "argocd") -> ClusterFacts:
     )
 
 
+def bare_product(label: str) -> str:
+    """The product in the label `nvidia.com/gpu.product`, without what sharing adds."""
+    return _LABEL.fullmatch(label)[1]  # type: ignore[index]
+
+
 def gpu_nodes(nodes: Iterable[Mapping[str, Any]]) -> tuple[GpuNodesFound, ...]:
     """Nodes with GPUs by product, count and memory, from the labels of GPU feature discovery (memory in MiB)."""
     found: Counter[tuple[str, int, int, str, int]] = Counter()

@@ -31,6 +31,11 @@ UNCONFIRMED = frozenset({"pin-is-confirmed", "air-gap-knows-images"})
 )
 @click.option("-v", "--verbose", is_flag=True, help="Also list what could not be confirmed, and why.")
 @click.option("--cluster", is_flag=True, help="Also compare with the live cluster; only reads from it.")
+@click.option(
+    "--snapshot",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Also compare with a cluster in a file that `tuneyard snapshot` wrote.",
+)
 @kubeconfig_option
 @context_option
 def command(  # noqa: PLR0917  click passes them by name
@@ -40,6 +45,7 @@ def command(  # noqa: PLR0917  click passes them by name
     schemas: bool,
     verbose: bool,
     cluster: bool,
+    snapshot: Path | None,
     kubeconfig: Path | None,
     context: str | None,
 ) -> None:
@@ -51,8 +57,11 @@ def command(  # noqa: PLR0917  click passes them by name
     Examples:
       tuneyard check lab
       tuneyard check lab --schemas --cluster
+      tuneyard check lab --snapshot cluster.yaml
       tuneyard check environments/*.yaml --format sarif > findings.sarif
     """
+    if cluster and snapshot:
+        raise click.UsageError("--cluster and --snapshot are two clusters; try one")
     findings: list[Finding] = []
     paths = chosen(environments, root)
     for path in paths:
@@ -63,6 +72,8 @@ def command(  # noqa: PLR0917  click passes them by name
                 findings += check_core_kinds(built.files, built.loaded.environment.cluster.kubernetes)
             if cluster:
                 findings += _live(built, kubeconfig, context)
+            if snapshot:
+                findings += _kept(built, snapshot)
         except InputError as error:
             findings += error.findings
     if style == "text" and not has_errors(findings):
@@ -91,11 +102,11 @@ def _count(number: int, noun: str) -> str:
 
 def _live(built: Built, kubeconfig: Path | None, context: str | None) -> list[Finding]:
     """Findings that contradict the cluster, and the secrets that it lacks."""
-    from tuneyard.cluster.contradictions import contradictions  # noqa: PLC0415  with --cluster only
-    from tuneyard.cluster.facts import gather  # noqa: PLC0415
+    from tuneyard.cluster.room import judge  # noqa: PLC0415  with --cluster only
+    from tuneyard.cluster.survey import survey  # noqa: PLC0415
 
     client, stack = connect(kubeconfig, context), built.stack
-    found = contradictions(stack, gather(client, stack.environment.argocd.namespace))
+    found = judge(stack, built.files, survey(client, stack.environment.argocd.namespace))
     missing = [
         f"{s.namespace}/{s.name}" for s in stack.secrets() if not client.has_secret(s.namespace, s.name)
     ]
@@ -103,4 +114,22 @@ def _live(built: Built, kubeconfig: Path | None, context: str | None) -> list[Fi
         problem = f"{len(missing)} expected secrets are not in the cluster: {', '.join(missing[:5])}"
         hint = f"manifests/{built.name}/secrets.md"
         found.append(Finding("live-secrets", problem, ("secrets",), None, hint, Severity.WARNING))
-    return [built.loaded.at_place(finding) for finding in found]
+    return [_placed(built, finding) for finding in found]
+
+
+def _kept(built: Built, file: Path) -> list[Finding]:
+    """Findings that contradict a cluster in a file; Secrets are not in it."""
+    from tuneyard.cluster.room import judge  # noqa: PLC0415  with --snapshot only
+    from tuneyard.cluster.survey import read_yaml  # noqa: PLC0415
+
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError([Finding("snapshot", f"can't be read: {error}", file=str(file))]) from error
+    return [
+        _placed(built, finding) for finding in judge(built.stack, built.files, read_yaml(text, str(file)))
+    ]
+
+
+def _placed(built: Built, finding: Finding) -> Finding:
+    return finding if finding.file else built.loaded.at_place(finding)

@@ -8,6 +8,7 @@ from tuneyard.catalog import pins, static_components
 from tuneyard.checks import FILE_CHECKS, STACK_CHECKS
 from tuneyard.checks.job_files import check as check_jobs
 from tuneyard.cluster.contradictions import CHECKS as LIVE_CHECKS
+from tuneyard.cluster.room import SURVEY_CHECKS
 from tuneyard.environment.reference import reference_page
 from tuneyard.environment.sample import sample
 from tuneyard.health import health_checks
@@ -65,9 +66,9 @@ def checks_page() -> str:
         "JSON and SARIF (`--format`) name the rule of a finding by the id in the second column.\n",
         *_table([*rows, ("jobs_in_git", check_jobs)]),
         "",
-        "With `--cluster`, the environment against the live cluster:",
+        "With `--cluster` or `--snapshot`, the environment against a cluster:",
         "",
-        *_table([(live.__name__, live) for live in LIVE_CHECKS]),
+        *_table([(live.__name__, live) for live in (*LIVE_CHECKS, *SURVEY_CHECKS)]),
         "",
         "Other rule ids:",
         "",

@@ -27,6 +27,7 @@ OTHER_RULES = {
     "chart-value-fits-schema": "With `--schemas`: a value does not fit the schema of its chart.",
     "schemas": "Schemas cannot be read, or the packages that judge by them are not installed.",
     "live-secrets": "With `--cluster`: expected Secrets are not in the cluster.",
+    "snapshot": "`check --snapshot`: the file is none that `tuneyard snapshot` wrote.",
     "job": "`kubectl tuneyard`: there is no such job, or it has not what is asked for.",
     "fetch": "`kubectl tuneyard fetch`: what the job published cannot be copied.",
     "restore": "`kubectl tuneyard restore`: the file is none that `backup` wrote.",
