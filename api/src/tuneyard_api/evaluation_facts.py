@@ -2,6 +2,7 @@
 """How base and tuned model did on held-out records: a part of what the stage train reports, and of status."""
 
 from tuneyard_api.base import Tolerant
+from tuneyard_api.benchmarks import BenchmarkFacts
 
 
 class Scores(Tolerant):
@@ -42,3 +43,5 @@ class EvaluationFacts(Tolerant):
     tuned: Scores
     preferences: PreferenceScores | None = None
     """Method dpo: the held-out pairs."""
+    benchmarks: tuple[BenchmarkFacts, ...] = ()
+    """Public benchmarks, in the order of the job."""

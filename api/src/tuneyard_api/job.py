@@ -21,6 +21,7 @@ from tuneyard_api.base import (
     ObjectName,
     Rule,
 )
+from tuneyard_api.benchmarks import Benchmarks
 from tuneyard_api.data_stores import DataStoreRegistry
 from tuneyard_api.gate import Gate
 from tuneyard_api.job_inputs import Dataset, ModelSource
@@ -206,6 +207,8 @@ class Evaluation(Contract):
     """Number of test records for which both models generate an answer. The loss is measured on all test records."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
     """Longest answer, in tokens; decoding is greedy."""
+    benchmarks: Benchmarks | None = None
+    """Public benchmarks that both models are asked besides; absent: none."""
     gate: Gate | None = None
     """Conditions without which nothing is published; absent: none."""
 

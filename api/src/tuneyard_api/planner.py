@@ -135,7 +135,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
     registry = registry_of(job, runtime)
     is_served = is_for_adapter_servers(job, runtime) and not publishes_elsewhere(job, runtime)
     served = offered.served_models if is_served else ()
-    micro = _micro_batch(job, runtime)
+    micro, benchmarks = _micro_batch(job, runtime), spec.evaluation.benchmarks
     others = tuple(others)
     problems = (
         *every_problem(job, runtime, others, registry),
@@ -167,6 +167,7 @@ def make_plan(job: FineTuneJob, runtime: FineTuneRuntime, others: Iterable[FineT
         gpus_per_node=spec.parallelism.gpus_per_node,
         checkpoint=spec.checkpoint,
         evaluation=spec.evaluation,
+        benchmarks_path=inside(f"{pod.SOURCES_DIR}/benchmarks", benchmarks.pvc) if benchmarks else None,
         adapter_name=spec.publish.adapter_name or job.metadata.name,
         replace=spec.publish.replace,
         trial=spec.publish.trial,
@@ -326,10 +327,12 @@ def _resolved_training(job: FineTuneJob, micro: int) -> pod.ResolvedTraining:
 
 def _mounts(job: FineTuneJob, runtime: FineTuneRuntime, registry: Registry) -> tuple[Mount, ...]:
     """The mounts of each stage: only prepare has the data, only publish the registry; training reads the workspace."""
+    benchmarks = job.spec.evaluation.benchmarks
     sources = [
         ("model", job.spec.model.pvc),
         ("adapter", adapter_claim(job, registry)),
         *((name, split.pvc) for name, split in splits(job)),
+        ("benchmarks", benchmarks.pvc if benchmarks else None),
     ]
     mounts = []
     for stage in Stage:

@@ -218,6 +218,8 @@ class ResolvedJob(Contract):
     gpus_per_node: int = 1
     checkpoint: Checkpoint
     evaluation: Evaluation
+    benchmarks_path: str | None = None
+    """Absolute path in the prepare pod of the folder with the files of evaluation.benchmarks; absent: there are none."""
     adapter_name: str
     replace: bool = False
     """Whether a name that stands for another version may stand for this one."""

@@ -82,11 +82,11 @@ class TextTokenizer:
         names = ("tokenizer_config.json", "generation_config.json", "config.json")
         _, *configs = (_json_or_empty(folder / name) for name in names)
         self._folder = folder
-        self._loaded = load_tokenizer(folder)
-        self._backend: tokenizers.Tokenizer = self._loaded.backend_tokenizer
+        self.loaded = load_tokenizer(folder)
+        self._backend: tokenizers.Tokenizer = self.loaded.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
-        self._added_tokens = [str(token) for token in self._loaded.added_tokens_encoder]
+        self._added_tokens = [str(token) for token in self.loaded.added_tokens_encoder]
         self.stop_ids = self._find_stop_ids(configs)
         if not self.stop_ids:
             raise DataRefused(
@@ -106,7 +106,7 @@ class TextTokenizer:
 
     def _find_stop_ids(self, configs: Sequence[dict[str, Any]]) -> tuple[int, ...]:
         """Every id that ends an answer, the tokenizer's own first: a serving program stops at each of them."""
-        found = [self._loaded.eos_token_id]
+        found = [self.loaded.eos_token_id]
         for config in configs:
             ids = config.get("eos_token_id")
             found += ids if isinstance(ids, list) else [ids]
@@ -125,10 +125,10 @@ class TextTokenizer:
 
     def chat_template(self) -> ChatTemplate | None:
         """The template that turns messages into text, if the model has one."""
-        if not self._loaded.chat_template:
+        if not self.loaded.chat_template:
             return None
         stops = [self._backend.id_to_token(stop) for stop in self.stop_ids]
-        return ChatTemplate(self._loaded, tuple(stop for stop in stops if stop))
+        return ChatTemplate(self.loaded, tuple(stop for stop in stops if stop))
 
     def prompt_ids(self, text: str, *, has_special_tokens: bool) -> list[int]:
         """The ids that a serving program makes of a prompt, which the model continues."""

@@ -128,6 +128,7 @@ def with_local_paths(plan: Plan, folders: Mapping[str, Path], registry: Path) ->
             "adapter": job.adapter and job.adapter.model_copy(update={"path": local(job.adapter.path)}),
             "dataset": job.dataset.model_copy(update=splits),
             "registry_path": local(job.registry_path) if job.registry_path else str(registry),
+            "benchmarks_path": job.benchmarks_path and local(job.benchmarks_path),
             "registry_s3": None,
             "registry_data_store": None,
         }

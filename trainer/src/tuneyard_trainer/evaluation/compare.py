@@ -12,6 +12,7 @@ from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
 from tuneyard_api.pod_contract import ResolvedJob
 from tuneyard_data.tokenization import TextTokenizer
 
+from tuneyard_trainer.evaluation.benchmarks import Asked, ask, compare_asked, keep_asked, kept_asked
 from tuneyard_trainer.evaluation.generate import complete
 from tuneyard_trainer.evaluation.preferences import compare_pairs, measure_pairs
 from tuneyard_trainer.evaluation.rouge import rouge_l
@@ -67,6 +68,36 @@ class Evaluation:
         """The scores of the model after training."""
         return self._measure("the tuned model", TRAINING_ADVICE)
 
+    def benchmarks(self, workspace: Path, kept_at: Path | None, plan_digest: str) -> dict[str, Asked]:
+        """The public benchmarks of the job on the model as it is now; with `kept_at` also for later attempts.
+
+        Raises:
+            Interrupted: if SIGTERM comes.
+        """
+        wanted = self.job.evaluation.benchmarks
+        if wanted is None:
+            return {}
+        kept = self.world.of_first(kept_asked(kept_at, plan_digest)) if kept_at else None
+        if kept is not None:
+            return kept
+        # It takes seconds to import, and an image may be without it.
+        from tuneyard_trainer.evaluation.language_model import TrainedModel, room_of  # noqa: PLC0415
+
+        model, device = self.losses.model, self.losses.device
+        lm = TrainedModel(
+            model,
+            self.tokenizer.loaded,
+            longest=room_of(model),
+            device=device.torch_device,
+            world=self.world,
+            batch_done=self._tell_of,
+        )
+        with device.autocast():
+            asked = ask(lm, wanted, workspace)
+        if kept_at and self.world.is_first:
+            keep_asked(kept_at, plan_digest, asked)
+        return asked
+
     def _measure(self, called: str, advice: str) -> Measured:
         """The scores of the model as it is now; a failure names it `called`, and gives the advice.
 
@@ -100,7 +131,10 @@ class Evaluation:
         return Measured(loss, answers, margins)
 
     def _tell(self, answered: int) -> None:
-        self.board.update(step=answered, of=len(self.prompts))
+        self._tell_of(answered, len(self.prompts))
+
+    def _tell_of(self, done: int, of: int) -> None:
+        self.board.update(phase="evaluating", step=done, of=of)
         if self.world.is_any(self.stop):
             raise Interrupted("stopped by SIGTERM while evaluating; what was trained is kept")
 
@@ -115,11 +149,17 @@ def _kept(path: Path, plan_digest: str) -> Measured | None:
 
 
 def compare(
-    path: Path, prompts: Sequence[Prompt], base: Measured, tuned: Measured, *, beta: float = 0.0
+    path: Path,
+    prompts: Sequence[Prompt],
+    base: Measured,
+    tuned: Measured,
+    *,
+    beta: float = 0.0,
+    asked: tuple[dict[str, Asked], dict[str, Asked]] = ({}, {}),
 ) -> EvaluationFacts:
     """Both models' scores, with `beta` where they were measured on pairs; writes one JSON object per prompt with both answers to `path`.
 
-    Without prompts (plain text) exact match and ROUGE-L are 0 of 0.
+    `asked` are public benchmarks of both. Without prompts (plain text) exact match and ROUGE-L are 0 of 0.
     """
     lines: list[str] = []
     rouges: tuple[list[float], list[float]] = ([], [])
@@ -152,7 +192,7 @@ def compare(
     pairs = None
     if base.margins and tuned.margins:
         pairs = compare_pairs(base.margins, tuned.margins, beta)
-    return EvaluationFacts(base=of_base, tuned=of_tuned, preferences=pairs)
+    return EvaluationFacts(base=of_base, tuned=of_tuned, preferences=pairs, benchmarks=compare_asked(*asked))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -17,6 +17,7 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from tuneyard_api.benchmarks import BenchmarkFacts
 from tuneyard_api.evaluation_facts import EvaluationFacts, Scores
 from tuneyard_api.ledger import PhaseTimes
 from tuneyard_api.methods import Method
@@ -30,7 +31,7 @@ from tuneyard_trainer.record.intervals import Interval, of_mean, of_share
 from tuneyard_trainer.record.samples import SHOWN_CHARACTERS, Samples
 from tuneyard_trainer.record.text import fenced, inline, readable
 
-_PACKAGES = ("tuneyard-trainer", "torch", "transformers", "peft")
+_PACKAGES = ("tuneyard-trainer", "torch", "transformers", "peft", "lm-eval")
 _DEFAULT_RANK = 16
 """Largest rank that vLLM takes without --max-lora-rank."""
 _GIB = 1 << 30
@@ -118,6 +119,7 @@ def _values(findings: Findings) -> dict[str, Any]:
         "scores": []
         if scores is None
         else [*_scores(scores.base, scores.tuned, findings.samples), *_pairs(scores)],
+        "benchmarks": [] if scores is None else [_benchmark(facts) for facts in scores.benchmarks],
         "samples": findings.samples,
         "data_text": None if findings.data is None else text_of(findings.data),
         "learned": findings.learned.records if findings.learned else (),
@@ -234,6 +236,21 @@ def _pairs(scores: EvaluationFacts) -> list[Row]:
             ("margin of the chosen answer, nats", pairs.base_margin, pairs.tuned_margin),
         )
     ]
+
+
+def _benchmark(facts: BenchmarkFacts) -> Row:
+    """A public benchmark with its intervals."""
+
+    def number(value: float, low: float | None, high: float | None, sign: str = "") -> str:
+        between = "" if low is None or high is None else f" ({low:{sign}.4f} to {high:{sign}.4f})"
+        return f"{value:{sign}.4f}{between}"
+
+    return Row(
+        f"{facts.name} {facts.metric}, {facts.documents} records",
+        number(facts.base, facts.base_low, facts.base_high),
+        number(facts.tuned, facts.tuned_low, facts.tuned_high),
+        number(facts.tuned - facts.base, facts.gain_low, facts.gain_high, "+"),
+    )
 
 
 def _of_shares(hits: Sequence[float]) -> Interval | None:

@@ -6,6 +6,8 @@ It needs no GPU, and PyTorch only in a short process of its own, so that whateve
 
 import hashlib
 import shutil
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from tuneyard_api import durable
@@ -29,6 +31,8 @@ from tuneyard_trainer.model.weights import shape_in
 from tuneyard_trainer.pod.context import StageContext
 from tuneyard_trainer.pod.failures import bad_input
 from tuneyard_trainer.stages.hand_over import hand_over
+from tuneyard_trainer.workspace.benchmarks import FOLDER as BENCHMARKS
+from tuneyard_trainer.workspace.benchmarks import keep_benchmarks
 from tuneyard_trainer.workspace.layout import FORMER_ADAPTER, PREPARED
 from tuneyard_trainer.workspace.prepared import Gathered, Index, Prompt, save_prompts, save_split
 from tuneyard_trainer.workspace.same_work import inputs_of
@@ -78,7 +82,7 @@ def prepare(context: StageContext) -> PrepareFacts:
     ordered = {name: _sequences(split, limit, is_packed=is_packed) for name, split in splits.items()}
     evaluated = next((name for name in ("test", "validation") if name in splits), None)
     prompts = _prompts(splits[evaluated], job, tokenizer, model) if evaluated else []
-    _refuse_hopeless_gate(job, evaluated, prompts)
+    _refuse_hopeless_evaluation(job, evaluated, prompts)
     shutil.rmtree(context.workspace / PREPARED, ignore_errors=True)
     with durable.folder_being_written(context.workspace / PREPARED) as folder:
         gathered = {
@@ -87,7 +91,7 @@ def prepare(context: StageContext) -> PrepareFacts:
             )
             for name, split in splits.items()
         }
-        save_prompts(folder / "prompts.jsonl", prompts)
+        _save_questions(folder, prompts, job)
         shown = splits["training"]
         preview = render_preview([shown.read(index) for index in range(min(3, len(shown)))], tokenizer)
         (folder / "preview.txt").write_text(preview, encoding="utf-8")
@@ -235,8 +239,16 @@ def _prompts(split: Loaded, job: ResolvedJob, tokenizer: TextTokenizer, model: B
     return prompts
 
 
-def _refuse_hopeless_gate(job: ResolvedJob, evaluated: str | None, prompts: list[Prompt]) -> None:
-    """Say before the training that a gate asks for what the held-out records can't show."""
+def _save_questions(folder: Path, prompts: list[Prompt], job: ResolvedJob) -> None:
+    """What both models will be asked: prompts of held-out records, and public benchmarks."""
+    save_prompts(folder / "prompts.jsonl", prompts)
+    if job.evaluation.benchmarks is not None:
+        keep_benchmarks(job.evaluation.benchmarks, Path(job.benchmarks_path or ""), folder / BENCHMARKS)
+
+
+def _refuse_hopeless_evaluation(job: ResolvedJob, evaluated: str | None, prompts: list[Prompt]) -> None:
+    """Say before the training that a gate asks for what can't be shown, or that benchmarks can't be asked."""
+    _refuse_hopeless_benchmarks(job, evaluated)
     unmeasured = never_measured(
         job.evaluation.gate, has_records=evaluated is not None, has_prompts=bool(prompts)
     )
@@ -245,6 +257,20 @@ def _refuse_hopeless_gate(job: ResolvedJob, evaluated: str | None, prompts: list
         raise bad_input(
             f"evaluation.gate: {' and '.join(unmeasured)} can't be measured, as {why}; try dataset.test with such records, or"
             " another gate"
+        )
+
+
+def _refuse_hopeless_benchmarks(job: ResolvedJob, evaluated: str | None) -> None:
+    """Say before the training that benchmarks can't be asked."""
+    if job.evaluation.benchmarks is None:
+        return
+    if find_spec("lm_eval") is None:
+        raise bad_input(
+            "evaluation.benchmarks: this image has no lm-evaluation-harness; try an image with tuneyard-trainer[benchmarks]"
+        )
+    if evaluated is None:
+        raise bad_input(
+            "evaluation.benchmarks: models are compared only where records are held out; try dataset.test"
         )
 
 

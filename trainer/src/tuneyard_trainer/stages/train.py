@@ -11,6 +11,7 @@ from tuneyard_trainer.pod.context import StageContext, is_distributed
 from tuneyard_trainer.pod.failures import bad_input
 from tuneyard_trainer.tracking.live import tracked
 from tuneyard_trainer.workspace.layout import (
+    BASE_BENCHMARKS,
     BASE_MEASURES,
     CHECKPOINTS,
     FORMER_ADAPTER,
@@ -98,6 +99,9 @@ def _train_here(context: StageContext) -> TrainFacts:
             stop=context.stop,
         )
         base = evaluation and evaluation.base(workspace / BASE_MEASURES, context.plan_digest)
+        asked = evaluation and evaluation.benchmarks(
+            workspace, workspace / BASE_BENCHMARKS, context.plan_digest
+        )
         trained = Loop(
             job=job,
             losses=losses,
@@ -115,6 +119,7 @@ def _train_here(context: StageContext) -> TrainFacts:
         written, published = trained_folder(workspace, job), tuned_folder(workspace, job)
         warnings += save_tuned(model, folder, written, stored_base(job, index.model_revision), world)
         tuned = evaluation and evaluation.tuned()
+        asked_again = evaluation and evaluation.benchmarks(workspace, None, context.plan_digest)
         tokens = shown.sequence(0)[0][:_READ_BACK_TOKENS].tolist()
         if is_whole and world.is_first:
             check_written(model, written, tokens, device)
@@ -125,7 +130,12 @@ def _train_here(context: StageContext) -> TrainFacts:
         comparison: EvaluationFacts | None = None
         if base and tuned and world.is_first:
             comparison = compare(
-                workspace / SAMPLES, prompts, base, tuned, beta=job.dpo.beta if job.dpo else 0.0
+                workspace / SAMPLES,
+                prompts,
+                base,
+                tuned,
+                beta=job.dpo.beta if job.dpo else 0.0,
+                asked=(asked or {}, asked_again or {}),
             )
         facts = TrainFacts(
             steps=trained.steps,

@@ -103,6 +103,10 @@ def _scores(evaluation: EvaluationFacts) -> dict[str, float]:
     found: dict[str, float] = {}
     for model, scores in (("base", evaluation.base), ("tuned", evaluation.tuned)):
         found |= {f"{model}/{name}": value for name, value in scores.model_dump(by_alias=False).items()}
+    for facts in evaluation.benchmarks:
+        found |= {
+            f"{model}/{facts.name}/{facts.metric}": getattr(facts, model) for model in ("base", "tuned")
+        }
     if evaluation.preferences is not None:
         found |= {
             f"preferences/{name}": value

@@ -22,6 +22,8 @@ SAMPLES = "evaluation/samples.jsonl"
 """Answers of base and tuned model side by side."""
 BASE_MEASURES = "evaluation/base.json"
 """Scores of the base model, measured before training."""
+BASE_BENCHMARKS = "evaluation/base-benchmarks.json"
+"""Public benchmarks of the base model, asked before training."""
 _MODEL_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
