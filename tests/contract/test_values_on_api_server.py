@@ -54,6 +54,7 @@ OTHERS: tuple[dict[str, Any], ...] = (
         for each in (HUB, S3, HTTP, DATA_STORE)
     ),
     {"publish": {"dataStore": REGISTRY}},
+    {"evaluation": {"benchmarks": {"names": ["piqa"], "pvc": {"claimName": "c"}}}},
 )
 PLAIN = {name: part for name, part in FIRST.items() if name != "lora"} | {
     "model": {"pvc": {"claimName": "c", "path": "p"}},

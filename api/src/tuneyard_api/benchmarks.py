@@ -39,7 +39,7 @@ class BenchmarkFacts(Tolerant):
 
     name: str
     metric: str
-    """As lm-evaluation-harness calls it: acc, acc_norm, perplexity, word_perplexity."""
+    """The name in lm-evaluation-harness: acc, acc_norm, perplexity, word_perplexity."""
     documents: int
     """Number of records that were asked."""
     records_digest: str
