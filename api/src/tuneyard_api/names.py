@@ -54,6 +54,10 @@ MAX_JOB_NAME = 40
 """Longest FineTuneJob name, in characters: leaves room for `-workspace`, `-plan-` with ten digits, `-prepare-12` and a pod's suffix within 63."""
 
 
+PLAN_VOLUME = "job"
+"""Name of the volume by which a stage's pod mounts that ConfigMap."""
+
+
 def plan_name(job: str, uid: str) -> str:
     """The immutable ConfigMap that holds the resolved job: another one for each FineTuneJob that ever had the name.
 

@@ -24,6 +24,7 @@ from tuneyard_operator.ports import RefusedError
 
 from support.world.deletion import UNPUBLISH
 from support.world.rough import RoughWorld
+from support.world.sudden import delete_as_it_succeeds, pod_at_work
 
 STEPS_OF_A_LIFE = 50
 WALKED: Counter[str] = Counter()
@@ -253,6 +254,12 @@ class Survival(RuleBasedStateMachine):
     def somebody_deletes_a_stage_s_job(self, is_background: bool, is_newest: bool) -> None:
         _walked("child deleted")
         self.world.delete_child(is_background=is_background, is_newest=is_newest)
+
+    @precondition(lambda self: pod_at_work(self.world))
+    @rule(is_swept=st.booleans(), lost=st.sampled_from(["nothing", "Job", "Pod"]))
+    def somebody_deletes_a_stage_s_job_as_its_pod_succeeds(self, is_swept: bool, lost: str) -> None:
+        if delete_as_it_succeeds(self.world, is_swept=is_swept, lost=lost):
+            _walked("child deleted at its end")
 
     @precondition(lambda self: self.world.job)
     @rule(is_foreground=st.booleans())

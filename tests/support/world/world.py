@@ -159,7 +159,12 @@ class World:
         metadata |= copy.deepcopy(owner["spec"]["template"]["metadata"])
         self.makers[name] = owner
         self.cluster.store(
-            "Pod", {"metadata": metadata, "spec": {}, "status": {"phase": "Pending", **status}}
+            "Pod",
+            {
+                "metadata": metadata,
+                "spec": {"volumes": copy.deepcopy(owner["spec"]["template"]["spec"].get("volumes", []))},
+                "status": {"phase": "Pending", **status},
+            },
         )
         self.set_job(job, active=1)
         return name

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from tuneyard_api import names
 from tuneyard_api.pod_contract import Progress, Stage
 from tuneyard_api.status import FineTuneJobStatus
 
@@ -50,6 +51,8 @@ class SeenPod:
     attempt: int
     phase: str
     created: datetime
+    plan_map: str = ""
+    """The ConfigMap that it mounts as its plan: it tells whose pod it is when its Job is gone."""
     ip: str | None = None
     node: str | None = None
     reason: str = ""
@@ -276,3 +279,10 @@ class Observed:
                 key=lambda pod: (pod.created, pod.name),
             )
         )
+
+    def own_pods_of(self, stage: Stage, attempt: int) -> tuple[SeenPod, ...]:
+        """The pods of one attempt that are surely this FineTuneJob's, also when somebody has deleted their Job."""
+        pods, plan = self.pods_of(stage, attempt), names.plan_name(self.name, self.uid)
+        if self.job_of(stage, attempt) is not None:
+            return pods
+        return tuple(pod for pod in pods if pod.plan_map == plan)

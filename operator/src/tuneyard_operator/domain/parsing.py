@@ -95,6 +95,7 @@ def parse_pod(body: Object) -> SeenPod | None:
         attempt=place[1],
         phase=status.get("phase") or "Pending",
         created=read_time(metadata["creationTimestamp"]),
+        plan_map=_plan_map(body.get("spec") or {}),
         ip=status.get("podIP"),
         node=(body.get("spec") or {}).get("nodeName"),
         reason=status.get("reason") or "",
@@ -201,6 +202,11 @@ def _stage_and_attempt(body: Object) -> tuple[Stage, int] | None:
     if stage not in set(Stage) or not str(attempt).isdecimal():
         return None
     return Stage(stage), int(attempt)
+
+
+def _plan_map(spec: Object) -> str:
+    volumes = {volume.get("name"): volume for volume in spec.get("volumes") or ()}
+    return str(((volumes.get(names.PLAN_VOLUME) or {}).get("configMap") or {}).get("name") or "")
 
 
 def _trainer_state(status: Object) -> Object:

@@ -100,7 +100,7 @@ def carry(work: Work, stage: Stage, by: Carrier[Result]) -> Result | Running | V
 
 def has_succeeded(seen: Observed, frozen: Frozen, attempt: Attempt) -> bool:
     """Whether all pods of an attempt ended well."""
-    pods = seen.pods_of(attempt.stage, attempt.number)
+    pods = seen.own_pods_of(attempt.stage, attempt.number)
     return sum(pod.phase == "Succeeded" for pod in pods) >= stage_nodes(frozen, attempt.stage)
 
 
@@ -151,13 +151,16 @@ def _follow(work: Work, attempt: Attempt) -> StageResult | Running | Verdict:
     stage = attempt.stage
     job, pods = work.seen.job_of(stage, attempt.number), work.seen.pods_of(stage, attempt.number)
     ended_well = has_succeeded(work.seen, work.frozen, attempt)
-    result = good_result(pods, stage, work.frozen.plan.digest) if job is not None and ended_well else None
+    own = work.seen.own_pods_of(stage, attempt.number)  # Their Job may be gone: what they did is done.
+    result = good_result(own, stage, work.frozen.plan.digest) if ended_well else None
     if result is not None:
         work.report.end(attempt, result)
         return result
     if attempt.stopping is not None:
         return _finish_stopping(work, attempt, job, pods)
-    endings = _endings(work, attempt, job, pods if job is None else since_let_go(job, pods))
+    if job is None and (outliving := _why_pods_outlive(work, attempt, pods)):
+        return outliving
+    endings = _endings(work, attempt, job, own if job is None else since_let_go(job, pods))
     known = None
     if attempt.failure_class:
         known = StageFailure(attempt.failure_class, attempt.message or "", attempt.last_lines or "")
@@ -177,9 +180,7 @@ def _follow(work: Work, attempt: Attempt) -> StageResult | Running | Verdict:
     if work.hold is not None:
         message = f"{why_it_stops(work.hold)}: checkpoint and leave"
         return stop(work, attempt, reasons.SUSPENDING, message)
-    if job.suspended:
-        return _wait_in_queue(work, attempt, job, pods)
-    return _watch(work, attempt, job, pods)
+    return (_wait_in_queue if job.suspended else _watch)(work, attempt, job, pods)
 
 
 def _watch(work: Work, attempt: Attempt, job: SeenJob, pods: tuple[SeenPod, ...]) -> Running | Verdict:
@@ -288,6 +289,15 @@ def _why_not_over(work: Work, attempt: Attempt) -> Verdict | None:
         return None
     why = attempt.message or ""
     message = f"attempt {attempt.number} is over ({why}); its pod {alive[0].name} has not ended yet"
+    return lost_pod(alive, work.now) or _ending("Pod", alive[0].name, message)
+
+
+def _why_pods_outlive(work: Work, attempt: Attempt, pods: tuple[SeenPod, ...]) -> Verdict | None:
+    """The pod of a running attempt that has outlived its Job: it may still end well, and is judged when it has ended."""
+    alive = tuple(pod for pod in pods if not pod.is_over)
+    if not alive:
+        return None
+    message = f"Job {attempt.job} of attempt {attempt.number} was deleted; its pod {alive[0].name} has not ended yet"
     return lost_pod(alive, work.now) or _ending("Pod", alive[0].name, message)
 
 

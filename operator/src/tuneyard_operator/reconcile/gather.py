@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collects the input of one pass. Most of it is in the store; the rest is requested if a decision needs it."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -78,6 +79,7 @@ class Gatherer:
             await self._read_plan(key, known)
         jobs, pods = self.store.children(key)
         pods = await self._with_ended_pods(stored, key.namespace, jobs, pods)
+        pods = await self._with_pods_without_job(stored, known, key, jobs, pods)
         if _may_start_again(stored):
             jobs, pods, _ = await self._all_children(key)
         unpublishing: tuple[Leftover, ...] = ()
@@ -145,10 +147,30 @@ class Gatherer:
             own = [pod for pod in pods if pod.owner_uid == job.uid]
             if is_open and job.is_over and not (own and all(pod.is_over for pod in own)):
                 now = [parse_pod(body) for body in await self.cluster.pods_of(namespace, job.name)]
-                pods = (
-                    *(pod for pod in pods if pod.owner_uid != job.uid),
-                    *(pod for pod in now if pod is not None and pod.owner_uid == job.uid),
-                )
+                fresh = [pod for pod in now if pod is not None and pod.owner_uid == job.uid]
+                others = [pod for pod in pods if pod.owner_uid != job.uid or pod.phase == "Succeeded"]
+                pods = _with(others, fresh)
+        return pods
+
+    async def _with_pods_without_job(
+        self, stored: Stored, known: _Known, key: Key, jobs: tuple[SeenJob, ...], pods: tuple[SeenPod, ...]
+    ) -> tuple[SeenPod, ...]:
+        """Asks for the pods of a running attempt whose Job is gone: one may have ended well, or still run.
+
+        A stored pod that is not there any more is kept: the watch is about to tell how it ended.
+        """
+        is_by_service = known.frozen is not None and known.frozen.runtime.customizer is not None
+        for attempt in stored.status.attempts:
+            place = (attempt.stage, attempt.number)
+            is_carried = is_by_service and attempt.stage is Stage.TRAIN
+            if attempt.outcome != "Running" or is_carried:
+                continue
+            if any((job.stage, job.attempt) == place and job.owner_uid == stored.uid for job in jobs):
+                continue
+            mine = [pod for pod in pods if (pod.stage, pod.attempt) == place]
+            if not (mine and all(pod.is_over for pod in mine)):
+                bodies = await self.cluster.pods_of(key.namespace, attempt.job)
+                pods = _with(pods, [pod for body in bodies if (pod := parse_pod(body)) is not None])
         return pods
 
     async def _all_children(
@@ -311,6 +333,12 @@ class Gatherer:
         if progress is not None:
             known.pulse = next_pulse(known.pulse, running[0].uid, progress, elapsed)
         return progress
+
+
+def _with(pods: Iterable[SeenPod], fresh: Collection[SeenPod]) -> tuple[SeenPod, ...]:
+    """The pods, each as it was told last."""
+    uids = {pod.uid for pod in fresh}
+    return (*(pod for pod in pods if pod.uid not in uids), *fresh)
 
 
 def _may_start_again(stored: Stored) -> bool:

@@ -67,6 +67,12 @@ class Stored:
 class _Children:
     jobs: dict[str, SeenJob] = field(default_factory=dict)
     pods: dict[str, SeenPod] = field(default_factory=dict)
+    results: dict[str, SeenPod] = field(default_factory=dict)
+    """Pods that ended well and are gone, by uid, until status says how their attempt ended."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.jobs and not self.pods and not self.results
 
 
 class Store:
@@ -88,7 +94,9 @@ class Store:
     def children(self, key: Key) -> tuple[tuple[SeenJob, ...], tuple[SeenPod, ...]]:
         """The Jobs and pods of a FineTuneJob."""
         children = self._children.get(key)
-        return (tuple(children.jobs.values()), tuple(children.pods.values())) if children else ((), ())
+        if children is None:
+            return (), ()
+        return tuple(children.jobs.values()), (*children.pods.values(), *children.results.values())
 
     def has_begun(self, key: Key) -> bool:
         """Whether the job has been accepted: such keys are served first."""
@@ -122,6 +130,9 @@ class Store:
         if len(self._gone) >= _REMEMBERED:
             del self._gone[next(iter(self._gone))]
         self._gone[_name_of(kind, body)] = version_of(body)
+        last = parse_pod(body) if kind == "Pod" else None
+        if last is not None:
+            self._keep_result(_key_of(kind, body), last)
         self._drop_named(kind, _key_of(kind, body), str(body["metadata"]["name"]), version_of(body))
 
     def drop_job(self, key: Key, version: int) -> None:
@@ -141,6 +152,8 @@ class Store:
         """
         for key, namespace, name, held in list(self._held(kind)):
             if (namespace, name) not in present and held <= version:
+                if kind == "Pod" and key is not None:
+                    self._keep_result(key, self._children[key].pods[name])
                 self._drop_named(kind, key, name, version)
 
     def _put_runtime(self, body: Object) -> None:
@@ -176,6 +189,7 @@ class Store:
             stored = _end_of(stored)
             self._children.pop(key, None)
         self._jobs[key] = stored
+        self._forget_results(key)
         if former is None or _is_news(former, stored, is_own=is_own):
             self.changed(key)
 
@@ -194,6 +208,25 @@ class Store:
             return  # Finished attempts are in status and are never looked at again.
         if _update(self._held_of(kind, self._children.setdefault(key, _Children())), seen) and not is_own:
             self.changed(key)
+
+    def _keep_result(self, key: Key | None, pod: SeenPod) -> None:
+        """Keep what a pod that is gone has done: somebody may have deleted it, or its Job, before a pass saw it end."""
+        parent = self._jobs.get(key) if key is not None else None
+        if key is not None and parent is not None and _has_unread_result(key, parent, pod):
+            self._children.setdefault(key, _Children()).results[pod.uid] = pod
+
+    def _forget_results(self, key: Key) -> None:
+        """Forget what status says by now, and what was another FineTuneJob's."""
+        children, parent = self._children.get(key), self._jobs.get(key)
+        if children is None or not children.results:
+            return
+        children.results = {
+            uid: pod
+            for uid, pod in children.results.items()
+            if parent is not None and _has_unread_result(key, parent, pod)
+        }
+        if children.is_empty:
+            del self._children[key]
 
     def _note_former(self, key: Key, uid: str) -> None:
         """Remember the older job of an unpublish Job or pod: a new process learns of it in no other way."""
@@ -219,12 +252,13 @@ class Store:
                 if len(self._former) >= _REMEMBERED:
                     del self._former[next(iter(self._former))]
                 self._former[key] = None
+                self._forget_results(key)
                 self.changed(key)
         elif key in self._children:
             held = self._held_of(kind, self._children[key])
             if name in held and held[name].version <= version:
                 del held[name]
-                if not self._children[key].jobs and not self._children[key].pods:
+                if self._children[key].is_empty:
                     del self._children[key]
                 self.changed(key)
 
@@ -273,6 +307,13 @@ def _has_succeeded(status: FineTuneJobStatus, child: SeenJob | SeenPod) -> bool:
     """Whether status says that the child's attempt succeeded."""
     place = (child.stage, child.attempt)
     return any((each.stage, each.number) == place for each in status.attempts if each.outcome == "Succeeded")
+
+
+def _has_unread_result(key: Key, parent: Stored, pod: SeenPod) -> bool:
+    """Whether a pod of this very job ended well, and status does not say yet how its attempt ended."""
+    is_own = pod.plan_map == names.plan_name(key.name, parent.uid) and not parent.has_ended
+    ended = {(each.stage, each.number) for each in parent.status.attempts if each.outcome != "Running"}
+    return is_own and pod.phase == "Succeeded" and (pod.stage, pod.attempt) not in ended
 
 
 def _is_news(former: Stored, stored: Stored, *, is_own: bool) -> bool:

@@ -199,7 +199,7 @@ def _volumes(owner: Owner, frozen: Frozen, stage: Stage) -> list[dict[str, Any]]
     job_file = contract.JOB_FILE.rsplit("/", 1)[1]
     volumes: list[dict[str, Any]] = [
         {
-            "name": "job",
+            "name": names.PLAN_VOLUME,
             "configMap": {
                 "name": names.plan_name(owner.name, owner.uid),
                 "items": [{"key": job_file, "path": job_file}],

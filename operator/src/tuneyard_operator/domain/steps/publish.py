@@ -85,7 +85,7 @@ def published_adapter(seen: Observed) -> AdapterStatus | None:
     attempt, plan = running_attempt(seen.status), seen.status.plan
     if attempt is None or attempt.stage is not Stage.PUBLISH or plan is None:
         return None
-    result = good_result(seen.pods_of(Stage.PUBLISH, attempt.number), Stage.PUBLISH, plan.digest)
+    result = good_result(seen.own_pods_of(Stage.PUBLISH, attempt.number), Stage.PUBLISH, plan.digest)
     return None if result is None else _adapter_of(PublishFacts.model_validate(result.facts))
 
 
