@@ -255,7 +255,7 @@ class Survival(RuleBasedStateMachine):
         _walked("child deleted")
         self.world.delete_child(is_background=is_background, is_newest=is_newest)
 
-    @precondition(lambda self: pod_at_work(self.world))
+    @precondition(lambda self: pod_at_work(self.world) is not None)
     @rule(is_swept=st.booleans(), lost=st.sampled_from(["nothing", "Job", "Pod"]))
     def somebody_deletes_a_stage_s_job_as_its_pod_succeeds(self, is_swept: bool, lost: str) -> None:
         if delete_as_it_succeeds(self.world, is_swept=is_swept, lost=lost):
