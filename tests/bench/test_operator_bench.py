@@ -154,7 +154,7 @@ def test_memory_is_judged_by_the_worst_run():
 
 
 def test_the_committed_result_says_of_each_aim_whether_it_is_met():
-    """By the aims of today, from the runs that the file itself has."""
+    """Its runs are judged by the aims of today."""
     committed = json.loads((Path(__file__).parents[2] / "bench/results/operator.json").read_text())
     judged = judge(committed["runs"])
     assert (committed["aims"], committed["medians"]) == (judged["aims"], judged["medians"])

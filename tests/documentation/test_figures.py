@@ -57,11 +57,12 @@ def test_the_evaluation_is_what_the_readme_says() -> None:
 
 def test_the_operator_s_throughput_is_what_the_readme_says() -> None:
     operator = results("operator.json")
-    share, requests, memory = (aim["measured"] for aim in operator["aims"])
+    share, start, requests, memory = (aim["measured"] for aim in operator["aims"])
     assert (
         f"{operator['jobs']} FineTuneJobs applied at once, {operator['machine']['cores']} cores | "
         f"{operator['medians']['operator']['jobsPerSecond']} jobs/s, {share:.0%} of the rate of the same chain as plain "
-        f"Jobs; {requests} API requests a job more; {memory:.0f} MiB at most |"
+        f"Jobs; {start} times their median time to the first pod; {requests} API requests a job more; {memory:.0f} MiB at "
+        f"most; {sum(aim['met'] for aim in operator['aims'])} of 4 aims met |"
     ).replace("%", " %") in README
 
 

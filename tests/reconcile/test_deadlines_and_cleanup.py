@@ -112,7 +112,9 @@ def test_a_pod_that_the_watch_has_not_shown_holds_the_next_attempt_back() -> Non
     assert "a-train-2" not in world.jobs()
     assert world.conditions()["Trained"] == ("False", reasons.FORMER_POD_ENDING)
     world.cluster.remove("Pod", late)
+    world.told.clear()
     world.one_pass()
+    world.settle()
     assert "a-train-2" in world.jobs()
 
 

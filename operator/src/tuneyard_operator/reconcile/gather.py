@@ -155,10 +155,7 @@ class Gatherer:
     async def _with_pods_without_job(
         self, stored: Stored, known: _Known, key: Key, jobs: tuple[SeenJob, ...], pods: tuple[SeenPod, ...]
     ) -> tuple[SeenPod, ...]:
-        """Asks for the pods of a running attempt whose Job is gone: one may have ended well, or still run.
-
-        A stored pod that is not there any more is kept: the watch is about to tell how it ended.
-        """
+        """Asks for the pods of a running attempt whose Job is gone: one may have ended well, or still run."""
         is_by_service = known.frozen is not None and known.frozen.runtime.customizer is not None
         for attempt in stored.status.attempts:
             place = (attempt.stage, attempt.number)
@@ -170,7 +167,8 @@ class Gatherer:
             mine = [pod for pod in pods if (pod.stage, pod.attempt) == place]
             if not (mine and all(pod.is_over for pod in mine)):
                 bodies = await self.cluster.pods_of(key.namespace, attempt.job)
-                pods = _with(pods, [pod for body in bodies if (pod := parse_pod(body)) is not None])
+                fresh = [pod for body in bodies if (pod := parse_pod(body)) is not None]
+                pods = _with((pod for pod in pods if pod not in mine or pod.phase == "Succeeded"), fresh)
         return pods
 
     async def _all_children(
