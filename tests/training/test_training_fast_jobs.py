@@ -14,7 +14,7 @@ peft = pytest.importorskip("peft")
 
 from tuneyard_trainer.model.loading import Device, load_model  # noqa: E402
 from tuneyard_trainer.model.world import World  # noqa: E402
-from tuneyard_trainer.training import losses  # noqa: E402
+from tuneyard_trainer.training import loop, losses  # noqa: E402
 from tuneyard_trainer.training.losses import fast_path  # noqa: E402
 from tuneyard_trainer.workspace.metrics import read_metrics  # noqa: E402
 from tuneyard_trainer.workspace.prepared import Split  # noqa: E402
@@ -106,6 +106,31 @@ def test_losses_are_those_of_the_plain_path(llama_job, run_in, by_fast_path, kin
         ("fast", None),
     ]
     assert facts[1].evaluation.tuned.loss == pytest.approx(facts[0].evaluation.tuned.loss, abs=nearness)
+
+
+def test_a_step_is_begun_before_the_loss_of_the_one_before_is_read(
+    llama_job, run_in, by_fast_path, monkeypatch
+):
+    """A GPU would stand still else. Before checkpoints and measurements nothing is begun."""
+    by_fast_path()
+    summed, sent, happened = losses.Losses.summed, loop._on_its_way, []
+
+    def begin(self, split, indices):
+        happened.append("b" if torch.is_grad_enabled() else "")
+        return summed(self, split, indices)
+
+    def send(told):
+        known = sent(told)
+        return lambda: happened.append("r ") or known()
+
+    monkeypatch.setattr(losses.Losses, "summed", begin)
+    monkeypatch.setattr(loop, "_on_its_way", send)
+    job = llama_job(every=3, maxSteps=6, globalBatchSize=8, microBatchSize=4)
+    _, made = run_in("fast", job, "prepare", "train")
+    assert "".join(happened) == "bbbr bbr br bbbr bbr br "
+    monkeypatch.setattr(loop.Loop, "_is_measured", lambda _, done: done in range(7))
+    _, alone = run_in("alone", job, "prepare", "train")
+    assert made == alone, "the same numbers, whenever they are made"
 
 
 def test_a_job_with_a_base_in_fp8_is_trained_by_the_fast_path_alone(

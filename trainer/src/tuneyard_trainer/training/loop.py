@@ -7,7 +7,7 @@ and spread over processes. Everything random is a function of seed, step and mic
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +157,8 @@ class Loop:
         self._validations: dict[int, float] = {}
         self._seconds_before = 0.0
         self._began = 0.0
+        self._ahead: torch.Tensor | None = None
+        """Summed loss of the first micro batch of the step that follows, where a GPU has begun it."""
 
     def run(self) -> Trained:
         """Trains to the last step, or until early stopping; then the model has the parameters to publish.
@@ -274,12 +276,12 @@ class Loop:
         told = torch.zeros(3, dtype=torch.float64, device=self._device)
         mine = list(shares(indices, plan.micro_batch_size, self.world))
         last, _, _ = mine[-1]
+        begun, self._ahead = self._ahead, None
         for number, chunk, weight in mine:
             if self.stop and self.world.size == 1:
                 self._leave(step)
-            state = np.random.SeedSequence([plan.seed, step, number]).generate_state(1, np.uint64)
-            torch.manual_seed(int(state[0]) >> 1)
-            summed = weight * self.losses.summed(self.training, chunk)
+            made = self._begin(step, number, chunk) if begun is None else begun
+            summed, begun = weight * made, None
             with self._gradients.summed() if number == last else nullcontext():
                 (summed * self._counted / learned).backward()
             told[0] += summed.detach()
@@ -291,8 +293,13 @@ class Loop:
             group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad()
+        known = _on_its_way(told)
+        if self.losses.fast is not None and not self._is_measured(step + 1):
+            # A GPU that knows nothing of the next step would stand still until the CPU has read this one's loss.
+            number, chunk, _ = next(shares(self._order.batch(step + 1), plan.micro_batch_size, self.world))
+            self._ahead = self._begin(step + 1, number, chunk)
         # The only place of a step where the CPU waits for a GPU: all of its work is on its way.
-        total, stopped, norm = told.tolist()
+        total, stopped, norm = known()
         loss = total / learned
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise StageFailure(
@@ -301,6 +308,12 @@ class Loop:
                 f" {TRAINING_ADVICE}",
             )
         return loss, stopped > 0
+
+    def _begin(self, step: int, number: int, chunk: Sequence[int]) -> torch.Tensor:
+        """The summed loss of a step's micro batch of this number; everything random in it follows from these numbers."""
+        state = np.random.SeedSequence([self.job.training.seed, step, number]).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0]) >> 1)
+        return self.losses.summed(self.training, chunk)
 
     def _validate(self, done: int, metrics: MetricsFile | None) -> None:
         if self.validation is None or done in self._validations:
@@ -338,6 +351,22 @@ class Loop:
         raise Interrupted(
             f"stopped by SIGTERM; the next attempt continues from the checkpoint of step {step} of {self._order.steps}"
         )
+
+
+def _on_its_way(told: torch.Tensor) -> Callable[[], list[float]]:
+    """Sends numbers to the CPU; what is returned waits for them alone, and for nothing that the GPU is given later."""
+    if told.device.type != "cuda":
+        return lambda: [float(number) for number in told.tolist()]
+    here = torch.empty(told.shape, dtype=told.dtype, pin_memory=True)
+    here.copy_(told, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def known() -> list[float]:
+        arrived.synchronize()
+        return [float(number) for number in here.tolist()]
+
+    return known
 
 
 def shares(indices: Sequence[int], size: int, world: World) -> Iterator[tuple[int, Sequence[int], float]]:
