@@ -148,12 +148,12 @@ def test_a_job_above_its_whole_quota_ends_at_once(
 ) -> None:
     team = Team(queue_cluster, "a")
     make_queues(queue_cluster, {team.name: 2})
-    job = team.apply("a", gpus=3)
+    job = team.apply("a", gpus=4)
     job.succeed(Stage.PREPARE)
     job.wait_for("Succeeded", "False", reasons.QUOTA_TOO_SMALL)
     said = job.status.message or ""
     assert f"ClusterQueue {team.name} can never hold this training" in said
-    assert "(3) > maximum capacity (2)" in said
+    assert "(4) > maximum capacity (2)" in said
     until("its Workload to go", lambda: not kueue.workloads(team.name))
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from support.gitops.api_watch import MERGE, ApiWatch
-from support.gitops.kinds import Kind, build_status, is_ready, status_without_times
+from support.gitops.kinds import JOB, Kind, build_status, is_ready, status_without_times
 from support.gitops.write_history import TRACKING, History
 
 Json = dict[str, Any]
@@ -53,6 +53,8 @@ class AbsentOperators:
         if not kind.has_status:
             return
         metadata = entry["metadata"]
+        if kind is JOB and TRACKING not in metadata.get("annotations", {}):
+            return  # one of a FineTuneJob, which another stand-in carries out
         path = kind.path(metadata)
         stamp = metadata["uid"], metadata.get("generation", 1)
         if self._generations.get(path) != stamp:
@@ -88,9 +90,12 @@ class AbsentOperators:
                 continue
             application = entry["metadata"].get("annotations", {}).get(TRACKING, "").split(":")[0]
             state = self.verdicts.get(application, "Ready")
-            if state != "Ready":
-                self._plan(0.5, kind, path)  # until the test lets go of it
-            if not is_ready(entry, has_status=True) or state != "Ready":
+            is_done = is_ready(entry, has_status=True) and state == "Ready"
+            if state != "Ready" or (kind is JOB and not is_done):
+                self._plan(
+                    0.5, kind, path
+                )  # until the test lets go of it, or its controller has made and counted the pods
+            if not is_done:
                 self._say(path, entry, state)
 
     def _let_go(self, path: str, entry: Json) -> None:
@@ -100,6 +105,19 @@ class AbsentOperators:
             self.api.send("PATCH", path, {"metadata": {"finalizers": kept}}, MERGE)
 
     def _say(self, path: str, entry: Json, state: str) -> None:
+        if entry["kind"] == JOB.kind:
+            self._end_pods(entry["metadata"], {"Ready": "Succeeded", "Failed": "Failed"}.get(state))
+            return
         status = build_status(entry, state)
         if status_without_times(entry.get("status") or {}) != status_without_times(status):
             self.api.send("PATCH", f"{path}/status", {"status": status}, MERGE)
+
+    def _end_pods(self, job: Json, phase: str | None) -> None:
+        """End the pods of a Job as their kubelet would; None: they go on."""
+        pods = f"/api/v1/namespaces/{job['namespace']}/pods"
+        listed = self.api.get(f"{pods}?labelSelector=job-name%3D{job['name']}") if phase else None
+        for pod in (listed or {}).get("items") or ():
+            if (pod.get("status") or {}).get("phase") == "Pending":
+                self.api.send(
+                    "PATCH", f"{pods}/{pod['metadata']['name']}/status", {"status": {"phase": phase}}, MERGE
+                )

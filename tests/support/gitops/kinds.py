@@ -80,6 +80,8 @@ if st.state == "Failed" then hs.status = "Degraded" end
 hs.message = st.state
 return hs
 """
+JOB = Kind("batch", "v1", "Job", has_status=True)
+"""Its status is by Kubernetes' own controller, which counts the pods; a test ends those as a kubelet does."""
 EXISTING_GROUPS = frozenset({"external-secrets.io", "monitoring.coreos.com"})
 """Groups of operators that a cluster may have before any tree: an environment names them as existing."""
 KINDS = (
@@ -102,7 +104,7 @@ KINDS = (
     Kind("monitoring.coreos.com", "v1", "PodMonitor"),
     Kind("tuneyard.io", "v1alpha1", "FineTuneRuntime", namespaced=False),
     Kind("tuneyard.io", "v1alpha1", "FineTuneJob"),
-    Kind("batch", "v1", "Job"),
+    JOB,
     Kind("apps", "v1", "Deployment", has_status=True),
     Kind("", "v1", "PersistentVolumeClaim"),
     Kind("", "v1", "ConfigMap"),
@@ -149,6 +151,9 @@ def is_ready(entry: Json, has_status: bool) -> bool:
     if not has_status:
         return True
     status = entry.get("status") or {}
+    if entry["kind"] == JOB.kind:
+        conditions = status.get("conditions", ())
+        return any(each["type"] == "Complete" and each["status"] == "True" for each in conditions)
     return status_without_times(status) == status_without_times(build_status(entry, "Ready"))
 
 
