@@ -154,7 +154,12 @@ def test_a_job_above_its_whole_quota_ends_at_once(
     said = job.status.message or ""
     assert f"ClusterQueue {team.name} can never hold this training" in said
     assert "(4) > maximum capacity (2)" in said
-    until("its Workload to go", lambda: not kueue.workloads(team.name))
+
+    def workloads_of_training() -> list[str]:
+        found = [entry["metadata"]["name"] for entry in kueue.workloads(team.name)]
+        return [name for name in found if name.startswith("job-a-train-")]
+
+    until("its Workload to go", lambda: not workloads_of_training())
 
 
 def test_a_job_whose_place_is_taken_away_goes_on_with_the_same_attempt(

@@ -12,7 +12,7 @@ from support.gitops.rendered_trees import Change, Tree, cascading, change_values
 from support.gitops.stack import GATE, GitOpsStack, until
 
 pytestmark = [pytest.mark.gitops, pytest.mark.long]
-UPDATED = ("cloudnative-pg", "versitygw", "mlflow")
+UPDATED = ("cloudnative-pg", "versitygw-server", "mlflow")
 SETTLE_SECONDS = 240
 RENDER_SECONDS = 8
 
@@ -66,8 +66,8 @@ def test_an_update_of_several_breaks_the_order(broken: Broken) -> None:
 
 @pytest.mark.parametrize("state", ["Failed", "Working"])
 def test_later_waves_do_not_wait_for_what_fails_or_hangs(broken: Broken, state: str) -> None:
-    tree = broken.tree(change_values("versitygw", "mlflow", to=state))
-    with broken.stack.operators.saying("open-versitygw", state):
+    tree = broken.tree(change_values("versitygw-server", "mlflow", to=state))
+    with broken.stack.operators.saying("open-versitygw-server", state):
         version = broken.stack.commit(tree, f"versitygw is {state}")
         started = broken.stack.history.started
         until("mlflow is applied all the same", lambda: "open-mlflow" in started(version) or None, 180)
@@ -81,7 +81,13 @@ def test_prune_and_deletion_go_backwards_by_the_waves_alone(broken: Broken) -> N
     whole, smaller = broken.tree(), broken.tree(without_components("mlflow"))
     version = stack.commit(smaller, "no mlflow")
     stack.wait_until_settled(smaller, SETTLE_SECONDS)
-    leaving = {"open-mlflow", "open-versitygw", "open-postgres", "open-cloudnative-pg"}
+    leaving = {
+        "open-mlflow",
+        "open-versitygw",
+        "open-versitygw-server",
+        "open-postgres",
+        "open-cloudnative-pg",
+    }
     until("the Applications are pruned", lambda: leaving.isdisjoint(stack.applications()) or None, 180)
     pruned = stack.history.now()
     stack.delete_root(whole)

@@ -13,8 +13,8 @@ from support.gitops.rendered_trees import Json, Tree, change_values, without_com
 from support.gitops.stack import GitOpsStack, until
 
 pytestmark = pytest.mark.gitops
-UPDATED = ("cloudnative-pg", "versitygw", "mlflow")
-"""Components of `open`: mlflow needs versitygw and postgres, and postgres needs cloudnative-pg."""
+UPDATED = ("cloudnative-pg", "versitygw-server", "mlflow")
+"""Components of `open`: mlflow needs versitygw-server and postgres, and postgres needs cloudnative-pg."""
 SETTLE_SECONDS = 240
 
 
@@ -87,13 +87,13 @@ def test_an_update_of_several_components_with_slow_charts_keeps_the_order(instal
 
 @small
 def test_a_failing_component_holds_later_waves_and_a_fix_recovers_unaided(installed: Installed) -> None:
-    stack, store = installed.stack, installed.tree.application("versitygw")
+    stack, store = installed.stack, installed.tree.application("versitygw-server")
     mlflow = installed.tree.application("mlflow")
     with stack.operators.saying(store, "Failed"):
-        bad = stack.tree("open", change_values("versitygw", "mlflow", to="bad"))
+        bad = stack.tree("open", change_values("versitygw-server", "mlflow", to="bad"))
         version = stack.commit(bad, "versitygw fails")
         until("versitygw is Degraded", lambda: "Degraded" in stack.states()[store] or None, 180)
-        fixed = stack.tree("open", change_values("versitygw", "mlflow", to="fixed"))
+        fixed = stack.tree("open", change_values("versitygw-server", "mlflow", to="fixed"))
         stack.commit(fixed, "a fix")
         until("the fix is taken", lambda: has_value(stack, store, "fixed") or None, 180)
     stack.wait_until_settled(fixed, SETTLE_SECONDS)
@@ -106,15 +106,15 @@ def test_a_failing_component_holds_later_waves_and_a_fix_recovers_unaided(instal
 
 @small
 def test_a_component_that_hangs_is_recovered_by_a_commit_alone(installed: Installed) -> None:
-    stack, store = installed.stack, installed.tree.application("versitygw")
+    stack, store = installed.stack, installed.tree.application("versitygw-server")
     mlflow = installed.tree.application("mlflow")
     set_sync_timeout(stack, "20")
     try:
         with stack.operators.saying(store, "Working"):
-            stuck = stack.tree("open", change_values("versitygw", "mlflow", to="stuck"))
+            stuck = stack.tree("open", change_values("versitygw-server", "mlflow", to="stuck"))
             version = stack.commit(stuck, "versitygw hangs")
             until("versitygw has it", lambda: has_value(stack, store, "stuck") or None, 180)
-            fixed = stack.tree("open", change_values("versitygw", "mlflow", to="unstuck"))
+            fixed = stack.tree("open", change_values("versitygw-server", "mlflow", to="unstuck"))
             stack.commit(fixed, "another commit")
             until("the commit is taken", lambda: has_value(stack, store, "unstuck") or None, 180)
             assert mlflow not in stack.history.started(version)
@@ -131,7 +131,7 @@ def test_drift_is_healed(installed: Installed) -> None:
         e for e in stack.api.items("/api/v1/resourcequotas") if e["metadata"]["namespace"] == "fine-tuning"
     )
     path = f"/api/v1/namespaces/fine-tuning/resourcequotas/{quota['metadata']['name']}"
-    probe = stack.path("Probe", "data", "versitygw")
+    probe = stack.path("Probe", "data", "versitygw-server")
     content = stack.api.get(probe)["spec"]
     stack.api.send("DELETE", path)
     stack.api.send("PATCH", probe, {"spec": {"values": "by hand"}}, "application/merge-patch+json")
@@ -145,7 +145,8 @@ def test_components_that_leave_go_backwards_and_leave_their_objects(installed: I
     tree, version = stack.tree("open", without_components("mlflow")), stack.history.now()
     stack.commit(tree, "no mlflow")
     leaving = {
-        installed.tree.application(name) for name in ("mlflow", "versitygw", "postgres", "cloudnative-pg")
+        installed.tree.application(name)
+        for name in ("mlflow", "versitygw", "versitygw-server", "postgres", "cloudnative-pg")
     }
     until("the Applications are pruned", lambda: leaving.isdisjoint(stack.applications()) or None, 180)
     stack.wait_until_settled(tree, SETTLE_SECONDS)
