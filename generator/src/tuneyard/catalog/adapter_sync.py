@@ -4,6 +4,7 @@
 from importlib import resources
 
 from tuneyard_api.pod_contract import CA_FILE, CA_FOLDER, CA_VARIABLES, ENV_S3
+from tuneyard_api.pod_security import CONTAINER_SECURITY
 from tuneyard_api.registry import STATUS_PORT
 
 from tuneyard.catalog.objects import build_config_map
@@ -41,11 +42,7 @@ def build_adapter_sync(stack: Stack, model: ServedModel, *, port: int) -> Json:
         ],
         "ports": [{"name": "adapters", "containerPort": STATUS_PORT}],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": dict(CONTAINER_SECURITY),
         "volumeMounts": [*mounts, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  a path in the pod
     }
 

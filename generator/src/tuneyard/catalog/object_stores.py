@@ -3,6 +3,7 @@
 
 import hashlib
 
+from tuneyard_api.pod_security import CONTAINER_SECURITY
 from tuneyard_api.yaml_io import dump
 
 from tuneyard.catalog.objects import KEPT, build_metadata
@@ -15,12 +16,10 @@ SERVER = "versitygw-server"
 SERVER_SECRET = "versitygw-root"  # noqa: S105  a name
 _PORT = 7070
 _RESTRICTED: Json = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
+    **CONTAINER_SECURITY,
     "runAsNonRoot": True,
     "runAsUser": 1000,
     "runAsGroup": 1000,
-    "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 _SCRIPT = """set -eu
