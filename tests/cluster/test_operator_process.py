@@ -214,19 +214,20 @@ def test_in_a_namespace_without_any_claim_the_missing_ones_are_waited_for(
 def test_a_quota_is_named_and_waited_out(
     operator: OperatorProcess, job: JobOnCluster, served_cluster: Cluster
 ) -> None:
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "few", "namespace": job.namespace},
-    }
-    served_cluster.apply({**quota, "spec": {"hard": {"pods": "0"}}})
+    where = {"namespace": job.namespace}
+    other = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", **where}}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few", **where}}
+    served_cluster.apply({**other, "spec": {"containers": [{"name": "a", "image": "example.com/a:1"}]}})
+    served_cluster.apply({**quota, "spec": {"hard": {"pods": "1"}}})
     path = f"/api/v1/namespaces/{job.namespace}/resourcequotas/few"
-    until("the quota counts", lambda: served_cluster.get(path).get("status", {}).get("used"))
+    until("the quota counts", lambda: served_cluster.get(path).get("status", {}).get("used") == {"pods": "1"})
     operator.start(*FLAGS)
     job.apply(job_spec())
     waiting = job.waits_for(reasons.QUOTA_EXCEEDED)
     assert (waiting.kind, waiting.name) == ("ResourceQuota", "few")
     assert job.conditions()["DataReady"] == ("False", reasons.QUOTA_EXCEEDED)
+    served_cluster.kubectl("delete", "pod", "other", "-n", job.namespace, "--grace-period=0", "--force")
+    job.wait_for("DataReady", "False", reasons.PREPARING)
 
 
 def test_a_quota_on_cpu_limits_is_named_and_met_by_a_limit_range_or_by_the_runtime_s_field(

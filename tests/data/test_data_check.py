@@ -20,12 +20,6 @@ GOOD = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def pytorch_stays(monkeypatch):
-    """What the command does to its process must not reach the tests that train."""
-    monkeypatch.setattr("tuneyard.commands.data._without_pytorch", lambda: None)
-
-
 def write(path: Path, records: list[object]) -> str:
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     return str(path)

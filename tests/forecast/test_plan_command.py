@@ -144,12 +144,8 @@ def test_a_configuration_alone_is_enough(tmp_path: Path) -> None:
     assert as_json(job(tmp_path), "--model", str(folder))["model"]["parameters"] == 3_246_528
 
 
-def test_data_of_a_claim_is_counted_as_the_prepare_stage_would(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_of_a_claim_is_counted_as_the_prepare_stage_would(tmp_path: Path) -> None:
     """Records of 20 and more tokens, packed into sequences of 64."""
-    # Other tests of this process may want PyTorch.
-    monkeypatch.setattr("tuneyard_data.pretrained.hide_pytorch", lambda: None)
     claims = tmp_path / "claims"
     claims.mkdir()
     rows = [{"prompt": f"What is {number}?", "completion": "a number"} for number in range(100)]

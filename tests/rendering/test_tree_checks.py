@@ -35,6 +35,7 @@ EXTRA = (
     BASE + "preset: nemo-microservices\n"
     "registries: {airGapped: true, mirror: registry.internal, charts: registry.internal/charts}\n"
     "use: {postgres: external-postgres}\nexternalPostgres: {host: postgres.internal}\n",
+    BASE + NODES % "" + "preset: open\nuse: {s3: minio}\n",
     BASE + 'proxy: {https: "http://proxy:3128", exempt: [10.0.0.0/8]}\n',
     BASE + "preset: nemo-microservices\ncluster: {networkPolicies: false}\n"
     'workflows: {singleSignOn: {issuer: "https://login.example.org", url: "https://w.example.org"}}\n',

@@ -35,12 +35,6 @@ class Server:
         return 200, {"choices": [choice]}
 
 
-@pytest.fixture(autouse=True)
-def _pytorch_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands hide PyTorch from their process, which here is that of all tests."""
-    monkeypatch.setattr("tuneyard_data.pretrained.hide_pytorch", lambda: None)
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
     served = Server({"m": {"def f():": " Return one.\n", "def g():": "Return two things."}})
