@@ -10,6 +10,7 @@ from support.cluster.operator_setup import StandInServer, make_claims, serve_kin
 from support.samples import failure_text, job_spec, runtime_spec
 from tuneyard_api import names, reasons
 from tuneyard_api.pod_contract import FailureClass, Stage
+from tuneyard_api.pod_security import CONTAINER_SECURITY, POD_SECURITY
 from tuneyard_api.status import State
 from tuneyard_local.cluster import Cluster
 
@@ -215,9 +216,10 @@ def test_a_quota_is_named_and_waited_out(
     operator: OperatorProcess, job: JobOnCluster, served_cluster: Cluster
 ) -> None:
     where = {"namespace": job.namespace}
+    container = {"name": "a", "image": "example.com/a:1", "securityContext": CONTAINER_SECURITY}
     other = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", **where}}
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few", **where}}
-    served_cluster.apply({**other, "spec": {"containers": [{"name": "a", "image": "example.com/a:1"}]}})
+    served_cluster.apply({**other, "spec": {"securityContext": POD_SECURITY, "containers": [container]}})
     served_cluster.apply({**quota, "spec": {"hard": {"pods": "1"}}})
     path = f"/api/v1/namespaces/{job.namespace}/resourcequotas/few"
     until("the quota counts", lambda: served_cluster.get(path).get("status", {}).get("used") == {"pods": "1"})

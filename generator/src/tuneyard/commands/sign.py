@@ -2,8 +2,10 @@
 """`tuneyard sign`: an attestation of the rendered tree, with a key of the user's."""
 
 import os
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -16,18 +18,20 @@ from tuneyard.signing.envelope import private_key, seal
 from tuneyard.signing.folders import digests
 from tuneyard.signing.statement import Signed, build_statement, not_as_rendered, shown, signable
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 ENV_PASSWORD = "TUNEYARD_KEY_PASSWORD"  # noqa: S105  the name of a variable
+
+
+def key_option(what: str) -> Callable[[Function], Function]:
+    """The option that names the file of a key."""
+    file = click.Path(path_type=Path, exists=True, dir_okay=False)
+    return click.option("--key", type=file, required=True, help=what)
 
 
 @click.command()
 @environments_argument
 @root_option
-@click.option(
-    "--key",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    required=True,
-    help="Private Ed25519 key in PEM.",
-)
+@key_option("Private Ed25519 key in PEM.")
 def command(environments: tuple[str, ...], root: Path, key: Path) -> None:
     """Sign the tree of ENVIRONMENTS (names or files; all if none is named), into attestations/<env>.json.
 

@@ -14,7 +14,7 @@ from tuneyard.commands.reporting import (
     report,
     root_option,
 )
-from tuneyard.commands.sign import attestation_of
+from tuneyard.commands.sign import attestation_of, key_option
 from tuneyard.findings import Finding, InputError
 from tuneyard.signing.envelope import open_sealed, public_key, refused
 from tuneyard.signing.folders import digests
@@ -25,12 +25,7 @@ from tuneyard.signing.statement import Signed, differences, read_statement
 @environments_argument
 @root_option
 @format_option
-@click.option(
-    "--key",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    required=True,
-    help="Public Ed25519 key in PEM; not from the repository that is verified.",
-)
+@key_option("Public Ed25519 key in PEM; not from the repository that is verified.")
 def command(environments: tuple[str, ...], root: Path, style: str, key: Path) -> None:
     """Compare the tree of ENVIRONMENTS (names or files; all if none is named) with attestations/<env>.json.
 
