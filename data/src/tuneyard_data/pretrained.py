@@ -39,7 +39,7 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer as transformers loads it, offline and without running code that comes with a model.
 
     Raises:
-        DataRefused: if transformers can't load it, or if it runs in Python alone.
+        DataRefused: if transformers can't load it, if it runs in Python alone, or if a token gets another id than its file says.
     """
     from transformers import AutoTokenizer  # noqa: PLC0415  seconds
     from transformers.utils import logging  # noqa: PLC0415
@@ -54,7 +54,26 @@ def load_tokenizer(folder: Path) -> Any:
             f"{folder}: the tokenizer {type(loaded).__name__} runs in Python alone and can't say which characters a token"
             " covers; try a revision of the model with a tokenizer.json"
         )
+    _check_ids(folder / "tokenizer.json", loaded)
     return loaded
+
+
+def _check_ids(file: Path, loaded: Any) -> None:
+    """Every added token has the id that its file says, which is the row of it in the model.
+
+    tokenizers 0.23.3 does not read that id: an added token that the vocabulary lacks gets the number of entries so far. Where the
+    vocabulary has a gap that is the id of another token, and each of its words is then read as the added token.
+    """
+    if not file.is_file():
+        return
+    for added in json.loads(file.read_bytes()).get("added_tokens") or ():
+        token, said = added["content"], added["id"]
+        given = loaded.convert_tokens_to_ids(token)
+        if given != said:
+            raise DataRefused(
+                f"{file}: the token {token!r} has id {said} in this file, and the library tokenizers gives it id {given}, as ids"
+                " of its vocabulary are missing; try a tokenizer.json whose ids have no gap"
+            )
 
 
 def plain_rendering(tokenizer: Any) -> Callable[[dict[str, Any]], str]:
